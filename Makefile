@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# What people type. Everything happens in scripts/, and there inside a Debian root in the cache
+# (${DM_REMAP_CACHE:-/var/cache/dm-remap}), so that the machine itself needs nothing but this.
+
+export KVER
+
+.PHONY: module test check demo vm install clean help
+.NOTPARALLEL:
+
+module:
+	@scripts/module
+
+test:
+	@scripts/test
+
+check:
+	@scripts/check
+
+demo:
+	@scripts/demo
+
+vm:
+	@scripts/vm
+
+install:
+	@scripts/install
+
+clean:
+	rm -rf target
+
+help:
+	@echo 'make            build the module into target/module/<kernel>/dm_remap.ko: for the running'
+	@echo '                kernel if its headers have the Rust artefacts, else for Debian 13 backports'
+	@echo 'make demo       a failing disk without dm-remap and with it, in a virtual machine'
+	@echo 'make vm         a shell in a virtual machine that has the module loaded'
+	@echo 'make test       all tests: pure logic here, everything else in virtual machines'
+	@echo 'make check      formatting, lints, documentation, shell scripts'
+	@echo 'make install    install the module for the running kernel'
+	@echo 'make clean      remove target/ (the cache stays, it is safe to delete)'
+	@echo
+	@echo 'KVER=...            an exact Debian kernel, such as KVER=7.2.12+deb13-amd64'
+	@echo 'DM_REMAP_CACHE=...  the cache, outside of the checkout (now: $(or $(DM_REMAP_CACHE),/var/cache/dm-remap))'
