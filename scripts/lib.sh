@@ -1,5 +1,6 @@
-# shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0
+#
+# shellcheck shell=bash
 #
 # What the scripts share: messages, the cache and its locks. To be sourced.
 #

@@ -1,5 +1,6 @@
-# shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0
+#
+# shellcheck shell=bash
 #
 # How a Debian root is furnished before chroot. Only ever called in a mount namespace of its own:
 # nothing here can reach the host's mounts, and all of it is gone with the last process.
