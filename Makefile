@@ -3,7 +3,7 @@
 # What people type. Everything happens in scripts/, and there inside a Debian root in the cache
 # (${DM_REMAP_CACHE:-/var/cache/dm-remap}), so that the machine itself needs nothing but this.
 
-export KVER
+export KVER DM_REMAP_HERE
 
 .PHONY: module test check demo vm install clean help
 .NOTPARALLEL:
@@ -40,4 +40,5 @@ help:
 	@echo 'make clean      remove target/ (the cache stays, it is safe to delete)'
 	@echo
 	@echo 'KVER=...            an exact Debian kernel, such as KVER=7.2.12+deb13-amd64'
+	@echo 'DM_REMAP_HERE=1     build the module without the Debian root, with the tools of this machine'
 	@echo 'DM_REMAP_CACHE=...  the cache, outside of the checkout (now: $(or $(DM_REMAP_CACHE),/var/cache/dm-remap))'

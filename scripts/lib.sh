@@ -28,6 +28,15 @@ in_root() {
 	[ -n "${DM_REMAP_IN_ROOT:-}" ]
 }
 
+# The kernel that everything is for.
+kernel_at_hand() {
+	if in_root; then
+		sed -n 's/^KVER=//p' /etc/dm-remap-root
+	else
+		printf '%s\n' "${KVER:-$(uname -r)}"
+	fi
+}
+
 # quietly LOG COMMAND...: all output goes to LOG; when the command fails, its end is shown.
 quietly() {
 	local log=$1
