@@ -5,26 +5,29 @@
 
 export KVER DM_REMAP_HERE
 
+# Nothing goes on when make itself is killed.
+run := setpriv --pdeathsig TERM
+
 .PHONY: module test check demo vm install clean help
 .NOTPARALLEL:
 
 module:
-	@scripts/module
+	@$(run) scripts/module
 
 test:
-	@scripts/test
+	@$(run) scripts/test
 
 check:
-	@scripts/check
+	@$(run) scripts/check
 
 demo:
-	@scripts/demo
+	@$(run) scripts/demo
 
 vm:
-	@scripts/vm
+	@$(run) scripts/vm
 
 install:
-	@scripts/install
+	@$(run) scripts/install
 
 clean:
 	rm -rf target
