@@ -1,4 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The pure part of dm-remap: no kernel, no allocation, no I/O.
+//! The pure part of dm-remap: no kernel, no allocation, no I/O, no panic.
+//!
+//! Everything that can be decided without touching a device is decided here, by code that takes
+//! and returns values. The kernel module compiles this directory as its module `logic`; Cargo
+//! compiles the same files as the crate `dm-remap-logic` for the host's tests and tools.
+//!
+//! | module       | question that it answers                                                   |
+//! |--------------|----------------------------------------------------------------------------|
+//! | [`format`]   | Where does everything lie on the spare, and what do its bytes mean?        |
+//! | [`load`]     | Of several copies, which is the truth, and what has to be written again?   |
+//! | [`commit`]   | What is written next, in which order, and what if that write fails?        |
+//! | [`slot`]     | What does one word say about one slot?                                     |
+//! | [`table`]    | Which slot serves a block of main?                                         |
+//! | [`presence`] | Can there be any remap in this range at all?                               |
+//! | [`alloc`]    | Which slots take new data?                                                 |
+//! | [`classify`] | Does an error suspect the medium, or is it passed up?                      |
+//! | [`bisect`]   | Which single blocks of a failed range are bad?                             |
+//! | [`args`]     | What does a table line ask for?                                            |
+//! | [`message`]  | What does a message ask for?                                               |
+//! | [`status`]   | How is the state told to users?                                            |
+//!
+//! Units: a *sector* is always 512 bytes. A *metadata block* is 4096 bytes. A *main block* is one
+//! logical block of the main device, and a *slot* is the place on the spare that can hold one.
+
+#![cfg_attr(not(any(MODULE, test)), no_std)]
 #![forbid(unsafe_code)]
+// As a part of the module nothing here is reachable from outside of its crate, and the module
+// uses only what it needs of what tools and tests use, too.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod alloc;
+pub mod args;
+pub mod bisect;
+pub mod classify;
+pub mod commit;
+pub mod crc32c;
+pub mod errno;
+pub mod format;
+pub mod load;
+pub mod message;
+pub mod presence;
+pub mod slot;
+pub mod status;
+pub mod table;
+pub mod text;
+pub mod word;

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which slots take new data?
+//!
+//! Next fit: the search goes on where the last one ended, so that slots are worn evenly and blocks
+//! that fail one after the other come to lie one after the other, where one I/O reaches them all.
+
+use super::slot::SlotWord;
+use super::slot::State;
+use super::word::Word;
+
+/// How many slots a search looks at before it is content with less than it was asked for.
+const PATIENCE: usize = 1 << 16;
+
+/// A run of slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRun {
+    /// The first one.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Where to search next, and whether it is worth it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allocator {
+    cursor: u32,
+    available: u32,
+}
+
+impl Allocator {
+    /// Counts the slots that can be given out.
+    pub fn new<S: Word<u64>>(slots: &[S]) -> Self {
+        let mut available = 0u32;
+        let mut cursor = 0;
+        for (cell, slot) in slots.iter().zip(0u32..) {
+            let word = SlotWord::from_memory(cell.load());
+            if word.is_available() {
+                available = available.saturating_add(1);
+            } else if word.is_claim() {
+                // Go on behind the last one that was given out, as far as can be told.
+                cursor = slot.saturating_add(1);
+            }
+        }
+        Allocator { cursor, available }
+    }
+
+    /// How many slots can be given out.
+    pub fn available(&self) -> u32 {
+        self.available
+    }
+
+    /// Says that `count` more can be given out: freed, or behind a raised high-water mark.
+    pub fn add(&mut self, count: u32) {
+        self.available = self.available.saturating_add(count);
+    }
+
+    /// Finds up to `want` consecutive slots and marks them as held. If there is no such run, finds
+    /// a shorter one, the longest that it came across. None if no slot can be given out.
+    pub fn take<S: Word<u64>>(&mut self, slots: &[S], want: u32) -> Option<SlotRun> {
+        if self.available == 0 || want == 0 {
+            return None;
+        }
+        let run = self.find(slots, want);
+        let Some(run) = run else {
+            // The count was wrong, which costs one search and not one for every error.
+            self.available = 0;
+            return None;
+        };
+        for cell in slots
+            .iter()
+            .skip(run.first as usize)
+            .take(run.count as usize)
+        {
+            cell.store(SlotWord::FREE.with_held(true).to_memory());
+        }
+        self.available = self.available.saturating_sub(run.count);
+        self.cursor = run.first.saturating_add(run.count);
+        Some(run)
+    }
+
+    /// Gives back a slot that [`Allocator::take`] gave out and that was not used.
+    pub fn give_back<S: Word<u64>>(&mut self, slots: &[S], slot: u32) {
+        if let Some(cell) = slots.get(slot as usize) {
+            let held = SlotWord::from_memory(cell.load());
+            if held.state() == State::Free && !held.is_available() {
+                cell.store(SlotWord::FREE.to_memory());
+                self.add(1);
+            }
+        }
+    }
+
+    fn find<S: Word<u64>>(&self, slots: &[S], want: u32) -> Option<SlotRun> {
+        let cursor = (self.cursor as usize).min(slots.len());
+        let (before, behind) = slots.split_at(cursor);
+        let mut best: Option<SlotRun> = None;
+        let mut seen = 0usize;
+        // A run does not go round the end.
+        for (part, start) in [(behind, cursor), (before, 0)] {
+            let mut run = SlotRun { first: 0, count: 0 };
+            for (cell, slot) in part.iter().zip(start..) {
+                seen = seen.saturating_add(1);
+                if !SlotWord::from_memory(cell.load()).is_available() {
+                    run.count = 0;
+                    if seen > PATIENCE && best.is_some() {
+                        return best;
+                    }
+                    continue;
+                }
+                if run.count == 0 {
+                    run.first = u32::try_from(slot).ok()?;
+                }
+                run.count += 1;
+                if run.count >= want {
+                    return Some(run);
+                }
+                if best.is_none_or(|best| run.count > best.count) {
+                    best = Some(run);
+                }
+            }
+        }
+        best
+    }
+}
+
+/// Finds a slot that is only set aside, for when no other is left: what it is set aside for is a
+/// hint, and a write that fails now needs it more (E4). Returns the slot and its word.
+pub fn find_pending<S: Word<u64>>(slots: &[S]) -> Option<(u32, SlotWord)> {
+    slots.iter().zip(0u32..).find_map(|(cell, slot)| {
+        let word = SlotWord::from_memory(cell.load());
+        let pending = word.state() == State::Pending && !word.is_doubt() && !word.is_held();
+        pending.then_some((slot, word))
+    })
+}

@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What does a table line ask for?
+//!
+//! ```text
+//! <start> <len> dm-remap <main> <spare> [<#args> <args>…]
+//! <start> <len> remap <main> <spare> <spare_start> <spare_len>
+//! ```
+//!
+//! Read here is what stands behind the target's name. A line prints back the way it was given, but
+//! for `format`: a table that is loaded again must not format again.
+
+use core::ffi::CStr;
+use core::fmt;
+
+use super::errno::Errno;
+use super::text::MainId;
+use super::text::Uuid;
+
+/// Which of the two target names a line has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `dm-remap`.
+    DmRemap,
+    /// `remap`.
+    Remap,
+}
+
+/// A table line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableLine<'a> {
+    /// The main device, as given.
+    pub main: &'a str,
+    /// The spare device, as given.
+    pub spare: &'a str,
+    /// Everything else.
+    pub options: Options,
+}
+
+/// The part of a table line that is kept while the table lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Which name the line has.
+    pub form: Form,
+    /// Whether failed writes are remapped.
+    pub auto_remap: Option<bool>,
+    /// Where the spare's window begins on the spare device, in sectors.
+    pub spare_start: Option<u64>,
+    /// How long the window is, in sectors.
+    pub spare_len: Option<u64>,
+    /// The spare set that must be found there.
+    pub uuid: Option<Uuid>,
+    /// What the user calls main.
+    pub main_id: Option<MainId>,
+    /// How often a failed read is tried again.
+    pub read_retries: Option<u32>,
+    /// After how many failures of whole devices the breaker trips.
+    pub error_threshold: Option<u32>,
+    /// Percentage of free slots below which an event is sent.
+    pub low_water: Option<u32>,
+    /// Format a spare that is not blank.
+    pub format: bool,
+    order: [Option<Key>; KEYS],
+}
+
+/// The optional arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    AutoRemap,
+    SpareStart,
+    SpareLen,
+    Uuid,
+    MainId,
+    ReadRetries,
+    ErrorThreshold,
+    LowWater,
+    Format,
+}
+
+const KEYS: usize = 9;
+
+/// The largest number for `read_retries`.
+pub const READ_RETRIES_MAX: u64 = 100;
+/// The largest number for `error_threshold`.
+pub const ERROR_THRESHOLD_MAX: u64 = 1_000_000;
+/// The largest number for `low_water`.
+pub const LOW_WATER_MAX: u64 = 100;
+
+/// The last sector that a device can have, and one more.
+const SECTORS_MAX: u64 = 1 << 55;
+
+/// Why a table line is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArgsError {
+    /// What is wrong.
+    pub kind: ArgsErrorKind,
+    /// The number of the argument that is wrong, or would be the next; the main device has 0.
+    pub argument: usize,
+}
+
+/// What is wrong with a table line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // `message` says it in words.
+pub enum ArgsErrorKind {
+    DmRemapTooFew,
+    RemapCount,
+    CountNotNumber,
+    CountTooLarge,
+    CountMismatch,
+    Unknown,
+    NoValue,
+    Twice,
+    AutoRemap,
+    SpareStartNotNumber,
+    SpareStartTooLarge,
+    SpareLenNotNumber,
+    SpareLenTooLarge,
+    SpareLenZero,
+    WindowTooLarge,
+    Uuid,
+    MainId,
+    ReadRetriesNotNumber,
+    ReadRetriesTooLarge,
+    ErrorThresholdNotNumber,
+    ErrorThresholdTooLarge,
+    LowWaterNotNumber,
+    LowWaterTooLarge,
+    FormatWithUuid,
+    DevicesEqual,
+}
+
+impl ArgsError {
+    /// What is wrong and what is allowed, for the user.
+    pub fn message(&self) -> &'static CStr {
+        use ArgsErrorKind::*;
+        match self.kind {
+            DmRemapTooFew => c"Two devices are needed: <main> <spare> [<#args> <args>...]",
+            RemapCount => c"Four arguments are needed: <main> <spare> <spare_start> <spare_len>",
+            CountNotNumber => c"Number of optional arguments is not a decimal number",
+            CountTooLarge => c"Number of optional arguments is too large",
+            CountMismatch => c"Number of optional arguments does not match what follows",
+            Unknown => {
+                c"Unknown argument, known are: auto_remap, spare_start, spare_len, uuid, main_id, read_retries, error_threshold, low_water, format"
+            }
+            NoValue => c"Last argument lacks its value",
+            Twice => c"Argument given twice",
+            AutoRemap => c"auto_remap is neither on nor off",
+            SpareStartNotNumber => c"spare_start is not a decimal number",
+            SpareStartTooLarge => c"spare_start is too large",
+            SpareLenNotNumber => c"spare_len is not a decimal number",
+            SpareLenTooLarge => c"spare_len is too large",
+            SpareLenZero => c"spare_len is 0",
+            WindowTooLarge => c"spare_start + spare_len is too large",
+            Uuid => c"uuid is not of the form xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx",
+            MainId => c"main_id is longer than 64 characters, or has others than visible ASCII",
+            ReadRetriesNotNumber => c"read_retries is not a decimal number",
+            ReadRetriesTooLarge => c"read_retries is more than 100",
+            ErrorThresholdNotNumber => c"error_threshold is not a decimal number",
+            ErrorThresholdTooLarge => c"error_threshold is more than 1000000",
+            LowWaterNotNumber => c"low_water is not a decimal number",
+            LowWaterTooLarge => c"low_water is more than 100 percent",
+            FormatWithUuid => c"format and uuid contradict each other: a new spare gets a new uuid",
+            DevicesEqual => c"Main and spare are the same device",
+        }
+    }
+
+    /// The error number for the user.
+    pub fn errno(&self) -> Errno {
+        use ArgsErrorKind::*;
+        match self.kind {
+            CountTooLarge => Errno::TooMany,
+            SpareStartTooLarge
+            | SpareLenTooLarge
+            | WindowTooLarge
+            | ReadRetriesTooLarge
+            | ErrorThresholdTooLarge
+            | LowWaterTooLarge => Errno::Range,
+            Unknown => Errno::NotSupported,
+            Twice => Errno::Exists,
+            DevicesEqual => Errno::Busy,
+            DmRemapTooFew
+            | RemapCount
+            | CountNotNumber
+            | CountMismatch
+            | NoValue
+            | AutoRemap
+            | SpareStartNotNumber
+            | SpareLenNotNumber
+            | SpareLenZero
+            | Uuid
+            | MainId
+            | ReadRetriesNotNumber
+            | ErrorThresholdNotNumber
+            | LowWaterNotNumber
+            | FormatWithUuid => Errno::Invalid,
+        }
+    }
+}
+
+impl fmt::Display for ArgsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message().to_str().unwrap_or(""))
+    }
+}
+
+impl Options {
+    /// No options at all.
+    pub fn new(form: Form) -> Self {
+        Options {
+            form,
+            auto_remap: None,
+            spare_start: None,
+            spare_len: None,
+            uuid: None,
+            main_id: None,
+            read_retries: None,
+            error_threshold: None,
+            low_water: None,
+            format: false,
+            order: [None; KEYS],
+        }
+    }
+
+    /// Remembers that `key` was given; false if it was before.
+    fn note(&mut self, key: Key) -> bool {
+        for place in &mut self.order {
+            match place {
+                Some(earlier) if *earlier == key => return false,
+                Some(_) => (),
+                None => {
+                    *place = Some(key);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Reads what stands behind the target's name.
+pub fn parse<'a>(form: Form, args: &[&'a str]) -> Result<TableLine<'a>, ArgsError> {
+    match form {
+        Form::DmRemap => parse_dm_remap(args),
+        Form::Remap => parse_remap(args),
+    }
+}
+
+fn parse_remap<'a>(args: &[&'a str]) -> Result<TableLine<'a>, ArgsError> {
+    let &[main, spare, start, len] = args else {
+        return Err(error(ArgsErrorKind::RemapCount, args.len().min(4)));
+    };
+    let mut options = Options::new(Form::Remap);
+    options.spare_start = Some(spare_start(start, 2)?);
+    options.spare_len = Some(spare_len(len, 3)?);
+    finish(main, spare, options, 2)
+}
+
+fn parse_dm_remap<'a>(args: &[&'a str]) -> Result<TableLine<'a>, ArgsError> {
+    let &[main, spare, ref rest @ ..] = args else {
+        return Err(error(ArgsErrorKind::DmRemapTooFew, args.len()));
+    };
+    let mut options = Options::new(Form::DmRemap);
+    let Some((count, words)) = rest.split_first() else {
+        return finish(main, spare, options, 2);
+    };
+    let not_number = ArgsErrorKind::CountNotNumber;
+    let count = number(count, 2, not_number, ArgsErrorKind::CountTooLarge)?;
+    if count > 2 * KEYS as u64 {
+        return Err(error(ArgsErrorKind::CountTooLarge, 2));
+    }
+    if count != words.len() as u64 {
+        return Err(error(ArgsErrorKind::CountMismatch, 2));
+    }
+    let mut words = words.iter().copied().zip(3usize..);
+    while let Some((name, at)) = words.next() {
+        let key = key(name).ok_or(error(ArgsErrorKind::Unknown, at))?;
+        if !options.note(key) {
+            return Err(error(ArgsErrorKind::Twice, at));
+        }
+        if key == Key::Format {
+            options.format = true;
+            continue;
+        }
+        let (value, at) = words
+            .next()
+            .ok_or(error(ArgsErrorKind::NoValue, at.saturating_add(1)))?;
+        set(&mut options, key, value, at)?;
+    }
+    finish(main, spare, options, 3)
+}
+
+fn set(options: &mut Options, key: Key, value: &str, at: usize) -> Result<(), ArgsError> {
+    use ArgsErrorKind::*;
+    match key {
+        Key::AutoRemap => {
+            options.auto_remap = Some(match value {
+                "on" => true,
+                "off" => false,
+                _ => return Err(error(AutoRemap, at)),
+            });
+        }
+        Key::SpareStart => options.spare_start = Some(spare_start(value, at)?),
+        Key::SpareLen => options.spare_len = Some(spare_len(value, at)?),
+        Key::Uuid => {
+            let uuid = super::text::Uuid::parse(value).filter(|uuid| !uuid.is_nil());
+            options.uuid = Some(uuid.ok_or(error(Uuid, at))?);
+        }
+        Key::MainId => {
+            let id = super::text::MainId::new(value);
+            options.main_id = Some(id.ok_or(error(MainId, at))?);
+        }
+        Key::ReadRetries => {
+            let kinds = (ReadRetriesNotNumber, ReadRetriesTooLarge);
+            options.read_retries = Some(small(value, at, READ_RETRIES_MAX, kinds)?);
+        }
+        Key::ErrorThreshold => {
+            let kinds = (ErrorThresholdNotNumber, ErrorThresholdTooLarge);
+            options.error_threshold = Some(small(value, at, ERROR_THRESHOLD_MAX, kinds)?);
+        }
+        Key::LowWater => {
+            let kinds = (LowWaterNotNumber, LowWaterTooLarge);
+            options.low_water = Some(small(value, at, LOW_WATER_MAX, kinds)?);
+        }
+        Key::Format => options.format = true,
+    }
+    Ok(())
+}
+
+/// What can only be checked when everything is known.
+fn finish<'a>(
+    main: &'a str,
+    spare: &'a str,
+    options: Options,
+    at: usize,
+) -> Result<TableLine<'a>, ArgsError> {
+    let start = options.spare_start.unwrap_or(0);
+    let end = start.checked_add(options.spare_len.unwrap_or(0));
+    if end.is_none_or(|end| end > SECTORS_MAX) {
+        return Err(error(ArgsErrorKind::WindowTooLarge, at));
+    }
+    if options.format && options.uuid.is_some() {
+        return Err(error(ArgsErrorKind::FormatWithUuid, at));
+    }
+    if main == spare {
+        return Err(error(ArgsErrorKind::DevicesEqual, 1));
+    }
+    Ok(TableLine {
+        main,
+        spare,
+        options,
+    })
+}
+
+fn spare_start(value: &str, at: usize) -> Result<u64, ArgsError> {
+    use ArgsErrorKind::*;
+    let start = number(value, at, SpareStartNotNumber, SpareStartTooLarge)?;
+    if start > SECTORS_MAX {
+        return Err(error(SpareStartTooLarge, at));
+    }
+    Ok(start)
+}
+
+fn spare_len(value: &str, at: usize) -> Result<u64, ArgsError> {
+    use ArgsErrorKind::*;
+    match number(value, at, SpareLenNotNumber, SpareLenTooLarge)? {
+        0 => Err(error(SpareLenZero, at)),
+        len if len > SECTORS_MAX => Err(error(SpareLenTooLarge, at)),
+        len => Ok(len),
+    }
+}
+
+fn small(
+    value: &str,
+    at: usize,
+    max: u64,
+    (not_number, too_large): (ArgsErrorKind, ArgsErrorKind),
+) -> Result<u32, ArgsError> {
+    let value = number(value, at, not_number, too_large)?;
+    u32::try_from(value)
+        .ok()
+        .filter(|_| value <= max)
+        .ok_or(error(too_large, at))
+}
+
+fn number(
+    value: &str,
+    at: usize,
+    not_number: ArgsErrorKind,
+    too_large: ArgsErrorKind,
+) -> Result<u64, ArgsError> {
+    if value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(error(not_number, at));
+    }
+    // Of digits only too many can be wrong.
+    value.parse().map_err(|_| error(too_large, at))
+}
+
+fn key(name: &str) -> Option<Key> {
+    Some(match name {
+        "auto_remap" => Key::AutoRemap,
+        "spare_start" => Key::SpareStart,
+        "spare_len" => Key::SpareLen,
+        "uuid" => Key::Uuid,
+        "main_id" => Key::MainId,
+        "read_retries" => Key::ReadRetries,
+        "error_threshold" => Key::ErrorThreshold,
+        "low_water" => Key::LowWater,
+        "format" => Key::Format,
+        _ => return None,
+    })
+}
+
+fn error(kind: ArgsErrorKind, argument: usize) -> ArgsError {
+    ArgsError { kind, argument }
+}
+
+/// Prints a table line back; the devices are given in the form that device mapper wants.
+pub fn print<M: fmt::Display, S: fmt::Display>(
+    out: &mut dyn fmt::Write,
+    main: M,
+    spare: S,
+    options: &Options,
+) -> fmt::Result {
+    write!(out, "{main} {spare}")?;
+    match options.form {
+        Form::Remap => write!(
+            out,
+            " {} {}",
+            options.spare_start.unwrap_or(0),
+            options.spare_len.unwrap_or(0)
+        ),
+        Form::DmRemap => print_options(out, options),
+    }
+}
+
+fn print_options(out: &mut dyn fmt::Write, options: &Options) -> fmt::Result {
+    let given = || {
+        options
+            .order
+            .iter()
+            .flatten()
+            .filter(|key| **key != Key::Format)
+    };
+    let words = given().count() * 2;
+    if words == 0 {
+        return Ok(());
+    }
+    write!(out, " {words}")?;
+    for key in given() {
+        match key {
+            Key::AutoRemap => {
+                let on = options.auto_remap.unwrap_or(true);
+                write!(out, " auto_remap {}", if on { "on" } else { "off" })?;
+            }
+            Key::SpareStart => write!(out, " spare_start {}", options.spare_start.unwrap_or(0))?,
+            Key::SpareLen => write!(out, " spare_len {}", options.spare_len.unwrap_or(0))?,
+            Key::Uuid => write!(out, " uuid {}", options.uuid.unwrap_or_default())?,
+            Key::MainId => {
+                let id = options.main_id.unwrap_or_default();
+                write!(out, " main_id {}", id.as_str())?;
+            }
+            Key::ReadRetries => write!(out, " read_retries {}", options.read_retries.unwrap_or(0))?,
+            Key::ErrorThreshold => {
+                let threshold = options.error_threshold.unwrap_or(0);
+                write!(out, " error_threshold {threshold}")?;
+            }
+            Key::LowWater => write!(out, " low_water {}", options.low_water.unwrap_or(0))?,
+            Key::Format => (),
+        }
+    }
+    Ok(())
+}

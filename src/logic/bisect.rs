@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which single blocks of a failed range are bad?
+//!
+//! The range is tried in halves, from its start on, until every block either was part of a try
+//! that succeeded or failed by itself. A range of n blocks with k bad ones takes about
+//! 2 k log2(n / k) tries. A block that fails is reported with its neighbours that fail, too, so
+//! that they can be moved in one go.
+//!
+//! ```text
+//!   try 0..8 fails   0..4 good   4..8 fails   4..6 fails   4 good   5 bad   6..8 good
+//!                                                                   `- reported: 5, 1 block
+//! ```
+
+/// The longest range, in blocks.
+pub const BLOCKS_MAX: u32 = 1 << 16;
+
+/// Each halving leaves one half to be tried later.
+const DEPTH: usize = 17;
+
+/// A part of the range: first block and number of blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Its first block, counted from the start of the range.
+    pub first: u32,
+    /// How many blocks it has.
+    pub count: u32,
+}
+
+/// A search for the bad blocks of a range.
+///
+/// Call [`Bisect::next_try`] until it gives nothing, and after each try [`Bisect::report`]; at the
+/// end [`Bisect::finish`].
+#[derive(Clone, Debug)]
+pub struct Bisect {
+    /// What is still to be tried; the next one last.
+    waiting: [Segment; DEPTH],
+    depth: usize,
+    current: Option<Segment>,
+    bad: Option<Segment>,
+}
+
+impl Bisect {
+    /// Searches a range of `blocks`. None if there are none, or more than [`BLOCKS_MAX`].
+    pub fn new(blocks: u32) -> Option<Self> {
+        if blocks == 0 || blocks > BLOCKS_MAX {
+            return None;
+        }
+        let mut bisect = Bisect {
+            waiting: [Segment::default(); DEPTH],
+            depth: 0,
+            current: None,
+            bad: None,
+        };
+        bisect.push(Segment {
+            first: 0,
+            count: blocks,
+        });
+        Some(bisect)
+    }
+
+    /// The same, for a range that failed as a whole just now: begins with its halves.
+    pub fn new_failed(blocks: u32) -> Option<Self> {
+        let mut bisect = Self::new(blocks)?;
+        // A single block is tried once more: one failure is no proof.
+        if blocks > 1 {
+            bisect.next_try();
+            bisect.report(false);
+        }
+        Some(bisect)
+    }
+
+    /// The next segment to try; none if every block is known.
+    pub fn next_try(&mut self) -> Option<Segment> {
+        if self.current.is_none() {
+            self.depth = self.depth.checked_sub(1)?;
+            self.current = self.waiting.get(self.depth).copied();
+        }
+        self.current
+    }
+
+    /// Takes the result of the try. Gives a run of bad blocks when one has come to its end.
+    pub fn report(&mut self, good: bool) -> Option<Segment> {
+        let segment = self.current.take()?;
+        if good {
+            return self.bad.take();
+        }
+        if segment.count == 1 {
+            if let Some(bad) = &mut self.bad {
+                if bad.first + bad.count == segment.first {
+                    bad.count += 1;
+                    return None;
+                }
+            }
+            return self.bad.replace(segment);
+        }
+        let half = segment.count / 2;
+        self.push(Segment {
+            first: segment.first + half,
+            count: segment.count - half,
+        });
+        self.push(Segment {
+            first: segment.first,
+            count: half,
+        });
+        None
+    }
+
+    /// What is left undecided, when the search has to stop before its end: from this block on.
+    pub fn undecided(&self) -> Option<u32> {
+        match self.current {
+            Some(segment) => Some(segment.first),
+            None => {
+                let last = self.depth.checked_sub(1)?;
+                self.waiting.get(last).map(|segment| segment.first)
+            }
+        }
+    }
+
+    /// Gives the last run of bad blocks.
+    pub fn finish(mut self) -> Option<Segment> {
+        self.bad.take()
+    }
+
+    fn push(&mut self, segment: Segment) {
+        // 2^16 blocks are halved 16 times, so that there is always room.
+        if let Some(place) = self.waiting.get_mut(self.depth) {
+            *place = segment;
+            self.depth += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bisect;
+    use super::Segment;
+    use super::BLOCKS_MAX;
+    use std::vec::Vec;
+
+    fn search(mut bisect: Bisect, bad: &dyn Fn(u32) -> bool) -> (Vec<Segment>, u32) {
+        let mut runs = Vec::new();
+        let mut tries = 0;
+        while let Some(segment) = bisect.next_try() {
+            assert_eq!(bisect.undecided(), Some(segment.first));
+            tries += 1;
+            let good = !(segment.first..segment.first + segment.count).any(bad);
+            runs.extend(bisect.report(good));
+        }
+        runs.extend(bisect.finish());
+        (runs, tries)
+    }
+
+    fn plain(blocks: u32, bad: &dyn Fn(u32) -> bool) -> Vec<Segment> {
+        let mut runs: Vec<Segment> = Vec::new();
+        for first in (0..blocks).filter(|b| bad(*b)) {
+            match runs.last_mut() {
+                Some(run) if run.first + run.count == first => run.count += 1,
+                _ => runs.push(Segment { first, count: 1 }),
+            }
+        }
+        runs
+    }
+
+    #[test]
+    fn finds_what_is_bad_and_only_that() {
+        for blocks in [1, 2, 3, 7, 8, 9, 12] {
+            for bits in 0u32..1 << blocks {
+                let bad = |b: u32| bits >> b & 1 != 0;
+                let expected = plain(blocks, &bad);
+                assert_eq!(search(Bisect::new(blocks).unwrap(), &bad).0, expected);
+                assert_eq!(
+                    search(Bisect::new_failed(blocks).unwrap(), &bad).0,
+                    expected
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn longest_range() {
+        let all = |_: u32| true;
+        let (runs, _) = search(Bisect::new(BLOCKS_MAX).unwrap(), &all);
+        assert_eq!(
+            runs,
+            [Segment {
+                first: 0,
+                count: BLOCKS_MAX
+            }]
+        );
+        let last = |b: u32| b == BLOCKS_MAX - 1;
+        let (runs, tries) = search(Bisect::new(BLOCKS_MAX).unwrap(), &last);
+        assert_eq!(runs, plain(BLOCKS_MAX, &last));
+        assert!(tries <= 33, "{tries}");
+        assert!(Bisect::new(0).is_none());
+        assert!(Bisect::new(BLOCKS_MAX + 1).is_none());
+    }
+}

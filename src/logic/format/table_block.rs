@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One block of the slot table: the entries of 252 slots.
+//!
+//! ```text
+//!  offset  size
+//!       0     8  magic "DMRMPTBL"
+//!       8     4  crc32c of everything behind it
+//!      12     4  format version
+//!      16    16  UUID of the spare
+//!      32     4  the block's own number
+//!      36     4  zero
+//!      40     8  sequence: the commit that wrote it
+//!      48    16  zero
+//!      64  4032  252 entries:
+//!                  0  8  what the slot is used for (see `slot`)
+//!                  8  8  generation: the commit that made it so
+//! ```
+//!
+//! The same bytes stand in every replica.
+
+use super::super::crc32c::crc32c;
+use super::super::slot::Entry;
+use super::super::slot::SlotWord;
+use super::super::text::Uuid;
+use super::bytes;
+use super::is_zero;
+use super::Block;
+use super::FormatError;
+use super::BLOCK_BYTES;
+use super::FORMAT_VERSION;
+
+/// How many entries a block has.
+pub const ENTRIES: u32 = 252;
+
+const MAGIC: [u8; 8] = *b"DMRMPTBL";
+const AT_CRC: usize = 8;
+const AT_VERSION: usize = 12;
+const AT_UUID: usize = 16;
+const AT_NUMBER: usize = 32;
+const AT_SEQUENCE: usize = 40;
+const AT_ENTRIES: usize = 64;
+const ENTRY_BYTES: usize = 16;
+
+/// A block of the slot table that was read and checked. The entries are decoded when asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct TableBlock<'a> {
+    image: &'a Block,
+    sequence: u64,
+}
+
+impl<'a> TableBlock<'a> {
+    /// Checks all of `image`, read where block `number` of the spare `member` belongs.
+    pub fn decode(image: &'a Block, member: &Uuid, number: u32) -> Result<Self, FormatError> {
+        if bytes::get(image, 0) != MAGIC {
+            let blank = is_zero(image);
+            return Err(if blank {
+                FormatError::Blank
+            } else {
+                FormatError::Foreign
+            });
+        }
+        if bytes::get_u32(image, AT_CRC) != checksum(image) {
+            return Err(FormatError::Checksum);
+        }
+        match bytes::get_u32(image, AT_VERSION) {
+            FORMAT_VERSION => (),
+            0 => {
+                return Err(FormatError::Field {
+                    name: "format version",
+                })
+            }
+            found => return Err(FormatError::Newer { found }),
+        }
+        let found = Uuid(bytes::get(image, AT_UUID));
+        if found != *member {
+            return Err(FormatError::OtherSpare { found });
+        }
+        let found = bytes::get_u32(image, AT_NUMBER);
+        if found != number {
+            return Err(FormatError::Misplaced {
+                found,
+                expected: number,
+            });
+        }
+        let block = TableBlock {
+            image,
+            sequence: bytes::get_u64(image, AT_SEQUENCE),
+        };
+        let mut entries = block
+            .image
+            .get(AT_ENTRIES..)
+            .unwrap_or(&[])
+            .chunks_exact(ENTRY_BYTES);
+        match entries.position(|entry| decode_entry(entry).is_none()) {
+            // There are 252.
+            Some(index) => Err(FormatError::Entry {
+                index: index as u32,
+            }),
+            None => Ok(block),
+        }
+    }
+
+    /// The commit that wrote the block.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The bytes.
+    pub fn image(&self) -> &'a Block {
+        self.image
+    }
+
+    /// All 252 entries.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + 'a {
+        self.image
+            .get(AT_ENTRIES..)
+            .unwrap_or(&[])
+            .chunks_exact(ENTRY_BYTES)
+            .map(|entry| decode_entry(entry).unwrap_or(Entry::UNUSED))
+    }
+}
+
+/// Makes block `number` of the spare `member`. Entries that are not given are unused.
+pub fn encode(
+    image: &mut Block,
+    member: &Uuid,
+    number: u32,
+    sequence: u64,
+    entries: impl Iterator<Item = Entry>,
+) {
+    *image = [0; BLOCK_BYTES];
+    bytes::put(image, 0, &MAGIC);
+    bytes::put(image, AT_VERSION, &FORMAT_VERSION.to_le_bytes());
+    bytes::put(image, AT_UUID, &member.0);
+    bytes::put(image, AT_NUMBER, &number.to_le_bytes());
+    bytes::put(image, AT_SEQUENCE, &sequence.to_le_bytes());
+    let places = image.get_mut(AT_ENTRIES..).unwrap_or(&mut []);
+    for (place, entry) in places.chunks_exact_mut(ENTRY_BYTES).zip(entries) {
+        let (word, generation) = place.split_at_mut(ENTRY_BYTES / 2);
+        word.copy_from_slice(&entry.word.to_disk().to_le_bytes());
+        generation.copy_from_slice(&entry.generation.to_le_bytes());
+    }
+    let crc = checksum(image);
+    bytes::put(image, AT_CRC, &crc.to_le_bytes());
+}
+
+fn checksum(image: &Block) -> u32 {
+    crc32c(image.get(AT_VERSION..).unwrap_or(&[]))
+}
+
+fn decode_entry(entry: &[u8]) -> Option<Entry> {
+    let (word, generation) = entry.split_first_chunk::<8>()?;
+    Some(Entry {
+        word: SlotWord::from_disk(u64::from_le_bytes(*word))?,
+        generation: u64::from_le_bytes(*generation.first_chunk::<8>()?),
+    })
+}

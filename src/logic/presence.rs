@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Can there be any remap in this range at all?
+//!
+//! One bit for each MiB of main says that some block of it may be remapped, pending or in doubt.
+//! It stands in front of the remap table, so that an I/O to a clean area costs one load and one
+//! test. The writer sets a bit before the first such block of the MiB is published.
+
+use super::word::Word;
+
+/// Sectors for each bit, as a power of two: 1 MiB.
+const SHIFT: u32 = 11;
+
+/// How many 64-bit words main of `main_sectors` needs. None if that is more than can be addressed.
+pub fn words_for(main_sectors: u64) -> Option<usize> {
+    let bits = main_sectors.div_ceil(1 << SHIFT);
+    usize::try_from(bits.div_ceil(64)).ok()
+}
+
+/// A presence bitmap in the caller's memory.
+pub struct Presence<'a, W: Word<u64>> {
+    words: &'a [W],
+}
+
+impl<'a, W: Word<u64>> Presence<'a, W> {
+    /// Looks at a bitmap of [`words_for`] words.
+    #[inline(always)]
+    pub fn new(words: &'a [W]) -> Self {
+        Presence { words }
+    }
+
+    /// Whether anything in the range may be remapped. Ranges that the bitmap does not cover may.
+    #[inline(always)]
+    pub fn any(&self, sector: u64, sectors: u64) -> bool {
+        let first = sector >> SHIFT;
+        // An empty range is taken for its first sector, and a range that wraps is not a small one.
+        let last = sector.wrapping_add(sectors).wrapping_sub(1) >> SHIFT;
+        if first == last || sectors == 0 {
+            self.bit(first)
+        } else {
+            self.any_bit(first, last)
+        }
+    }
+
+    /// Marks the range. For the writer.
+    pub fn set(&self, sector: u64, sectors: u64) {
+        let first = sector >> SHIFT;
+        let last = sector.saturating_add(sectors).saturating_sub(1).max(sector) >> SHIFT;
+        for bit in first..=last {
+            let Some(word) = self.word(bit) else {
+                return;
+            };
+            word.store(word.load() | 1 << (bit % 64));
+        }
+    }
+
+    /// Takes back all marks. For the writer, when no reader looks at this bitmap.
+    pub fn clear(&self) {
+        for word in self.words {
+            word.store(0);
+        }
+    }
+
+    #[inline(always)]
+    fn word(&self, bit: u64) -> Option<&'a W> {
+        self.words.get(usize::try_from(bit / 64).ok()?)
+    }
+
+    #[inline(always)]
+    fn bit(&self, bit: u64) -> bool {
+        match self.word(bit) {
+            Some(word) => (word.load() >> (bit % 64)) & 1 != 0,
+            None => true,
+        }
+    }
+
+    fn any_bit(&self, first: u64, last: u64) -> bool {
+        if last < first {
+            return true;
+        }
+        let mut at = first;
+        while at <= last {
+            let Some(word) = self.word(at) else {
+                return true;
+            };
+            let word = word.load();
+            let end = (at | 63).min(last);
+            // Bits `at` to `end` of the word.
+            let mask = (u64::MAX << (at % 64)) & (u64::MAX >> (63 - end % 64));
+            if word & mask != 0 {
+                return true;
+            }
+            let Some(next) = end.checked_add(1) else {
+                return false;
+            };
+            at = next;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words_for;
+    use super::Presence;
+    use core::sync::atomic::AtomicU64;
+
+    fn bitmap(words: usize) -> std::vec::Vec<AtomicU64> {
+        (0..words).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(words_for(0), Some(0));
+        assert_eq!(words_for(1), Some(1));
+        assert_eq!(words_for(64 * 2048), Some(1));
+        assert_eq!(words_for(64 * 2048 + 1), Some(2));
+    }
+
+    #[test]
+    fn borders_of_a_mebibyte() {
+        let words = bitmap(4);
+        let presence = Presence::new(&words);
+        presence.set(2048 * 70, 8);
+        assert!(!presence.any(2048 * 70 - 1, 1));
+        assert!(presence.any(2048 * 70 - 1, 2));
+        assert!(presence.any(2048 * 71 - 1, 1));
+        assert!(!presence.any(2048 * 71, 1));
+        assert!(presence.any(0, 2048 * 256));
+        assert!(!presence.any(0, 2048 * 70));
+        assert!(presence.any(2048 * 70, 0));
+        presence.clear();
+        assert!(!presence.any(0, 2048 * 256));
+    }
+
+    #[test]
+    fn agrees_with_a_plain_list() {
+        let words = bitmap(5);
+        let presence = Presence::new(&words);
+        let mut plain = [false; 320];
+        let mut seed = 1u64;
+        for _ in 0..60 {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(99);
+            let first = seed >> 33 & 255;
+            let count = 1 + (seed >> 50 & 3);
+            presence.set(first * 2048 + 5, (count - 1) * 2048 + 1);
+            plain[first as usize..(first + count) as usize].fill(true);
+            for from in (0..320u64).step_by(7) {
+                for to in (from..320).step_by(13) {
+                    let any = plain[from as usize..=to as usize].contains(&true);
+                    let sectors = (to - from) * 2048 + 1;
+                    assert_eq!(presence.any(from * 2048 + 9, sectors), any);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn outside_is_possible() {
+        let words = bitmap(1);
+        let presence = Presence::new(&words);
+        assert!(presence.any(64 * 2048, 8));
+        assert!(presence.any(0, 64 * 2048 + 1));
+        assert!(presence.any(u64::MAX - 1, 8));
+        presence.set(u64::MAX - 1, 8);
+        presence.set(63 * 2048, 2 * 2048);
+        assert!(presence.any(63 * 2048, 1));
+    }
+}

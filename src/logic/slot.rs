@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What one word says about one slot, on the spare and in memory.
+//!
+//! ```text
+//!  63    62    61..54   53    52       51..48  47..0
+//!  doubt held  zero     raw   manual   state   main block
+//!  `- memory only -'    `----------- on the spare ------'
+//! ```
+
+/// What a slot is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Nothing; it can take new data.
+    Free = 0,
+    /// It holds the truth of its main block.
+    Valid = 1,
+    /// Its main block could not be read. The slot is set aside for that block's next write; until
+    /// then main itself answers reads, and in need the slot can be taken away for another block.
+    Pending = 2,
+    /// The slot itself failed. It is not used again.
+    Bad = 3,
+}
+
+/// Who asked for a remap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The repair path, after an error.
+    Auto,
+    /// The user.
+    Manual,
+}
+
+/// The first word of a slot's entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotWord(u64);
+
+impl SlotWord {
+    /// A slot that is free.
+    pub const FREE: SlotWord = SlotWord(0);
+
+    /// A slot that must not be used again.
+    pub const BAD: SlotWord = SlotWord((State::Bad as u64) << Self::STATE_SHIFT);
+
+    /// One past the largest main block that can be named.
+    pub const MAIN_BLOCKS_MAX: u64 = 1 << 48;
+
+    const MAIN_MASK: u64 = Self::MAIN_BLOCKS_MAX - 1;
+    const STATE_SHIFT: u32 = 48;
+    const STATE_MASK: u64 = 0xf << Self::STATE_SHIFT;
+    const MANUAL: u64 = 1 << 52;
+    const RAW: u64 = 1 << 53;
+    const HELD: u64 = 1 << 62;
+    const DOUBT: u64 = 1 << 63;
+    const MEMORY_ONLY: u64 = Self::HELD | Self::DOUBT;
+    const KNOWN: u64 =
+        Self::MAIN_MASK | Self::STATE_MASK | Self::MANUAL | Self::RAW | Self::MEMORY_ONLY;
+
+    /// A slot that serves `main_block`, or is set aside for it. None if the number is too large.
+    pub const fn new(main_block: u64, state: State, origin: Origin) -> Option<Self> {
+        if main_block >= Self::MAIN_BLOCKS_MAX {
+            return None;
+        }
+        let manual = match origin {
+            Origin::Auto => 0,
+            Origin::Manual => Self::MANUAL,
+        };
+        Some(SlotWord(
+            main_block | ((state as u64) << Self::STATE_SHIFT) | manual,
+        ))
+    }
+
+    /// What a memory cell holds.
+    #[inline(always)]
+    pub const fn from_memory(word: u64) -> Self {
+        SlotWord(word)
+    }
+
+    /// What goes into a memory cell.
+    #[inline(always)]
+    pub const fn to_memory(self) -> u64 {
+        self.0
+    }
+
+    /// What the spare holds; None if this version does not know what it means.
+    pub const fn from_disk(word: u64) -> Option<Self> {
+        let state = (word & Self::STATE_MASK) >> Self::STATE_SHIFT;
+        if word & !Self::KNOWN != 0 || word & Self::MEMORY_ONLY != 0 || state > State::Bad as u64 {
+            return None;
+        }
+        Some(SlotWord(word))
+    }
+
+    /// What goes to the spare: all but what is meant for memory only.
+    pub const fn to_disk(self) -> u64 {
+        self.0 & !Self::MEMORY_ONLY
+    }
+
+    /// The main block that the slot serves or is set aside for. Meaningless if it does neither.
+    #[inline(always)]
+    pub const fn main_block(self) -> u64 {
+        self.0 & Self::MAIN_MASK
+    }
+
+    /// What the slot is used for.
+    #[inline(always)]
+    pub const fn state(self) -> State {
+        match (self.0 & Self::STATE_MASK) >> Self::STATE_SHIFT {
+            0 => State::Free,
+            1 => State::Valid,
+            2 => State::Pending,
+            _ => State::Bad,
+        }
+    }
+
+    /// Who asked for it.
+    pub const fn origin(self) -> Origin {
+        if self.0 & Self::MANUAL != 0 {
+            Origin::Manual
+        } else {
+            Origin::Auto
+        }
+    }
+
+    /// Whether the slot serves `main_block`, or is set aside for it.
+    #[inline(always)]
+    pub const fn claims(self, main_block: u64) -> bool {
+        self.main_block() == main_block && self.is_claim()
+    }
+
+    /// Whether the slot serves, or is set aside for, any main block.
+    #[inline(always)]
+    pub const fn is_claim(self) -> bool {
+        matches!(self.state(), State::Valid | State::Pending)
+    }
+
+    /// Whether the slot can be given to new data right now.
+    pub const fn is_available(self) -> bool {
+        matches!(self.state(), State::Free) && self.0 & Self::MEMORY_ONLY == 0
+    }
+
+    /// Whether a commit that carries this slot's entry was begun and did not end well: its main
+    /// block must not be served until one does (M6).
+    #[inline(always)]
+    pub const fn is_doubt(self) -> bool {
+        self.0 & Self::DOUBT != 0
+    }
+
+    /// The same, in doubt or not.
+    pub const fn with_doubt(self, doubt: bool) -> Self {
+        SlotWord(if doubt {
+            self.0 | Self::DOUBT
+        } else {
+            self.0 & !Self::DOUBT
+        })
+    }
+
+    /// Whether somebody holds the slot back from being given to new data: because it is about to
+    /// be filled, or because a bio that looked it up may still be on its way (M7).
+    pub const fn is_held(self) -> bool {
+        self.0 & Self::HELD != 0
+    }
+
+    /// The same, held back or not.
+    pub const fn with_held(self, held: bool) -> Self {
+        SlotWord(if held {
+            self.0 | Self::HELD
+        } else {
+            self.0 & !Self::HELD
+        })
+    }
+
+    /// Whether the slot's content was there before and was not copied from main (`add_remap`).
+    pub const fn is_raw(self) -> bool {
+        self.0 & Self::RAW != 0
+    }
+
+    /// The same, marked as holding what was there before.
+    pub const fn with_raw(self) -> Self {
+        SlotWord(self.0 | Self::RAW)
+    }
+
+    /// The same main block and origin in another state, with no memory-only marks.
+    pub const fn with_state(self, state: State) -> Self {
+        SlotWord(
+            (self.0 & !(Self::STATE_MASK | Self::MEMORY_ONLY))
+                | ((state as u64) << Self::STATE_SHIFT),
+        )
+    }
+}
+
+/// One entry of the slot table: what a slot is used for, and since which commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// What the slot is used for.
+    pub word: SlotWord,
+    /// The commit that made it so; of two claims on one main block, the larger wins (M5).
+    pub generation: u64,
+}
+
+impl Entry {
+    /// A slot that was never used.
+    pub const UNUSED: Entry = Entry {
+        word: SlotWord::FREE,
+        generation: 0,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Origin;
+    use super::SlotWord;
+    use super::State;
+
+    #[test]
+    fn fields_do_not_touch_each_other() {
+        let top = SlotWord::MAIN_BLOCKS_MAX - 1;
+        for state in [State::Free, State::Valid, State::Pending, State::Bad] {
+            for origin in [Origin::Auto, Origin::Manual] {
+                let word = SlotWord::new(top, state, origin)
+                    .unwrap()
+                    .with_doubt(true)
+                    .with_held(true);
+                assert_eq!(word.main_block(), top);
+                assert_eq!(word.state(), state);
+                assert_eq!(word.origin(), origin);
+                assert!(word.is_doubt() && word.is_held() && !word.is_raw());
+                let disk = SlotWord::from_disk(word.to_disk()).unwrap();
+                assert!(!disk.is_doubt() && !disk.is_held());
+                assert_eq!(disk, word.with_doubt(false).with_held(false));
+            }
+        }
+        assert_eq!(SlotWord::new(top + 1, State::Valid, Origin::Auto), None);
+    }
+
+    #[test]
+    fn unknown_bits_are_refused() {
+        for bit in (54..64).chain(50..52) {
+            assert_eq!(SlotWord::from_disk(1 << bit), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn held_and_doubtful_slots_are_not_available() {
+        assert!(SlotWord::FREE.is_available());
+        assert!(!SlotWord::FREE.with_held(true).is_available());
+        assert!(!SlotWord::FREE.with_doubt(true).is_available());
+        assert!(!SlotWord::BAD.is_available());
+    }
+}

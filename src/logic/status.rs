@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How is the state told to users?
+//!
+//! ```text
+//! v3.0 2/1000 0/1000 2/1000 health=1 errors=W0:R0 auto_remaps=0 manual_remaps=2 scan=0%
+//! metadata=enabled autosave=active saves=5/5 …
+//! ```
+//!
+//! in one line. Scripts read this by place and by key, so order and spelling never change, and new
+//! keys go to the end.
+
+use core::fmt;
+
+/// The version of the status line.
+pub const VERSION: &str = "v3.0";
+
+/// How the device is, in one number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// `health=1`: all is well, as far as anybody can tell.
+    #[default]
+    Good,
+    /// `health=2`: everything is served, but room or redundancy is short.
+    Degraded,
+    /// `health=3`: errors are passed up, or data was lost.
+    Failing,
+}
+
+/// Whether the metadata is kept on the spare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetadataState {
+    /// In every copy.
+    #[default]
+    Enabled,
+    /// In fewer copies than there should be.
+    Degraded,
+    /// It can't be changed any more.
+    ReadOnly,
+    /// The device is not active yet.
+    Disabled,
+}
+
+/// Everything that the status line tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Blocks of main that slots serve.
+    pub remapped: u64,
+    /// How many there can be.
+    pub capacity: u64,
+    /// Blocks of main that could not be read and were not written since.
+    pub pending: u64,
+    /// Slots that hold something.
+    pub slots_used: u64,
+    /// How the device is.
+    pub health: Health,
+    /// Failed writes to main.
+    pub write_errors: u64,
+    /// Failed reads from main.
+    pub read_errors: u64,
+    /// Remaps that the repair path made.
+    pub auto_remaps: u64,
+    /// Remaps that the user made.
+    pub manual_remaps: u64,
+    /// How far a scan has come.
+    pub scan_percent: u8,
+    /// Whether the metadata is kept.
+    pub metadata: MetadataState,
+    /// Whether every remap is made durable at once.
+    pub autosave: bool,
+    /// Metadata commits that succeeded.
+    pub saves_done: u64,
+    /// Metadata commits that were asked for.
+    pub saves: u64,
+    /// Whether failed writes are remapped.
+    pub auto_remap: bool,
+    /// Slots that went bad.
+    pub slots_bad: u64,
+    /// Failed writes to slots.
+    pub spare_write_errors: u64,
+    /// Failed reads from slots.
+    pub spare_read_errors: u64,
+    /// Replicas of the slot table in use.
+    pub replicas: u8,
+    /// Superblock copies in use.
+    pub superblocks: u8,
+    /// Metadata blocks that were repaired or moved.
+    pub metadata_repairs: u64,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let capacity = self.capacity;
+        write!(
+            f,
+            "{VERSION} {}/{capacity} {}/{capacity} {}/{capacity}",
+            self.remapped, self.pending, self.slots_used
+        )?;
+        let health = match self.health {
+            Health::Good => 1,
+            Health::Degraded => 2,
+            Health::Failing => 3,
+        };
+        write!(
+            f,
+            " health={health} errors=W{}:R{} auto_remaps={} manual_remaps={} scan={}%",
+            self.write_errors,
+            self.read_errors,
+            self.auto_remaps,
+            self.manual_remaps,
+            self.scan_percent
+        )?;
+        let metadata = match self.metadata {
+            MetadataState::Enabled => "enabled",
+            MetadataState::Degraded => "degraded",
+            MetadataState::ReadOnly => "readonly",
+            MetadataState::Disabled => "disabled",
+        };
+        let autosave = if self.autosave { "active" } else { "inactive" };
+        write!(
+            f,
+            " metadata={metadata} autosave={autosave} saves={}/{}",
+            self.saves_done, self.saves
+        )?;
+        // Keys from here on are newer than the line itself.
+        let auto_remap = if self.auto_remap { "on" } else { "off" };
+        write!(
+            f,
+            " auto_remap={auto_remap} bad_slots={} spare_errors=W{}:R{} replicas={} superblocks={} \
+             metadata_repairs={}",
+            self.slots_bad,
+            self.spare_write_errors,
+            self.spare_read_errors,
+            self.replicas,
+            self.superblocks,
+            self.metadata_repairs
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Status;
+
+    #[test]
+    fn the_line_that_users_know() {
+        let status = Status {
+            remapped: 2,
+            capacity: 1000,
+            slots_used: 2,
+            manual_remaps: 2,
+            autosave: true,
+            saves: 5,
+            saves_done: 5,
+            auto_remap: true,
+            replicas: 2,
+            superblocks: 4,
+            ..Status::default()
+        };
+        assert_eq!(
+            std::format!("{status}"),
+            "v3.0 2/1000 0/1000 2/1000 health=1 errors=W0:R0 auto_remaps=0 manual_remaps=2 \
+             scan=0% metadata=enabled autosave=active saves=5/5 auto_remap=on bad_slots=0 \
+             spare_errors=W0:R0 replicas=2 superblocks=4 metadata_repairs=0"
+        );
+    }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Names of things in the form that users write and read: UUIDs and the main device's identity.
+
+use core::fmt;
+
+/// A UUID. All zero means: none.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Uuid(pub [u8; 16]);
+
+impl Uuid {
+    /// No UUID.
+    pub const NIL: Uuid = Uuid([0; 16]);
+
+    /// Whether this is no UUID at all.
+    pub fn is_nil(&self) -> bool {
+        *self == Self::NIL
+    }
+
+    /// Makes a random (version 4) UUID of 16 random bytes.
+    pub fn from_random(mut bytes: [u8; 16]) -> Self {
+        bytes[6] = (bytes[6] & 0x0f) | 0x40;
+        bytes[8] = (bytes[8] & 0x3f) | 0x80;
+        Uuid(bytes)
+    }
+
+    /// Reads the 36 characters of the usual form, either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text: &[u8; 36] = text.as_bytes().try_into().ok()?;
+        let mut bytes = [0u8; 16];
+        let mut digits = text.iter().enumerate();
+        for byte in &mut bytes {
+            let mut value = 0u8;
+            for _ in 0..2 {
+                let (at, mut character) = digits.next()?;
+                if matches!(at, 8 | 13 | 18 | 23) {
+                    if *character != b'-' {
+                        return None;
+                    }
+                    (_, character) = digits.next()?;
+                }
+                let digit = char::from(*character).to_digit(16)?;
+                value = (value << 4) | u8::try_from(digit).ok()?;
+            }
+            *byte = value;
+        }
+        Some(Uuid(bytes))
+    }
+}
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, byte) in self.0.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What the user calls the main device: up to 64 printable characters without blanks. Empty means
+/// that nobody said.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct MainId([u8; MainId::MAX]);
+
+impl MainId {
+    /// The longest text, in bytes.
+    pub const MAX: usize = 64;
+
+    /// Nobody said.
+    pub const NONE: MainId = MainId([0; MainId::MAX]);
+
+    /// Takes a text, unless it is empty, too long, or holds anything but visible ASCII.
+    pub fn new(text: &str) -> Option<Self> {
+        let mut bytes = [0; Self::MAX];
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return None;
+        }
+        bytes
+            .get_mut(..text.len())?
+            .copy_from_slice(text.as_bytes());
+        Some(MainId(bytes))
+    }
+
+    /// Takes the bytes of the superblock: a text as above or none, and zeroes up to the end.
+    pub fn from_bytes(bytes: [u8; Self::MAX]) -> Option<Self> {
+        let mut parts = bytes.splitn(2, |b| *b == 0);
+        let text = parts.next()?;
+        let rest = parts.next().unwrap_or(&[]);
+        let legal = text.iter().all(u8::is_ascii_graphic) && rest.iter().all(|b| *b == 0);
+        legal.then_some(MainId(bytes))
+    }
+
+    /// The bytes for the superblock.
+    pub fn as_bytes(&self) -> &[u8; Self::MAX] {
+        &self.0
+    }
+
+    /// The text; empty if nobody said.
+    pub fn as_str(&self) -> &str {
+        let text = self.0.split(|b| *b == 0).next().unwrap_or(&[]);
+        core::str::from_utf8(text).unwrap_or("")
+    }
+
+    /// Whether nobody said.
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
+}
+
+impl Default for MainId {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl fmt::Debug for MainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MainId;
+    use super::Uuid;
+    use std::string::ToString;
+
+    #[test]
+    fn uuid_there_and_back() {
+        let text = "01234567-89ab-4def-8edc-ba9876543210";
+        let uuid = Uuid::parse(text).unwrap();
+        assert_eq!(uuid.to_string(), text);
+        assert_eq!(Uuid::parse(&text.to_uppercase()), Some(uuid));
+        for bad in [
+            "",
+            "01234567-89ab-4def-8edc-ba987654321",
+            "01234567-89ab-4def-8edc-ba98765432100",
+            "0123456789ab-4def-8edc-ba98765432100",
+            "01234567-89ab-4def-8edc-ba987654321g",
+            "012345678-9ab-4def-8edc-ba9876543210",
+        ] {
+            assert_eq!(Uuid::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn random_uuid_is_version_4() {
+        assert_eq!(
+            Uuid::from_random([0xff; 16]).to_string(),
+            "ffffffff-ffff-4fff-bfff-ffffffffffff"
+        );
+    }
+
+    #[test]
+    fn main_id_limits() {
+        assert_eq!(MainId::new("ata-WDC_1").unwrap().as_str(), "ata-WDC_1");
+        let longest = "x".repeat(64);
+        assert_eq!(MainId::new(&longest).unwrap().as_str(), longest);
+        for bad in ["", "a b", "\u{e4}", &"x".repeat(65)] {
+            assert_eq!(MainId::new(bad), None);
+        }
+        let mut bytes = [0; 64];
+        assert_eq!(MainId::from_bytes(bytes), Some(MainId::NONE));
+        bytes[1] = b'x';
+        assert_eq!(MainId::from_bytes(bytes), None);
+    }
+}
