@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Events: telling user space that something happened to a mapped device.
+//!
+//! Lock order: the lock in [`Link`], then device mapper's own event lock. Both are mutexes.
+
+use super::bindings;
+use kernel::new_mutex;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::sync::Mutex;
+
+/// The table that events go to, while there is one.
+///
+/// # Invariants
+///
+/// While the value is not null, it is a valid `struct dm_table`.
+#[pin_data]
+pub(super) struct Link {
+    #[pin]
+    table: Mutex<*mut bindings::dm_table>,
+}
+
+// SAFETY: The pointer is used under the mutex only, and what it is used for may be done by any
+// thread.
+unsafe impl Send for Link {}
+// SAFETY: See the `Send` implementation.
+unsafe impl Sync for Link {}
+
+impl Link {
+    /// # Safety
+    ///
+    /// `table` must be valid until `cut` is called, and `cut` must be called.
+    pub(super) unsafe fn new(table: *mut bindings::dm_table) -> Result<Arc<Self>> {
+        // INVARIANT: The caller vouches for the table.
+        Arc::pin_init(
+            pin_init!(Self {
+                table <- new_mutex!(table, "dm_events"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Ends the use of the table: once this returns, nobody uses it and nobody will.
+    pub(super) fn cut(&self) {
+        // INVARIANT: A null pointer promises nothing.
+        *self.table.lock() = core::ptr::null_mut();
+    }
+}
+
+/// Raises the events of a mapped device, as `dmsetup wait` and other programs wait for them.
+///
+/// This may be kept by whatever lives longer than the target, a worker for instance: after the
+/// target's table is destroyed, raising an event does nothing.
+#[derive(Clone)]
+pub struct Events(Arc<Link>);
+
+impl Events {
+    pub(super) fn new(link: Arc<Link>) -> Self {
+        Self(link)
+    }
+
+    /// Raises an event. What happened is told by the status line.
+    ///
+    /// May sleep, so this is nothing for [`Target::map`] and [`Target::end_io`].
+    ///
+    /// [`Target::map`]: super::Target::map
+    /// [`Target::end_io`]: super::Target::end_io
+    pub fn raise(&self) {
+        let table = self.0.table.lock();
+        if !table.is_null() {
+            // SAFETY: By the invariants, the table is valid while it is not null, and it cannot
+            // become null, nor the table be destroyed, while we hold the lock.
+            unsafe { bindings::dm_table_event(*table) };
+        }
+    }
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+#include <linux/highmem.h>
+#include <linux/ratelimit.h>
+#include <linux/sched/mm.h>
+#include <linux/srcu.h>
+
+#include "helpers.h"
+
+int dm_rust_srcu_init(struct srcu_struct *srcu)
+{
+	return init_srcu_struct_fast_updown(srcu);
+}
+
+void *dm_rust_srcu_down_read(struct srcu_struct *srcu)
+{
+	return (void __force *)srcu_down_read_fast(srcu);
+}
+
+/*
+ * A reader given back to a domain that it does not come from would unbalance both: such a reader
+ * is refused, so that the safe interface above cannot end a grace period too early.
+ */
+bool dm_rust_srcu_up_read(struct srcu_struct *srcu, void *reader)
+{
+	struct srcu_ctr __percpu *ctr = (struct srcu_ctr __percpu __force *)reader;
+
+	if (unlikely((size_t)(ctr - &srcu->sda->srcu_ctrs[0]) > 1))
+		return false;
+	srcu_up_read_fast(srcu, ctr);
+	return true;
+}
+
+unsigned int dm_rust_memalloc_noio_save(void)
+{
+	return memalloc_noio_save();
+}
+
+void dm_rust_memalloc_noio_restore(unsigned int flags)
+{
+	memalloc_noio_restore(flags);
+}
+
+sector_t dm_rust_bdev_nr_sectors(struct block_device *bdev)
+{
+	return bdev_nr_sectors(bdev);
+}
+
+bool dm_rust_bdev_read_only(struct block_device *bdev)
+{
+	return bdev_read_only(bdev);
+}
+
+bool dm_rust_bdev_write_cache(struct block_device *bdev)
+{
+	return bdev_write_cache(bdev);
+}
+
+bool dm_rust_bdev_same_disk(struct block_device *a, struct block_device *b)
+{
+	return a->bd_disk == b->bd_disk;
+}
+
+struct queue_limits *dm_rust_bdev_limits(struct block_device *bdev)
+{
+	return &bdev_get_queue(bdev)->limits;
+}
+
+/*
+ * A bio of our own over a part of the data of @source, which stays as it is. The caller has checked
+ * the range and allows to sleep, so this cannot fail: neither encryption contexts nor integrity
+ * payloads, the only things whose cloning can, get as far as a target that does not ask for them.
+ */
+struct bio *dm_rust_bio_slice(struct bio *source, struct block_device *bdev, unsigned int offset,
+			      unsigned int len, sector_t sector, blk_opf_t opf,
+			      struct bio_set *pool)
+{
+	struct bio *bio = bio_alloc_clone(bdev, source, GFP_NOIO, pool);
+
+	if (!bio)
+		return NULL;
+	bio->bi_opf = opf;
+	bio_clear_flag(bio, BIO_REMAPPED);
+	bio_advance(bio, offset);
+	bio->bi_iter.bi_size = len;
+	bio->bi_iter.bi_sector = sector;
+	return bio;
+}
+
+/* Copies @len bytes of the data of @bio, from @offset on, to @buffer. The caller checked the range. */
+void dm_rust_bio_copy(struct bio *bio, unsigned int offset, void *buffer, unsigned int len)
+{
+	struct bvec_iter iter = bio->bi_iter;
+
+	bio_advance_iter(bio, &iter, offset);
+	iter.bi_size = len;
+	while (iter.bi_size) {
+		struct bio_vec bv = bio_iter_iovec(bio, iter);
+
+		memcpy_from_bvec(buffer, &bv);
+		buffer += bv.bv_len;
+		bio_advance_iter_single(bio, &iter, bv.bv_len);
+	}
+}
+
+void dm_rust_invalidate_vmap(void *vaddr, unsigned int len)
+{
+	invalidate_kernel_vmap_range(vaddr, len);
+}
+
+void dm_rust_ratelimit_init(struct ratelimit_state *state, int interval, int burst)
+{
+	ratelimit_state_init(state, interval, burst);
+}
+
+void dm_rust_warn(const char *message)
+{
+	WARN(1, "device-mapper target: %s\n", message);
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * C functions that Rust cannot call by themselves, because they are inline functions or macros.
+ */
+#ifndef DM_RUST_HELPERS_H
+#define DM_RUST_HELPERS_H
+
+#include <linux/blk_types.h>
+#include <linux/blkdev.h>
+#include <linux/gfp_types.h>
+#include <linux/ratelimit_types.h>
+#include <linux/srcu.h>
+
+/* SRCU, fast up/down flavour. A reader is an opaque cookie here: it points to per-CPU data. */
+int dm_rust_srcu_init(struct srcu_struct *srcu);
+void *dm_rust_srcu_down_read(struct srcu_struct *srcu);
+bool dm_rust_srcu_up_read(struct srcu_struct *srcu, void *reader);
+
+unsigned int dm_rust_memalloc_noio_save(void);
+void dm_rust_memalloc_noio_restore(unsigned int flags);
+
+sector_t dm_rust_bdev_nr_sectors(struct block_device *bdev);
+bool dm_rust_bdev_read_only(struct block_device *bdev);
+bool dm_rust_bdev_write_cache(struct block_device *bdev);
+bool dm_rust_bdev_same_disk(struct block_device *a, struct block_device *b);
+struct queue_limits *dm_rust_bdev_limits(struct block_device *bdev);
+
+struct bio *dm_rust_bio_slice(struct bio *source, struct block_device *bdev, unsigned int offset,
+			      unsigned int len, sector_t sector, blk_opf_t opf,
+			      struct bio_set *pool);
+void dm_rust_bio_copy(struct bio *bio, unsigned int offset, void *buffer, unsigned int len);
+void dm_rust_invalidate_vmap(void *vaddr, unsigned int len);
+
+void dm_rust_warn(const char *message);
+void dm_rust_ratelimit_init(struct ratelimit_state *state, int interval, int burst);
+
+#ifdef __BINDGEN__
+/* Values that bindgen does not see, because they are casts or expressions in the C headers. */
+const gfp_t DM_GFP_NOIO = GFP_NOIO;
+const unsigned int DM_BLK_OPEN_WRITE = (unsigned int)BLK_OPEN_WRITE;
+const unsigned int DM_HZ = HZ;
+const blk_features_t DM_FEAT_ROTATIONAL = BLK_FEAT_ROTATIONAL;
+const blk_features_t DM_FEAT_NOWAIT = BLK_FEAT_NOWAIT;
+const blk_features_t DM_FEAT_POLL = BLK_FEAT_POLL;
+const blk_features_t DM_FEAT_DAX = BLK_FEAT_DAX;
+const blk_features_t DM_FEAT_ZONED = BLK_FEAT_ZONED;
+const blk_features_t DM_FEAT_ATOMIC_WRITES = BLK_FEAT_ATOMIC_WRITES;
+const blk_features_t DM_FEAT_WRITE_CACHE = BLK_FEAT_WRITE_CACHE;
+const blk_features_t DM_FEAT_FUA = BLK_FEAT_FUA;
+
+const unsigned char DM_STS_OK = BLK_STS_OK;
+const unsigned char DM_STS_NOTSUPP = (unsigned char)BLK_STS_NOTSUPP;
+const unsigned char DM_STS_TIMEOUT = (unsigned char)BLK_STS_TIMEOUT;
+const unsigned char DM_STS_NOSPC = (unsigned char)BLK_STS_NOSPC;
+const unsigned char DM_STS_TRANSPORT = (unsigned char)BLK_STS_TRANSPORT;
+const unsigned char DM_STS_TARGET = (unsigned char)BLK_STS_TARGET;
+const unsigned char DM_STS_RESV_CONFLICT = (unsigned char)BLK_STS_RESV_CONFLICT;
+const unsigned char DM_STS_MEDIUM = (unsigned char)BLK_STS_MEDIUM;
+const unsigned char DM_STS_PROTECTION = (unsigned char)BLK_STS_PROTECTION;
+const unsigned char DM_STS_RESOURCE = (unsigned char)BLK_STS_RESOURCE;
+const unsigned char DM_STS_IOERR = (unsigned char)BLK_STS_IOERR;
+const unsigned char DM_STS_DM_REQUEUE = (unsigned char)BLK_STS_DM_REQUEUE;
+const unsigned char DM_STS_AGAIN = (unsigned char)BLK_STS_AGAIN;
+const unsigned char DM_STS_DEV_RESOURCE = (unsigned char)BLK_STS_DEV_RESOURCE;
+const unsigned char DM_STS_ZONE_OPEN_RESOURCE = (unsigned char)BLK_STS_ZONE_OPEN_RESOURCE;
+const unsigned char DM_STS_ZONE_ACTIVE_RESOURCE = (unsigned char)BLK_STS_ZONE_ACTIVE_RESOURCE;
+const unsigned char DM_STS_OFFLINE = (unsigned char)BLK_STS_OFFLINE;
+const unsigned char DM_STS_DURATION_LIMIT = (unsigned char)BLK_STS_DURATION_LIMIT;
+const unsigned char DM_STS_INVAL = (unsigned char)BLK_STS_INVAL;
+#endif
+
+#endif /* DM_RUST_HELPERS_H */

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What belongs to one target while it exists, and how it comes and goes.
+//!
+//! Everything is owned by a guard, so that a constructor which fails half way is unwound by dropping
+//! what was made so far, in the opposite order.
+
+use super::args::Args;
+use super::args::BioKind;
+use super::args::CtrError;
+use super::bindings;
+use super::device::Device;
+use super::device::OpenDevices;
+use super::device::Owner;
+use super::events::Events;
+use super::events::Link;
+use super::info::TargetInfo;
+use super::per_bio::PerBio;
+use super::target::Target;
+use core::ops::Deref;
+use kernel::prelude::*;
+use kernel::str::CStr;
+use kernel::sync::Arc;
+
+/// What device mapper has given to a target. Dropping it gives all back.
+struct Resources {
+    link: Arc<Link>,
+    devices: OpenDevices,
+}
+
+impl Resources {
+    /// # Safety
+    ///
+    /// `ti` must be valid with its table set, and stay so until the result is dropped.
+    unsafe fn new(ti: *mut bindings::dm_target) -> Result<Self> {
+        Ok(Self {
+            // SAFETY: The caller vouches for the target and its table. `drop` cuts the link.
+            link: unsafe { Link::new((*ti).table) }?,
+            // SAFETY: The caller vouches for the target. Tables are built and taken down by one
+            // thread at a time.
+            devices: unsafe { OpenDevices::new(ti) },
+        })
+    }
+}
+
+impl Drop for Resources {
+    fn drop(&mut self) {
+        self.link.cut();
+    }
+}
+
+/// A target and what it was given, where `ti->private` points to.
+///
+/// The target is declared, and so dropped, first.
+pub(super) struct Instance<T: Target> {
+    target: Pin<KBox<T>>,
+    resources: Resources,
+}
+
+impl<T: Target> Instance<T> {
+    /// Runs the target's constructor.
+    ///
+    /// # Safety
+    ///
+    /// This must be called from the constructor callback of `ti`, which must be of type `T`.
+    pub(super) unsafe fn construct(
+        ti: *mut bindings::dm_target,
+        args: Args<'_>,
+    ) -> core::result::Result<(), CtrError> {
+        let mut constructor = Constructor {
+            // SAFETY: The caller vouches for `ti`; until the end of the destructor it is valid.
+            resources: unsafe { Resources::new(ti) }?,
+            // SAFETY: As above.
+            info: unsafe { TargetInfo::from_raw(ti) },
+        };
+        let target = T::ctr(&mut constructor, args)?;
+        let instance = KBox::new(
+            Self {
+                target,
+                resources: constructor.resources,
+            },
+            GFP_KERNEL,
+        )?;
+        // SAFETY: In the constructor callback, nobody else uses `ti`.
+        unsafe {
+            (*ti).private = KBox::into_raw(instance).cast();
+            (*ti).per_io_data_size = const { PerBio::<T>::SIZE as u32 };
+        }
+        Ok(())
+    }
+
+    /// Drops the target and all that it was given.
+    ///
+    /// # Safety
+    ///
+    /// This must be called from the destructor callback of `ti`, for which `construct` succeeded.
+    pub(super) unsafe fn destroy(ti: *mut bindings::dm_target) {
+        // SAFETY: `construct` put the pointer there, and after the destructor nobody uses it.
+        drop(unsafe { KBox::from_raw((*ti).private.cast::<Self>()) });
+    }
+
+    /// # Safety
+    ///
+    /// `construct` must have succeeded for `ti`, and `destroy` must not be called during `'a`.
+    #[inline(always)]
+    pub(super) unsafe fn of<'a>(ti: *mut bindings::dm_target) -> &'a Self {
+        // SAFETY: `construct` put the pointer there, and the caller vouches for the time.
+        unsafe { &*(*ti).private.cast::<Self>() }
+    }
+
+    #[inline(always)]
+    pub(super) fn target(&self) -> &T {
+        &self.target
+    }
+
+    #[inline(always)]
+    pub(super) fn owner(&self) -> Owner {
+        self.resources.devices.owner()
+    }
+
+    pub(super) fn devices(&self) -> &OpenDevices {
+        &self.resources.devices
+    }
+}
+
+/// What a target's constructor works with: its place in the table, and what it may ask for.
+pub struct Constructor<'a> {
+    resources: Resources,
+    info: &'a TargetInfo,
+}
+
+impl Constructor<'_> {
+    /// Opens a block device in the mode of the table: read-only or writable.
+    ///
+    /// `path` is a path or `major:minor`. The same device may be opened several times.
+    pub fn device(&mut self, path: &CStr) -> Result<Device> {
+        self.resources.devices.open(path)
+    }
+
+    /// Returns what raises events of the mapped device.
+    pub fn events(&self) -> Events {
+        Events::new(self.resources.link.clone())
+    }
+
+    fn ti(&mut self) -> &mut bindings::dm_target {
+        // SAFETY: A `Constructor` exists in the constructor callback only, where nobody else uses the
+        // target. `TargetInfo` is opaque, so that no reference to its inside exists.
+        unsafe { &mut *self.info.as_raw() }
+    }
+
+    /// Sets how many bios of a kind the target gets for each one that is submitted; 0 until set.
+    pub fn set_num_bios(&mut self, kind: BioKind, count: u32) {
+        *kind.field(self.ti()) = count;
+    }
+
+    /// Lets the target get flushes even if no device below has a volatile cache.
+    pub fn set_flush_supported(&mut self, yes: bool) {
+        self.ti().set_flush_supported(yes);
+    }
+
+    /// Lets the target get discards even if not all devices below support them.
+    pub fn set_discards_supported(&mut self, yes: bool) {
+        self.ti().set_discards_supported(yes);
+    }
+
+    /// Has discards split at the largest size that the mapped device supports.
+    pub fn set_max_discard_granularity(&mut self, yes: bool) {
+        self.ti().set_max_discard_granularity(yes);
+    }
+
+    /// Limits how many bios of swap are under way at a time. For targets that need memory to do I/O.
+    pub fn set_limit_swap_bios(&mut self, yes: bool) {
+        self.ti().set_limit_swap_bios(yes);
+    }
+
+    /// Lets device mapper send flushes to the devices itself. For targets that do nothing but pass
+    /// them on.
+    pub fn set_flush_bypasses_map(&mut self, yes: bool) {
+        self.ti().set_flush_bypasses_map(yes);
+    }
+
+    /// Has bios split so that none crosses a multiple of `sectors` of the target.
+    pub fn set_max_io_sectors(&mut self, sectors: u32) {
+        self.ti().max_io_len = sectors;
+    }
+}
+
+impl Deref for Constructor<'_> {
+    type Target = TargetInfo;
+
+    fn deref(&self) -> &TargetInfo {
+        self.info
+    }
+}

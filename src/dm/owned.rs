@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bios that a target has taken over, to answer them later.
+
+use super::bindings;
+use super::bio::set_bdev;
+use super::bio::Op;
+use super::bio::Opf;
+use super::device::Device;
+use super::instance::Instance;
+use super::per_bio::Pass;
+use super::per_bio::PerBio;
+use super::status::BlkStatus;
+use super::target::Target;
+use super::warn::warn_once;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+use kernel::error::code::*;
+use kernel::error::Result;
+
+/// A bio that its target answers later: by [`complete`], [`submit`] or [`requeue`].
+///
+/// It is what it was when device mapper handed it to the target: whole, with the sector in the
+/// mapped device, and with all its flags.
+///
+/// As long as there is one, the target and its devices exist, as device mapper waits for all bios
+/// before it destroys a table. One that is dropped is completed with an I/O error, and there is a
+/// warning, since a bio should never be lost by accident.
+///
+/// [`complete`]: OwnedBio::complete
+/// [`submit`]: OwnedBio::submit
+/// [`requeue`]: OwnedBio::requeue
+///
+/// # Invariants
+///
+/// - `bio` is a clone that device mapper made for a target of type `T`; it went through that target's
+///   `map`, is not answered, and belongs to `self` alone.
+/// - Its `bi_private` points to the target's `Instance<T>`.
+/// - If `T::HAS_END_IO`, its data is fully initialised, and `pass` is [`Pass::Through`].
+pub struct OwnedBio<T: Target> {
+    bio: NonNull<bindings::bio>,
+    _data: PhantomData<T::PerBio>,
+}
+
+// SAFETY: A bio has no ties to a thread. `PerBio` must be `Send` by the definition of `Target`.
+unsafe impl<T: Target> Send for OwnedBio<T> {}
+
+impl<T: Target> OwnedBio<T> {
+    /// # Safety
+    ///
+    /// - The type invariants must hold, except for `bi_private`.
+    /// - `instance` must belong to the target of the bio.
+    pub(super) unsafe fn new(bio: NonNull<bindings::bio>, instance: &Instance<T>) -> Self {
+        // While a target has a clone, `bi_private` is the target's to use.
+        //
+        // SAFETY: The caller vouches for the bio.
+        unsafe { (*bio.as_ptr()).bi_private = core::ptr::from_ref(instance).cast_mut().cast() };
+        // INVARIANT: The rest is the caller's promise.
+        Self {
+            bio,
+            _data: PhantomData,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The type invariants must hold.
+    pub(super) unsafe fn from_raw(bio: NonNull<bindings::bio>) -> Self {
+        // INVARIANT: The caller's promise.
+        Self {
+            bio,
+            _data: PhantomData,
+        }
+    }
+
+    /// Gives up the ownership without an answer.
+    pub(super) fn into_raw(self) -> NonNull<bindings::bio> {
+        ManuallyDrop::new(self).bio
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::bio {
+        self.bio.as_ptr()
+    }
+
+    fn data(&self) -> *mut PerBio<T> {
+        // SAFETY: By the type invariants, this is a clone of a target of type `T`.
+        unsafe { PerBio::<T>::of(self.bio.as_ptr()) }
+    }
+
+    fn instance(&self) -> &Instance<T> {
+        // SAFETY: By the type invariants, this is the instance, and it exists as long as its bios.
+        unsafe { &*(*self.bio.as_ptr()).bi_private.cast::<Instance<T>>() }
+    }
+
+    /// Returns the target that the bio belongs to.
+    pub fn target(&self) -> &T {
+        self.instance().target()
+    }
+
+    /// Returns operation and flags, as they were when the bio was mapped.
+    pub fn opf(&self) -> Opf {
+        // SAFETY: By the type invariants, the bio is ours.
+        Opf::from_raw(unsafe { (*self.bio.as_ptr()).bi_opf })
+    }
+
+    /// Returns the operation.
+    pub fn op(&self) -> Op {
+        self.opf().op()
+    }
+
+    /// Whether this is a flush: a write without data.
+    pub fn is_flush(&self) -> bool {
+        self.opf().is_preflush()
+    }
+
+    /// Returns the first sector, counted from the start of the mapped device.
+    pub fn sector(&self) -> u64 {
+        // SAFETY: By the type invariants, the bio is ours. The field may be unaligned, and is copied.
+        unsafe { (*self.bio.as_ptr()).bi_iter.bi_sector }
+    }
+
+    /// Returns the number of sectors.
+    pub fn sectors(&self) -> u32 {
+        self.bytes() >> 9
+    }
+
+    /// Returns the number of bytes.
+    pub fn bytes(&self) -> u32 {
+        // SAFETY: By the type invariants, the bio is ours.
+        unsafe { (*self.bio.as_ptr()).bi_iter.bi_size }
+    }
+
+    /// Returns which of the copies this is, if device mapper was told to send several.
+    pub fn target_bio_nr(&self) -> u32 {
+        // SAFETY: By the type invariants, this is a clone that device mapper made.
+        unsafe { bindings::dm_bio_get_target_bio_nr(self.bio.as_ptr()) }
+    }
+
+    /// Returns how the bio failed before it was taken over in `end_io`; [`BlkStatus::OK`] if it was
+    /// taken over in `map`.
+    pub fn status(&self) -> BlkStatus {
+        if T::HAS_END_IO {
+            // SAFETY: By the type invariants, the data is initialised.
+            BlkStatus::from_raw(unsafe { (*self.data()).status })
+        } else {
+            BlkStatus::OK
+        }
+    }
+
+    /// Returns the target's own data of this bio.
+    pub fn per_bio(&mut self) -> &mut T::PerBio {
+        if PerBio::<T>::USED {
+            // SAFETY: `map` has initialised this, and by the type invariants, nobody else has it.
+            unsafe { &mut (*self.data()).user }
+        } else {
+            // SAFETY: The type has no size, so any aligned pointer is valid.
+            unsafe { NonNull::dangling().as_mut() }
+        }
+    }
+
+    /// Completes the bio. `end_io` does not see it again.
+    pub fn complete(self, status: BlkStatus) {
+        let bio = self.into_raw().as_ptr();
+        // SAFETY: By the type invariants, the bio was ours, and this answers it.
+        unsafe {
+            (*bio).bi_status = status.as_raw();
+            bindings::bio_endio(bio);
+        }
+    }
+
+    /// Gives the bio back, to be mapped anew. Device mapper takes it only while it is suspending
+    /// without a flush and makes it an I/O error otherwise.
+    pub fn requeue(self) {
+        self.complete(BlkStatus::DM_REQUEUE);
+    }
+
+    /// Sends the bio to `sector` of `device`. When it completes, `end_io` sees it, like the first time.
+    ///
+    /// The flags are those of [`Opf::for_retry`]. The device must be one that this target opened;
+    /// otherwise there is a warning and the bio fails. May sleep.
+    pub fn submit(self, device: &Device, sector: u64) {
+        if device.owner() != self.instance().owner() {
+            warn_once!(c"a bio was submitted to a device of another target");
+            return self.complete(BlkStatus::IOERR);
+        }
+        if T::HAS_END_IO {
+            // SAFETY: By the type invariants, the data is initialised and ours.
+            unsafe { (*self.data()).pass = Pass::Target };
+        }
+        let opf = self.opf().for_retry();
+        let bio = self.into_raw();
+        // SAFETY: By the type invariants, the bio was ours, and submitting answers it. It belongs to
+        // the target that the device was opened for, so by the invariants of `Device`, that stays open
+        // until the bio is done.
+        unsafe {
+            set_bdev(bio, device.bdev());
+            (*bio.as_ptr()).bi_opf = opf.as_raw();
+            (*bio.as_ptr()).bi_iter.bi_sector = sector;
+            (*bio.as_ptr()).bi_status = bindings::DM_STS_OK;
+            bindings::submit_bio_noacct(bio.as_ptr());
+        }
+    }
+
+    /// Whether `[offset, offset + len)` is inside the data of the bio, in whole sectors.
+    pub(super) fn has_range(&self, offset: u32, len: u32) -> bool {
+        offset % 512 == 0
+            && len % 512 == 0
+            && len != 0
+            && offset
+                .checked_add(len)
+                .is_some_and(|end| end <= self.bytes())
+    }
+
+    /// Copies the data of a write from byte `offset` on.
+    ///
+    /// Fails with [`EINVAL`] if the bio is not a write or has less data.
+    pub fn copy_out(&self, offset: u32, buffer: &mut [u8]) -> Result {
+        let len = u32::try_from(buffer.len()).map_err(|_| EINVAL)?;
+        if self.op() != Op::Write || !self.has_range(offset, len) {
+            return Err(EINVAL);
+        }
+        // SAFETY: By the type invariants, the bio is ours, and it is a write, so its data is
+        // initialised. The range was checked, and the buffer has `len` bytes.
+        unsafe {
+            bindings::dm_rust_bio_copy(self.as_raw(), offset, buffer.as_mut_ptr().cast(), len)
+        };
+        Ok(())
+    }
+}
+
+impl<T: Target> Drop for OwnedBio<T> {
+    fn drop(&mut self) {
+        warn_once!(c"a bio was lost");
+        // SAFETY: `self` is not used any more, so the ownership moves to `owned`.
+        let owned = unsafe { OwnedBio::<T>::from_raw(self.bio) };
+        owned.complete(BlkStatus::IOERR);
+    }
+}

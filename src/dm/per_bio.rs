@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is kept with every bio while a target has it.
+//!
+//! A bio comes back from the device below changed: its iterator is advanced by what was done, the
+//! block layer strips `FUA` and `PREFLUSH` for devices without a cache, and the device and the flags
+//! are those of the last place it went to. To send a bio somewhere else after it failed, the
+//! iterator and the operation have to be remembered when it is mapped, in memory that device mapper
+//! allocates in front of each bio:
+//!
+//! ```text
+//!   offset
+//!     0    bvec_iter   where the data is, and the sector in the mapped device    20 bytes
+//!    20    opf         operation and flags                                        4
+//!    24    pass        how the bio is with the target: the next completion        1
+//!    25    status      how the bio failed, when it was taken over                 1
+//!    28    user        the target's own data (at 32 if it must be aligned to 8)
+//! ```
+//!
+//! Nothing is cleared: each field is written before it is read, the first three when the bio leaves
+//! the target.
+
+use super::bindings;
+use super::target::Target;
+
+/// What the next completion of a bio means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Pass {
+    /// The device below completes the bio, and the target's `end_io` is to see it.
+    Target,
+    /// The target completes the bio itself, and `end_io` is not to see it again.
+    Through,
+}
+
+/// The data in front of each bio. See the module's documentation.
+#[repr(C)]
+pub(super) struct PerBio<T: Target> {
+    pub(super) iter: bindings::bvec_iter,
+    pub(super) opf: bindings::blk_opf_t,
+    pub(super) pass: Pass,
+    pub(super) status: u8,
+    pub(super) user: T::PerBio,
+}
+
+impl<T: Target> PerBio<T> {
+    /// Whether this target needs the data at all.
+    pub(super) const USED: bool = T::HAS_END_IO || core::mem::size_of::<T::PerBio>() != 0;
+
+    /// The size that device mapper is asked for. It keeps the start aligned, since bios are aligned
+    /// to 8 bytes.
+    pub(super) const SIZE: usize = {
+        assert!(core::mem::align_of::<Self>() <= 8);
+        // Device mapper frees bios without telling the target.
+        assert!(!core::mem::needs_drop::<T::PerBio>());
+        assert!(core::mem::size_of::<Self>() <= 512);
+        if Self::USED {
+            core::mem::size_of::<Self>().next_multiple_of(8)
+        } else {
+            0
+        }
+    };
+
+    /// Returns the data of `bio`, which is not initialised before the bio was mapped.
+    ///
+    /// # Safety
+    ///
+    /// `bio` must be a clone that device mapper made for a target of type `T`.
+    #[inline(always)]
+    pub(super) unsafe fn of(bio: *mut bindings::bio) -> *mut Self {
+        // SAFETY: The caller's promise means that the memory was allocated with this size.
+        unsafe { bindings::dm_per_bio_data(bio, Self::SIZE) }.cast::<Self>()
+    }
+}

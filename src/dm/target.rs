@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a target implements.
+
+use super::args::Args;
+use super::args::CtrError;
+use super::bindings;
+use super::bio::Ended;
+use super::bio::EndedBio;
+use super::bio::MapBio;
+use super::bio::Mapped;
+use super::device::Device;
+use super::device::OpenDevices;
+use super::info::TargetInfo;
+use super::instance::Constructor;
+use super::limits::QueueLimits;
+use super::text::ReplyBuffer;
+use super::text::StatusBuffer;
+use super::text::StatusKind;
+use core::marker::PhantomData;
+use kernel::build_error;
+use kernel::error::VTABLE_DEFAULT_ERROR;
+use kernel::ffi::c_int;
+use kernel::ffi::c_void;
+use kernel::prelude::*;
+
+/// What a target can do or demands: `DM_TARGET_*`.
+#[derive(Clone, Copy)]
+pub struct Features(u64);
+
+impl Features {
+    /// Nothing special.
+    pub const NONE: Self = Self(0);
+    /// The target heeds `NOWAIT`.
+    pub const NOWAIT: Self = Self(bindings::DM_TARGET_NOWAIT as u64);
+    /// The target must be alone in its table.
+    pub const SINGLETON: Self = Self(bindings::DM_TARGET_SINGLETON as u64);
+    /// The target cannot be in a read-only table.
+    pub const ALWAYS_WRITEABLE: Self = Self(bindings::DM_TARGET_ALWAYS_WRITEABLE as u64);
+    /// A table with this target can only be replaced by one with the same target.
+    pub const IMMUTABLE: Self = Self(bindings::DM_TARGET_IMMUTABLE as u64);
+
+    /// Both of them.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) const fn as_raw(self) -> u64 {
+        self.0
+    }
+}
+
+/// A device-mapper target.
+///
+/// One value stands for one line of a table. It is made by [`ctr`](Target::ctr) and dropped when its
+/// table is destroyed. All other functions take a shared reference, as device mapper calls them in
+/// parallel. Which function runs when, and what it may do:
+///
+/// | function | context | meanwhile |
+/// |---|---|---|
+/// | `ctr` | process, may sleep | the old table may be in use |
+/// | `map` | process, must not wait for I/O or memory | anything |
+/// | `end_io` | any, interrupts too | anything |
+/// | `presuspend`, `presuspend_undo` | process, may sleep | bios come and go |
+/// | `postsuspend` | process, may sleep | all bios are done, none comes |
+/// | `preresume`, `resume` | process, may sleep | no bio comes yet |
+/// | `status`, `message` | process, may sleep | anything, suspended or not |
+/// | `iterate_devices`, `io_hints` | process, may sleep | the table is being built |
+///
+/// Functions that a target does not implement are left out of the `target_type`, just as in C.
+#[vtable]
+pub trait Target: Sized + Send + Sync + 'static {
+    /// Data of the target's own that accompanies each bio from `map` to `end_io`. It is made by
+    /// `Default` before `map` is called. As device mapper frees bios without asking, this must not
+    /// need dropping, and as it is made for each bio, it should be small.
+    type PerBio: Default + Send + 'static;
+
+    /// Version of the target, shown by `dmsetup targets`.
+    const VERSION: [u32; 3];
+
+    /// What the target can do or demands.
+    const FEATURES: Features = Features::NONE;
+
+    /// Makes the target from the words of its table line.
+    ///
+    /// While this runs, the old table of the device may be in use, and what is made here may never
+    /// be: nothing may be written to the devices.
+    fn ctr(
+        ctor: &mut Constructor<'_>,
+        args: Args<'_>,
+    ) -> core::result::Result<Pin<KBox<Self>>, CtrError>;
+
+    /// Decides about a bio.
+    ///
+    /// This may not wait: neither for other bios nor for memory nor, if the bio says so, for anything
+    /// at all. Bios that are submitted from here start when this returns, so that waiting for one
+    /// of them never ends.
+    fn map<'a>(&self, ti: &TargetInfo, bio: MapBio<'a, Self>) -> Mapped<'a>;
+
+    /// Sees a bio that comes back from the device that `map` or `submit` sent it to.
+    ///
+    /// This may run in an interrupt and so may not sleep.
+    fn end_io<'a>(&self, _ti: &TargetInfo, _bio: EndedBio<'a, Self>) -> Ended<'a> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The mapped device is about to be suspended. Bios still come, and those that the target has
+    /// taken must still be answered.
+    fn presuspend(&self, _ti: &TargetInfo) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The mapped device is not going to be suspended after all.
+    fn presuspend_undo(&self, _ti: &TargetInfo) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The mapped device is suspended: all bios are done. Whatever else the target has under way ends
+    /// here, and when this returns, it must not do I/O any more.
+    fn postsuspend(&self, _ti: &TargetInfo) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The mapped device is about to be resumed with this table. I/O of the target's own is
+    /// possible from here on. On an error the device stays suspended.
+    fn preresume(&self, _ti: &TargetInfo) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The mapped device is resumed; bios come from here on.
+    fn resume(&self, _ti: &TargetInfo) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Writes status or table line, without start, length and name.
+    fn status(&self, _ti: &TargetInfo, _kind: StatusKind, _out: &mut StatusBuffer<'_>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Handles a message, which has at least one word.
+    ///
+    /// A reply is printed by `dmsetup message` if the message succeeded. A message that fails can
+    /// return an errno only; say the rest in the kernel log. The device may be suspended.
+    fn message(&self, _ti: &TargetInfo, _args: Args<'_>, _reply: &mut ReplyBuffer<'_>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Names each part of a device that the target uses for its data. The queue limits of the mapped
+    /// device come from these.
+    fn iterate_devices(&self, _ti: &TargetInfo, _devices: &mut DeviceVisitor<'_>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Changes the queue limits.
+    fn io_hints(&self, _ti: &TargetInfo, _limits: &mut QueueLimits) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// Where a target names the devices that it uses.
+pub struct DeviceVisitor<'a> {
+    ti: *mut bindings::dm_target,
+    callout: bindings::iterate_devices_callout_fn,
+    data: *mut c_void,
+    devices: &'a OpenDevices,
+    result: c_int,
+    _data: PhantomData<&'a mut ()>,
+}
+
+impl<'a> DeviceVisitor<'a> {
+    /// # Safety
+    ///
+    /// The arguments must be those of one `iterate_devices` callback, which lasts for `'a`, and
+    /// `devices` those of its target.
+    pub(super) unsafe fn new(
+        ti: *mut bindings::dm_target,
+        callout: bindings::iterate_devices_callout_fn,
+        data: *mut c_void,
+        devices: &'a OpenDevices,
+    ) -> Self {
+        Self {
+            ti,
+            callout,
+            data,
+            devices,
+            result: 0,
+            _data: PhantomData,
+        }
+    }
+
+    /// Names `len` sectors of `device` from sector `start` on.
+    ///
+    /// Device mapper may have seen enough already; then this does nothing.
+    pub fn visit(&mut self, device: &Device, start: u64, len: u64) {
+        if self.result != 0 {
+            return;
+        }
+        let (Some(dm_dev), Some(callout)) = (self.devices.find(device), self.callout) else {
+            // Not a device of this target.
+            self.result = EINVAL.to_errno();
+            return;
+        };
+        // SAFETY: The arguments come from the callback, as `new` demands, and the device is open, as
+        // `find` only returns such.
+        self.result = unsafe { callout(self.ti, dm_dev.as_ptr(), start, len, self.data) };
+    }
+
+    pub(super) fn into_result(self) -> c_int {
+        self.result
+    }
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Small things that targets need and the `kernel` crate does not have.
+
+use super::bindings;
+use kernel::ffi::c_int;
+use kernel::prelude::*;
+use kernel::types::Opaque;
+
+/// Returns a new random UUID.
+pub fn random_uuid() -> [u8; 16] {
+    let mut uuid = [0; 16];
+    // SAFETY: The function writes 16 bytes.
+    unsafe { bindings::generate_random_uuid(uuid.as_mut_ptr()) };
+    uuid
+}
+
+/// Returns the wall clock in seconds since 1970.
+pub fn wall_clock_seconds() -> i64 {
+    // SAFETY: There are no demands.
+    unsafe { bindings::ktime_get_real_seconds() }
+}
+
+/// Limits how often something is said.
+///
+/// # Examples
+///
+/// ```ignore
+/// if self.log.allow() {
+///     pr_warn!("...\n");
+/// }
+/// ```
+#[pin_data]
+pub struct RateLimit {
+    #[pin]
+    state: Opaque<bindings::ratelimit_state>,
+}
+
+// SAFETY: The state has its own lock.
+unsafe impl Send for RateLimit {}
+// SAFETY: The state has its own lock.
+unsafe impl Sync for RateLimit {}
+
+impl RateLimit {
+    /// Allows `burst` times in `seconds`.
+    pub fn new(seconds: u16, burst: u16) -> impl PinInit<Self> {
+        pin_init!(Self {
+            state <- Opaque::ffi_init(move |slot: *mut bindings::ratelimit_state| {
+                let interval = c_int::from(seconds).saturating_mul(bindings::DM_HZ as c_int);
+                // SAFETY: `slot` is memory of the right size.
+                unsafe { bindings::dm_rust_ratelimit_init(slot, interval, c_int::from(burst)) };
+            }),
+        })
+    }
+
+    /// Whether it may be said now. If it was not for a while, the kernel log tells how often.
+    pub fn allow(&self) -> bool {
+        // SAFETY: The state was initialised, and the name is terminated.
+        unsafe { bindings::___ratelimit(self.state.get(), c"device-mapper".as_char_ptr()) != 0 }
+    }
+}
