@@ -85,7 +85,6 @@ cache_seal() {
 	local digest
 	digest=$(cache_digest "$1")
 	printf '%s\n' "$digest" >"$1/.complete"
-	sync -f "$1"
 }
 
 cache_whole() {
