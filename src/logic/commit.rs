@@ -9,9 +9,11 @@
 //!
 //! M1  *One replica after the other, each write FUA.* When the first is written, the second still
 //!     holds the last state, whole; when the second is written, the first holds the new one. Never
-//!     is the only good copy rewritten. If a write fails in between, that replica's block is
-//!     suspect: until further notice (`unsettled`), the next commit of any block begins with it.
-//!     A crash between the two leaves a newer and an older block, and loading takes the newer.
+//!     is the only good copy rewritten: before the first write the other replica's block is read,
+//!     for it may have gone bad since, and if it has, it is the one that is written first. If a
+//!     write fails in between, that replica's block is suspect: until further notice
+//!     (`unsettled`), the next commit of any block begins with it. A crash between the two leaves
+//!     a newer and an older block, and loading takes the newer.
 //!
 //! M2  *A place that stopped taking writes is written off before anyone is told.* A replica's block
 //!     that can't be written where it is goes to a reserve block of that replica; the superblock
@@ -107,6 +109,18 @@ pub enum Content {
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Read a block of the slot table and check it ([`TableBlock::decode`]). A block that does not
+    /// pass is reported as [`Fault::Media`], like one that can't be read.
+    ///
+    /// [`TableBlock::decode`]: super::format::table_block::TableBlock::decode
+    CheckTable {
+        /// The replica that it belongs to.
+        replica: u8,
+        /// The number of the block.
+        block: u32,
+        /// Where it is in the spare's window.
+        sector: u64,
+    },
     /// Write a block of the slot table.
     WriteTable {
         /// The replica that it belongs to.
@@ -452,6 +466,9 @@ enum Place {
 #[derive(Clone, Copy, Debug)]
 enum Pending {
     Nothing,
+    Check {
+        index: u32,
+    },
     Table {
         replica: u8,
         index: u32,
@@ -503,6 +520,10 @@ pub struct Op<'a> {
     done: [u64; REPLICAS as usize],
     /// Blocks of the current stage that a write was issued for; a bit each.
     touched: u64,
+    /// Blocks of the current stage whose second copy was read; a bit each.
+    checked: u64,
+    /// Blocks of the current stage whose second copy proved bad and is written first; a bit each.
+    swapped: u64,
     /// The block whose place just failed.
     moving: Option<Moving>,
     /// Whether a write was issued that carries the caller's changes.
@@ -528,6 +549,8 @@ impl<'a> Op<'a> {
             sequence: None,
             done: [0; REPLICAS as usize],
             touched: 0,
+            checked: 0,
+            swapped: 0,
             moving: None,
             issued: false,
             outcome: None,
@@ -574,6 +597,11 @@ impl<'a> Op<'a> {
                 Ok(())
             }
             (Pending::Flush, Err(_)) | (_, Err(Fault::Other)) => Err(Failure::Device),
+            (Pending::Check { .. }, Ok(())) => Ok(()),
+            (Pending::Check { index }, Err(Fault::Media)) => {
+                self.swapped |= bit(index);
+                Ok(())
+            }
             (Pending::Super { copy }, Ok(())) => {
                 if let Some(round) = &mut self.round {
                     round.todo &= !(1 << copy);
@@ -645,6 +673,8 @@ impl<'a> Op<'a> {
     fn next_stage(&mut self) {
         self.done = [0; REPLICAS as usize];
         self.touched = 0;
+        self.checked = 0;
+        self.swapped = 0;
         self.sequence = None;
         self.stage = match (self.stage, self.job) {
             (Stage::Settle, _) => {
@@ -691,7 +721,7 @@ impl<'a> Op<'a> {
         let both = self.metadata.live_replicas() == ALL_REPLICAS;
         let mut index = 0;
         while let Some(block) = self.stage_block(index).filter(|_| both) {
-            let [first, second] = self.order(block);
+            let [first, second] = self.order(index, block);
             let suspect = if !self.is_done(first, index) {
                 let known = self.stage == Stage::Settle || self.touched & bit(index) != 0;
                 known.then_some(first)
@@ -792,13 +822,15 @@ impl<'a> Op<'a> {
         }
     }
 
-    /// The replicas that `block` is written to, one after the other.
-    fn order(&self, block: u32) -> [u8; REPLICAS as usize] {
+    /// The replicas that the block at `index` is written to, one after the other.
+    fn order(&self, index: u32, block: u32) -> [u8; REPLICAS as usize] {
         match (self.stage, self.job) {
             (Stage::Main, Job::Rewrite { replica, .. }) => [replica, replica],
             _ => match self.metadata.suspect(block) {
                 Some(1) => [1, 0],
-                _ => [0, 1],
+                Some(_) => [0, 1],
+                None if self.swapped & bit(index) != 0 => [1, 0],
+                None => [0, 1],
             },
         }
     }
@@ -824,7 +856,7 @@ impl<'a> Op<'a> {
         for turn in 0..usize::from(REPLICAS) {
             let mut index = 0;
             while let Some(block) = self.stage_block(index) {
-                let replica = self.order(block).get(turn).copied()?;
+                let replica = self.order(index, block).get(turn).copied()?;
                 if self.metadata.superblock.replica_lives(replica) && !self.is_done(replica, index)
                 {
                     return Some((replica, index, block));
@@ -839,6 +871,9 @@ impl<'a> Op<'a> {
         let Some((replica, index, block)) = self.next_target() else {
             return Ok(Next::Finished);
         };
+        if let Some(step) = self.check_other(replica, index, block) {
+            return Ok(Next::Step(step));
+        }
         let Some(place) = self.choose_place(replica, block) else {
             self.write_off(replica)?;
             return Ok(Next::Supers);
@@ -867,6 +902,23 @@ impl<'a> Op<'a> {
             content,
             fua,
         }))
+    }
+
+    /// Before the first of two good copies is rewritten, the other one is looked at.
+    fn check_other(&mut self, replica: u8, index: u32, block: u32) -> Option<Step> {
+        let [first, second] = self.order(index, block);
+        let needed = matches!(self.job, Job::Commit(_)) || self.stage == Stage::Settle;
+        if !needed || self.is_single() || replica != first || self.checked & bit(index) != 0 {
+            return None;
+        }
+        self.checked |= bit(index);
+        let sector = self.metadata.superblock.table_sector(second, block)?;
+        self.pending = Pending::Check { index };
+        Some(Step::CheckTable {
+            replica: second,
+            block,
+            sector,
+        })
     }
 
     fn content(&mut self) -> Result<(Content, bool), Failure> {
@@ -976,8 +1028,11 @@ impl<'a> Op<'a> {
         // Nor may it be written off while it has the only good copy of another block.
         let mut index = 0;
         while let Some(block) = self.stage_block(index) {
-            let suspect = self.metadata.suspect(block) == Some(survivor);
-            if suspect && !self.is_done(survivor, index) {
+            let bad = match self.metadata.suspect(block) {
+                Some(suspect) => suspect == survivor,
+                None => self.swapped & bit(index) != 0 && survivor == 1,
+            };
+            if bad && !self.is_done(survivor, index) {
                 return Err(Failure::NoPlace);
             }
             index += 1;
