@@ -23,7 +23,7 @@ use dm::TargetType;
 use kernel::prelude::*;
 
 #[path = "../../../src/dm/mod.rs"]
-pub mod dm;
+mod dm;
 
 module! {
     type: LinearModule,
@@ -59,6 +59,7 @@ impl dm::Target for Linear {
         Ok(KBox::pin(Self { device, start }, GFP_KERNEL)?)
     }
 
+    #[inline(always)]
     fn map<'a>(&self, _ti: &TargetInfo, bio: MapBio<'a, Self>) -> Mapped<'a> {
         let sector = self.start.wrapping_add(bio.target_sector());
         bio.remap(&self.device, sector)
