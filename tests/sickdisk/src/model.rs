@@ -1,0 +1,552 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The model of a disk: requests in, answers out.
+//!
+//! The drive's volatile cache is kept as a list of what was written since the last flush, each
+//! entry with the bytes that it replaced. The medium itself always holds the newest bytes, so that
+//! reads need no look-up. A power cut then goes back in time, over the whole list, and comes
+//! forward again with what it lets survive: a part of the writes, and, if it tears, a part of the
+//! sectors of each. FUA writes survive always. So every state is possible that a drive may be in
+//! which writes its cache back in any order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::fault::Direction;
+use crate::fault::Fault;
+use crate::fault::Status;
+use crate::record::Entry;
+use crate::record::Record;
+use crate::store::Store;
+use crate::SECTOR;
+
+/// The cache writes back its oldest content when it holds more than this many bytes.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// What can be asked of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Operation {
+    Read,
+    Write,
+    Flush,
+    Discard,
+    WriteZeroes,
+}
+
+impl Operation {
+    fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Discard | Self::WriteZeroes)
+    }
+}
+
+/// A request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is asked.
+    pub operation: Operation,
+    /// The first sector.
+    pub sector: u64,
+    /// The number of sectors.
+    pub sectors: u64,
+    /// Whether it is to be on the medium before the answer.
+    pub fua: bool,
+}
+
+impl Request {
+    fn range(&self) -> Range<u64> {
+        self.sector..self.sector + self.sectors
+    }
+}
+
+/// The answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// How it went.
+    pub result: Result<(), Status>,
+    /// How long it took.
+    pub delay: Duration,
+}
+
+/// What a power cut leaves of writes that were not flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerCut {
+    /// All of them.
+    Keep,
+    /// None of them.
+    Drop,
+    /// Some of them, chosen by this seed, each whole.
+    Some(u64),
+    /// Some sectors of some of them, chosen by this seed.
+    Tear(u64),
+}
+
+/// A write that the cache may still lose.
+#[derive(Debug)]
+struct Unflushed {
+    offset: u64,
+    before: Vec<u8>,
+    /// It was FUA: it stands here only because older entries may overlap it.
+    durable: bool,
+}
+
+/// A disk.
+#[derive(Debug)]
+pub struct Disk {
+    store: Store,
+    sectors: u64,
+    caches: bool,
+    unflushed: Vec<Unflushed>,
+    unflushed_bytes: usize,
+    faults: BTreeMap<u64, Fault>,
+    slow: Vec<(Range<u64>, Duration)>,
+    held: Vec<(Range<u64>, Direction)>,
+    dead: Option<(Status, Direction)>,
+    flush_error: Option<(Status, u32)>,
+    record: Record,
+}
+
+impl Disk {
+    /// A healthy disk of `sectors` sectors; `caches`: what is not flushed can be lost.
+    pub fn new(store: Store, sectors: u64, caches: bool) -> Self {
+        Self {
+            store,
+            sectors,
+            caches,
+            unflushed: Vec::new(),
+            unflushed_bytes: 0,
+            faults: BTreeMap::new(),
+            slow: Vec::new(),
+            held: Vec::new(),
+            dead: None,
+            flush_error: None,
+            record: Record::default(),
+        }
+    }
+
+    /// Its size.
+    pub fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    /// Makes sectors fail.
+    pub fn spoil(&mut self, sector: u64, sectors: u64, fault: Fault) {
+        for sector in sector..sector.saturating_add(sectors).min(self.sectors) {
+            self.faults.insert(sector, fault);
+        }
+    }
+
+    /// Makes sectors good again; their content is what was last written.
+    pub fn heal(&mut self, sector: u64, sectors: u64) {
+        for sector in sector..sector.saturating_add(sectors).min(self.sectors) {
+            self.faults.remove(&sector);
+        }
+    }
+
+    /// How many sectors fail.
+    pub fn spoilt(&self) -> usize {
+        self.faults.len()
+    }
+
+    /// Makes everything fail from now on, flushes included unless only reads do.
+    pub fn die(&mut self, status: Status, direction: Direction) {
+        self.dead = Some((status, direction));
+    }
+
+    /// Takes `die` back.
+    pub fn revive(&mut self) {
+        self.dead = None;
+    }
+
+    /// Makes the next `times` flushes fail; they write nothing back.
+    pub fn fail_flushes(&mut self, status: Status, times: u32) {
+        self.flush_error = Some((status, times));
+    }
+
+    /// Makes accesses to these sectors take longer; no time at all ends that.
+    pub fn slow(&mut self, sectors: Range<u64>, delay: Duration) {
+        self.slow.retain(|(old, _)| *old != sectors);
+        if !delay.is_zero() {
+            self.slow.push((sectors, delay));
+        }
+    }
+
+    /// Keeps accesses to these sectors waiting until `release`. They happen then, not before.
+    pub fn hold(&mut self, sectors: Range<u64>, direction: Direction) {
+        self.held.push((sectors, direction));
+    }
+
+    /// Ends all `hold`s.
+    pub fn release(&mut self) {
+        self.held.clear();
+    }
+
+    /// Whether a request has to wait.
+    pub fn holds(&self, request: &Request) -> bool {
+        let writing = request.operation.writes();
+        let wanted = request.range();
+        request.operation != Operation::Flush
+            && self.held.iter().any(|(range, direction)| {
+                let same = match direction {
+                    Direction::Read => !writing,
+                    Direction::Write => writing,
+                    Direction::Both => true,
+                };
+                same && overlap(range, &wanted)
+            })
+    }
+
+    /// What was asked so far.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The same, to restart it.
+    pub fn record_mut(&mut self) -> &mut Record {
+        &mut self.record
+    }
+
+    /// How many bytes a power cut could lose.
+    pub fn unflushed_bytes(&self) -> usize {
+        self.unflushed_bytes
+    }
+
+    /// Looks at the newest content past all faults, unrecorded: the tester's own eye.
+    pub fn peek(&self, sector: u64, data: &mut [u8]) -> io::Result<()> {
+        self.store.read(sector * SECTOR, data)
+    }
+
+    /// Changes the content past everything: damage that no error tells of.
+    pub fn poke(&mut self, sector: u64, data: &[u8]) -> io::Result<()> {
+        self.store.write(sector * SECTOR, data)
+    }
+
+    /// Cuts the power and comes back. Bad sectors stay bad.
+    pub fn power_cut(&mut self, how: PowerCut) -> io::Result<()> {
+        let list = std::mem::take(&mut self.unflushed);
+        self.unflushed_bytes = 0;
+        // Back, collecting what each write had written.
+        let mut written = Vec::with_capacity(list.len());
+        for entry in list.into_iter().rev() {
+            let mut after = vec![0; entry.before.len()];
+            self.store.read(entry.offset, &mut after)?;
+            self.store.write(entry.offset, &entry.before)?;
+            written.push((entry.offset, after, entry.durable));
+        }
+        // And forward again.
+        let mut dice = Dice::new(match how {
+            PowerCut::Some(seed) | PowerCut::Tear(seed) => seed,
+            PowerCut::Keep | PowerCut::Drop => 0,
+        });
+        for (offset, after, durable) in written.into_iter().rev() {
+            let whole = match how {
+                _ if durable => true,
+                PowerCut::Keep => true,
+                PowerCut::Drop => false,
+                PowerCut::Some(_) => dice.coin(),
+                PowerCut::Tear(_) => {
+                    for (at, sector) in (offset..)
+                        .step_by(SECTOR as usize)
+                        .zip(after.chunks(SECTOR as usize))
+                    {
+                        if dice.coin() {
+                            self.store.write(at, sector)?;
+                        }
+                    }
+                    false
+                }
+            };
+            if whole {
+                self.store.write(offset, &after)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves a request. `data` is as long as what is read or written, and empty otherwise.
+    pub fn serve(&mut self, request: &Request, data: &mut [u8]) -> Answer {
+        let result = self.perform(request, data);
+        self.record.add(Entry {
+            order: 0,
+            operation: request.operation,
+            sector: request.sector,
+            sectors: request.sectors,
+            fua: request.fua,
+            error: result.err(),
+        });
+        let wanted = request.range();
+        let delay = self
+            .slow
+            .iter()
+            .filter(|(range, _)| overlap(range, &wanted))
+            .map(|(_, delay)| *delay)
+            .max()
+            .unwrap_or_default();
+        Answer { result, delay }
+    }
+
+    fn perform(&mut self, request: &Request, data: &mut [u8]) -> Result<(), Status> {
+        let writing = request.operation.writes();
+        if let Some((status, direction)) = self.dead {
+            let spared = match direction {
+                Direction::Read => request.operation != Operation::Read,
+                Direction::Write => request.operation == Operation::Read,
+                Direction::Both => false,
+            };
+            if !spared {
+                return Err(status);
+            }
+        }
+        match request.operation {
+            Operation::Flush => return self.flush(),
+            _ if request.range().end > self.sectors => return Err(Status::Io),
+            _ => (),
+        }
+        let failed = self.first_fault(request.range(), writing);
+        match request.operation {
+            Operation::Read => {
+                if let Some((_, status)) = failed {
+                    return Err(status);
+                }
+                self.store
+                    .read(request.sector * SECTOR, data)
+                    .map_err(|_| Status::Io)
+            }
+            Operation::Discard => failed.map_or(Ok(()), |(_, status)| Err(status)),
+            _ => {
+                let zeroes;
+                let data = match request.operation {
+                    Operation::Write => &*data,
+                    _ => {
+                        zeroes = vec![0; (request.sectors * SECTOR) as usize];
+                        &zeroes
+                    }
+                };
+                // A drive writes in order and stops at the sector that fails.
+                let end = failed.map_or(request.range().end, |(sector, _)| sector);
+                let length = ((end - request.sector) * SECTOR) as usize;
+                let good = data.get(..length).ok_or(Status::Io)?;
+                self.write(request.sector * SECTOR, good, request.fua)?;
+                for sector in request.sector..end {
+                    if self.faults.get(&sector).is_some_and(Fault::healed_by_write) {
+                        self.faults.remove(&sector);
+                    }
+                }
+                failed.map_or(Ok(()), |(_, status)| Err(status))
+            }
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8], fua: bool) -> Result<(), Status> {
+        if self.caches && !data.is_empty() {
+            let mut before = vec![0; data.len()];
+            self.store
+                .read(offset, &mut before)
+                .map_err(|_| Status::Io)?;
+            self.unflushed_bytes += before.len();
+            self.unflushed.push(Unflushed {
+                offset,
+                before,
+                durable: fua,
+            });
+            if self.unflushed_bytes > CACHE_BYTES {
+                let half = self.unflushed.len() / 2;
+                let written_back = self.unflushed.drain(..half);
+                self.unflushed_bytes -= written_back.map(|entry| entry.before.len()).sum::<usize>();
+            }
+        }
+        self.store.write(offset, data).map_err(|_| Status::Io)?;
+        if fua {
+            self.store.flush().map_err(|_| Status::Io)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Status> {
+        if let Some((status, times)) = &mut self.flush_error {
+            if *times > 0 {
+                *times -= 1;
+                return Err(*status);
+            }
+            self.flush_error = None;
+        }
+        self.store.flush().map_err(|_| Status::Io)?;
+        self.unflushed.clear();
+        self.unflushed_bytes = 0;
+        Ok(())
+    }
+
+    /// The first sector that fails. Only that one counts its failure: the drive stops there.
+    fn first_fault(&mut self, range: Range<u64>, writing: bool) -> Option<(u64, Status)> {
+        if self.faults.is_empty() {
+            return None;
+        }
+        let mut found = None;
+        for (&sector, fault) in self.faults.range_mut(range) {
+            if let Some(status) = fault.hit(writing) {
+                found = Some((sector, status, fault.is_over()));
+                break;
+            }
+        }
+        let (sector, status, is_over) = found?;
+        if is_over {
+            self.faults.remove(&sector);
+        }
+        Some((sector, status))
+    }
+}
+
+fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// Chance that repeats: xorshift64*.
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn coin(&mut self) -> bool {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 63 == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk() -> Disk {
+        Disk::new(Store::memory(1 << 20), 2048, true)
+    }
+
+    fn request(operation: Operation, sector: u64, sectors: u64) -> Request {
+        Request {
+            operation,
+            sector,
+            sectors,
+            fua: false,
+        }
+    }
+
+    fn write(disk: &mut Disk, sector: u64, sectors: u64, byte: u8) -> Result<(), Status> {
+        let mut data = vec![byte; (sectors * SECTOR) as usize];
+        disk.serve(&request(Operation::Write, sector, sectors), &mut data)
+            .result
+    }
+
+    fn write_fua(disk: &mut Disk, sector: u64, byte: u8) {
+        let mut request = request(Operation::Write, sector, 1);
+        request.fua = true;
+        assert_eq!(disk.serve(&request, &mut [byte; 512]).result, Ok(()));
+    }
+
+    fn read(disk: &mut Disk, sector: u64) -> Result<u8, Status> {
+        let mut data = [0; 512];
+        let answer = disk.serve(&request(Operation::Read, sector, 1), &mut data);
+        answer.result.map(|()| data[0])
+    }
+
+    fn flush(disk: &mut Disk) -> Result<(), Status> {
+        disk.serve(&request(Operation::Flush, 0, 0), &mut []).result
+    }
+
+    #[test]
+    fn a_healthy_disk_keeps_what_it_is_given() {
+        let mut disk = disk();
+        write(&mut disk, 120, 20, 7).unwrap();
+        assert_eq!(read(&mut disk, 119), Ok(0));
+        assert_eq!(read(&mut disk, 120), Ok(7));
+        assert_eq!(read(&mut disk, 139), Ok(7));
+        assert_eq!(read(&mut disk, 140), Ok(0));
+        assert!(write(&mut disk, 2047, 2, 7).is_err());
+    }
+
+    #[test]
+    fn a_failed_write_stops_at_the_bad_sector() {
+        let mut disk = disk();
+        disk.spoil(5, 1, Fault::bad(Direction::Write));
+        assert_eq!(write(&mut disk, 4, 3, 9), Err(Status::Medium));
+        assert_eq!(read(&mut disk, 4), Ok(9));
+        assert_eq!(read(&mut disk, 5), Ok(0));
+        assert_eq!(read(&mut disk, 6), Ok(0));
+    }
+
+    #[test]
+    fn a_weak_sector_fails_its_times() {
+        let mut disk = disk();
+        disk.spoil(5, 1, Fault::bad(Direction::Read).times(2));
+        assert!(read(&mut disk, 5).is_err());
+        assert!(read(&mut disk, 5).is_err());
+        assert!(read(&mut disk, 5).is_ok());
+        assert_eq!(disk.spoilt(), 0);
+    }
+
+    #[test]
+    fn firmware_heals_an_unreadable_sector_when_it_is_written() {
+        let mut disk = disk();
+        disk.spoil(5, 1, Fault::until_written());
+        assert_eq!(read(&mut disk, 5), Err(Status::Medium));
+        write(&mut disk, 4, 4, 3).unwrap();
+        assert_eq!(read(&mut disk, 5), Ok(3));
+    }
+
+    #[test]
+    fn a_dead_disk_answers_nothing_until_it_is_revived() {
+        let mut disk = disk();
+        disk.die(Status::Offline, Direction::Both);
+        assert_eq!(read(&mut disk, 5), Err(Status::Offline));
+        assert_eq!(flush(&mut disk), Err(Status::Offline));
+        disk.revive();
+        assert_eq!(read(&mut disk, 5), Ok(0));
+    }
+
+    #[test]
+    fn a_power_cut_drops_what_was_not_flushed_and_only_that() {
+        let mut disk = disk();
+        write(&mut disk, 0, 8, 1).unwrap();
+        flush(&mut disk).unwrap();
+        write(&mut disk, 0, 4, 2).unwrap();
+        write_fua(&mut disk, 2, 3);
+        write(&mut disk, 3, 1, 4).unwrap();
+        disk.power_cut(PowerCut::Drop).unwrap();
+        let content: Vec<u8> = (0..5).map(|s| read(&mut disk, s).unwrap()).collect();
+        assert_eq!(content, [1, 1, 3, 1, 1]);
+    }
+
+    #[test]
+    fn a_torn_write_leaves_each_sector_old_or_new() {
+        let mut seen_old = 0;
+        let mut seen_new = 0;
+        for seed in 0..32 {
+            let mut disk = disk();
+            write(&mut disk, 0, 16, 1).unwrap();
+            flush(&mut disk).unwrap();
+            write(&mut disk, 0, 16, 2).unwrap();
+            disk.power_cut(PowerCut::Tear(seed)).unwrap();
+            for sector in 0..16 {
+                match read(&mut disk, sector).unwrap() {
+                    1 => seen_old += 1,
+                    2 => seen_new += 1,
+                    other => panic!("sector {sector} holds {other}"),
+                }
+            }
+        }
+        assert!(seen_old > 100 && seen_new > 100);
+    }
+
+    #[test]
+    fn a_failed_flush_keeps_nothing_safe() {
+        let mut disk = disk();
+        write(&mut disk, 0, 1, 1).unwrap();
+        disk.fail_flushes(Status::Io, 1);
+        assert_eq!(flush(&mut disk), Err(Status::Io));
+        disk.power_cut(PowerCut::Drop).unwrap();
+        assert_eq!(read(&mut disk, 0), Ok(0));
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The cargo runner of the VM tests: `dm-remap-vm PROGRAM [ARGUMENT...]` runs a test program in a
+//! virtual machine, or as it is if its name says so, and ends as the program does. A complaint of
+//! the guest's kernel is a failure, too.
+//!
+//! `DM_REMAP_VM_LIMIT` is the time that a machine gets, in seconds (600 if it is not set).
+
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use vmtest::machine::End;
+use vmtest::machine::Machine;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let Some(program) = arguments.next() else {
+        eprintln!("usage: dm-remap-vm PROGRAM [ARGUMENT...]");
+        return ExitCode::from(2);
+    };
+    let arguments: Vec<OsString> = arguments.collect();
+    let result = if runs_outside(Path::new(&program)) {
+        Err(Command::new(&program).args(&arguments).exec())
+    } else {
+        run_inside(&program, arguments)
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {}: {error}", program.to_string_lossy());
+        ExitCode::FAILURE
+    })
+}
+
+/// Tests of this package's own library, and tests that start machines themselves.
+fn runs_outside(program: &Path) -> bool {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("outside_") || name.starts_with("vmtest-")
+}
+
+fn run_inside(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode> {
+    let program = std::path::absolute(program)?;
+    let mut command = vec![program.clone().into_os_string()];
+    command.extend(arguments);
+    // Tests share one kernel, whose complaints must find the right one.
+    command.push("--test-threads=1".into());
+
+    let console = console_path(&program);
+    let mut machine = Machine::new(command)?
+        .time_limit(time_limit())
+        .keep_console(&console)
+        .echo();
+    for name in ["DM_REMAP_MODULE", "RUST_BACKTRACE", "DM_REMAP_KVER"] {
+        if let Some(value) = std::env::var_os(name) {
+            machine = machine.env(name, value);
+        }
+    }
+    let outcome = machine.start()?.wait()?;
+    if outcome.passed() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprint!("{outcome}");
+    eprintln!("the whole kernel log: {}", console.display());
+    Ok(match outcome.end {
+        End::Command(status @ 1..=255) => ExitCode::from(status as u8),
+        _ => ExitCode::FAILURE,
+    })
+}
+
+/// Beside cargo's `deps`, so that `cargo clean` takes it away.
+fn console_path(program: &Path) -> PathBuf {
+    let name = program.file_name().unwrap_or_default();
+    let folder = program.ancestors().nth(2).unwrap_or(Path::new("/tmp"));
+    folder.join("vm-logs").join(name).with_extension("log")
+}
+
+fn time_limit() -> Duration {
+    let seconds = std::env::var("DM_REMAP_VM_LIMIT")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(600))
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Device-mapper devices, by way of dmsetup.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+
+use super::kmsg::Kmsg;
+
+/// A device-mapper device; removed when dropped.
+#[derive(Debug)]
+pub struct Mapped {
+    name: String,
+    removed: bool,
+}
+
+/// Device mapper's "no".
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The error in words, as dmsetup gives it: "Invalid argument".
+    pub error: String,
+    /// What the kernel's log says about it, without what device mapper puts in front.
+    pub reason: String,
+}
+
+impl Mapped {
+    /// Makes a device with this table.
+    pub fn try_new(table: &str) -> Result<Self, Refusal> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        dmsetup(&["create", &name, "--table", table])?;
+        Ok(Self {
+            name,
+            removed: false,
+        })
+    }
+
+    /// The same, for what must succeed.
+    #[track_caller]
+    pub fn new(table: &str) -> Self {
+        Self::try_new(table).unwrap_or_else(|refusal| panic!("{table}: {refusal:?}"))
+    }
+
+    /// The block device.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/dev/mapper").join(&self.name)
+    }
+
+    /// The name that it has for device mapper.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sends a message and returns the reply.
+    pub fn message(&self, text: &str) -> Result<String, Refusal> {
+        let mut arguments = vec!["message", &self.name, "0"];
+        arguments.extend(text.split_whitespace());
+        dmsetup(&arguments).map(|reply| reply.trim_end().to_string())
+    }
+
+    /// The status line.
+    #[track_caller]
+    pub fn status(&self) -> String {
+        self.must(&["status"])
+    }
+
+    /// A value of the status line: `status_value("health")` of `... health=1 ...`.
+    #[track_caller]
+    pub fn status_value(&self, key: &str) -> Option<String> {
+        self.status().split_whitespace().find_map(|word| {
+            let (name, value) = word.split_once('=')?;
+            (name == key).then(|| value.to_string())
+        })
+    }
+
+    /// The fraction at this place of the status line, counted from the version: remapped, pending
+    /// and used slots, each with the capacity.
+    #[track_caller]
+    pub fn status_fraction(&self, place: usize) -> (u64, u64) {
+        let status = self.status();
+        let read = || {
+            let mut words = status.split_whitespace();
+            words.find(|word| *word == "v3.0")?;
+            let (part, whole) = words.nth(place)?.split_once('/')?;
+            Some((part.parse().ok()?, whole.parse().ok()?))
+        };
+        read().unwrap_or_else(|| panic!("no fraction {place} in {status:?}"))
+    }
+
+    /// How many blocks are remapped.
+    #[track_caller]
+    pub fn remapped(&self) -> u64 {
+        self.status_fraction(0).0
+    }
+
+    /// How many blocks are pending.
+    #[track_caller]
+    pub fn pending(&self) -> u64 {
+        self.status_fraction(1).0
+    }
+
+    /// The table that is in use.
+    #[track_caller]
+    pub fn table(&self) -> String {
+        self.must(&["table"])
+    }
+
+    /// Loads another table, not yet in use.
+    pub fn load(&self, table: &str) -> Result<(), Refusal> {
+        dmsetup(&["load", &self.name, "--table", table]).map(drop)
+    }
+
+    /// Suspends: waits for I/O, and flushes and freezes the filesystem above.
+    pub fn suspend(&self) -> Result<(), Refusal> {
+        dmsetup(&["suspend", &self.name]).map(drop)
+    }
+
+    /// Suspends without flushing: I/O under way may come back to be queued.
+    pub fn suspend_noflush(&self) -> Result<(), Refusal> {
+        dmsetup(&["suspend", "--noflush", "--nolockfs", &self.name]).map(drop)
+    }
+
+    /// Resumes, with the table that was loaded last.
+    pub fn resume(&self) -> Result<(), Refusal> {
+        dmsetup(&["resume", &self.name]).map(drop)
+    }
+
+    /// Removes it; it may be in use for a moment yet, but no longer.
+    #[track_caller]
+    pub fn remove(mut self) {
+        self.removed = true;
+        self.must(&["remove", "--retry"]);
+    }
+
+    #[track_caller]
+    fn must(&self, arguments: &[&str]) -> String {
+        let mut all = arguments.to_vec();
+        all.push(&self.name);
+        dmsetup(&all)
+            .unwrap_or_else(|refusal| panic!("dmsetup {}: {refusal:?}", all.join(" ")))
+            .trim_end()
+            .to_string()
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        if self.removed {
+            return;
+        }
+        if let Err(refusal) = dmsetup(&["remove", "--retry", &self.name]) {
+            eprintln!("dmsetup remove {}: {refusal:?}", self.name);
+            // Best effort: the disks below shall be able to go.
+            let _ = dmsetup(&["remove", "--force", &self.name]);
+            if !std::thread::panicking() {
+                panic!("{} could not be removed", self.name);
+            }
+        }
+    }
+}
+
+/// Runs dmsetup; no udev is there to be waited for.
+fn dmsetup(arguments: &[&str]) -> Result<String, Refusal> {
+    let mut log = Kmsg::from_now();
+    let output = Command::new("dmsetup")
+        .arg("--noudevsync")
+        .args(arguments)
+        .output()
+        .expect("run dmsetup");
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let error = errors
+        .lines()
+        .find(|line| line.contains("ioctl"))
+        .or_else(|| errors.lines().next())
+        .and_then(|line| line.rsplit(": ").next())
+        .unwrap_or("")
+        .to_string();
+    let log = log.text();
+    let reason: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("device-mapper:") || line.contains("dm-remap"))
+        .filter(|line| !line.contains("ioctl: error adding target to table"))
+        .map(|line| {
+            line.rsplit_once("device-mapper: ")
+                .map_or(line, |(_, rest)| rest)
+        })
+        .collect();
+    Err(Refusal {
+        error,
+        reason: reason.join("\n"),
+    })
+}

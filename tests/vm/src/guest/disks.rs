@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Disks that are not ours: other people's ideas of how a disk fails.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+
+use super::run::succeed;
+
+/// A disk of the null_blk driver, with memory behind it.
+#[derive(Debug)]
+pub struct NullBlk {
+    folder: PathBuf,
+    index: String,
+}
+
+impl NullBlk {
+    /// Makes a disk of `mib` MiB and these blocks.
+    #[track_caller]
+    pub fn new(mib: u32, block: u32) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        succeed("modprobe null_blk nr_devices=0");
+        let configuration = Path::new("/sys/kernel/config");
+        if !configuration.join("nullb").exists() {
+            succeed("mount -t configfs configfs /sys/kernel/config");
+        }
+        let name = format!("nullb{}", 10 + COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = configuration.join("nullb").join(name);
+        fs::create_dir(&folder).expect("make a null_blk device");
+        let mut disk = Self {
+            folder,
+            index: String::new(),
+        };
+        disk.set("size", &mib.to_string());
+        disk.set("blocksize", &block.to_string());
+        disk.set("memory_backed", "1");
+        disk.set("power", "1");
+        disk.index = disk.get("index");
+        disk
+    }
+
+    /// Makes sectors fail, reads and writes.
+    #[track_caller]
+    pub fn spoil(&self, sector: u64, sectors: u64) {
+        self.set("badblocks", &format!("+{sector}-{}", sector + sectors - 1));
+    }
+
+    /// Makes them good again.
+    #[track_caller]
+    pub fn heal(&self, sector: u64, sectors: u64) {
+        self.set("badblocks", &format!("-{sector}-{}", sector + sectors - 1));
+    }
+
+    /// The block device.
+    pub fn path(&self) -> PathBuf {
+        let by_name = self.folder.file_name().unwrap_or_default();
+        let path = Path::new("/dev").join(by_name);
+        if path.exists() {
+            return path;
+        }
+        format!("/dev/nullb{}", self.index).into()
+    }
+
+    #[track_caller]
+    fn set(&self, attribute: &str, value: &str) {
+        let path = self.folder.join(attribute);
+        fs::write(&path, value)
+            .unwrap_or_else(|error| panic!("{value} > {}: {error}", path.display()));
+    }
+
+    #[track_caller]
+    fn get(&self, attribute: &str) -> String {
+        let path = self.folder.join(attribute);
+        let text =
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        text.trim().to_string()
+    }
+}
+
+impl Drop for NullBlk {
+    fn drop(&mut self) {
+        let _ = fs::write(self.folder.join("power"), "0");
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// The disk of the scsi_debug driver: a real SCSI disk as far as the kernel can tell, with sense
+/// data. There is one at a time.
+#[derive(Debug)]
+pub struct ScsiDebug {
+    path: PathBuf,
+}
+
+impl ScsiDebug {
+    /// Makes a disk of `mib` MiB; reads of the `bad` sectors from `first_bad` on fail with a
+    /// medium error.
+    #[track_caller]
+    pub fn new(mib: u32, first_bad: u64, bad: u64) -> Self {
+        succeed("modprobe sd_mod");
+        // opts=2: medium errors. What comes by itself before a probe must not fail.
+        succeed(&format!(
+            "modprobe scsi_debug dev_size_mb={mib} opts=2 delay=0 \
+             medium_error_start={first_bad} medium_error_count={bad}"
+        ));
+        let path = (0..100).find_map(|_| {
+            let found = Self::find();
+            if found.is_none() {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            found
+        });
+        Self {
+            path: path.expect("scsi_debug made no disk"),
+        }
+    }
+
+    fn find() -> Option<PathBuf> {
+        let disks = fs::read_dir("/sys/class/block").ok()?;
+        disks
+            .flatten()
+            .find(|disk| {
+                fs::read_to_string(disk.path().join("device/model"))
+                    .is_ok_and(|model| model.trim() == "scsi_debug")
+            })
+            .map(|disk| Path::new("/dev").join(disk.file_name()))
+            .filter(|path| path.exists())
+    }
+
+    /// The block device.
+    pub fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+}
+
+impl Drop for ScsiDebug {
+    fn drop(&mut self) {
+        let _ = super::run::run("modprobe -r scsi_debug");
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What a test uses inside the virtual machine.
+//!
+//! A test begins with [`begin!`](crate::begin), which names it in the kernel's log and reads that
+//! log when it ends; then it makes disks and devices, which all go away by themselves, the last
+//! one first:
+//!
+//! ```no_run
+//! use vmtest::guest::Mapped;
+//! use vmtest::guest::Remap;
+//!
+//! #[test]
+//! fn a_device_can_be_made() {
+//!     let _test = vmtest::begin!();
+//!     let remap = Remap::new();
+//!     assert!(remap.device.status().contains("remap v3.0"));
+//! }
+//! ```
+
+mod device;
+mod disks;
+mod io;
+mod kmsg;
+mod module;
+mod run;
+mod stamp;
+
+pub use device::Mapped;
+pub use device::Refusal;
+pub use disks::NullBlk;
+pub use disks::ScsiDebug;
+pub use io::drop_caches;
+pub use io::Direct;
+pub use kmsg::Kmsg;
+pub use module::load;
+pub use module::unload;
+pub use run::run;
+pub use run::succeed;
+pub use run::Ran;
+pub use sickdisk;
+pub use stamp::identify;
+pub use stamp::stamps;
+pub use stamp::Content;
+
+use crate::verdict;
+
+/// Begins a test: to be the first line of each, kept in a variable that lives to its end.
+#[macro_export]
+macro_rules! begin {
+    () => {{
+        fn here() {}
+        $crate::guest::Test::begin(std::any::type_name_of_val(&here))
+    }};
+}
+
+/// A test that runs. When it is dropped, the kernel's log is read: a complaint there fails the
+/// test.
+pub struct Test {
+    name: String,
+    log: Kmsg,
+    expected: Vec<String>,
+}
+
+impl Test {
+    /// See [`begin!`](crate::begin).
+    pub fn begin(path: &str) -> Self {
+        let name = path.strip_suffix("::here").unwrap_or(path).to_string();
+        let log = Kmsg::from_now();
+        kmsg::say(&format!("begin {name}"));
+        Self {
+            name,
+            log,
+            expected: Vec::new(),
+        }
+    }
+
+    /// Forgives lines of the kernel's log that hold this text, until the test ends.
+    pub fn expects(&mut self, text: &str) {
+        kmsg::say(&format!("expects {text}"));
+        self.expected.push(text.into());
+    }
+
+    /// What the kernel said since the test began.
+    pub fn kernel_log(&mut self) -> String {
+        self.log.text()
+    }
+}
+
+impl Drop for Test {
+    fn drop(&mut self) {
+        kmsg::say(&format!("end {}", self.name));
+        let found = verdict::faults(&self.log.text());
+        if found.is_empty() {
+            return;
+        }
+        eprintln!("the kernel complained during {}:", self.name);
+        for fault in &found {
+            eprintln!("  {}", fault.line.trim());
+        }
+        if !std::thread::panicking() {
+            panic!("the kernel complained");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The module under test.
+
+use std::path::PathBuf;
+
+use super::run::run;
+use super::run::succeed;
+
+const NAME: &str = "dm_remap";
+
+/// Loads the module, if it is not loaded: the file that `DM_REMAP_MODULE` names.
+#[track_caller]
+pub fn load() {
+    if is_loaded() {
+        return;
+    }
+    let file = std::env::var_os("DM_REMAP_MODULE").map(PathBuf::from);
+    let file = file.expect("DM_REMAP_MODULE names no module: build it first");
+    let file = file.display();
+    assert!(
+        std::path::Path::new(&file.to_string()).exists(),
+        "there is no {file}: build it first"
+    );
+    succeed("modprobe dm_mod");
+    let needs = succeed(&format!("modinfo -F depends {file}"));
+    for module in needs.trim().split(',').filter(|name| !name.is_empty()) {
+        succeed(&format!("modprobe {module}"));
+    }
+    succeed(&format!("insmod {file}"));
+}
+
+/// Unloads it, which must succeed.
+#[track_caller]
+pub fn unload() {
+    succeed("rmmod dm_remap");
+}
+
+fn is_loaded() -> bool {
+    run("lsmod")
+        .output
+        .lines()
+        .any(|line| line.split_whitespace().next() == Some(NAME))
+}

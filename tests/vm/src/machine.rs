@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Virtual machines, from outside.
+//!
+//! ```no_run
+//! use vmtest::machine::Machine;
+//!
+//! let outcome = Machine::new(["uname", "-r"])?.start()?.wait()?;
+//! assert!(outcome.passed(), "{outcome}");
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! A [`Machine`] is a description; [`Running`] owns the QEMU process, and dropping it kills it;
+//! an [`Outcome`] is what is left: how it ended, what the command printed, what the kernel said.
+//!
+//! Threads: one reads what the command prints; it ends when QEMU does.
+
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::ChildStdout;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::initramfs;
+use crate::verdict;
+use crate::verdict::Fault;
+
+/// How often a waiting thread looks whether QEMU still runs.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A virtual machine to be started.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    modules: PathBuf,
+    command: Vec<OsString>,
+    directory: PathBuf,
+    environment: Vec<(OsString, OsString)>,
+    disks: Vec<PathBuf>,
+    memory_mib: u32,
+    processors: u32,
+    time_limit: Duration,
+    echo: bool,
+    console_copy: Option<PathBuf>,
+}
+
+impl Machine {
+    /// A machine that runs `command` (a program and its arguments, found in the root that this
+    /// process has) on the stock kernel, and is switched off when the command ends.
+    ///
+    /// The kernel is the newest in `/usr/lib/modules` that has a bootable image, or the one whose
+    /// version `DM_REMAP_KVER` holds.
+    pub fn new<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> io::Result<Self> {
+        Ok(Self {
+            modules: kernel_modules()?,
+            command: command.into_iter().map(Into::into).collect(),
+            directory: std::env::current_dir()?,
+            environment: Vec::new(),
+            disks: Vec::new(),
+            memory_mib: 2048,
+            processors: 2,
+            time_limit: Duration::from_secs(300),
+            echo: false,
+            console_copy: None,
+        })
+    }
+
+    /// Adds a disk: an image file, seen by the guest as the next `/dev/vdX`. What the guest wrote
+    /// is in the file as soon as the guest was told so, also if the machine is killed.
+    #[must_use]
+    pub fn disk(mut self, image: impl Into<PathBuf>) -> Self {
+        self.disks.push(image.into());
+        self
+    }
+
+    /// Sets an environment variable of the command.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the machine's memory.
+    #[must_use]
+    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+        self.memory_mib = memory_mib;
+        self
+    }
+
+    /// Sets how long the machine may run, boot included, before it is killed.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+
+    /// Passes on what the command prints while it runs.
+    #[must_use]
+    pub fn echo(mut self) -> Self {
+        self.echo = true;
+        self
+    }
+
+    /// Keeps a copy of the console's log at this place.
+    #[must_use]
+    pub fn keep_console(mut self, path: impl Into<PathBuf>) -> Self {
+        self.console_copy = Some(path.into());
+        self
+    }
+
+    /// The version of the kernel that will run.
+    pub fn kernel_version(&self) -> &OsStr {
+        self.modules.file_name().unwrap_or_default()
+    }
+
+    /// Switches the machine on.
+    pub fn start(self) -> io::Result<Running> {
+        let share = Share::new()?;
+        let busybox = Path::new("/usr/bin/busybox");
+        fs::write(share.initramfs(), initramfs::build(&self.modules, busybox)?)?;
+        fs::write(share.path.join("start"), self.start_script())?;
+
+        let mut qemu = self.qemu(&share);
+        let mut child = qemu
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot start QEMU: {error}")))?;
+        let output = Arc::new(Output::default());
+        let reader = child.stdout.take().map(|stdout| {
+            let output = Arc::clone(&output);
+            let echo = self.echo;
+            std::thread::spawn(move || output.fill_from(stdout, echo))
+        });
+        Ok(Running {
+            child,
+            reader,
+            output,
+            share,
+            deadline: Instant::now() + self.time_limit,
+            console_copy: self.console_copy,
+        })
+    }
+
+    /// The script that the guest runs once the real root is there.
+    fn start_script(&self) -> Vec<u8> {
+        let mut script = Vec::new();
+        script.extend_from_slice(
+            b"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=/tmp TMPDIR=/tmp LC_ALL=C.UTF-8
+for port in /sys/class/virtio-ports/*; do
+    [ \"$(cat $port/name)\" = output ] && output=/dev/${port##*/}
+done
+mount -t debugfs debugfs /sys/kernel/debug
+mount -t tracefs tracefs /sys/kernel/tracing
+ip link set lo up 2>/dev/null
+cd ",
+        );
+        quote(&mut script, self.directory.as_os_str());
+        script.extend_from_slice(b"\nenv");
+        for (name, value) in &self.environment {
+            let mut pair = name.clone();
+            pair.push("=");
+            pair.push(value);
+            script.push(b' ');
+            quote(&mut script, &pair);
+        }
+        for word in &self.command {
+            script.push(b' ');
+            quote(&mut script, word);
+        }
+        script.extend_from_slice(
+            b" </dev/null >$output 2>&1
+echo $? > /run/vm/status
+exec busybox poweroff -f
+",
+        );
+        script
+    }
+
+    fn qemu(&self, share: &Share) -> Command {
+        // setpriv: the machine must not outlive whoever waits for it.
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .args(["-no-reboot", "-accel", "tcg,thread=multi", "-cpu", "max"])
+            .args(["-smp", &self.processors.to_string()])
+            .args(["-m", &self.memory_mib.to_string()])
+            .arg("-kernel")
+            .arg(self.modules.join("vmlinuz"))
+            .arg("-initrd")
+            .arg(share.initramfs())
+            // Anything that hangs or breaks ends the machine at once, with the reason in its log.
+            .args([
+                "-append",
+                "console=ttyS0 loglevel=7 printk.devkmsg=on panic=-1 oops=panic mitigations=off \
+                 sysctl.kernel.hung_task_timeout_secs=90 sysctl.kernel.hung_task_panic=1",
+            ])
+            .arg("-serial")
+            .arg(file_option("file:", &share.console()))
+            .arg("-virtfs")
+            .arg("local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap")
+            .arg("-virtfs")
+            .arg(file_option(
+                "local,mount_tag=vm,security_model=none,path=",
+                &share.path,
+            ))
+            .args(["-device", "virtio-serial-pci"])
+            // Not "stdio": where standard input ends, QEMU takes that for the other side gone.
+            .args(["-chardev", "file,id=output,path=/proc/self/fd/1"])
+            .args(["-device", "virtserialport,chardev=output,name=output"])
+            .args(["-device", "virtio-rng-pci"]);
+        for disk in &self.disks {
+            qemu.arg("-drive").arg(file_option(
+                "if=virtio,format=raw,cache=writeback,discard=unmap,file=",
+                disk,
+            ));
+        }
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+        qemu
+    }
+}
+
+/// An option whose last value is a file name; QEMU doubles commas inside values.
+fn file_option(before: &str, path: &Path) -> OsString {
+    let mut option = before.as_bytes().to_vec();
+    for &byte in path.as_os_str().as_bytes() {
+        option.push(byte);
+        if byte == b',' {
+            option.push(byte);
+        }
+    }
+    OsStr::from_bytes(&option).to_owned()
+}
+
+/// Appends a word in the shell's single quotes.
+fn quote(script: &mut Vec<u8>, word: &OsStr) {
+    script.push(b'\'');
+    for &byte in word.as_bytes() {
+        match byte {
+            b'\'' => script.extend_from_slice(b"'\\''"),
+            _ => script.push(byte),
+        }
+    }
+    script.push(b'\'');
+}
+
+/// The folder of the kernel to boot.
+fn kernel_modules() -> io::Result<PathBuf> {
+    let all = Path::new("/usr/lib/modules");
+    if let Some(version) = std::env::var_os("DM_REMAP_KVER") {
+        return Ok(all.join(version));
+    }
+    let mut found: Vec<PathBuf> = fs::read_dir(all)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("vmlinuz").exists())
+        .collect();
+    found.sort_by_key(|path| version_key(path));
+    found.pop().ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "no kernel with a boot image in /usr/lib/modules",
+        )
+    })
+}
+
+/// Makes 7.10 newer than 7.9.
+fn version_key(path: &Path) -> Vec<u64> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect()
+}
+
+/// The folder that both sides see, gone when dropped. The console's log stands in it too.
+#[derive(Debug)]
+struct Share {
+    path: PathBuf,
+}
+
+impl Share {
+    fn new() -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let path = std::env::temp_dir().join(format!(
+            "dm-remap-vm-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        ));
+        fs::create_dir_all(&path)?;
+        Ok(Self { path })
+    }
+
+    fn console(&self) -> PathBuf {
+        self.path.join("console")
+    }
+
+    fn initramfs(&self) -> PathBuf {
+        self.path.join("initramfs")
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        // Nothing depends on it being gone.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// What the command has printed so far.
+#[derive(Debug, Default)]
+struct Output {
+    state: Mutex<OutputState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct OutputState {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Output {
+    fn fill_from(&self, mut stdout: ChildStdout, echo: bool) {
+        let mut buffer = [0; 4096];
+        loop {
+            let count = match stdout.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => count,
+            };
+            let Some(new) = buffer.get(..count) else {
+                break;
+            };
+            if echo {
+                // A reader that went away does not end the test.
+                let mut stdout = io::stdout().lock();
+                let _ = stdout.write_all(new).and_then(|()| stdout.flush());
+            }
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.bytes.extend_from_slice(new);
+            self.changed.notify_all();
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.ended = true;
+        self.changed.notify_all();
+    }
+
+    fn text(&self) -> String {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&state.bytes).into_owned()
+    }
+
+    /// Waits until `text` was printed: `false` if that will not happen before the deadline.
+    fn wait_for(&self, text: &str, deadline: Instant) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if String::from_utf8_lossy(&state.bytes).contains(text) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if state.ended || left.is_zero() {
+                return false;
+            }
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// A machine that is switched on. Dropping it is a power cut.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+    output: Arc<Output>,
+    share: Share,
+    deadline: Instant,
+    console_copy: Option<PathBuf>,
+}
+
+impl Running {
+    /// Waits until the command has printed `text`: `false` if the machine ended or its time was
+    /// over before.
+    pub fn wait_for_text(&self, text: &str) -> bool {
+        self.output.wait_for(text, self.deadline)
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> io::Result<Outcome> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                let end = match self.command_status() {
+                    Some(status) => End::Command(status),
+                    None if status.success() => End::Crash,
+                    None => End::Qemu(status.to_string()),
+                };
+                return self.outcome(end);
+            }
+            if Instant::now() >= self.deadline {
+                self.kill()?;
+                return self.outcome(End::TimeLimit);
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Cuts the power: nothing is shut down, nothing is written back.
+    pub fn power_cut(mut self) -> io::Result<Outcome> {
+        let status = self.kill()?;
+        let end = match status.signal() {
+            Some(9) => End::PowerCut,
+            // It ended by itself, before.
+            _ => self.command_status().map_or(End::Crash, End::Command),
+        };
+        self.outcome(end)
+    }
+
+    fn kill(&mut self) -> io::Result<std::process::ExitStatus> {
+        self.child.kill()?;
+        self.child.wait()
+    }
+
+    fn command_status(&self) -> Option<i32> {
+        let text = fs::read_to_string(self.share.path.join("status")).ok()?;
+        text.trim().parse().ok()
+    }
+
+    fn outcome(mut self, end: End) -> io::Result<Outcome> {
+        if let Some(reader) = self.reader.take() {
+            // It only panics if standard output does, and has nothing to say then.
+            let _ = reader.join();
+        }
+        let kernel_log = fs::read(self.share.console())?;
+        let kernel_log = String::from_utf8_lossy(&kernel_log).replace('\r', "");
+        if let Some(path) = &self.console_copy {
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(path, &kernel_log)?;
+        }
+        Ok(Outcome {
+            end,
+            output: self.output.text(),
+            faults: verdict::faults(&kernel_log),
+            kernel_log,
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if it has already ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The command ended with this exit status, and the machine was switched off.
+    Command(i32),
+    /// We cut the power.
+    PowerCut,
+    /// It ran too long, so we killed it.
+    TimeLimit,
+    /// The kernel gave up before the command ended.
+    Crash,
+    /// QEMU itself failed.
+    Qemu(String),
+}
+
+/// What is left of a machine.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub end: End,
+    /// What the command printed, standard error included.
+    pub output: String,
+    /// The kernel's log.
+    pub kernel_log: String,
+    /// The lines of it that nobody wants to see.
+    pub faults: Vec<Fault>,
+}
+
+impl Outcome {
+    /// Whether the command succeeded and the kernel had nothing to complain about.
+    pub fn passed(&self) -> bool {
+        self.end == End::Command(0) && self.faults.is_empty()
+    }
+
+    /// The last lines of the kernel's log.
+    pub fn kernel_log_tail(&self, lines: usize) -> String {
+        let all: Vec<&str> = self.kernel_log.lines().collect();
+        let tail = all.get(all.len().saturating_sub(lines)..);
+        tail.unwrap_or_default().join("\n")
+    }
+}
+
+impl fmt::Display for Outcome {
+    /// What went wrong, with what helps to find out why; nothing if it passed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.end {
+            End::Command(0) => (),
+            End::Command(status) => writeln!(f, "the command ended with exit status {status}")?,
+            End::PowerCut => writeln!(f, "the power was cut")?,
+            End::TimeLimit => writeln!(f, "the machine ran too long and was killed")?,
+            End::Crash => writeln!(f, "the kernel stopped before the command ended")?,
+            End::Qemu(status) => writeln!(f, "QEMU failed: {status}")?,
+        }
+        if !self.faults.is_empty() {
+            writeln!(f, "the kernel complained, {} times:", self.faults.len())?;
+            for fault in self.faults.iter().take(20) {
+                writeln!(f, "  {fault}")?;
+            }
+        }
+        if matches!(self.end, End::TimeLimit | End::Crash) || !self.faults.is_empty() {
+            writeln!(
+                f,
+                "the end of the kernel's log:\n{}",
+                self.kernel_log_tail(40)
+            )?;
+        }
+        Ok(())
+    }
+}
