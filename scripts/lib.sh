@@ -31,7 +31,7 @@ in_root() {
 # The kernel that everything is for.
 kernel_at_hand() {
 	if in_root; then
-		sed -n 's/^KVER=//p' /etc/dm-remap-root
+		printf '%s\n' "$DM_REMAP_KVER"
 	else
 		printf '%s\n' "${KVER:-$(uname -r)}"
 	fi
