@@ -105,6 +105,12 @@ void dm_rust_bio_copy(struct bio *bio, unsigned int offset, void *buffer, unsign
 	}
 }
 
+/* Bios that are submitted inside of a map function start when it returns: no use to wait for them. */
+bool dm_rust_in_submission(void)
+{
+	return current->bio_list;
+}
+
 void dm_rust_invalidate_vmap(void *vaddr, unsigned int len)
 {
 	invalidate_kernel_vmap_range(vaddr, len);

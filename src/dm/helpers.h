@@ -29,6 +29,7 @@ struct bio *dm_rust_bio_slice(struct bio *source, struct block_device *bdev, uns
 			      unsigned int len, sector_t sector, blk_opf_t opf,
 			      struct bio_set *pool);
 void dm_rust_bio_copy(struct bio *bio, unsigned int offset, void *buffer, unsigned int len);
+bool dm_rust_in_submission(void);
 void dm_rust_invalidate_vmap(void *vaddr, unsigned int len);
 
 void dm_rust_warn(const char *message);

@@ -18,6 +18,7 @@ use super::device::Device;
 use super::owned::OwnedBio;
 use super::status::BlkStatus;
 use super::target::Target;
+use super::warn::warn_once;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::ptr;
@@ -353,7 +354,8 @@ impl Slot {
 ///
 /// The functions that start one return its number, for [`BatchSlots::status`]. They fail only if it
 /// could not be started at all: with [`ENOSPC`] if there is no slot left, with [`EINVAL`] if the
-/// operation or the range is wrong.
+/// operation or the range is wrong, and with [`EBUSY`] inside of a `map` function, where it would
+/// never end.
 pub struct Batch<'a, 'env> {
     pool: &'env BioPool,
     slots: &'a [Slot],
@@ -451,6 +453,11 @@ impl<'a, 'env> Batch<'a, 'env> {
     }
 
     fn next_slot(&mut self, start: *mut u8, len: usize) -> Result<(usize, &'a Slot)> {
+        // SAFETY: This looks at the current thread.
+        if unsafe { bindings::dm_rust_in_submission() } {
+            warn_once!(c"map waits for I/O");
+            return Err(EBUSY);
+        }
         let index = self.used;
         let slot = self.slots.get(index).ok_or(ENOSPC)?;
         self.used = index.wrapping_add(1);

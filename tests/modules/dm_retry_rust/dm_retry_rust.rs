@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A target that tests what dm-linear has no use for: bios that are split, taken over when they
+//! failed, and tried again in parts or as a whole; I/O of its own; RCU, SRCU, work, events, messages.
+//!
+//! ```text
+//! <start> <len> retry_rust <main> <spare> slices|resubmit
+//! ```
+//!
+//! All I/O goes to `main`. What fails there is done on `spare`, at the same sectors: block by block
+//! (`slices`), or by sending the bio there (`resubmit`). Nobody remembers what is where, so this is
+//! of no use for anything but tests.
+
+use core::fmt::Write;
+use dm::Args;
+use dm::BatchSlots;
+use dm::BioKind;
+use dm::BioList;
+use dm::BioPool;
+use dm::BlkStatus;
+use dm::Constructor;
+use dm::CtrError;
+use dm::CtrMessage;
+use dm::Device;
+use dm::DeviceVisitor;
+use dm::Ended;
+use dm::EndedBio;
+use dm::Events;
+use dm::Features;
+use dm::IoBuffer;
+use dm::MapBio;
+use dm::Mapped;
+use dm::NoIoScope;
+use dm::Op;
+use dm::Opf;
+use dm::OwnedBio;
+use dm::Placement;
+use dm::Published;
+use dm::RateLimit;
+use dm::Registration;
+use dm::ReplyBuffer;
+use dm::Srcu;
+use dm::SrcuTicket;
+use dm::StatusBuffer;
+use dm::StatusKind;
+use dm::TargetInfo;
+use dm::TargetType;
+use dm::WorkQueue;
+use kernel::impl_has_work;
+use kernel::new_work;
+use kernel::prelude::*;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::rcu;
+use kernel::sync::Arc;
+use kernel::workqueue::Work;
+use kernel::workqueue::WorkItem;
+
+#[path = "../../../src/dm/mod.rs"]
+mod dm;
+
+module! {
+    type: RetryModule,
+    name: "dm_retry_rust",
+    authors: ["The dm-remap developers"],
+    description: "Device-mapper target that tests the abstraction",
+    license: "GPL",
+}
+
+/// Bios do not cross multiples of this.
+const SPLIT_SECTORS: u64 = 64;
+
+/// What `slices` tries at a time.
+const BLOCK_BYTES: u32 = 4096;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Slices,
+    Resubmit,
+}
+
+/// What accompanies a bio.
+#[derive(Default)]
+struct Companion {
+    /// Given to writes, to be waited for by the message `drain`.
+    ticket: Option<SrcuTicket>,
+    /// Whether the bio went to the spare already.
+    resubmitted: bool,
+}
+
+/// What the target shares with its worker.
+#[pin_data]
+struct Shared {
+    main: Device,
+    spare: Device,
+    mode: Mode,
+    events: Events,
+    failed: BioList<Retry>,
+    retried: Atomic<u64>,
+    /// Something to be read in `map` and replaced by the message `replace`.
+    generation: Published<u64>,
+    #[pin]
+    pool: BioPool,
+    #[pin]
+    writes: Srcu,
+    #[pin]
+    log: RateLimit,
+    #[pin]
+    work: Work<Shared>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Shared { self.work }
+}
+
+/// The queue stands first, so that it is dropped, and the worker done, before anything else.
+struct Retry {
+    queue: WorkQueue,
+    shared: Arc<Shared>,
+}
+
+impl WorkItem for Shared {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        let _scope = NoIoScope::enter();
+        for bio in this.failed.take_all() {
+            this.retried.fetch_add(1, Relaxed);
+            match this.mode {
+                Mode::Slices => this.retry_slices(bio),
+                Mode::Resubmit => this.resubmit(bio),
+            }
+        }
+        this.events.raise();
+    }
+}
+
+impl Shared {
+    fn resubmit(&self, mut bio: OwnedBio<Retry>) {
+        bio.per_bio().resubmitted = true;
+        let sector = bio.sector();
+        bio.submit(&self.spare, sector);
+    }
+
+    fn retry_slices(&self, bio: OwnedBio<Retry>) {
+        if self.log.allow() {
+            pr_info!("{} at {} again\n", bio.status(), bio.sector());
+        }
+        let status = match self.try_slices(&bio) {
+            Ok(()) => BlkStatus::OK,
+            Err(status) => status,
+        };
+        bio.complete(status);
+    }
+
+    fn try_slices(&self, bio: &OwnedBio<Retry>) -> Result<(), BlkStatus> {
+        let mut offset = 0;
+        while offset < bio.bytes() {
+            let len = BLOCK_BYTES.min(bio.bytes() - offset);
+            let sector = bio.sector() + u64::from(offset / 512);
+            let on = |device| match bio.op() {
+                Op::Read => self.pool.read_slice(bio, offset, len, device, sector),
+                Op::Write => {
+                    let opf = Opf::WRITE.fua();
+                    self.pool.write_slice(bio, offset, len, device, sector, opf)
+                }
+                _ => Err(BlkStatus::NOTSUPP),
+            };
+            on(&self.main).or_else(|_| on(&self.spare))?;
+            offset += len;
+        }
+        Ok(())
+    }
+
+    /// Writes two blocks at a time to the spare, and some of it in parts, and looks at it again.
+    fn test_pool(&self, sector: u64) -> Result {
+        let size = 3 << 20;
+        let mut buffer = IoBuffer::new(size, GFP_KERNEL)?;
+        let mut again = IoBuffer::new(size, GFP_KERNEL)?;
+        for (at, byte) in buffer.as_mut_slice().iter_mut().enumerate() {
+            *byte = (at % 251) as u8;
+        }
+        let after = sector + (size as u64 >> 9);
+
+        let mut slots = BatchSlots::new(3, GFP_KERNEL)?;
+        self.pool.batch(&mut slots, |batch| -> Result {
+            batch.write(&self.spare, sector, buffer.all(), Opf::WRITE)?;
+            batch.write(
+                &self.spare,
+                after,
+                buffer.slice(512..8192)?,
+                Opf::WRITE.fua(),
+            )?;
+            batch.flush(&self.spare)?;
+            let full = batch.flush(&self.spare);
+            if full != Err(ENOSPC) {
+                return Err(EINVAL);
+            }
+            Ok(())
+        })?;
+        slots.first_error().to_result()?;
+
+        self.pool
+            .read(&self.spare, sector, again.all_mut(), Opf::READ.sync())
+            .map_err(|_| EIO)?;
+        if buffer.as_slice() != again.as_slice() {
+            return Err(EDOM);
+        }
+        let (first, rest) = again.all_mut().split_at(1024)?;
+        self.pool.batch(&mut slots, |batch| -> Result {
+            batch.read(&self.spare, after, first, Opf::READ)?;
+            batch.read(&self.spare, after + 2, rest.split_at(6656)?.0, Opf::READ)?;
+            Ok(())
+        })?;
+        slots.first_error().to_result()?;
+        if buffer.as_slice().get(512..8192) != again.as_slice().get(..7680) {
+            return Err(EDOM);
+        }
+
+        // Behind the end of the device.
+        let end = self.spare.sectors();
+        match self.pool.read(&self.spare, end, again.all_mut(), Opf::READ) {
+            Err(BlkStatus::IOERR) => Ok(()),
+            _ => Err(EINVAL),
+        }
+    }
+}
+
+#[vtable]
+impl dm::Target for Retry {
+    type PerBio = Companion;
+    const VERSION: [u32; 3] = [1, 0, 0];
+    const FEATURES: Features = Features::NOWAIT;
+
+    fn ctr(ctor: &mut Constructor<'_>, args: Args<'_>) -> Result<Pin<KBox<Self>>, CtrError> {
+        let words = args.to_strs()?;
+        let &[_, _, mode] = words.as_slice() else {
+            return Err(CtrError::new(EINVAL, c"Invalid argument count"));
+        };
+        let mode = match mode {
+            "slices" => Mode::Slices,
+            "resubmit" => Mode::Resubmit,
+            _ => return Err(CtrError::new(EINVAL, c"Unknown mode")),
+        };
+        let path = |index| args.get(index).ok_or(EINVAL);
+        let main = ctor.device(path(0)?).message(c"No main device")?;
+        let spare = ctor.device(path(1)?).message(c"No spare device")?;
+        if main == spare {
+            return Err(CtrError::new(EINVAL, c"Main and spare are the same"));
+        }
+        let events = ctor.events();
+        let generation = Published::new(KBox::new(0, GFP_KERNEL)?);
+        let shared = Arc::pin_init(
+            try_pin_init!(Shared {
+                main,
+                spare,
+                mode,
+                events,
+                failed: BioList::new(),
+                retried: Atomic::new(0),
+                generation,
+                pool <- BioPool::new(4),
+                writes <- Srcu::new(),
+                log <- RateLimit::new(5, 3),
+                work <- new_work!("dm_retry_rust"),
+            }),
+            GFP_KERNEL,
+        )?;
+        let queue = WorkQueue::new(c"dm_retry_rust", Placement::Unbound, 1)?;
+        ctor.set_num_bios(BioKind::Flush, 2);
+        ctor.set_num_bios(BioKind::Discard, 1);
+        Ok(KBox::pin(Self { queue, shared }, GFP_KERNEL)?)
+    }
+
+    #[inline(always)]
+    fn map<'a>(&self, _ti: &TargetInfo, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
+        let shared = &*self.shared;
+        if bio.is_flush() {
+            return match bio.target_bio_nr() {
+                0 => bio.redirect(&shared.main),
+                _ => bio.redirect(&shared.spare),
+            };
+        }
+        let sector = bio.target_sector();
+        let room = SPLIT_SECTORS - sector % SPLIT_SECTORS;
+        if u64::from(bio.sectors()) > room && bio.accept_partial(room as u32).is_err() {
+            return bio.kill();
+        }
+        if bio.opf().is_write() {
+            bio.per_bio().ticket = Some(shared.writes.down_read());
+        }
+        let generation = *shared.generation.load(&rcu::read_lock());
+        if generation == u64::MAX {
+            return bio.complete(BlkStatus::IOERR);
+        }
+        bio.remap(&shared.main, sector)
+    }
+
+    fn end_io<'a>(&self, _ti: &TargetInfo, mut bio: EndedBio<'a, Self>) -> Ended<'a> {
+        if let Some(ticket) = bio.per_bio().ticket.take() {
+            self.shared.writes.up_read(ticket);
+        }
+        let again = matches!(
+            bio.status(),
+            BlkStatus::MEDIUM | BlkStatus::TARGET | BlkStatus::IOERR
+        );
+        if !again || bio.opf().is_preflush() || bio.per_bio().resubmitted {
+            return bio.done();
+        }
+        let (bio, ended) = bio.take();
+        if self.shared.failed.push(bio) {
+            // If the worker is queued already, it finds the bio when it runs.
+            let _ = self.queue.enqueue(self.shared.clone());
+        }
+        ended
+    }
+
+    fn postsuspend(&self, _ti: &TargetInfo) {
+        self.queue.flush();
+    }
+
+    fn preresume(&self, ti: &TargetInfo) -> Result {
+        pr_info!("{:?} resumes\n", ti.device_name());
+        Ok(())
+    }
+
+    fn status(&self, ti: &TargetInfo, kind: StatusKind, out: &mut StatusBuffer<'_>) {
+        let shared = &*self.shared;
+        let mode = match shared.mode {
+            Mode::Slices => "slices",
+            Mode::Resubmit => "resubmit",
+        };
+        let (main, spare) = (shared.main.number(), shared.spare.number());
+        let retried = shared.retried.load(Relaxed);
+        let _ = match kind {
+            StatusKind::Info => write!(out, "{retried} {}", ti.is_read_only()),
+            StatusKind::Table => write!(out, "{main} {spare} {mode}"),
+            StatusKind::Ima => write!(out, ",main={main},spare={spare};"),
+        };
+    }
+
+    fn message(&self, ti: &TargetInfo, args: Args<'_>, reply: &mut ReplyBuffer<'_>) -> Result {
+        let shared = &*self.shared;
+        match args.to_strs()?.as_slice() {
+            // Written before the words are read for the last time: they share their memory.
+            ["echo", words @ ..] => {
+                for word in words {
+                    write!(reply, "<{word}>").map_err(|_| EINVAL)?;
+                }
+                Ok(())
+            }
+            ["pool", sector] => shared.test_pool(sector.parse().map_err(|_| EINVAL)?),
+            ["drain"] => {
+                shared.writes.synchronize();
+                Ok(())
+            }
+            ["replace"] => {
+                let next = *shared.generation.load(&rcu::read_lock()) + 1;
+                let old = shared.generation.replace(KBox::new(next, GFP_KERNEL)?);
+                let old = *old.reclaim_after(&shared.writes);
+                write!(reply, "{old} {}", ti.target_name().to_str()?).map_err(|_| EINVAL)
+            }
+            ["event"] => {
+                shared.events.raise();
+                Ok(())
+            }
+            _ => Err(EINVAL),
+        }
+    }
+
+    fn iterate_devices(&self, ti: &TargetInfo, devices: &mut DeviceVisitor<'_>) {
+        devices.visit(&self.shared.main, 0, ti.len());
+        devices.visit(&self.shared.spare, 0, ti.len());
+    }
+
+    fn io_hints(&self, _ti: &TargetInfo, limits: &mut dm::QueueLimits) {
+        limits.clear_feature(dm::QueueFeature::Poll);
+        limits.raise_io_min(4096);
+    }
+}
+
+static RETRY: TargetType<Retry> = TargetType::new(c"retry_rust");
+static SECOND_NAME: TargetType<Retry> = TargetType::new(c"retry2_rust");
+
+struct RetryModule {
+    _names: [Registration; 2],
+}
+
+impl kernel::Module for RetryModule {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        Ok(Self {
+            _names: [RETRY.register(module)?, SECOND_NAME.register(module)?],
+        })
+    }
+}
