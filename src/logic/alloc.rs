@@ -79,6 +79,19 @@ impl Allocator {
         Some(run)
     }
 
+    /// Marks one given slot as held; false if it is not to be had.
+    pub fn take_slot<S: Word<u64>>(&mut self, slots: &[S], slot: u32) -> bool {
+        let Some(cell) = slots.get(slot as usize) else {
+            return false;
+        };
+        if !SlotWord::from_memory(cell.load()).is_available() {
+            return false;
+        }
+        cell.store(SlotWord::FREE.with_held(true).to_memory());
+        self.available = self.available.saturating_sub(1);
+        true
+    }
+
     /// Gives back a slot that [`Allocator::take`] gave out and that was not used.
     pub fn give_back<S: Word<u64>>(&mut self, slots: &[S], slot: u32) {
         if let Some(cell) = slots.get(slot as usize) {

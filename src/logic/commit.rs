@@ -500,8 +500,6 @@ enum Next {
 struct Round {
     /// The copies to be written; a bit each.
     todo: u8,
-    /// Whether copies were written off or revived meanwhile, which the others must be told.
-    again: bool,
 }
 
 /// An operation under way. It borrows the metadata until it is done.
@@ -512,8 +510,10 @@ pub struct Op<'a> {
     stage: Stage,
     pending: Pending,
     round: Option<Round>,
-    /// Whether void superblock copies were tried again.
-    revived: bool,
+    /// Void superblock copies that were tried again; a bit each.
+    revived: u8,
+    /// The one that is being tried.
+    reviving: Option<u8>,
     /// Sequence of the current stage's blocks.
     sequence: Option<u64>,
     /// For each replica, the blocks of the current stage that it has; a bit each.
@@ -545,7 +545,8 @@ impl<'a> Op<'a> {
             stage,
             pending: Pending::Nothing,
             round: None,
-            revived: false,
+            revived: 0,
+            reviving: None,
             sequence: None,
             done: [0; REPLICAS as usize],
             touched: 0,
@@ -606,17 +607,19 @@ impl<'a> Op<'a> {
                 if let Some(round) = &mut self.round {
                     round.todo &= !(1 << copy);
                 }
+                if self.reviving.take().is_some() {
+                    // The others call this one void.
+                    self.round = None;
+                }
                 Ok(())
             }
             (Pending::Super { copy }, Err(Fault::Media)) => {
                 self.metadata.superblock.void_supers |= 1 << copy;
                 self.metadata.count_repair();
-                self.metadata.raise_epoch()?;
-                if let Some(round) = &mut self.round {
-                    round.todo &= !(1 << copy);
-                    round.again = true;
-                }
-                Ok(())
+                self.reviving = None;
+                // What the pass has written so far does not know of this: begin again.
+                self.round = None;
+                self.metadata.raise_epoch()
             }
             (
                 Pending::Table {
@@ -696,6 +699,9 @@ impl<'a> Op<'a> {
     }
 
     fn fail(&mut self, why: Failure) -> Step {
+        if let Some(copy) = self.reviving {
+            self.metadata.superblock.void_supers |= 1 << copy;
+        }
         match (self.stage, self.job) {
             (Stage::Settle, _) | (Stage::Main, Job::Commit(_)) => self.leave_unsettled(),
             (_, Job::Extend { from, .. }) => {
@@ -744,61 +750,49 @@ impl<'a> Op<'a> {
 
     /// The next superblock copy to write, if any has to be.
     fn next_super(&mut self) -> Result<Option<Step>, Failure> {
-        loop {
-            let Some(round) = self.round else {
-                if !self.metadata.stale {
-                    return Ok(None);
-                }
-                self.begin_round()?;
-                continue;
-            };
-            let void = round.todo & self.metadata.superblock.void_supers;
-            if round.todo == 0 {
-                self.round = None;
-                if !round.again {
-                    self.metadata.stale = false;
-                }
-                continue;
-            }
-            let copy = if void != 0 {
-                // Its own image must not call it void.
-                let copy = lowest(void);
-                self.metadata.superblock.void_supers &= !(1 << copy);
-                self.round = Some(Round {
-                    again: true,
-                    ..round
-                });
-                copy
-            } else {
-                if self.metadata.live_supers().count_ones() < 2 {
-                    return Err(Failure::NoSuperblock);
-                }
-                lowest(round.todo)
-            };
-            let sector = self
-                .metadata
-                .superblock
-                .geometry
-                .superblock_sector(copy)
-                .ok_or(Failure::Blocks)?;
-            self.pending = Pending::Super { copy };
-            return Ok(Some(Step::WriteSuper { copy, sector }));
+        if !self.metadata.stale {
+            return Ok(None);
         }
+        let round = match self.round {
+            Some(round) => round,
+            None => self.begin_round()?,
+        };
+        self.round = Some(round);
+        if round.todo == 0 {
+            self.round = None;
+            self.metadata.stale = false;
+            return Ok(None);
+        }
+        let copy = lowest(round.todo);
+        let geometry = &self.metadata.superblock.geometry;
+        let sector = geometry.superblock_sector(copy).ok_or(Failure::Blocks)?;
+        self.pending = Pending::Super { copy };
+        Ok(Some(Step::WriteSuper { copy, sector }))
     }
 
-    fn begin_round(&mut self) -> Result<(), Failure> {
+    /// Begins a pass over all live copies. All of them get the same content with the same
+    /// sequence: when something changes on the way, another pass begins.
+    fn begin_round(&mut self) -> Result<Round, Failure> {
         let superblock = &mut self.metadata.superblock;
         superblock.sequence = superblock
             .sequence
             .checked_add(1)
             .ok_or(Failure::Exhausted)?;
-        let mut todo = self.metadata.live_supers();
-        if todo.count_ones() < 2 && !self.revived {
-            self.revived = true;
-            todo = ALL_SUPERS;
+        let live = self.metadata.live_supers();
+        if live.count_ones() >= 2 {
+            return Ok(Round { todo: live });
         }
-        self.round = Some(Round { todo, again: false });
-        Ok(())
+        // The only good copy is not rewritten: first another one has to be made.
+        let candidates = ALL_SUPERS & !live & !self.revived;
+        if candidates == 0 {
+            return Err(Failure::NoSuperblock);
+        }
+        let copy = lowest(candidates);
+        self.revived |= 1 << copy;
+        self.reviving = Some(copy);
+        // Its own image must not call it void.
+        self.metadata.superblock.void_supers &= !(1 << copy);
+        Ok(Round { todo: 1 << copy })
     }
 
     // Table blocks.

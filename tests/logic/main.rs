@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the module's pure part against simple models of what it must do.
+//!
+//! - [`format`], [`load`], [`table`], [`alloc`], [`args`]: properties over random values.
+//! - [`disk`] is a spare that tears, reorders, drops and fails writes; [`spare`] drives the commit
+//!   protocol and loading over it as the module does; [`crash`] runs histories over both.
+
+mod alloc;
+mod args;
+mod crash;
+mod disk;
+mod format;
+mod load;
+mod random;
+mod spare;
+mod table;
