@@ -28,13 +28,9 @@ in_root() {
 	[ -n "${DM_REMAP_IN_ROOT:-}" ]
 }
 
-# The kernel that everything is for.
+# The kernel that everything is for. In the Debian root, KVER is always set.
 kernel_at_hand() {
-	if in_root; then
-		printf '%s\n' "$DM_REMAP_KVER"
-	else
-		printf '%s\n' "${KVER:-$(uname -r)}"
-	fi
+	printf '%s\n' "${KVER:-$(uname -r)}"
 }
 
 # quietly LOG COMMAND...: all output goes to LOG; when the command fails, its end is shown.
