@@ -1,6 +1,137 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Device-mapper targets.
+//!
+//! This module lets a kernel module implement a device-mapper target: what stands behind a line
+//! `<start> <length> <name> <arguments>` of a table. It is written to become `kernel::dm`.
+//!
+//! C header: [`include/linux/device-mapper.h`](srctree/include/linux/device-mapper.h)
+//!
+//! # What an implementer does
+//!
+//! 1. Implement [`Target`] for a type. A value of it stands for one line of a table: [`Target::ctr`]
+//!    makes it from the arguments, [`Target::map`] decides about each bio, dropping it is the
+//!    destructor. Only these two functions and two more items must be there.
+//! 2. Give it a name with a `static` [`TargetType`], and keep the [`Registration`] in the module.
+//!
+//! All functions but the constructor take `&self`, since device mapper calls them in parallel; what
+//! may run when, and may sleep or not, is in the table at [`Target`].
+//!
+//! # The types, and who owns what
+//!
+//! | type | in C | owned by |
+//! |---|---|---|
+//! | [`TargetType`], [`Registration`] | `target_type` | the module |
+//! | [`Constructor`] | `dm_target`, while it is made | the abstraction, during `ctr` |
+//! | [`TargetInfo`] | `dm_target` | device mapper; each function gets a reference |
+//! | [`Device`] | `dm_dev`, and a reference to its file | whoever has one, for as long as wanted |
+//! | [`MapBio`] | a clone that is being mapped | `map`, which must decide about it |
+//! | [`EndedBio`] | a clone that came back | `end_io`, which must decide about it |
+//! | [`OwnedBio`] | a clone between the two | the target, until it answers it |
+//! | [`BioPool`], [`Batch`] | `bio_set`, and bios from it | the target; bios by the call that waits |
+//! | [`Events`] | `dm_table`, for its events | whoever has one; does nothing once the table is gone |
+//! | [`Srcu`], [`Published`], [`WorkQueue`] | `srcu_struct`, an RCU pointer, `workqueue_struct` | the target |
+//!
+//! A target lives as long as its table. Device mapper destroys a table only when all its bios are
+//! answered and nothing calls into the target; then the abstraction cuts its [`Events`], drops the
+//! value, and closes its devices. A constructor that fails is undone by dropping what it made.
+//!
+//! # Bios
+//!
+//! [`MapBio`] and [`EndedBio`] are taken by value by what decides about them, and only that gives the
+//! [`Mapped`] or [`Ended`] that `map` and `end_io` must return. See the `bio` module for the ways
+//! that a bio can take. Three things are easily got wrong in C and are seen to here:
+//!
+//! - A bio comes back with its iterator used up, and with `FUA` stripped if the device had no cache.
+//!   [`EndedBio::take`] restores both, so that it can go to another device.
+//! - When a target completes a bio that it took over, device mapper calls `end_io` once more. The
+//!   abstraction keeps that call to itself.
+//! - A bio that went to a partition is marked as remapped, and would miss the start of the next one.
+//!   Changing the device removes the mark.
+//!
+//! # Example
+//!
+//! dm-linear, which maps to a device from some sector on. The same is in
+//! `tests/modules/dm_linear_rust`, as a module.
+//!
+//! ```
+//! use kernel::dm;
+//! use kernel::dm::CtrMessage;
+//! use kernel::prelude::*;
+//!
+//! struct Linear {
+//!     device: dm::Device,
+//!     start: u64,
+//! }
+//!
+//! #[vtable]
+//! impl dm::Target for Linear {
+//!     type PerBio = ();
+//!     const VERSION: [u32; 3] = [1, 0, 0];
+//!     const FEATURES: dm::Features = dm::Features::NOWAIT;
+//!
+//!     fn ctr(
+//!         ctor: &mut dm::Constructor<'_>,
+//!         args: dm::Args<'_>,
+//!     ) -> Result<Pin<KBox<Self>>, dm::CtrError> {
+//!         let (Some(path), Some(start), 2) = (args.get(0), args.get(1), args.len()) else {
+//!             return Err(dm::CtrError::new(EINVAL, c"Invalid argument count"));
+//!         };
+//!         let start = start.to_str().ok().and_then(|start| start.parse().ok());
+//!         let start = start.ok_or(EINVAL).message(c"Invalid device sector")?;
+//!         let device = ctor.device(path).message(c"Device lookup failed")?;
+//!
+//!         ctor.set_num_bios(dm::BioKind::Flush, 1);
+//!         ctor.set_num_bios(dm::BioKind::Discard, 1);
+//!         Ok(KBox::pin(Self { device, start }, GFP_KERNEL)?)
+//!     }
+//!
+//!     #[inline(always)]
+//!     fn map<'a>(&self, _ti: &dm::TargetInfo, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
+//!         let sector = self.start.wrapping_add(bio.target_sector());
+//!         bio.remap(&self.device, sector)
+//!     }
+//!
+//!     fn iterate_devices(&self, ti: &dm::TargetInfo, devices: &mut dm::DeviceVisitor<'_>) {
+//!         devices.visit(&self.device, self.start, ti.len());
+//!     }
+//! }
+//!
+//! static LINEAR: dm::TargetType<Linear> = dm::TargetType::new(c"linear_rust");
+//!
+//! struct LinearModule {
+//!     _registration: dm::Registration,
+//! }
+//!
+//! impl kernel::Module for LinearModule {
+//!     fn init(module: &'static ThisModule) -> Result<Self> {
+//!         Ok(Self {
+//!             _registration: LINEAR.register(module)?,
+//!         })
+//!     }
+//! }
+//! ```
+//!
+//! `map` and `end_io` run for each bio. Mark them `#[inline(always)]`, so that they become part of the
+//! function that device mapper calls; what this module adds is then a handful of instructions.
+//!
+//! # Bios that failed
+//!
+//! ```ignore
+//! fn end_io<'a>(&self, _ti: &dm::TargetInfo, bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
+//!     if bio.status() != dm::BlkStatus::MEDIUM {
+//!         return bio.done();
+//!     }
+//!     let (bio, ended) = bio.take();
+//!     if self.failed.push(bio) {
+//!         let _ = self.queue.enqueue(self.shared.clone());
+//!     }
+//!     ended
+//! }
+//! ```
+//!
+//! The worker takes them with [`BioList::take_all`] and answers each: it does the I/O itself in parts
+//! ([`BioPool::write_slice`]) and completes the bio, or it sends the bio on ([`OwnedBio::submit`]).
 
 // Inside the kernel crate all of this would be public. A module that includes it uses a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
