@@ -67,7 +67,7 @@ impl<'a> Args<'a> {
     }
 
     /// Returns all words as text, or [`EINVAL`] if one is not UTF-8.
-    pub fn to_strs(&self) -> Result<KVec<&'a str>> {
+    pub fn to_strs(self) -> Result<KVec<&'a str>> {
         let mut strs = KVec::with_capacity(self.len, GFP_KERNEL)?;
         for word in self.iter() {
             strs.push(word.to_str().map_err(|_| EINVAL)?, GFP_KERNEL)?;

@@ -21,6 +21,8 @@
 use super::bindings;
 use super::device::Device;
 use super::instance::Instance;
+use super::opf::Op;
+use super::opf::Opf;
 use super::owned::OwnedBio;
 use super::per_bio::Pass;
 use super::per_bio::PerBio;
@@ -32,150 +34,6 @@ use core::ptr::NonNull;
 use kernel::error::code::*;
 use kernel::error::Result;
 use kernel::ffi::c_int;
-
-/// What a bio asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Op {
-    /// Read.
-    Read,
-    /// Write; without data this is a flush.
-    Write,
-    /// Discard: the data is not needed any more.
-    Discard,
-    /// Secure erase.
-    SecureErase,
-    /// Write zeroes.
-    WriteZeroes,
-    /// Anything else, which a target that does not ask for it does not get.
-    Other,
-}
-
-/// Operation and flags of a bio, the kernel's `blk_opf_t`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Opf(bindings::blk_opf_t);
-
-const fn flag(bit: bindings::req_flag_bits) -> bindings::blk_opf_t {
-    1 << bit
-}
-
-const READ: bindings::blk_opf_t = bindings::req_op_REQ_OP_READ;
-const WRITE: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE;
-const DISCARD: bindings::blk_opf_t = bindings::req_op_REQ_OP_DISCARD;
-const SECURE_ERASE: bindings::blk_opf_t = bindings::req_op_REQ_OP_SECURE_ERASE;
-const WRITE_ZEROES: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE_ZEROES;
-
-/// The bits of a `blk_opf_t` that hold the operation: `REQ_OP_MASK`.
-const OP_MASK: bindings::blk_opf_t = 0xff;
-
-const FUA: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_FUA);
-const PREFLUSH: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_PREFLUSH);
-const SYNC: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_SYNC);
-const META: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_META);
-const RAHEAD: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_RAHEAD);
-const NOWAIT: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_NOWAIT);
-const ATOMIC: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_ATOMIC);
-const POLLED: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_POLLED);
-const FAILFAST: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_FAILFAST_DEV)
-    | flag(bindings::req_flag_bits___REQ_FAILFAST_TRANSPORT)
-    | flag(bindings::req_flag_bits___REQ_FAILFAST_DRIVER);
-
-impl Opf {
-    /// A read.
-    pub const READ: Self = Self(READ);
-    /// A write.
-    pub const WRITE: Self = Self(WRITE);
-
-    pub(super) const fn from_raw(raw: bindings::blk_opf_t) -> Self {
-        Self(raw)
-    }
-
-    pub(super) const fn as_raw(self) -> bindings::blk_opf_t {
-        self.0
-    }
-
-    /// Adds `FUA`: the write is on stable storage when it completes.
-    pub const fn fua(self) -> Self {
-        Self(self.0 | FUA)
-    }
-
-    /// Adds `PREFLUSH`: what completed before is on stable storage before the write starts.
-    pub const fn preflush(self) -> Self {
-        Self(self.0 | PREFLUSH)
-    }
-
-    /// Adds `SYNC`: someone waits for this.
-    pub const fn sync(self) -> Self {
-        Self(self.0 | SYNC)
-    }
-
-    /// Adds `META`: this is metadata.
-    pub const fn meta(self) -> Self {
-        Self(self.0 | META)
-    }
-
-    /// Returns the operation.
-    #[inline]
-    pub const fn op(self) -> Op {
-        match self.0 & OP_MASK {
-            READ => Op::Read,
-            WRITE => Op::Write,
-            DISCARD => Op::Discard,
-            SECURE_ERASE => Op::SecureErase,
-            WRITE_ZEROES => Op::WriteZeroes,
-            _ => Op::Other,
-        }
-    }
-
-    /// Whether data goes to the device, or is changed on it: all operations with odd numbers.
-    #[inline(always)]
-    pub const fn is_write(self) -> bool {
-        self.0 & 1 != 0
-    }
-
-    /// Whether `FUA` is set.
-    #[inline(always)]
-    pub const fn is_fua(self) -> bool {
-        self.0 & FUA != 0
-    }
-
-    /// Whether `PREFLUSH` is set. Device mapper splits such bios, so that a target sees it on bios
-    /// without data only.
-    #[inline(always)]
-    pub const fn is_preflush(self) -> bool {
-        self.0 & PREFLUSH != 0
-    }
-
-    /// Whether the bio must fail with [`BlkStatus::AGAIN`] rather than wait.
-    #[inline(always)]
-    pub const fn is_nowait(self) -> bool {
-        self.0 & NOWAIT != 0
-    }
-
-    /// Whether this is a read-ahead, which may fail at any time without harm.
-    #[inline(always)]
-    pub const fn is_readahead(self) -> bool {
-        self.0 & RAHEAD != 0
-    }
-
-    /// Whether the submitter wants errors soon rather than retries (any `FAILFAST` flag).
-    #[inline(always)]
-    pub const fn is_failfast(self) -> bool {
-        self.0 & FAILFAST != 0
-    }
-
-    /// Whether this is synchronous: someone waits for it.
-    #[inline(always)]
-    pub const fn is_sync(self) -> bool {
-        self.0 & SYNC != 0
-    }
-
-    /// Removes what only concerned the first attempt of the first submitter: read-ahead and fail-fast
-    /// (whoever tries again means it), `NOWAIT` (a worker may wait), polling (nobody polls any more)
-    /// and atomicity.
-    pub const fn for_retry(self) -> Self {
-        Self(self.0 & !(RAHEAD | FAILFAST | NOWAIT | POLLED | ATOMIC))
-    }
-}
 
 /// Sends `bio` to another device, as `bio_set_dev()` does.
 ///
@@ -285,7 +143,7 @@ impl<'a, T: Target> MapBio<'a, T> {
     #[inline(always)]
     pub fn opf(&self) -> Opf {
         // SAFETY: By the type invariants, the bio is ours.
-        Opf(unsafe { (*self.bio.as_ptr()).bi_opf })
+        Opf::from_raw(unsafe { (*self.bio.as_ptr()).bi_opf })
     }
 
     /// Returns the operation.
@@ -371,7 +229,7 @@ impl<'a, T: Target> MapBio<'a, T> {
             || copies != 1
             || zoned
             || opf.is_preflush()
-            || opf.0 & ATOMIC != 0
+            || opf.is_atomic()
         {
             return Err(EINVAL);
         }
@@ -519,7 +377,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
     #[inline(always)]
     pub fn opf(&self) -> Opf {
         // SAFETY: By the type invariants, the data is initialised.
-        Opf(unsafe { (*self.data).opf })
+        Opf::from_raw(unsafe { (*self.data).opf })
     }
 
     /// Returns the operation.

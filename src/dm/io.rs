@@ -9,37 +9,23 @@
 //! Several I/Os at a time are a [`batch`](BioPool::batch). It is a scope, like that of scoped threads:
 //! all I/O that is started in it ends in it, so that buffers can be borrowed.
 
+use super::batch::Batch;
+use super::batch::BatchSlots;
+use super::batch::Slot;
 use super::bindings;
-use super::bio::Op;
-use super::bio::Opf;
 use super::buffer::IoSlice;
 use super::buffer::IoSliceMut;
 use super::device::Device;
+use super::opf::Opf;
 use super::owned::OwnedBio;
 use super::status::BlkStatus;
 use super::target::Target;
-use super::warn::warn_once;
-use core::cell::UnsafeCell;
-use core::marker::PhantomData;
-use core::ptr;
-use core::ptr::NonNull;
-use kernel::alloc::Flags;
 use kernel::ffi::c_uint;
-use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Full;
-use kernel::sync::atomic::Relaxed;
-use kernel::sync::Completion;
-use kernel::types::NotThreadSafe;
 use kernel::types::Opaque;
-use pin_init::stack_pin_init;
 
 /// How an I/O of one's own ended.
 pub type IoResult = core::result::Result<(), BlkStatus>;
-
-/// The largest number of pages in one bio: `BIO_MAX_VECS`.
-const MAX_PAGES: usize = 256;
 
 /// Bios for I/O of a target's own, enough of them set aside that it always gets on.
 ///
@@ -96,9 +82,7 @@ impl BioPool {
         slots: &mut BatchSlots,
         start: impl FnOnce(&mut Batch<'_, 'env>) -> R,
     ) -> R {
-        let (result, used) = self.run(&slots.slots, start);
-        slots.used = used;
-        result
+        slots.run(self, start)
     }
 
     /// Reads into `buffer`.
@@ -146,38 +130,14 @@ impl BioPool {
         start: impl FnOnce(&mut Batch<'_, 'env>) -> Result<usize>,
     ) -> IoResult {
         let slots = [Slot::new()];
-        match self.run(&slots, start).0 {
+        match Batch::run(self, &slots, start).0 {
             Ok(_) => slots[0].status().ok(),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn run<'env, R>(
-        &'env self,
-        slots: &[Slot],
-        start: impl FnOnce(&mut Batch<'_, 'env>) -> R,
-    ) -> (R, usize) {
-        stack_pin_init!(let under_way = UnderWay::new());
-        let under_way = under_way.into_ref();
-
-        let mut batch = Batch {
-            pool: self,
-            slots,
-            used: 0,
-            under_way,
-            _env: PhantomData,
-        };
-        let result = {
-            stack_pin_init!(let _plug = Plug::start());
-            start(&mut batch)
-        };
-        let used = batch.used;
-
-        under_way.get_ref().wait();
-        for slot in slots.iter().take(used) {
-            slot.finish();
-        }
-        (result, used)
+    pub(super) fn as_raw(&self) -> *mut bindings::bio_set {
+        self.set.get()
     }
 }
 
@@ -186,416 +146,5 @@ impl PinnedDrop for BioPool {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: By the type invariants, the set is initialised and has no bios out.
         unsafe { bindings::bioset_exit(self.set.get()) };
-    }
-}
-
-/// Collects bios of the current thread, so that neighbours are merged, until it is dropped or the
-/// thread waits for something: `struct blk_plug`.
-///
-/// # Invariants
-///
-/// The plug was started by the current thread.
-#[pin_data(PinnedDrop)]
-struct Plug {
-    #[pin]
-    inner: Opaque<bindings::blk_plug>,
-    _thread: NotThreadSafe,
-}
-
-impl Plug {
-    fn start() -> impl PinInit<Self> {
-        pin_init!(Self {
-            inner <- Opaque::ffi_init(|slot: *mut bindings::blk_plug| {
-                // SAFETY: `slot` is memory of the right size that does not move.
-                unsafe { bindings::blk_start_plug(slot) };
-            }),
-            _thread: NotThreadSafe,
-        })
-    }
-}
-
-#[pinned_drop]
-impl PinnedDrop for Plug {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariants, the current thread has started this.
-        unsafe { bindings::blk_finish_plug(self.inner.get()) };
-    }
-}
-
-/// The I/Os of a batch that are not done yet.
-#[pin_data]
-struct UnderWay {
-    /// How many bios, and one more for whoever submits them.
-    count: Atomic<i32>,
-    #[pin]
-    done: Completion,
-}
-
-impl UnderWay {
-    fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
-            count: Atomic::new(1),
-            done <- Completion::new(),
-        })
-    }
-
-    fn add(&self) {
-        self.count.fetch_add(1, Relaxed);
-    }
-
-    /// Returns `true` if this was the last one.
-    fn sub(&self) -> bool {
-        self.count.fetch_sub(1, Full) == 1
-    }
-
-    /// Waits until no I/O is under way. To be called once, at the end.
-    fn wait(&self) {
-        if !self.sub() {
-            self.done.wait_for_completion();
-        }
-    }
-}
-
-/// How the I/Os of a batch ended. Made beforehand, as there may be no memory when it is needed.
-pub struct BatchSlots {
-    slots: KVec<Slot>,
-    used: usize,
-}
-
-impl BatchSlots {
-    /// For batches of up to `capacity` I/Os.
-    pub fn new(capacity: usize, flags: Flags) -> Result<Self> {
-        let mut slots = KVec::with_capacity(capacity, flags)?;
-        for _ in 0..capacity {
-            slots.push(Slot::new(), flags)?;
-        }
-        Ok(Self { slots, used: 0 })
-    }
-
-    /// Returns how many I/Os a batch can have.
-    pub fn capacity(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Returns how many I/Os the last batch had.
-    pub fn len(&self) -> usize {
-        self.used
-    }
-
-    /// Whether there were none.
-    pub fn is_empty(&self) -> bool {
-        self.used == 0
-    }
-
-    /// Returns how an I/O ended, by the number that starting it returned; [`BlkStatus::INVAL`] if there
-    /// was none.
-    pub fn status(&self, index: usize) -> BlkStatus {
-        match self.slots.get(index) {
-            Some(slot) if index < self.used => slot.status(),
-            _ => BlkStatus::INVAL,
-        }
-    }
-
-    /// Returns how all of them ended, in the order in which they were started.
-    pub fn statuses(&self) -> impl Iterator<Item = BlkStatus> + '_ {
-        self.slots.iter().take(self.used).map(Slot::status)
-    }
-
-    /// Returns the first of them that is an error, or [`BlkStatus::OK`].
-    pub fn first_error(&self) -> BlkStatus {
-        self.statuses()
-            .find(|status| status.is_err())
-            .unwrap_or(BlkStatus::OK)
-    }
-}
-
-/// One I/O of a batch; large ones are several bios.
-///
-/// # Invariants
-///
-/// While a bio points to it, `under_way` is valid, and neither it nor `vmap` changes.
-struct Slot {
-    status: Atomic<i32>,
-    under_way: UnsafeCell<*const UnderWay>,
-    /// What was read into, for machines whose caches do not see it by another address.
-    vmap: UnsafeCell<(*mut u8, usize)>,
-}
-
-// SAFETY: The cells are written by the thread that has the batch, before it submits bios. The
-// pointers are to what any thread may use.
-unsafe impl Send for Slot {}
-// SAFETY: As above.
-unsafe impl Sync for Slot {}
-
-impl Slot {
-    const fn new() -> Self {
-        Self {
-            status: Atomic::new(0),
-            under_way: UnsafeCell::new(ptr::null()),
-            vmap: UnsafeCell::new((ptr::null_mut(), 0)),
-        }
-    }
-
-    fn status(&self) -> BlkStatus {
-        BlkStatus::from_raw(self.status.load(Relaxed) as u8)
-    }
-
-    fn finish(&self) {
-        // SAFETY: No bio is under way, and the thread is the one that has the batch.
-        let (start, len) = unsafe { *self.vmap.get() };
-        if len != 0 {
-            // SAFETY: This is memory of a buffer, which the batch has borrowed.
-            unsafe { bindings::dm_rust_invalidate_vmap(start.cast(), len as c_uint) };
-        }
-    }
-}
-
-/// Several I/Os that are under way at a time. See [`BioPool::batch`].
-///
-/// The functions that start one return its number, for [`BatchSlots::status`]. They fail only if it
-/// could not be started at all: with [`ENOSPC`] if there is no slot left, with [`EINVAL`] if the
-/// operation or the range is wrong, and with [`EBUSY`] inside of a `map` function, where it would
-/// never end.
-pub struct Batch<'a, 'env> {
-    pool: &'env BioPool,
-    slots: &'a [Slot],
-    used: usize,
-    under_way: Pin<&'a UnderWay>,
-    /// Invariant in `'env`: what is borrowed for the batch is borrowed until it is done.
-    _env: PhantomData<fn(&'env ()) -> &'env ()>,
-}
-
-impl<'a, 'env> Batch<'a, 'env> {
-    /// Reads into `buffer`.
-    pub fn read(
-        &mut self,
-        device: &'env Device,
-        sector: u64,
-        mut buffer: IoSliceMut<'env>,
-        opf: Opf,
-    ) -> Result<usize> {
-        if opf.op() != Op::Read {
-            return Err(EINVAL);
-        }
-        let (start, len) = (buffer.as_mut_ptr(), buffer.len());
-        // SAFETY: `buffer` is memory of an `IoBuffer` and nobody else's during `'env`.
-        unsafe { self.transfer(device, sector, start, len, opf) }
-    }
-
-    /// Writes `buffer`.
-    pub fn write(
-        &mut self,
-        device: &'env Device,
-        sector: u64,
-        buffer: IoSlice<'env>,
-        opf: Opf,
-    ) -> Result<usize> {
-        if opf.op() != Op::Write {
-            return Err(EINVAL);
-        }
-        // SAFETY: `buffer` is memory of an `IoBuffer` that does not change during `'env`; a write only
-        // reads it.
-        unsafe {
-            self.transfer(
-                device,
-                sector,
-                buffer.as_ptr().cast_mut(),
-                buffer.len(),
-                opf,
-            )
-        }
-    }
-
-    /// Flushes the cache of `device`. What was not done before is not part of it.
-    pub fn flush(&mut self, device: &'env Device) -> Result<usize> {
-        let (index, slot) = self.next_slot(ptr::null_mut(), 0)?;
-        let bio = self.alloc(device, 0, Opf::WRITE.preflush().sync())?;
-        // SAFETY: The bio was just made and has no data.
-        unsafe { self.submit(slot, bio) };
-        Ok(index)
-    }
-
-    /// Reads `len` bytes from `sector` of `device` to where `bio`, a read, wants them from its byte
-    /// `offset` on. The bio itself stays as it is.
-    pub fn read_slice<T: Target>(
-        &mut self,
-        bio: &'env OwnedBio<T>,
-        offset: u32,
-        len: u32,
-        device: &'env Device,
-        sector: u64,
-    ) -> Result<usize> {
-        // Only a read promises that its memory may be written to.
-        if bio.op() != Op::Read {
-            return Err(EINVAL);
-        }
-        let opf = Opf::READ.sync();
-        // SAFETY: A read's memory may be written to until it is answered, which needs the bio itself.
-        unsafe { self.slice(bio, offset, len, device, sector, opf) }
-    }
-
-    /// Writes `len` bytes to `sector` of `device`, which are those of `bio`, a write, from its byte
-    /// `offset` on. The bio itself stays as it is.
-    pub fn write_slice<T: Target>(
-        &mut self,
-        bio: &'env OwnedBio<T>,
-        offset: u32,
-        len: u32,
-        device: &'env Device,
-        sector: u64,
-        opf: Opf,
-    ) -> Result<usize> {
-        if bio.op() != Op::Write || opf.op() != Op::Write {
-            return Err(EINVAL);
-        }
-        // SAFETY: A write's memory may be read until it is answered, which needs the bio itself.
-        unsafe { self.slice(bio, offset, len, device, sector, opf) }
-    }
-
-    fn next_slot(&mut self, start: *mut u8, len: usize) -> Result<(usize, &'a Slot)> {
-        // SAFETY: This looks at the current thread.
-        if unsafe { bindings::dm_rust_in_submission() } {
-            warn_once!(c"map waits for I/O");
-            return Err(EBUSY);
-        }
-        let index = self.used;
-        let slot = self.slots.get(index).ok_or(ENOSPC)?;
-        self.used = index.wrapping_add(1);
-        slot.status.store(0, Relaxed);
-        // SAFETY: No bio points to the slot yet, and we are the thread that has the batch.
-        // INVARIANT: `under_way` is valid until the batch is done.
-        unsafe {
-            *slot.under_way.get() = self.under_way.get_ref();
-            *slot.vmap.get() = (start, len);
-        }
-        Ok((index, slot))
-    }
-
-    fn alloc(&self, device: &Device, pages: usize, opf: Opf) -> Result<NonNull<bindings::bio>> {
-        // SAFETY: The device is open, and the pool initialised. As it may wait, this does not fail.
-        let bio = unsafe {
-            bindings::bio_alloc_bioset(
-                device.bdev(),
-                pages as u16,
-                opf.as_raw(),
-                bindings::DM_GFP_NOIO,
-                self.pool.set.get(),
-            )
-        };
-        NonNull::new(bio).ok_or(ENOMEM)
-    }
-
-    /// # Safety
-    ///
-    /// `start` must point to `len` bytes of an `IoBuffer`, in whole sectors, that stay during `'env`,
-    /// and are read or written by nobody else as far as `opf` conflicts with it.
-    unsafe fn transfer(
-        &mut self,
-        device: &'env Device,
-        sector: u64,
-        start: *mut u8,
-        len: usize,
-        opf: Opf,
-    ) -> Result<usize> {
-        if len == 0 || c_uint::try_from(len).is_err() {
-            return Err(EINVAL);
-        }
-        let invalidate = if opf.is_write() { 0 } else { len };
-        let (index, slot) = self.next_slot(start, invalidate)?;
-
-        let mut at = 0;
-        while at < len {
-            let size = (len - at).min(MAX_PAGES * PAGE_SIZE);
-            // Buffers start at a page, but parts of them need not: one more page for the odd ends.
-            let odd = usize::from(start.addr() % PAGE_SIZE != 0);
-            let size = size.min((MAX_PAGES - odd) * PAGE_SIZE);
-            let pages = size.div_ceil(PAGE_SIZE) + odd;
-            let bio = self.alloc(device, pages, opf)?;
-            // SAFETY: The bio is new and has room for all pages, as counted above. The memory is an
-            // `IoBuffer`, which is vmalloc memory.
-            unsafe {
-                (*bio.as_ptr()).bi_iter.bi_sector = sector.wrapping_add((at / 512) as u64);
-                if !bindings::bio_add_vmalloc(bio.as_ptr(), start.add(at).cast(), size as c_uint) {
-                    bindings::bio_put(bio.as_ptr());
-                    return Err(EINVAL);
-                }
-            }
-            // SAFETY: The memory stays until the batch is done, by the caller's promise.
-            unsafe { self.submit(slot, bio) };
-            at += size;
-        }
-        Ok(index)
-    }
-
-    /// # Safety
-    ///
-    /// The memory of `bio` must be good for `opf` until it is answered.
-    unsafe fn slice<T: Target>(
-        &mut self,
-        bio: &'env OwnedBio<T>,
-        offset: u32,
-        len: u32,
-        device: &'env Device,
-        sector: u64,
-        opf: Opf,
-    ) -> Result<usize> {
-        if !bio.has_range(offset, len) {
-            return Err(EINVAL);
-        }
-        let (index, slot) = self.next_slot(ptr::null_mut(), 0)?;
-        // SAFETY: The bio has this range, and the pool is initialised.
-        let slice = unsafe {
-            bindings::dm_rust_bio_slice(
-                bio.as_raw(),
-                device.bdev(),
-                offset,
-                len,
-                sector,
-                opf.as_raw(),
-                self.pool.set.get(),
-            )
-        };
-        let slice = NonNull::new(slice).ok_or(ENOMEM)?;
-        // SAFETY: The bio, and so its memory, is not answered before the batch is done, as it is
-        // borrowed for that long.
-        unsafe { self.submit(slot, slice) };
-        Ok(index)
-    }
-
-    /// # Safety
-    ///
-    /// `bio` must be new, from the pool, to a device that stays open during `'env`, and its memory must
-    /// be good for it during `'env`. `slot` must have been set up by this batch.
-    unsafe fn submit(&self, slot: &'a Slot, bio: NonNull<bindings::bio>) {
-        self.under_way.add();
-        let bio = bio.as_ptr();
-        // SAFETY: The caller vouches for the bio. The slot is there until the batch is done.
-        unsafe {
-            (*bio).bi_private = ptr::from_ref(slot).cast_mut().cast();
-            (*bio).bi_end_io = Some(Self::end_io);
-            bindings::submit_bio(bio);
-        }
-    }
-
-    /// # Safety
-    ///
-    /// The block layer must call this for a bio that `submit` has submitted, once.
-    unsafe extern "C" fn end_io(bio: *mut bindings::bio) {
-        // SAFETY: `submit` put a slot there, which is valid until `sub` below.
-        let slot = unsafe { &*(*bio).bi_private.cast::<Slot>() };
-        // SAFETY: The bio is ours again.
-        let status = unsafe { (*bio).bi_status };
-        if status != bindings::DM_STS_OK {
-            // The first error stays.
-            let _ = slot.status.cmpxchg(0, i32::from(status), Relaxed);
-        }
-        // SAFETY: By the invariants of `Slot`, this is valid while a bio points to it.
-        let under_way = unsafe { &**slot.under_way.get() };
-        // SAFETY: The bio is ours and not used any more.
-        unsafe { bindings::bio_put(bio) };
-        if under_way.sub() {
-            // Whoever waits for this lets `under_way` go only when the completion is done with it.
-            under_way.done.complete_all();
-        }
     }
 }

@@ -4,10 +4,10 @@
 
 use super::bindings;
 use super::bio::set_bdev;
-use super::bio::Op;
-use super::bio::Opf;
 use super::device::Device;
 use super::instance::Instance;
+use super::opf::Op;
+use super::opf::Opf;
 use super::per_bio::Pass;
 use super::per_bio::PerBio;
 use super::status::BlkStatus;
