@@ -287,6 +287,9 @@ impl<'a, B: Word<u32>, S: Word<u64>> View<'a, B, S> {
 
     fn bucket_of(&self, main_block: u64, slot: u32) -> Option<&'a B> {
         let bucket = slot.checked_add(FIRST_SLOT)?;
+        if self.slot(slot)?.main_block() != main_block {
+            return None;
+        }
         let mut probe = Probe::new(main_block, self.buckets.len())?;
         loop {
             let cell = self.buckets.get(probe.at)?;
@@ -312,10 +315,11 @@ impl Probe {
     fn new(main_block: u64, buckets: usize) -> Option<Self> {
         let bits = buckets.checked_ilog2()?;
         let mask = (1usize << bits) - 1;
-        // Fibonacci hashing: consecutive blocks, the usual case, land far from each other.
-        let hash = main_block.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        // Fibonacci hashing, of which the highest bits are the good ones: blocks at any even
+        // distance, the usual case, land far from each other. In two shifts, for `bits` may be 0.
+        let hash = main_block.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Some(Probe {
-            at: hash as usize & mask,
+            at: ((hash >> 1) >> (63 - bits)) as usize,
             mask,
             left: mask,
         })

@@ -1,1 +1,114 @@
 // SPDX-License-Identifier: GPL-2.0
+
+//! Slot allocation against the plainest possible search.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use dm_remap_logic::alloc::find_pending;
+use dm_remap_logic::alloc::Allocator;
+use dm_remap_logic::alloc::SlotRun;
+use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotWord;
+use dm_remap_logic::slot::State;
+use proptest::prelude::*;
+
+fn word(state: State) -> u64 {
+    SlotWord::new(7, state, Origin::Auto).unwrap().to_memory()
+}
+
+fn slots(states: &[bool]) -> Vec<AtomicU64> {
+    let free = SlotWord::FREE.to_memory();
+    let taken = word(State::Valid);
+    states
+        .iter()
+        .map(|is_free| AtomicU64::new(if *is_free { free } else { taken }))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(super::random::config())]
+
+    #[test]
+    fn takes_what_is_free_and_the_longest(
+        states in prop::collection::vec(any::<bool>(), 0..60),
+        wants in prop::collection::vec(1u32..12, 0..20),
+    ) {
+        let slots = slots(&states);
+        let mut model = states.clone();
+        let mut allocator = Allocator::new(&slots);
+        for want in wants {
+            let free = model.iter().filter(|f| **f).count();
+            prop_assert_eq!(allocator.available() as usize, free);
+            let longest = model
+                .split(|is_free| !is_free)
+                .map(|run| run.len() as u32)
+                .max()
+                .unwrap_or(0);
+            match allocator.take(&slots, want) {
+                None => prop_assert_eq!(free, 0),
+                Some(run) => {
+                    let range = run.first as usize..(run.first + run.count) as usize;
+                    prop_assert!(model[range.clone()].iter().all(|f| *f));
+                    prop_assert!(run.count <= want);
+                    // The search goes round the end, a run does not: of a run that the cursor cuts
+                    // in two, the longer half counts.
+                    prop_assert!(run.count >= want.min(longest.div_ceil(2)));
+                    model[range.clone()].fill(false);
+                    for slot in range {
+                        let word = SlotWord::from_memory(slots[slot].load(Ordering::Relaxed));
+                        prop_assert!(word.is_held() && !word.is_available());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn next_fit() {
+    let slots = slots(&[true; 10]);
+    let mut allocator = Allocator::new(&slots);
+    let run = |first, count| Some(SlotRun { first, count });
+    assert_eq!(allocator.take(&slots, 4), run(0, 4));
+    assert_eq!(allocator.take(&slots, 2), run(4, 2));
+    allocator.give_back(&slots, 0);
+    allocator.give_back(&slots, 1);
+    // Given back twice counts once.
+    allocator.give_back(&slots, 1);
+    assert_eq!(allocator.available(), 6);
+    assert_eq!(allocator.take(&slots, 3), run(6, 3));
+    assert_eq!(allocator.take(&slots, 2), run(0, 2));
+    assert_eq!(allocator.take(&slots, 2), run(9, 1));
+    assert_eq!(allocator.take(&slots, 1), None);
+    assert_eq!(allocator.take(&slots, 0), None);
+}
+
+#[test]
+fn starts_behind_the_last_one_in_use() {
+    let mut states = [true; 10];
+    states[6] = false;
+    let slots = slots(&states);
+    let taken = Allocator::new(&slots).take(&slots, 2);
+    assert_eq!(taken, Some(SlotRun { first: 7, count: 2 }));
+}
+
+#[test]
+fn a_wrong_count_is_found_out() {
+    let slots = slots(&[false; 4]);
+    let mut allocator = Allocator::new(&slots);
+    allocator.add(3);
+    assert_eq!(allocator.take(&slots, 1), None);
+    assert_eq!(allocator.available(), 0);
+}
+
+#[test]
+fn pending_slots_are_found() {
+    let slots = slots(&[true, false, false]);
+    assert_eq!(find_pending(&slots), None);
+    let pending = SlotWord::new(7, State::Pending, Origin::Auto).unwrap();
+    slots[1].store(pending.with_doubt(true).to_memory(), Ordering::Relaxed);
+    assert_eq!(find_pending(&slots), None);
+    slots[2].store(pending.to_memory(), Ordering::Relaxed);
+    assert_eq!(find_pending(&slots), Some((2, pending)));
+}

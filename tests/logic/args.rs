@@ -1,1 +1,225 @@
 // SPDX-License-Identifier: GPL-2.0
+
+//! Table lines: what was loaded prints back, and what is wrong is named.
+
+use dm_remap_logic::args::parse;
+use dm_remap_logic::args::print;
+use dm_remap_logic::args::ArgsErrorKind;
+use dm_remap_logic::args::Form;
+use dm_remap_logic::errno::Errno;
+use proptest::prelude::*;
+
+const UUID: &str = "01234567-89ab-4def-8edc-ba9876543210";
+
+fn split(text: &str) -> Vec<&str> {
+    text.split_whitespace().collect()
+}
+
+/// Loads a line and prints it back.
+fn back(form: Form, text: &str) -> String {
+    let words = split(text);
+    let line = parse(form, &words).unwrap_or_else(|e| panic!("{text}: {e}"));
+    let mut out = String::new();
+    print(&mut out, line.main, line.spare, &line.options).unwrap();
+    out
+}
+
+fn options() -> impl Strategy<Value = Vec<String>> {
+    let number = |name: &'static str, max: u64| (0..=max).prop_map(move |n| format!("{name} {n}"));
+    let all = (
+        prop_oneof![
+            Just("auto_remap on".to_string()),
+            Just("auto_remap off".to_string())
+        ],
+        number("spare_start", 1 << 54),
+        (1u64..1 << 54).prop_map(|n| format!("spare_len {n}")),
+        "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}"
+            .prop_map(|uuid| format!("uuid {uuid}")),
+        "[!-~]{1,64}".prop_map(|id| format!("main_id {id}")),
+        number("read_retries", 100),
+        number("error_threshold", 1_000_000),
+        number("low_water", 100),
+    );
+    let list = all.prop_map(|(a, b, c, d, e, f, g, h)| vec![a, b, c, d, e, f, g, h]);
+    list.prop_shuffle()
+        .prop_flat_map(|all| (0..=all.len()).prop_map(move |n| all[..n].to_vec()))
+}
+
+proptest! {
+    #![proptest_config(super::random::config())]
+
+    #[test]
+    fn prints_back_what_was_loaded(given in options(), format: bool) {
+        let mut line = "8:0 8:16".to_string();
+        if !given.is_empty() {
+            line += &format!(" {} {}", 2 * given.len(), given.join(" "));
+        }
+        prop_assert_eq!(back(Form::DmRemap, &line), line.clone());
+        // `format` is taken and not printed.
+        if format && !given.iter().any(|o| o.starts_with("uuid")) {
+            let words = 2 * given.len() + 1;
+            let with = format!("8:0 8:16 {words} format {}", given.join(" "));
+            let words = split(&with);
+            prop_assert!(parse(Form::DmRemap, &words).unwrap().options.format);
+            prop_assert_eq!(back(Form::DmRemap, &with), line);
+        }
+    }
+
+    #[test]
+    fn the_old_form_prints_back(start in 0u64..1 << 54, len in 1u64..1 << 54) {
+        let line = format!("/dev/a /dev/b {start} {len}");
+        prop_assert_eq!(back(Form::Remap, &line), line);
+    }
+
+    #[test]
+    fn nonsense_is_refused_quietly(words in prop::collection::vec(".{0,12}", 0..12)) {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        for form in [Form::Remap, Form::DmRemap] {
+            if let Err(error) = parse(form, &words) {
+                prop_assert!(!error.message().is_empty());
+                prop_assert!(error.argument <= words.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    use ArgsErrorKind::*;
+    let long = format!("a b 2 main_id {}", "x".repeat(65));
+    let uuid = format!("a b 3 format uuid {UUID}");
+    let nil = "a b 2 uuid 00000000-0000-0000-0000-000000000000";
+    for (line, kind, argument, errno) in [
+        ("", DmRemapTooFew, 0, Errno::Invalid),
+        ("a", DmRemapTooFew, 1, Errno::Invalid),
+        ("a b x", CountNotNumber, 2, Errno::Invalid),
+        ("a b -1", CountNotNumber, 2, Errno::Invalid),
+        ("a b 99999999999999999999", CountTooLarge, 2, Errno::TooMany),
+        ("a b 100", CountTooLarge, 2, Errno::TooMany),
+        ("a b 1", CountMismatch, 2, Errno::Invalid),
+        ("a b 0 format", CountMismatch, 2, Errno::Invalid),
+        ("a b 1 frob", Unknown, 3, Errno::NotSupported),
+        ("a b 2 spare c", Unknown, 3, Errno::NotSupported),
+        ("a b 1 auto_remap", NoValue, 4, Errno::Invalid),
+        ("a b 2 auto_remap yes", AutoRemap, 4, Errno::Invalid),
+        ("a b 4 low_water 1 low_water 2", Twice, 5, Errno::Exists),
+        ("a b 2 format format", Twice, 4, Errno::Exists),
+        (
+            "a b 2 spare_start x",
+            SpareStartNotNumber,
+            4,
+            Errno::Invalid,
+        ),
+        (
+            "a b 2 spare_start 18446744073709551616",
+            SpareStartTooLarge,
+            4,
+            Errno::Range,
+        ),
+        (
+            "a b 2 spare_start 18446744073709551615",
+            SpareStartTooLarge,
+            4,
+            Errno::Range,
+        ),
+        ("a b 2 spare_len 0x8", SpareLenNotNumber, 4, Errno::Invalid),
+        ("a b 2 spare_len 0", SpareLenZero, 4, Errno::Invalid),
+        (
+            "a b 2 spare_len 99999999999999999999",
+            SpareLenTooLarge,
+            4,
+            Errno::Range,
+        ),
+        (
+            "a b 4 spare_len 36028797018963968 spare_start 1",
+            WindowTooLarge,
+            3,
+            Errno::Range,
+        ),
+        ("a b 2 uuid 1234", Uuid, 4, Errno::Invalid),
+        (nil, Uuid, 4, Errno::Invalid),
+        (&long, MainId, 4, Errno::Invalid),
+        (
+            "a b 2 read_retries x",
+            ReadRetriesNotNumber,
+            4,
+            Errno::Invalid,
+        ),
+        (
+            "a b 2 read_retries 101",
+            ReadRetriesTooLarge,
+            4,
+            Errno::Range,
+        ),
+        (
+            "a b 2 error_threshold x",
+            ErrorThresholdNotNumber,
+            4,
+            Errno::Invalid,
+        ),
+        (
+            "a b 2 error_threshold 1000001",
+            ErrorThresholdTooLarge,
+            4,
+            Errno::Range,
+        ),
+        ("a b 2 low_water x", LowWaterNotNumber, 4, Errno::Invalid),
+        ("a b 2 low_water 101", LowWaterTooLarge, 4, Errno::Range),
+        (&uuid, FormatWithUuid, 3, Errno::Invalid),
+        ("a a", DevicesEqual, 1, Errno::Busy),
+    ] {
+        let error = parse(Form::DmRemap, &split(line)).unwrap_err();
+        assert_eq!((error.kind, error.argument), (kind, argument), "{line}");
+        assert_eq!(error.errno(), errno, "{line}");
+    }
+    for (line, kind, argument) in [
+        ("a b", RemapCount, 2),
+        ("a b 0 1 2", RemapCount, 4),
+        ("a b x 1", SpareStartNotNumber, 2),
+        ("a b 0 x", SpareLenNotNumber, 3),
+        ("a b 0 0", SpareLenZero, 3),
+        ("a b 36028797018963968 1", WindowTooLarge, 2),
+        ("a a 0 8", DevicesEqual, 1),
+    ] {
+        let error = parse(Form::Remap, &split(line)).unwrap_err();
+        assert_eq!((error.kind, error.argument), (kind, argument), "{line}");
+    }
+}
+
+#[test]
+fn every_kind_has_its_own_words() {
+    use ArgsErrorKind::*;
+    let kinds = [
+        DmRemapTooFew,
+        RemapCount,
+        CountNotNumber,
+        CountTooLarge,
+        CountMismatch,
+        Unknown,
+        NoValue,
+        Twice,
+        AutoRemap,
+        SpareStartNotNumber,
+        SpareStartTooLarge,
+        SpareLenNotNumber,
+        SpareLenTooLarge,
+        SpareLenZero,
+        WindowTooLarge,
+        Uuid,
+        MainId,
+        ReadRetriesNotNumber,
+        ReadRetriesTooLarge,
+        ErrorThresholdNotNumber,
+        ErrorThresholdTooLarge,
+        LowWaterNotNumber,
+        LowWaterTooLarge,
+        FormatWithUuid,
+        DevicesEqual,
+    ];
+    let mut texts: Vec<String> = kinds
+        .map(|kind| dm_remap_logic::args::ArgsError { kind, argument: 0 }.to_string())
+        .to_vec();
+    texts.sort();
+    texts.dedup();
+    assert_eq!(texts.len(), kinds.len());
+}

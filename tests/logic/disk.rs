@@ -77,15 +77,6 @@ impl Disk {
         self.unreadable.contains(&sector) || self.unwritable.contains(&sector)
     }
 
-    /// Puts something there behind everybody's back.
-    pub fn plant(&mut self, sector: u64, data: &[u8]) {
-        for (i, chunk) in data.chunks(SECTOR).enumerate() {
-            let at = sector + i as u64;
-            self.volatile.remove(&at);
-            self.durable[at as usize].copy_from_slice(chunk);
-        }
-    }
-
     pub fn read(&mut self, sector: u64, data: &mut [u8]) -> Result<(), Trouble> {
         if self.is_away() {
             return Err(Trouble::Fault(Fault::Other));

@@ -1,1 +1,386 @@
 // SPDX-License-Identifier: GPL-2.0
+
+//! The format: nothing overlaps, what is written is read, and nothing else is believed.
+
+use dm_remap_logic::crc32c::crc32c;
+use dm_remap_logic::errno::Errno;
+use dm_remap_logic::format::geometry;
+use dm_remap_logic::format::is_zero;
+use dm_remap_logic::format::superblock::Reserve;
+use dm_remap_logic::format::table_block;
+use dm_remap_logic::format::table_block::TableBlock;
+use dm_remap_logic::format::table_block::ENTRIES;
+use dm_remap_logic::format::Block;
+use dm_remap_logic::format::FormatError;
+use dm_remap_logic::format::Geometry;
+use dm_remap_logic::format::GeometryError;
+use dm_remap_logic::format::Statistics;
+use dm_remap_logic::format::Superblock;
+use dm_remap_logic::format::BLOCK_BYTES;
+use dm_remap_logic::format::RESERVE_BLOCKS;
+use dm_remap_logic::slot::Entry;
+use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotWord;
+use dm_remap_logic::slot::State;
+use dm_remap_logic::text::MainId;
+use dm_remap_logic::text::Uuid;
+use proptest::prelude::*;
+
+pub const MEMBER: Uuid = Uuid(*b"0123456789abcdef");
+
+pub fn superblock() -> Superblock {
+    let geometry = Geometry::new(4096, 8, 8).unwrap();
+    let mut superblock = Superblock::new(
+        Uuid([7; 16]),
+        MEMBER,
+        geometry,
+        1 << 20,
+        MainId::new("ata-x").unwrap(),
+    );
+    superblock.sequence = 99;
+    superblock.epoch = 3;
+    superblock.high_water = 1;
+    superblock
+}
+
+/// Makes the checksum right again after `image` was changed.
+pub fn seal(image: &mut Block) {
+    let crc = crc32c(&image[12..]);
+    image[8..12].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn geometries() -> impl Strategy<Value = Geometry> {
+    let size = prop_oneof![1024u64..5000, 5000u64..10_000_000, 0u64..1 << 48];
+    (size, 0u32..4, 0u32..12).prop_filter_map("too small", |(size, slot, align)| {
+        Geometry::new(size, 1 << slot, 1 << align).ok()
+    })
+}
+
+proptest! {
+    #![proptest_config(super::random::config())]
+
+    #[test]
+    fn nothing_overlaps(g in geometries()) {
+        let reserve = u64::from(RESERVE_BLOCKS) * 8;
+        let table = u64::from(g.table_blocks()) * 8;
+        let slots = u64::from(g.slots()) * u64::from(g.slot_sectors());
+        let mut areas = vec![
+            (g.superblock_sector(0).unwrap(), 8),
+            (g.superblock_sector(1).unwrap(), 8),
+            (g.superblock_sector(2).unwrap(), 8),
+            (g.superblock_sector(3).unwrap(), 8),
+            (g.reserve_block_sector(0, 0).unwrap(), reserve),
+            (g.reserve_block_sector(1, RESERVE_BLOCKS - 1).unwrap(), reserve),
+            (g.table_block_sector(0, 0).unwrap(), table),
+            (g.table_block_sector(1, 0).unwrap(), table),
+            (g.slot_sector(0).unwrap(), slots),
+        ];
+        areas.sort_unstable();
+        for pair in areas.windows(2) {
+            prop_assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{areas:?}");
+        }
+        let last = areas.last().unwrap();
+        prop_assert!(last.0 + last.1 <= g.window_sectors());
+        // The last one of each is where the first and the length say.
+        let end = |first: u64, length: u64, unit: u64| first + length - unit;
+        let table_last = g.table_blocks() - 1;
+        for replica in 0..2 {
+            let first = g.table_block_sector(replica, 0).unwrap();
+            let last = g.table_block_sector(replica, table_last);
+            prop_assert_eq!(last, Some(end(first, table, 8)));
+        }
+        let last = g.slot_sector(g.slots() - 1);
+        prop_assert_eq!(last, Some(end(g.data_start(), slots, g.slot_sectors().into())));
+        prop_assert_eq!(g.slot_at(last.unwrap()), Some(g.slots() - 1));
+        prop_assert_eq!(g.data_end(), g.data_start() + slots);
+        // Metadata ranges and data area cover everything.
+        let [head, tail] = g.metadata_ranges();
+        prop_assert_eq!(head, (0, g.data_start()));
+        prop_assert_eq!(tail.0, g.data_end());
+        prop_assert_eq!(tail.0 + tail.1, g.window_sectors() / 8 * 8);
+    }
+
+    #[test]
+    fn every_slot_has_an_entry(g in geometries()) {
+        prop_assert!(u64::from(g.slots()) <= u64::from(g.table_blocks()) * u64::from(ENTRIES));
+        prop_assert!(g.slots_in(g.table_blocks()) == g.slots());
+        prop_assert_eq!(g.data_start() % u64::from(g.align_sectors()), 0);
+        let (block, _) = g.entry_place(g.slots() - 1);
+        prop_assert!(block < g.table_blocks());
+        let (first, count) = g.block_slots(block);
+        prop_assert_eq!(first + count, g.slots());
+        // No more than a sixtieth of the window and the fixed ends goes to tables of 4 KiB slots.
+        if g.slot_sectors() == 8 {
+            prop_assert!(u64::from(g.table_blocks()) <= g.window_sectors() / 8 / 60 + 1);
+        }
+    }
+
+    #[test]
+    fn superblock_there_and_back(
+        copy in 0u8..4,
+        sequence: u64,
+        epoch in 0u32..1 << 24,
+        main_sectors in 8u64..1 << 48,
+        high_water in 0u32..2,
+        voids in (0u8..3, 0u8..15),
+        reserve in (0usize..2, 0usize..31, 0u32..3, any::<bool>()),
+        counters: [u64; 4],
+        clean: bool,
+    ) {
+        let mut s = superblock();
+        s.sequence = sequence;
+        s.epoch = epoch;
+        s.main_sectors = main_sectors;
+        s.high_water = high_water;
+        (s.void_replicas, s.void_supers) = voids;
+        s.clean = clean;
+        s.statistics = Statistics {
+            saves: counters[0],
+            read_errors: counters[1],
+            redirected_writes: counters[2],
+            reserved: [0, counters[3]],
+            ..Statistics::default()
+        };
+        s.reserve[reserve.0][reserve.1] = match reserve.2 {
+            0 => Reserve::Free,
+            1 => Reserve::Bad,
+            _ => Reserve::Holds { block: 0, home_bad: reserve.3 },
+        };
+        let mut image = [0; BLOCK_BYTES];
+        s.encode(&mut image, copy);
+        prop_assert_eq!(Superblock::decode(&image, copy), Ok(s));
+        prop_assert_eq!(
+            Superblock::decode(&image, copy ^ 1),
+            Err(FormatError::Misplaced { found: copy.into(), expected: (copy ^ 1).into() })
+        );
+    }
+
+    #[test]
+    fn table_block_there_and_back(
+        number: u32,
+        sequence: u64,
+        entries in prop::collection::vec((0u64..1 << 48, 0u32..4, any::<u64>()), 0..253),
+    ) {
+        let entries: Vec<Entry> = entries
+            .into_iter()
+            .map(|(main, state, generation)| {
+                let state = [State::Free, State::Valid, State::Pending, State::Bad][state as usize];
+                let word = SlotWord::new(main, state, Origin::Manual).unwrap();
+                Entry { word, generation }
+            })
+            .collect();
+        let mut image = [0xaa; BLOCK_BYTES];
+        table_block::encode(&mut image, &MEMBER, number, sequence, entries.iter().copied());
+        let block = TableBlock::decode(&image, &MEMBER, number).unwrap();
+        prop_assert_eq!(block.sequence(), sequence);
+        let mut back: Vec<Entry> = block.entries().collect();
+        prop_assert_eq!(back.len(), 252);
+        prop_assert!(back.split_off(entries.len()).iter().all(|e| *e == Entry::UNUSED));
+        prop_assert_eq!(back, entries);
+    }
+
+    #[test]
+    fn any_changed_bit_is_noticed(bit in 0usize..BLOCK_BYTES * 8) {
+        let mut image = [0; BLOCK_BYTES];
+        superblock().encode(&mut image, 0);
+        image[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(Superblock::decode(&image, 0).is_err());
+        table_block::encode(&mut image, &MEMBER, 5, 6, [].into_iter());
+        image[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(TableBlock::decode(&image, &MEMBER, 5).is_err());
+    }
+
+    /// Bytes that pass the checksum and mean nothing must not do any harm.
+    #[test]
+    fn nonsense_is_survived(
+        start: [u8; 32],
+        changes in prop::collection::vec((12usize..BLOCK_BYTES, any::<u8>()), 0..40),
+        whole: bool,
+    ) {
+        let mut image = [0; BLOCK_BYTES];
+        superblock().encode(&mut image, 0);
+        for (at, byte) in &changes {
+            image[if whole { *at } else { 12 + *at % 760 }] = *byte;
+        }
+        seal(&mut image);
+        if let Ok(s) = Superblock::decode(&image, 0) {
+            // Whatever is accepted can be worked with.
+            let _ = (s.usable_slots(), s.main_blocks(), s.relocations().count());
+            let _ = s.table_sector(0, s.high_water.saturating_sub(1));
+            let mut again = [0; BLOCK_BYTES];
+            s.encode(&mut again, 0);
+            prop_assert_eq!(Superblock::decode(&again, 0), Ok(s));
+        }
+        table_block::encode(&mut image, &MEMBER, 5, 6, [].into_iter());
+        for (at, byte) in &changes {
+            image[*at] = *byte;
+        }
+        seal(&mut image);
+        if let Ok(block) = TableBlock::decode(&image, &MEMBER, 5) {
+            prop_assert_eq!(block.entries().count(), 252);
+        }
+        image[..32].copy_from_slice(&start);
+        prop_assert!(Superblock::decode(&image, 0).is_err());
+        prop_assert!(TableBlock::decode(&image, &MEMBER, 5).is_err());
+    }
+}
+
+/// Changes 32 or 64 bits of a superblock and tells what is found wrong.
+fn wrong(at: usize, value: &[u8]) -> FormatError {
+    let mut image = [0; BLOCK_BYTES];
+    superblock().encode(&mut image, 0);
+    image[at..at + value.len()].copy_from_slice(value);
+    seal(&mut image);
+    Superblock::decode(&image, 0).unwrap_err()
+}
+
+#[test]
+fn faults_are_named() {
+    let field = |name| FormatError::Field { name };
+    for (at, value, error, errno, text) in [
+        (
+            12,
+            &[2u8, 0, 0, 0][..],
+            FormatError::Newer { found: 2 },
+            Errno::NotSupported,
+            "format 2 is newer than this module's 1",
+        ),
+        (
+            32,
+            &[4, 0],
+            FormatError::Features { unknown: 4 },
+            Errno::NotSupported,
+            "uses features 0x4 that this module does not know",
+        ),
+        (
+            76,
+            &[3],
+            FormatError::Misplaced {
+                found: 3,
+                expected: 0,
+            },
+            Errno::Damaged,
+            "block number 3 found where 0 belongs",
+        ),
+        (
+            77,
+            &[3],
+            field("number of replicas"),
+            Errno::Damaged,
+            "impossible value of number of replicas",
+        ),
+        (
+            128,
+            &[0xff],
+            FormatError::Geometry(GeometryError::Mismatch),
+            Errno::Damaged,
+            "sizes and places do not fit together",
+        ),
+        (
+            216,
+            &[200],
+            field("high-water mark"),
+            Errno::Damaged,
+            "impossible value of high-water mark",
+        ),
+    ] {
+        let found = wrong(at, value);
+        assert_eq!(found, error);
+        assert_eq!(found.errno(), errno);
+        assert_eq!(found.to_string(), text);
+    }
+    for (at, value, name) in [
+        (56, &[0u8; 16][..], "UUID"),
+        (72, &[1], "member index"),
+        (99, &[1], "activation epoch"),
+        (140, &[0, 2], "logical block of main"),
+        (144, &[0; 8], "size of main"),
+        (152, &[b' '], "main_id"),
+        (220, &[3], "void replicas"),
+        (221, &[15], "void superblock copies"),
+        (512, &[200], "reserve blocks"),
+        (512, &[1, 0, 0, 0, 1], "reserve blocks"),
+        (512, &[0, 0, 0, 0x80], "reserve blocks"),
+    ] {
+        assert_eq!(wrong(at, value), field(name), "at {at}");
+    }
+}
+
+#[test]
+fn features_that_only_forbid_writing() {
+    let mut s = superblock();
+    assert!(!s.is_read_only());
+    s.compat = 1 << 63;
+    s.ro_compat = 2;
+    let mut image = [0; BLOCK_BYTES];
+    s.encode(&mut image, 2);
+    let found = Superblock::decode(&image, 2).unwrap();
+    assert!(found.is_read_only());
+    assert_eq!(found, s);
+}
+
+#[test]
+fn sizes_at_the_limits() {
+    let too_small = |window_sectors| Err(GeometryError::TooSmall { window_sectors });
+    assert_eq!(Geometry::new(0, 8, 8), too_small(0));
+    assert_eq!(Geometry::new(1023, 8, 8), too_small(1023));
+    // 128 metadata blocks, of which 66 are superblocks and reserve, and 2 hold the table.
+    assert_eq!(Geometry::new(1024, 8, 8).unwrap().slots(), 60);
+    assert_eq!(Geometry::new(1024, 1, 1).unwrap().slots(), 58 * 8);
+    assert_eq!(Geometry::new(1031, 8, 8).unwrap().slots(), 60);
+    // 1 MiB.
+    assert_eq!(Geometry::new(2048, 8, 8).unwrap().slots(), 188);
+    // The alignment takes all the room that there is.
+    assert_eq!(Geometry::new(1024, 8, 2048), too_small(1024));
+    let too_large = 1 << 49;
+    assert_eq!(
+        Geometry::new(too_large, 8, 8),
+        Err(GeometryError::TooLarge {
+            window_sectors: too_large
+        })
+    );
+    assert_eq!(
+        Geometry::new(1 << 48, 1, 8).unwrap().slots(),
+        geometry::SLOTS_MAX
+    );
+    for slot_sectors in [0, 3, 16] {
+        let error = Err(GeometryError::SlotSize { slot_sectors });
+        assert_eq!(Geometry::new(4096, slot_sectors, 8), error);
+    }
+    for align_sectors in [0, 9, 4096] {
+        let error = Err(GeometryError::Alignment { align_sectors });
+        assert_eq!(Geometry::new(4096, 8, align_sectors), error);
+    }
+}
+
+/// Someone who reads a spare without this code relies on it.
+#[test]
+fn places_are_as_documented() {
+    let g = Geometry::new(1 << 20, 8, 8).unwrap();
+    assert_eq!(g.superblock_sector(0), Some(0));
+    assert_eq!(g.superblock_sector(1), Some(256));
+    assert_eq!(g.superblock_sector(2), Some((1 << 20) - 8));
+    assert_eq!(g.superblock_sector(3), Some((1 << 20) - 8 - 256));
+    assert_eq!(g.superblock_sector(4), None);
+    assert_eq!(g.reserve_block_sector(0, 0), Some(8));
+    assert_eq!(g.reserve_block_sector(1, 0), Some((1 << 20) - 16));
+    assert_eq!(g.reserve_block_sector(0, 31), None);
+    assert_eq!(g.reserve_block_sector(2, 0), None);
+    assert_eq!(g.table_block_sector(0, 0), Some(264));
+    assert_eq!(g.table_block_sector(0, g.table_blocks()), None);
+    assert_eq!(g.table_block_sector(2, 0), None);
+    assert_eq!(g.slot_sector(g.slots()), None);
+    assert_eq!(g.slot_at(g.data_start() - 1), None);
+    assert_eq!(g.slot_at(g.data_end()), None);
+}
+
+#[test]
+fn zero_is_zero() {
+    assert!(is_zero(&[]));
+    assert!(is_zero(&[0; 4097]));
+    for at in [0, 7, 8, 4095, 4096] {
+        let mut bytes = [0; 4097];
+        bytes[at] = 1;
+        assert!(!is_zero(&bytes));
+    }
+}

@@ -1,1 +1,352 @@
 // SPDX-License-Identifier: GPL-2.0
+
+//! Loading: which copy is believed, which is repaired, and what is refused.
+
+use dm_remap_logic::errno::Errno;
+use dm_remap_logic::format::table_block;
+use dm_remap_logic::format::Block;
+use dm_remap_logic::format::FormatError;
+use dm_remap_logic::format::Superblock;
+use dm_remap_logic::format::BLOCK_BYTES;
+use dm_remap_logic::load::check_entry;
+use dm_remap_logic::load::check_expected;
+use dm_remap_logic::load::choose_superblock;
+use dm_remap_logic::load::resolve_block;
+use dm_remap_logic::load::settle_claims;
+use dm_remap_logic::load::superblock_sectors;
+use dm_remap_logic::load::window_sectors;
+use dm_remap_logic::load::Chosen;
+use dm_remap_logic::load::Claim;
+use dm_remap_logic::load::Expected;
+use dm_remap_logic::load::Found;
+use dm_remap_logic::load::Image;
+use dm_remap_logic::load::LoadError;
+use dm_remap_logic::load::Resolved;
+use dm_remap_logic::slot::Entry;
+use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotWord;
+use dm_remap_logic::slot::State;
+use dm_remap_logic::text::MainId;
+use dm_remap_logic::text::Uuid;
+
+use super::format::seal;
+use super::format::superblock;
+use super::format::MEMBER;
+
+const ZERO: Block = [0; BLOCK_BYTES];
+
+fn copies(of: &Superblock) -> [Block; 4] {
+    std::array::from_fn(|copy| {
+        let mut image = ZERO;
+        of.encode(&mut image, copy as u8);
+        image
+    })
+}
+
+fn choose(images: &[Option<Block>; 4]) -> Result<Found, LoadError> {
+    let images: [Image<'_>; 4] = std::array::from_fn(|i| match &images[i] {
+        Some(block) => Image::Read(block),
+        None => Image::Unreadable,
+    });
+    choose_superblock(&images)
+}
+
+fn chosen(images: &[Option<Block>; 4]) -> Chosen {
+    match choose(images) {
+        Ok(Found::Ours(chosen)) => chosen,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn all_copies_alike() {
+    let found = chosen(&copies(&superblock()).map(Some));
+    assert_eq!(found.superblock, superblock());
+    assert_eq!(found.rewrite, 0);
+}
+
+#[test]
+fn one_good_copy_is_enough() {
+    for good in 0..4 {
+        for bad in [None, Some(ZERO), Some([0x55; BLOCK_BYTES])] {
+            let mut images = [bad; 4];
+            images[good] = Some(copies(&superblock())[good]);
+            let found = chosen(&images);
+            assert_eq!(found.superblock, superblock());
+            assert_eq!(found.rewrite, 15 & !(1 << good));
+        }
+    }
+}
+
+#[test]
+fn the_newest_copy_wins() {
+    let mut newer = superblock();
+    newer.sequence += 1;
+    newer.high_water = 0;
+    for which in 0..4 {
+        let mut images = copies(&superblock()).map(Some);
+        images[which] = Some(copies(&newer)[which]);
+        let found = chosen(&images);
+        assert_eq!(found.superblock, newer);
+        assert_eq!(found.rewrite, 15 & !(1 << which));
+    }
+}
+
+#[test]
+fn void_copies_are_not_asked_for() {
+    let mut s = superblock();
+    s.void_supers = 0b0100;
+    let mut images = copies(&s).map(Some);
+    images[2] = None;
+    assert_eq!(chosen(&images).rewrite, 0);
+    // It reads again, and is as old as when it was written off.
+    images[2] = Some(copies(&superblock())[2]);
+    let found = chosen(&images);
+    assert_eq!((found.superblock, found.rewrite), (s, 0));
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let mut other = superblock();
+    other.main_sectors += 8;
+    let mut images = copies(&superblock()).map(Some);
+    images[3] = Some(copies(&other)[3]);
+    assert_eq!(
+        choose(&images).unwrap_err(),
+        LoadError::SuperblockContradiction { copy: 3 }
+    );
+    other = superblock();
+    other.member_uuid = Uuid([1; 16]);
+    other.sequence += 10;
+    images[3] = Some(copies(&other)[3]);
+    assert_eq!(choose(&images).unwrap_err(), LoadError::MixedSpares);
+}
+
+#[test]
+fn blank_foreign_damaged_unreadable() {
+    assert!(matches!(choose(&[Some(ZERO); 4]), Ok(Found::Blank)));
+    let mut foreign = ZERO;
+    foreign[1080] = 0x53;
+    let error = choose(&[Some(ZERO), Some(ZERO), Some(foreign), Some(ZERO)]).unwrap_err();
+    let expected = LoadError::Superblock {
+        copy: 2,
+        error: FormatError::Foreign,
+    };
+    assert_eq!((error, error.errno()), (expected, Errno::Foreign));
+    assert_eq!(
+        error.to_string(),
+        "superblock copy 2: not dm-remap metadata"
+    );
+    // Unreadable is not zero.
+    let error = choose(&[Some(ZERO), None, Some(ZERO), None]).unwrap_err();
+    assert_eq!(error, LoadError::SuperblockUnreadable { copy: 1 });
+    assert_eq!(choose(&[None; 4]).unwrap_err().errno(), Errno::Io);
+    // The remains of one of ours are no foreign data.
+    let mut damaged = copies(&superblock())[1];
+    damaged[500] ^= 1;
+    let error = choose(&[Some(ZERO), Some(damaged), Some(foreign), None]).unwrap_err();
+    let expected = LoadError::Superblock {
+        copy: 1,
+        error: FormatError::Checksum,
+    };
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_newer_format_is_refused_whatever_else_is_there() {
+    let mut images = copies(&superblock());
+    images[2][12] = 2;
+    seal(&mut images[2]);
+    let error = choose(&images.map(Some)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "superblock copy 2: format 2 is newer than this module's 1"
+    );
+}
+
+#[test]
+fn a_set_of_several_spares_is_refused() {
+    let mut s = superblock();
+    s.member_count = 2;
+    let error = choose(&copies(&s).map(Some)).unwrap_err();
+    assert_eq!(error, LoadError::Incomplete { members: 2 });
+}
+
+#[test]
+fn the_window_is_found_from_its_head() {
+    let images = copies(&superblock());
+    let head = |a, b| window_sectors(&[a, b]);
+    let (first, second) = (Image::Read(&images[0]), Image::Read(&images[1]));
+    assert_eq!(head(first, Image::Unreadable), Some(4096));
+    assert_eq!(head(Image::Unreadable, second), Some(4096));
+    assert_eq!(head(Image::Unreadable, Image::Read(&ZERO)), None);
+    assert_eq!(superblock_sectors(4096), Some([0, 256, 4088, 4088 - 256]));
+    assert_eq!(superblock_sectors(1023), None);
+}
+
+fn table(number: u32, sequence: u64, main: u64) -> Block {
+    let mut image = ZERO;
+    let word = SlotWord::new(main, State::Valid, Origin::Auto).unwrap();
+    let entry = Entry {
+        word,
+        generation: sequence,
+    };
+    table_block::encode(&mut image, &MEMBER, number, sequence, [entry].into_iter());
+    image
+}
+
+/// Resolves block 0 and tells the truth's sequence, where it is from, and what to rewrite.
+fn resolve(s: &Superblock, images: [Option<&Block>; 2]) -> Result<(u64, u8, u8), LoadError> {
+    let images = images.map(|i| i.map_or(Image::Unreadable, Image::Read));
+    match resolve_block(s, 0, &images)? {
+        Resolved::Block {
+            truth,
+            replica,
+            rewrite,
+        } => Ok((truth.sequence(), replica, rewrite)),
+        Resolved::End => Ok((0, 0, 0)),
+    }
+}
+
+#[test]
+fn replicas_resolved() {
+    let s = superblock();
+    let (old, new) = (table(0, 5, 1), table(0, 6, 2));
+    let mut torn = new;
+    torn[512..].copy_from_slice(&old[512..]);
+    torn[100] ^= 1;
+    assert_eq!(resolve(&s, [Some(&new), Some(&new)]), Ok((6, 0, 0)));
+    assert_eq!(resolve(&s, [Some(&new), Some(&old)]), Ok((6, 0, 2)));
+    assert_eq!(resolve(&s, [Some(&old), Some(&new)]), Ok((6, 1, 1)));
+    assert_eq!(resolve(&s, [Some(&torn), Some(&old)]), Ok((5, 1, 1)));
+    assert_eq!(resolve(&s, [Some(&old), None]), Ok((5, 0, 2)));
+    let error = |error| Err(LoadError::TableBlock { block: 0, error });
+    assert_eq!(resolve(&s, [None, None]), error(None));
+    let checksum = error(Some(FormatError::Checksum));
+    assert_eq!(resolve(&s, [Some(&torn), None]), checksum);
+    let blank = error(Some(FormatError::Blank));
+    assert_eq!(resolve(&s, [Some(&ZERO), Some(&ZERO)]), blank);
+    let contradiction = Err(LoadError::TableContradiction { block: 0 });
+    assert_eq!(
+        resolve(&s, [Some(&table(0, 6, 3)), Some(&new)]),
+        contradiction
+    );
+}
+
+#[test]
+fn a_void_replica_is_never_believed() {
+    let mut s = superblock();
+    s.void_replicas = 0b10;
+    let (old, new) = (table(0, 5, 1), table(0, 6, 2));
+    assert_eq!(resolve(&s, [Some(&old), Some(&new)]), Ok((5, 0, 0)));
+    assert!(resolve(&s, [None, Some(&new)]).is_err());
+}
+
+#[test]
+fn an_old_superblock_is_noticed() {
+    let s = superblock();
+    let newer = table(0, 4 << 40, 1);
+    let stale = Err(LoadError::SuperblockStale { block: 0 });
+    assert_eq!(resolve(&s, [Some(&newer), Some(&newer)]), stale);
+    let same = table(0, (3 << 40) + 1, 1);
+    assert!(resolve(&s, [Some(&same), Some(&same)]).is_ok());
+}
+
+#[test]
+fn behind_the_high_water_mark() {
+    let s = superblock();
+    let resolve = |images: [Image<'_>; 2]| match resolve_block(&s, 1, &images).unwrap() {
+        Resolved::End => None,
+        Resolved::Block { rewrite, .. } => Some(rewrite),
+    };
+    let block = table(1, 5, 1);
+    assert_eq!(resolve([Image::Read(&ZERO), Image::Unreadable]), None);
+    assert_eq!(resolve([Image::Read(&block), Image::Read(&block)]), Some(0));
+    assert_eq!(resolve([Image::Read(&block), Image::Unreadable]), Some(2));
+}
+
+#[test]
+fn claims() {
+    let word = SlotWord::new(9, State::Valid, Origin::Auto).unwrap();
+    let of = |generation| Entry { word, generation };
+    assert_eq!(settle_claims(&of(2), &of(1)), Ok(Claim::First));
+    assert_eq!(settle_claims(&of(1), &of(2)), Ok(Claim::Second));
+    let tie = Err(LoadError::Unresolvable { main_block: 9 });
+    assert_eq!(settle_claims(&of(1), &of(1)), tie);
+    let mut s = superblock();
+    assert_eq!(check_entry(&s, 3, &of(1)), Ok(()));
+    s.main_sectors = 9 * 8 + 7;
+    let outside = Err(LoadError::OutOfRange {
+        slot: 3,
+        main_block: 9,
+    });
+    assert_eq!(check_entry(&s, 3, &of(1)), outside);
+    let free = Entry {
+        word: word.with_state(State::Free),
+        generation: 1,
+    };
+    assert_eq!(check_entry(&s, 3, &free), Ok(()));
+}
+
+#[test]
+fn the_spare_of_another() {
+    let s = superblock();
+    let same = Expected {
+        uuid: None,
+        main_id: None,
+        main_sectors: 1 << 20,
+        main_block_bytes: 4096,
+        window_sectors: 4096,
+    };
+    let id = |text| MainId::new(text).unwrap();
+    assert_eq!(check_expected(&s, &same), Ok(()));
+    let longer = Expected {
+        main_sectors: 1 << 21,
+        window_sectors: 8192,
+        ..same
+    };
+    assert_eq!(check_expected(&s, &longer), Ok(()));
+    let shorter = Expected {
+        main_sectors: 1 << 19,
+        ..same
+    };
+    assert_eq!(check_expected(&s, &shorter), Err(LoadError::OtherMain));
+    let same_id = id("ata-x");
+    let named = Expected {
+        main_id: Some(&same_id),
+        ..shorter
+    };
+    assert_eq!(check_expected(&s, &named), Ok(()));
+    let other_id = id("ata-y");
+    let other = Expected {
+        main_id: Some(&other_id),
+        ..same
+    };
+    assert_eq!(check_expected(&s, &other), Err(LoadError::OtherMain));
+    let uuid = Expected {
+        uuid: Some(Uuid([7; 16])),
+        ..same
+    };
+    assert_eq!(check_expected(&s, &uuid), Ok(()));
+    let uuid = Expected {
+        uuid: Some(MEMBER),
+        ..same
+    };
+    let found = Uuid([7; 16]);
+    assert_eq!(
+        check_expected(&s, &uuid),
+        Err(LoadError::WrongUuid { found })
+    );
+    let blocks = Expected {
+        main_block_bytes: 512,
+        ..same
+    };
+    let was = LoadError::MainBlockSize { was: 4096 };
+    assert_eq!(check_expected(&s, &blocks), Err(was));
+    let shrunk = Expected {
+        window_sectors: 4095,
+        ..same
+    };
+    let formatted = LoadError::Shrunk { formatted: 4096 };
+    assert_eq!(check_expected(&s, &shrunk), Err(formatted));
+}

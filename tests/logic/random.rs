@@ -2,6 +2,16 @@
 
 //! Random numbers that a seed repeats, for histories that must be run again to the digit.
 
+use proptest::test_runner::Config;
+
+/// What is found to fail is printed in its smallest form, and leaves no files behind.
+pub fn config() -> Config {
+    Config {
+        failure_persistence: None,
+        ..Config::default()
+    }
+}
+
 /// SplitMix64.
 #[derive(Clone, Debug)]
 pub struct Random(u64);

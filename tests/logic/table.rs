@@ -1,1 +1,360 @@
 // SPDX-License-Identifier: GPL-2.0
+
+//! The remap table against a map of the standard library, and under readers that don't wait.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotWord;
+use dm_remap_logic::slot::State;
+use dm_remap_logic::table::buckets_for;
+use dm_remap_logic::table::needs_rebuild;
+use dm_remap_logic::table::Counts;
+use dm_remap_logic::table::InsertError;
+use dm_remap_logic::table::Run;
+use dm_remap_logic::table::RunKind;
+use dm_remap_logic::table::View;
+use dm_remap_logic::table::BUCKETS_MIN;
+use proptest::prelude::*;
+
+use super::random::Random;
+
+const SLOTS: u32 = 40;
+
+fn cells32(n: usize) -> Vec<AtomicU32> {
+    (0..n).map(|_| AtomicU32::new(0)).collect()
+}
+
+fn cells64(n: usize) -> Vec<AtomicU64> {
+    (0..n).map(|_| AtomicU64::new(0)).collect()
+}
+
+fn word(main: u64, state: State) -> SlotWord {
+    SlotWord::new(main, state, Origin::Auto).unwrap()
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Insert { main: u64, slot: u32 },
+    Replace { main: u64, slot: u32 },
+    Remove { main: u64 },
+    Rebuild,
+    State { main: u64, state: u8 },
+}
+
+fn actions() -> impl Strategy<Value = Action> {
+    let main = 0u64..48;
+    let slot = 0..SLOTS;
+    prop_oneof![
+        4 => (main.clone(), slot.clone()).prop_map(|(main, slot)| Action::Insert { main, slot }),
+        1 => (main.clone(), slot).prop_map(|(main, slot)| Action::Replace { main, slot }),
+        3 => main.clone().prop_map(|main| Action::Remove { main }),
+        1 => Just(Action::Rebuild),
+        1 => (main, 0u8..3).prop_map(|(main, state)| Action::State { main, state }),
+    ]
+}
+
+/// How a block is served, by the model.
+fn kind(model: &BTreeMap<u64, (u32, u8)>, main: u64) -> RunKind {
+    match model.get(&main) {
+        None => RunKind::Main,
+        Some((first, 0)) => RunKind::Slots { first: *first },
+        Some((first, 1)) => RunKind::Pending { first: *first },
+        Some(_) => RunKind::Doubt,
+    }
+}
+
+fn follows(kind: RunKind, next: RunKind, by: u32) -> bool {
+    match (kind, next) {
+        (RunKind::Slots { first }, RunKind::Slots { first: n })
+        | (RunKind::Pending { first }, RunKind::Pending { first: n }) => first + by == n,
+        (kind, next) => kind == next,
+    }
+}
+
+proptest! {
+    #![proptest_config(super::random::config())]
+
+    #[test]
+    fn like_a_map(actions in prop::collection::vec(actions(), 0..200), spread in 0u32..40) {
+        // Multiples of a power of two are the worst that the hash can get.
+        let key = |main: u64| main << spread;
+        let mut buckets = cells32(64);
+        let slots = cells64(SLOTS as usize);
+        let mut counts = Counts::default();
+        let mut model: BTreeMap<u64, (u32, u8)> = BTreeMap::new();
+        for action in actions {
+            let table = View::new(&buckets, &slots);
+            let taken = |slot: u32| model.values().any(|(s, _)| *s == slot);
+            match action {
+                Action::Insert { main, slot } => match model.get(&main) {
+                    Some((slot, _)) => {
+                        let found = table.insert(&mut counts, key(main), 0);
+                        prop_assert_eq!(found, Err(InsertError::Exists { slot: *slot }));
+                    }
+                    None if taken(slot) => (),
+                    None => {
+                        if needs_rebuild(&counts, buckets.len(), 1) {
+                            let fresh = cells32(64);
+                            counts = table.rebuild(&fresh).unwrap();
+                            buckets = fresh;
+                        }
+                        let table = View::new(&buckets, &slots);
+                        table.set_slot(slot, word(key(main), State::Valid));
+                        prop_assert_eq!(table.insert(&mut counts, key(main), slot), Ok(()));
+                        model.insert(main, (slot, 0));
+                    }
+                },
+                Action::Replace { main, slot } => {
+                    if let (Some((old, _)), false) = (model.get(&main).copied(), taken(slot)) {
+                        table.set_slot(slot, word(key(main), State::Valid));
+                        prop_assert!(table.replace(key(main), old, slot));
+                        prop_assert!(!table.replace(key(main), old, slot));
+                        table.set_slot(old, SlotWord::FREE);
+                        model.insert(main, (slot, 0));
+                    }
+                }
+                Action::Remove { main } => {
+                    let slot = model.remove(&main).map(|(slot, _)| slot);
+                    let removed = table.remove(&mut counts, key(main), slot.unwrap_or(0));
+                    prop_assert_eq!(removed, slot.is_some());
+                    if let Some(slot) = slot {
+                        table.set_slot(slot, SlotWord::FREE);
+                    }
+                }
+                Action::Rebuild => {
+                    let fresh = cells32(128);
+                    counts = table.rebuild(&fresh).unwrap();
+                    prop_assert_eq!(counts.tombstones, 0);
+                    buckets = fresh;
+                }
+                Action::State { main, state } => {
+                    if let Some((slot, is)) = model.get_mut(&main) {
+                        *is = state;
+                        let word = match state {
+                            0 => word(key(main), State::Valid),
+                            1 => word(key(main), State::Pending),
+                            _ => word(key(main), State::Valid).with_doubt(true),
+                        };
+                        table.set_slot(*slot, word);
+                    }
+                }
+            }
+            prop_assert_eq!(counts.used as usize, model.len());
+            let table = View::new(&buckets, &slots);
+            for main in 0..50 {
+                let found = table.lookup(key(main)).map(|(slot, _)| slot);
+                prop_assert_eq!(found, model.get(&main).map(|(slot, _)| *slot));
+            }
+        }
+        if spread == 0 {
+            let table = View::new(&buckets, &slots);
+            for main in 0..50 {
+                for count in [1, 2, 50] {
+                    let run = table.run(main, count);
+                    let first = kind(&model, main);
+                    let like = |n: &u32| follows(first, kind(&model, main + u64::from(*n)), *n);
+                    let expected = 1 + (1..count).take_while(like).count() as u32;
+                    prop_assert_eq!(run, Run { kind: first, count: expected });
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_table_ends() {
+    let buckets = cells32(64);
+    let slots = cells64(100);
+    let table = View::new(&buckets, &slots);
+    let mut counts = Counts::default();
+    for slot in 0..64 {
+        table.set_slot(slot, word(slot.into(), State::Valid));
+        assert_eq!(table.insert(&mut counts, slot.into(), slot), Ok(()));
+    }
+    assert_eq!(table.insert(&mut counts, 64, 64), Err(InsertError::Full));
+    assert_eq!(table.lookup(64), None);
+    assert_eq!(table.lookup(63).map(|found| found.0), Some(63));
+    assert!(!table.remove(&mut counts, 64, 64));
+    for slot in 0..64 {
+        assert!(table.remove(&mut counts, slot.into(), slot));
+    }
+    assert_eq!(
+        counts,
+        Counts {
+            used: 0,
+            tombstones: 64
+        }
+    );
+    assert_eq!(table.lookup(3), None);
+    table.set_slot(70, word(64, State::Valid));
+    assert_eq!(table.insert(&mut counts, 64, 70), Ok(()));
+    assert_eq!(
+        counts,
+        Counts {
+            used: 1,
+            tombstones: 63
+        }
+    );
+}
+
+#[test]
+fn no_table_at_all() {
+    let none: [AtomicU32; 0] = [];
+    let slots: [AtomicU64; 0] = [];
+    let table = View::new(&none, &slots);
+    assert_eq!(table.lookup(1), None);
+    assert_eq!(
+        table.insert(&mut Counts::default(), 1, 1),
+        Err(InsertError::Full)
+    );
+    assert_eq!(
+        table.run(0, 8),
+        Run {
+            kind: RunKind::Main,
+            count: 8
+        }
+    );
+    assert_eq!(
+        table.run(0, 0),
+        Run {
+            kind: RunKind::Main,
+            count: 0
+        }
+    );
+    assert!(!table.set_slot(0, SlotWord::FREE));
+}
+
+#[test]
+fn capacity() {
+    assert_eq!(buckets_for(0), Some(BUCKETS_MIN));
+    assert_eq!(buckets_for(33), Some(128));
+    // P11, P12: a million remaps take 16 bytes of slot and 8 of buckets each.
+    assert_eq!(buckets_for(1_000_000), Some(1 << 21));
+    assert_eq!(buckets_for(u32::MAX), Some(1 << 33));
+    let half = Counts {
+        used: 30,
+        tombstones: 18,
+    };
+    assert!(!needs_rebuild(&half, 64, 0));
+    assert!(needs_rebuild(&half, 64, 1));
+    assert!(needs_rebuild(&half, 64, u32::MAX));
+}
+
+/// How far a million look-ups walk on average, for blocks that are consecutive, scattered, or
+/// evenly spread: P12.
+#[test]
+fn probes_stay_short() {
+    let many = 200_000u32;
+    let mut random = Random::new(5);
+    let scattered: Vec<u64> = (0..many).map(|_| random.next() >> 16).collect();
+    let patterns: [(&str, Vec<u64>); 4] = [
+        ("consecutive", (0..many.into()).collect()),
+        ("every 64th", (0..many).map(|i| u64::from(i) * 64).collect()),
+        (
+            "every 1000th",
+            (0..many).map(|i| u64::from(i) * 1000).collect(),
+        ),
+        ("scattered", scattered),
+    ];
+    for (name, blocks) in patterns {
+        let buckets = cells32(buckets_for(many).unwrap());
+        let slots = cells64(many as usize);
+        let table = View::new(&buckets, &slots);
+        let mut counts = Counts::default();
+        for (main, slot) in blocks.iter().zip(0..) {
+            table.set_slot(slot, word(*main, State::Valid));
+            table.insert(&mut counts, *main, slot).unwrap();
+        }
+        // A run of taken buckets is what an unsuccessful look-up walks over.
+        let (mut sum, mut run) = (0u64, 0u64);
+        for bucket in buckets.iter().rev() {
+            run = if bucket.load(Ordering::Relaxed) == 0 {
+                0
+            } else {
+                run + 1
+            };
+            sum += run;
+        }
+        let average = sum as f64 / buckets.len() as f64;
+        assert!(average < 2.0, "{name}: {average} buckets walked on average");
+    }
+}
+
+/// Readers look while the writer inserts, replaces, removes and rebuilds: they find a slot that
+/// serves the block now or did a moment ago, and never lose a block that is always there.
+#[test]
+fn readers_never_wait_and_never_err() {
+    const ALWAYS: u64 = 16;
+    let slots = cells64(64);
+    let arrays: Vec<Vec<AtomicU32>> = (0..200).map(|_| cells32(64)).collect();
+    let current = AtomicU32::new(0);
+    let stop = AtomicBool::new(false);
+    let mut counts = Counts::default();
+    for main in 0..ALWAYS {
+        let table = View::new(&arrays[0], &slots);
+        table.set_slot(main as u32, word(main, State::Valid));
+        table.insert(&mut counts, main, main as u32).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for reader in 0..2 {
+            let (arrays, slots, current, stop) = (&arrays, &slots, &current, &stop);
+            scope.spawn(move || {
+                let mut random = Random::new(reader);
+                while !stop.load(Ordering::Relaxed) {
+                    let array = &arrays[current.load(Ordering::Acquire) as usize];
+                    let table = View::new(array, slots);
+                    let main = random.below(ALWAYS + 8);
+                    match table.lookup(main) {
+                        Some((slot, word)) => {
+                            assert!(word.claims(main));
+                            assert!(slot < 64);
+                        }
+                        None => assert!(main >= ALWAYS, "block {main} is lost"),
+                    }
+                }
+            });
+        }
+        // The slot of every block alternates between two of its own, so that no slot gets another
+        // meaning while a reader may look at it; blocks from ALWAYS on come and go.
+        let mut random = Random::new(99);
+        let mut there = [false; 8];
+        let mut at: Vec<u32> = (0..ALWAYS as u32).collect();
+        let mut array = 0usize;
+        for _ in 0..200_000 {
+            let table = View::new(&arrays[array], &slots);
+            if needs_rebuild(&counts, 64, 1) {
+                if array + 1 == arrays.len() {
+                    break;
+                }
+                counts = table.rebuild(&arrays[array + 1]).unwrap();
+                array += 1;
+                current.store(array as u32, Ordering::Release);
+                continue;
+            }
+            let main = random.below(ALWAYS + 8);
+            if main < ALWAYS {
+                let old = at[main as usize];
+                let new = (old + 32) % 64;
+                table.set_slot(new, word(main, State::Valid));
+                assert!(table.replace(main, old, new));
+                at[main as usize] = new;
+            } else {
+                let slot = main as u32;
+                let is = &mut there[(main - ALWAYS) as usize];
+                if *is {
+                    assert!(table.remove(&mut counts, main, slot));
+                } else {
+                    table.set_slot(slot, word(main, State::Valid));
+                    table.insert(&mut counts, main, slot).unwrap();
+                }
+                *is = !*is;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
