@@ -33,15 +33,15 @@ kernel_at_hand() {
 	printf '%s\n' "${KVER:-$(uname -r)}"
 }
 
-# quietly LOG COMMAND...: all output goes to LOG; when the command fails, its end is shown.
+# quietly LOG MESSAGE COMMAND...: all output goes to LOG. Where the command fails, so does the script,
+# with the one line MESSAGE; a build machine, whose logs nobody can look at later, shows more.
 quietly() {
-	local log=$1
-	shift
+	local log=$1 message=$2
+	shift 2
 	mkdir -p "$(dirname "$log")"
 	if ! "$@" >"$log" 2>&1 </dev/null; then
-		printf -- '--- the end of %s:\n' "$log" >&2
-		tail -n 15 "$log" >&2 || true
-		return 1
+		[ -z "${CI:-}" ] || tail -n 20 "$log" >&2
+		die "$message; see $log"
 	fi
 }
 
