@@ -220,6 +220,8 @@ impl Slot {
 /// could not be started at all: with [`ENOSPC`] if there is no slot left, with [`EINVAL`] if the
 /// operation or the range is wrong, and with [`EBUSY`] inside of a `map` function, where it would
 /// never end.
+///
+/// Of the flags in an [`Opf`], these heed `FUA`, `PREFLUSH`, `SYNC` and `META`.
 pub struct Batch<'a, 'env> {
     pool: &'env BioPool,
     slots: &'a [Slot],
@@ -372,7 +374,7 @@ impl<'a, 'env> Batch<'a, 'env> {
             bindings::bio_alloc_bioset(
                 device.bdev(),
                 pages as u16,
-                opf.as_raw(),
+                opf.as_own(),
                 bindings::DM_GFP_NOIO,
                 self.pool.as_raw(),
             )
@@ -446,7 +448,7 @@ impl<'a, 'env> Batch<'a, 'env> {
                 offset,
                 len,
                 sector,
-                opf.as_raw(),
+                opf.as_own(),
                 self.pool.as_raw(),
             )
         };

@@ -453,6 +453,9 @@ impl<'a, T: Target> EndedBio<'a, T> {
             (*bio).bi_opf = (*self.data).opf;
             (*bio).bi_flags &= !(1 << bindings::BIO_REMAPPED);
             (*bio).bi_status = bindings::DM_STS_OK;
+            // A bio that was split below ends with a count of 0. If it were split again, it would be
+            // done with the first part.
+            (*bio).__bi_remaining.counter = 1;
             (*self.data).status = self.status.as_raw();
             (*self.data).pass = Pass::Through;
         }

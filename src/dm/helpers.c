@@ -125,3 +125,16 @@ void dm_rust_warn(const char *message)
 {
 	WARN(1, "device-mapper target: %s\n", message);
 }
+
+/* One mutex for all values that targets share: Rust cannot initialise one at compile time. */
+static DEFINE_MUTEX(dm_rust_global_mutex);
+
+void dm_rust_global_lock(void)
+{
+	mutex_lock(&dm_rust_global_mutex);
+}
+
+void dm_rust_global_unlock(void)
+{
+	mutex_unlock(&dm_rust_global_mutex);
+}

@@ -16,6 +16,9 @@ int dm_rust_srcu_init(struct srcu_struct *srcu);
 void *dm_rust_srcu_down_read(struct srcu_struct *srcu);
 bool dm_rust_srcu_up_read(struct srcu_struct *srcu, void *reader);
 
+void dm_rust_global_lock(void);
+void dm_rust_global_unlock(void);
+
 unsigned int dm_rust_memalloc_noio_save(void);
 void dm_rust_memalloc_noio_restore(unsigned int flags);
 

@@ -40,10 +40,12 @@
 //!
 //! [`MapBio`] and [`EndedBio`] are taken by value by what decides about them, and only that gives the
 //! [`Mapped`] or [`Ended`] that `map` and `end_io` must return. See the `bio` module for the ways
-//! that a bio can take. Three things are easily got wrong in C and are seen to here:
+//! that a bio can take. Some things are easily got wrong in C and are seen to here:
 //!
 //! - A bio comes back with its iterator used up, and with `FUA` stripped if the device had no cache.
 //!   [`EndedBio::take`] restores both, so that it can go to another device.
+//! - A bio that was split further down comes back with a count that does not allow for splitting it
+//!   again. It is set anew.
 //! - When a target completes a bio that it took over, device mapper calls `end_io` once more. The
 //!   abstraction keeps that call to itself.
 //! - A bio that went to a partition is marked as remapped, and would miss the start of the next one.
@@ -143,6 +145,7 @@ mod bio;
 mod buffer;
 mod device;
 mod events;
+mod global;
 mod info;
 mod instance;
 mod io;
@@ -178,6 +181,8 @@ pub use buffer::IoSliceMut;
 pub use device::Device;
 pub use device::DeviceNumber;
 pub use events::Events;
+pub use global::Global;
+pub use global::GlobalGuard;
 pub use info::MappedDeviceId;
 pub use info::TargetInfo;
 pub use instance::Constructor;

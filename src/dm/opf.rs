@@ -52,6 +52,10 @@ const FAILFAST: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_FAILFAS
     | flag(bindings::req_flag_bits___REQ_FAILFAST_TRANSPORT)
     | flag(bindings::req_flag_bits___REQ_FAILFAST_DRIVER);
 
+/// What makes sense on a bio of one's own. Other flags of a user's bio may stand for things that it
+/// has and a new bio does not: someone who polls, an integrity payload, a cache to be freed to.
+const OWN: bindings::blk_opf_t = OP_MASK | FUA | PREFLUSH | SYNC | META;
+
 impl Opf {
     /// A read.
     pub const READ: Self = Self(READ);
@@ -64,6 +68,11 @@ impl Opf {
 
     pub(super) const fn as_raw(self) -> bindings::blk_opf_t {
         self.0
+    }
+
+    /// Returns what of this goes on a new bio.
+    pub(super) const fn as_own(self) -> bindings::blk_opf_t {
+        self.0 & OWN
     }
 
     /// Adds `FUA`: the write is on stable storage when it completes.
