@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! dm-remap: a failing disk and a spare together make a block device without bad sectors.
+//!
+//! | module   | what it is                                                                     |
+//! |----------|--------------------------------------------------------------------------------|
+//! | `dm`     | device mapper and the block layer, made safe; the only place with `unsafe`     |
+//! | `logic`  | what can be decided without a kernel: formats, protocols, tables, parsing      |
+//! | `target` | the target: mapping bios, repairing failed ones, metadata, messages, status    |
+
+mod dm;
+mod logic;
+mod target;
+
+use kernel::prelude::*;
+use target::DmRemap;
+
+module! {
+    type: DmRemapModule,
+    name: "dm_remap",
+    authors: ["The dm-remap developers"],
+    description: "Device mapper target that remaps bad sectors to a spare device",
+    license: "GPL",
+    alias: ["dm-remap", "dm-dm-remap"],
+}
+
+static DM_REMAP: dm::TargetType<DmRemap> = dm::TargetType::new(c"dm-remap");
+static REMAP: dm::TargetType<DmRemap> = dm::TargetType::new(c"remap");
+
+struct DmRemapModule {
+    _names: [dm::Registration; 2],
+}
+
+impl kernel::Module for DmRemapModule {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        Ok(Self {
+            _names: [DM_REMAP.register(module)?, REMAP.register(module)?],
+        })
+    }
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's atomics as the cells that [`logic`](crate::logic) works on, and arrays of them.
+
+use crate::logic::word::Word;
+use kernel::alloc::AllocError;
+use kernel::alloc::Flags;
+use kernel::prelude::*;
+use kernel::sync::atomic::Acquire;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::Release;
+
+/// A 32-bit cell: one writer, readers at any time.
+pub(super) struct Cell32(Atomic<u32>);
+
+/// A 64-bit cell: one writer, readers at any time.
+pub(super) struct Cell64(Atomic<u64>);
+
+impl Word<u32> for Cell32 {
+    #[inline(always)]
+    fn load(&self) -> u32 {
+        self.0.load(Acquire)
+    }
+
+    #[inline(always)]
+    fn store(&self, value: u32) {
+        self.0.store(value, Release);
+    }
+}
+
+impl Word<u64> for Cell64 {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        self.0.load(Acquire)
+    }
+
+    #[inline(always)]
+    fn store(&self, value: u64) {
+        self.0.store(value, Release);
+    }
+}
+
+/// Makes an array of `len` cells that hold 0.
+pub(super) fn cells32(len: usize, flags: Flags) -> Result<KVVec<Cell32>, AllocError> {
+    let mut cells = KVVec::with_capacity(len, flags)?;
+    for _ in 0..len {
+        cells.push(Cell32(Atomic::new(0)), flags)?;
+    }
+    Ok(cells)
+}
+
+/// Makes an array of `len` cells that hold what `values` gives, then 0.
+pub(super) fn cells64(
+    values: impl Iterator<Item = u64>,
+    len: usize,
+    flags: Flags,
+) -> Result<KVVec<Cell64>, AllocError> {
+    let mut cells = KVVec::with_capacity(len, flags)?;
+    for value in values.chain(core::iter::repeat(0)).take(len) {
+        cells.push(Cell64(Atomic::new(value)), flags)?;
+    }
+    Ok(cells)
+}

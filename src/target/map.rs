@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The remap table in the kernel's memory: what readers look at, and how the writer replaces it.
+
+use super::cells::cells32;
+use super::cells::cells64;
+use super::cells::Cell32;
+use super::cells::Cell64;
+use crate::logic::presence::Presence;
+use crate::logic::slot::SlotWord;
+use crate::logic::table;
+use crate::logic::table::Counts;
+use crate::logic::table::View;
+use crate::logic::word::Word;
+use kernel::prelude::*;
+
+/// One generation of the remap table's arrays.
+///
+/// Readers find it under RCU. The writer changes words in place, one store at a time; when the
+/// arrays have to grow it makes new ones, publishes these, and the old ones are freed after a
+/// grace period.
+pub(super) struct Map {
+    buckets: KVVec<Cell32>,
+    slots: KVVec<Cell64>,
+}
+
+impl Map {
+    /// Makes a table without remaps, with room for `remaps` of them, over `slots`. May sleep.
+    pub(super) fn new(slots: impl Iterator<Item = u64>, len: usize, remaps: u32) -> Result<Self> {
+        let buckets = table::buckets_for(remaps).ok_or(ENOMEM)?;
+        Ok(Self {
+            buckets: cells32(buckets, GFP_KERNEL)?,
+            slots: cells64(slots, len, GFP_KERNEL)?,
+        })
+    }
+
+    /// Takes over all that `old` holds into this one, which must be new, and at least as large.
+    /// Does not sleep. For the writer.
+    pub(super) fn copy_from(&self, old: &Map) -> Result<Counts> {
+        for (place, cell) in self.slots.iter().zip(old.slots.iter()) {
+            place.store(cell.load());
+        }
+        let (table, fresh) = (old.view(), &self.buckets);
+        table.rebuild(fresh).map_err(|_| ENOMEM)
+    }
+
+    /// Returns the table.
+    #[inline(always)]
+    pub(super) fn view(&self) -> View<'_, Cell32, Cell64> {
+        View::new(&self.buckets, &self.slots)
+    }
+
+    /// Returns the words of the first `usable` slots.
+    pub(super) fn slots(&self, usable: u32) -> &[Cell64] {
+        let len = (usable as usize).min(self.slots.len());
+        self.slots.get(..len).unwrap_or(&[])
+    }
+
+    /// Sets the presence bits of all blocks that the first `usable` slots claim.
+    pub(super) fn mark_presence(&self, words: &[Cell64], usable: u32, block_shift: u32) {
+        let presence = Presence::new(words);
+        for cell in self.slots(usable) {
+            let word = SlotWord::from_memory(cell.load());
+            if word.is_claim() {
+                presence.set(word.main_block() << block_shift, 1 << block_shift);
+            }
+        }
+    }
+
+    /// Returns how many slots there is room for.
+    pub(super) fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Returns how many buckets there are.
+    pub(super) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Returns the word of a slot; a slot without one is not to be used.
+    pub(super) fn word(&self, slot: u32) -> SlotWord {
+        self.view().slot(slot).unwrap_or(SlotWord::BAD)
+    }
+}

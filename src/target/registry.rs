@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who uses which part of which spare (D1).
+//!
+//! Device mapper lets two devices use the same spare, as it shares one claim among all its devices.
+//! So every part of a disk that is used as a spare is written down here, and an overlap is refused,
+//! but for one case: the same mapped device may load another table for the same window, and then
+//! finds the state of the first one. A state is forgotten with the last table that uses it.
+
+use super::state::State;
+use crate::dm;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+static WINDOWS: dm::Global<KVec<Entry>> = dm::Global::new(KVec::new());
+
+/// A part of a spare device.
+pub(super) struct Part<'a> {
+    pub(super) mapped_device: dm::MappedDeviceId,
+    pub(super) spare: &'a dm::Device,
+    /// First sector on the spare device, and one past the last.
+    pub(super) range: (u64, u64),
+}
+
+struct Entry {
+    mapped_device: dm::MappedDeviceId,
+    spare: dm::Device,
+    range: (u64, u64),
+    state: Arc<State>,
+    users: usize,
+}
+
+impl Entry {
+    fn overlaps(&self, part: &Part<'_>) -> bool {
+        let (own, other) = (
+            absolute(&self.spare, self.range),
+            absolute(part.spare, part.range),
+        );
+        self.spare.is_same_disk(part.spare) && own.0 < other.1 && other.0 < own.1
+    }
+
+    fn is_same(&self, part: &Part<'_>) -> bool {
+        self.mapped_device == part.mapped_device
+            && self.spare == *part.spare
+            && self.range.0 == part.range.0
+    }
+}
+
+/// A range of a partition, counted on its disk.
+pub(super) fn absolute(device: &dm::Device, (start, end): (u64, u64)) -> (u64, u64) {
+    let offset = device.partition_start();
+    (start.saturating_add(offset), end.saturating_add(offset))
+}
+
+/// A registered use of a state.
+pub(super) struct StateRef {
+    state: Arc<State>,
+}
+
+impl core::ops::Deref for StateRef {
+    type Target = Arc<State>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Arc<State> {
+        &self.state
+    }
+}
+
+impl Drop for StateRef {
+    fn drop(&mut self) {
+        let mut windows = WINDOWS.lock();
+        let mut forgotten = None;
+        let found = windows
+            .iter_mut()
+            .position(|entry| Arc::ptr_eq(&entry.state, &self.state));
+        if let Some(index) = found {
+            if let Some(entry) = windows.get_mut(index) {
+                entry.users = entry.users.saturating_sub(1);
+                if entry.users == 0 {
+                    forgotten = windows.remove(index).ok();
+                }
+            }
+        }
+        if windows.is_empty() {
+            // Nothing must be left when the module is unloaded.
+            *windows = KVec::new();
+        }
+        drop(windows);
+        drop(forgotten);
+    }
+}
+
+/// Finds the state that the same mapped device uses for this window. Fails with [`EBUSY`] if
+/// somebody else uses a part of it.
+pub(super) fn find(part: &Part<'_>) -> Result<Option<StateRef>> {
+    let mut windows = WINDOWS.lock();
+    let Some(entry) = windows.iter_mut().find(|entry| entry.overlaps(part)) else {
+        return Ok(None);
+    };
+    if !entry.is_same(part) {
+        return Err(EBUSY);
+    }
+    entry.users = entry.users.saturating_add(1);
+    Ok(Some(StateRef {
+        state: entry.state.clone(),
+    }))
+}
+
+/// Registers a new state. Fails with [`EBUSY`] if somebody was faster.
+pub(super) fn register(part: &Part<'_>, state: Arc<State>) -> Result<StateRef> {
+    let mut windows = WINDOWS.lock();
+    if windows.iter().any(|entry| entry.overlaps(part)) {
+        return Err(EBUSY);
+    }
+    windows.push(
+        Entry {
+            mapped_device: part.mapped_device,
+            spare: part.spare.clone(),
+            range: part.range,
+            state: state.clone(),
+            users: 1,
+        },
+        GFP_KERNEL,
+    )?;
+    Ok(StateRef { state })
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is known about a spare set in use (D1).
+//!
+//! The state outlives tables: when a table is reloaded, the new one finds the state of the old one
+//! by mapped device and spare set. So nothing here refers to a table, a target or a device; whoever
+//! works on the state brings the devices of the active table along.
+//!
+//! Locks and contexts:
+//! 1. `writer`, a mutex: everything that changes the map or the metadata, taken by the worker,
+//!    by messages and by suspend and resume. Allocations below it are NOIO, as the I/O that an
+//!    allocation would wait for may itself wait for the lock.
+//! 2. RCU, for a moment: looking at the map. `map` and `end_io` take nothing else.
+//! 3. `readers`, an SRCU domain: a bio is registered from its look-up to its completion if it is a
+//!    write, or if its presence bit is set (E5). It is unregistered before it is queued for the
+//!    worker, so that a holder of `writer` may wait for all of them.
+//!
+//! Counters are written under `writer` or by rare events, and read at any time.
+
+use super::activate::Start;
+use super::cells::Cell64;
+use super::gate::Gate;
+use super::map::Map;
+use super::names::LogName;
+use super::repair;
+use super::writer::Writer;
+use super::DmRemap;
+use crate::dm;
+use crate::logic::format::Geometry;
+use crate::logic::format::Superblock;
+use crate::logic::format::REPLICAS;
+use crate::logic::format::SUPER_COPIES;
+use crate::logic::presence::Presence;
+use crate::logic::slot::SlotWord;
+use crate::logic::slot::State as SlotState;
+use crate::logic::table::Run;
+use crate::logic::text::Uuid;
+use crate::logic::word::Word;
+use kernel::prelude::*;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::rcu;
+use kernel::sync::Arc;
+use kernel::sync::Mutex;
+use kernel::workqueue::impl_has_work;
+use kernel::workqueue::Work;
+use kernel::workqueue::WorkItem;
+
+/// Everything about a spare set in use. See the module's documentation.
+#[pin_data]
+pub(super) struct State {
+    /// How the kernel log calls the mapped device.
+    pub(super) name: LogName,
+    /// The spare set.
+    pub(super) uuid: Uuid,
+    /// First sector of the window on the spare device.
+    pub(super) window_start: u64,
+    /// Where everything lies in the window.
+    pub(super) geometry: Geometry,
+    /// A slot and a block of main have `1 << block_shift` sectors.
+    pub(super) block_shift: u32,
+    pub(super) presence: KVVec<Cell64>,
+    pub(super) map: dm::Published<Map>,
+    #[pin]
+    pub(super) readers: dm::Srcu,
+    pub(super) gate: Gate,
+    /// Bios that need the worker.
+    pub(super) deferred: dm::BioList<DmRemap>,
+    pub(super) counters: Counters,
+    /// Whether failed I/O leads to remaps.
+    pub(super) auto_remap: Atomic<bool>,
+    /// Keeps the log readable when a disk fails a million times.
+    #[pin]
+    pub(super) log: dm::RateLimit,
+    /// Bios for I/O of our own.
+    #[pin]
+    pub(super) pool: dm::BioPool,
+    #[pin]
+    pub(super) writer: Mutex<Locked>,
+    #[pin]
+    pub(super) work: Work<State>,
+}
+
+/// What is behind the writer's lock.
+pub(super) struct Locked {
+    pub(super) writer: Writer,
+    /// One metadata block.
+    pub(super) block: dm::IoBuffer,
+    /// Data on its way.
+    pub(super) data: dm::IoBuffer,
+    pub(super) scratch: repair::Scratch,
+    /// What is to be done before the first bio.
+    pub(super) start: Option<Start>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for State { self.work }
+}
+
+impl WorkItem for State {
+    type Pointer = Arc<State>;
+
+    fn run(this: Arc<State>) {
+        repair::run(&this);
+    }
+}
+
+impl State {
+    /// Whether anything in the range may be remapped, pending or in doubt.
+    #[inline(always)]
+    pub(super) fn may_be_remapped(&self, sector: u64, sectors: u32) -> bool {
+        Presence::new(&self.presence).any(sector, u64::from(sectors))
+    }
+
+    /// Calls `look` with the map. Must not sleep in there.
+    #[inline]
+    pub(super) fn with_map<R>(&self, look: impl FnOnce(&Map) -> R) -> R {
+        let guard = rcu::read_lock();
+        look(self.map.load(&guard))
+    }
+
+    /// How the longest uniform part of a range of main blocks is served.
+    pub(super) fn run(&self, main_block: u64, count: u32) -> Run {
+        self.with_map(|map| map.view().run(main_block, count))
+    }
+
+    /// Says in the kernel log what went wrong, unless that was said too often.
+    pub(super) fn complain(&self, what: &str) {
+        if self.log.allow() {
+            pr_err!("{}: {what}\n", self.name);
+        }
+    }
+
+    /// Where a slot lies on the spare device.
+    #[inline]
+    pub(super) fn slot_sector(&self, slot: u32) -> u64 {
+        // The geometry keeps all slots inside of the window.
+        let in_window = self.geometry.slot_sector(slot).unwrap_or(0);
+        self.window_start.saturating_add(in_window)
+    }
+
+    /// Sectors of a number of blocks.
+    #[inline(always)]
+    pub(super) fn sectors(&self, blocks: u32) -> u32 {
+        blocks << self.block_shift
+    }
+
+    /// First sector of a main block.
+    #[inline(always)]
+    pub(super) fn sector_of(&self, main_block: u64) -> u64 {
+        main_block << self.block_shift
+    }
+}
+
+/// A number that is shown to users.
+pub(super) struct Counter(Atomic<u64>);
+
+impl Counter {
+    /// Starts from `value`.
+    pub(super) const fn new(value: u64) -> Self {
+        Self(Atomic::new(value))
+    }
+
+    /// Reads it.
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Sets it.
+    pub(super) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Adds to it.
+    pub(super) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
+    /// Takes from it.
+    pub(super) fn sub(&self, count: u64) {
+        self.0.fetch_sub(count, Relaxed);
+    }
+}
+
+/// What the status line shows, kept up to date so that it can be read without a lock.
+pub(super) struct Counters {
+    /// Slots that serve a block of main.
+    pub(super) remapped: Counter,
+    /// Slots that are set aside for a block that could not be read.
+    pub(super) pending: Counter,
+    /// Slots that failed.
+    pub(super) bad: Counter,
+    /// Slots that can still be given out.
+    pub(super) left: Counter,
+    /// Writes that failed on main.
+    pub(super) write_errors: Counter,
+    /// Reads that failed on main.
+    pub(super) read_errors: Counter,
+    /// Blocks that the worker has remapped.
+    pub(super) auto_remaps: Counter,
+    /// Blocks that users have remapped.
+    pub(super) manual_remaps: Counter,
+    /// Metadata commits that were begun.
+    pub(super) saves: Counter,
+    /// Metadata commits that ended well.
+    pub(super) saves_done: Counter,
+    /// Metadata blocks that were repaired or moved.
+    pub(super) metadata_repairs: Counter,
+    /// Writes that failed on slots.
+    pub(super) spare_write_errors: Counter,
+    /// Reads that failed on slots.
+    pub(super) spare_read_errors: Counter,
+    /// Replicas of the slot table in use.
+    pub(super) replicas: Counter,
+    /// Superblock copies in use.
+    pub(super) superblocks: Counter,
+}
+
+impl Counters {
+    /// Starts with what a spare says.
+    pub(super) fn new(superblock: &Superblock, map: &Map) -> Self {
+        let statistics = &superblock.statistics;
+        let counters = Self {
+            remapped: Counter::new(0),
+            pending: Counter::new(0),
+            bad: Counter::new(0),
+            left: Counter::new(0),
+            write_errors: Counter::new(statistics.write_errors),
+            read_errors: Counter::new(statistics.read_errors),
+            auto_remaps: Counter::new(statistics.auto_remaps),
+            manual_remaps: Counter::new(statistics.manual_remaps),
+            saves: Counter::new(statistics.saves),
+            saves_done: Counter::new(statistics.saves_done),
+            metadata_repairs: Counter::new(statistics.metadata_repairs),
+            spare_write_errors: Counter::new(statistics.spare_write_errors),
+            spare_read_errors: Counter::new(statistics.spare_read_errors),
+            replicas: Counter::new(0),
+            superblocks: Counter::new(0),
+        };
+        for cell in map.slots(superblock.usable_slots()) {
+            counters.changed(SlotWord::FREE, SlotWord::from_memory(cell.load()));
+        }
+        counters.show_copies(superblock);
+        counters
+    }
+
+    /// Shows which copies of the metadata are in use.
+    pub(super) fn show_copies(&self, superblock: &Superblock) {
+        let replicas = (0..REPLICAS).filter(|replica| superblock.replica_lives(*replica));
+        self.replicas.set(replicas.count() as u64);
+        let copies = (0..SUPER_COPIES).filter(|copy| superblock.super_lives(*copy));
+        self.superblocks.set(copies.count() as u64);
+    }
+
+    /// Counts that a slot's word has changed.
+    pub(super) fn changed(&self, before: SlotWord, after: SlotWord) {
+        if before.state() == after.state() {
+            return;
+        }
+        if let Some(counter) = self.of(before.state()) {
+            counter.sub(1);
+        }
+        if let Some(counter) = self.of(after.state()) {
+            counter.add(1);
+        }
+    }
+
+    fn of(&self, state: SlotState) -> Option<&Counter> {
+        match state {
+            SlotState::Free => None,
+            SlotState::Valid => Some(&self.remapped),
+            SlotState::Pending => Some(&self.pending),
+            SlotState::Bad => Some(&self.bad),
+        }
+    }
+}

@@ -1,0 +1,560 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changing the map, in memory and on the spare, so that no crash shows a state that never was.
+//!
+//! Every change goes the same way, which is P3's order:
+//!
+//! 1. The data is on the slots and flushed. The caller has seen to that.
+//! 2. *Stage* the changes of the slots' entries. Nobody sees them yet.
+//! 3. *Commit*: the table blocks with these entries go to the spare, one replica after the other.
+//! 4. *Publish* in memory: presence bits, the slots' words, buckets.
+//! 5. The caller acknowledges the bio.
+//!
+//! A crash before 3 leaves the old state. A crash in 3 leaves old or new, and loading makes both
+//! replicas agree before anybody reads; the bio was not acknowledged. After 3 there is only the new
+//! state.
+//!
+//! A commit that fails before its first write was issued is forgotten, and the slots are given back.
+//! One that fails later is rolled forward (M6): the entries are published as doubtful, so that reads
+//! and writes of their blocks go to the worker, and fail there until a later commit of the same
+//! table blocks succeeds ([`Writer::settle`]). A removal in doubt is rolled back instead: main has
+//! the same content, so both are true, and what is served stays what it was.
+//!
+//! A slot that is replaced is retired by a commit of its own, after the one that added its
+//! replacement (M5): with one replica torn, either the old slot still claims the block, and loses
+//! against the newer claim, or it does not.
+
+use super::io::SpareIo;
+use super::load::Rewrite;
+use super::map::Map;
+use super::names::Show;
+use super::state::State;
+use crate::logic::alloc;
+use crate::logic::alloc::Allocator;
+use crate::logic::alloc::SlotRun;
+use crate::logic::commit::Failure;
+use crate::logic::commit::Metadata;
+use crate::logic::commit::Outcome;
+use crate::logic::commit::COMMIT_BLOCKS_MAX;
+use crate::logic::commit::EXTEND_BLOCKS_MAX;
+use crate::logic::format::table_block;
+use crate::logic::presence::Presence;
+use crate::logic::slot::Entry;
+use crate::logic::slot::SlotWord;
+use crate::logic::table;
+use crate::logic::table::Counts;
+use kernel::prelude::*;
+
+/// The most slots that are staged for one commit.
+pub(super) const STAGED_MAX: usize = 1024;
+
+/// What becomes of the buckets when a staged change is published.
+#[derive(Clone, Copy)]
+pub(super) enum Publish {
+    /// The slot gets a bucket.
+    Insert,
+    /// It takes over the bucket of the slot that served its block before.
+    Replace(u32),
+    /// Nothing: the slot has its bucket already, or must not have one.
+    Keep,
+    /// The slot loses its bucket, which it had for this main block, and is held until
+    /// [`Writer::give_back`].
+    Remove(u64),
+}
+
+/// A change that is not on the spare yet.
+#[derive(Clone, Copy)]
+struct Staged {
+    slot: u32,
+    entry: Entry,
+    publish: Publish,
+}
+
+/// What only one at a time may do, and what is needed for it.
+pub(super) struct Writer {
+    /// Whether a table with this state is resumed.
+    pub(super) active: bool,
+    pub(super) metadata: Metadata,
+    allocator: Allocator,
+    counts: Counts,
+    /// The generation of each slot's entry.
+    generations: KVVec<u64>,
+    staged: KVec<Staged>,
+    /// Table blocks with entries in doubt.
+    doubtful: KVec<u32>,
+    /// How short of slots the spare was when users were told last.
+    told: Shortage,
+}
+
+/// How short of slots a spare is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Shortage {
+    None,
+    Low,
+    Exhausted,
+}
+
+impl Writer {
+    /// Starts with what was loaded, which is all that `map` holds.
+    pub(super) fn new(
+        metadata: Metadata,
+        map: &Map,
+        counts: Counts,
+        generations: KVVec<u64>,
+    ) -> Result<Self> {
+        let usable = metadata.superblock().usable_slots();
+        Ok(Self {
+            active: false,
+            allocator: Allocator::new(map.slots(usable)),
+            metadata,
+            counts,
+            generations,
+            staged: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            doubtful: KVec::new(),
+            told: Shortage::None,
+        })
+    }
+
+    /// How many slots can be used: those below the high-water mark that there is memory for.
+    fn usable(&self) -> u32 {
+        let known = u32::try_from(self.generations.len()).unwrap_or(u32::MAX);
+        self.metadata.superblock().usable_slots().min(known)
+    }
+
+    /// How many slots could still be given out, initialised or not.
+    pub(super) fn slots_left(&self) -> u32 {
+        let superblock = self.metadata.superblock();
+        let behind = superblock
+            .geometry
+            .slots()
+            .saturating_sub(superblock.usable_slots());
+        self.allocator.available().saturating_add(behind)
+    }
+
+    /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
+    pub(super) fn crosses_low_water(&mut self, percent: u32) -> bool {
+        let left = u64::from(self.slots_left());
+        let slots = u64::from(self.metadata.superblock().geometry.slots());
+        let now = if left == 0 {
+            Shortage::Exhausted
+        } else if left * 100 < slots * u64::from(percent) {
+            Shortage::Low
+        } else {
+            Shortage::None
+        };
+        let worse = now > self.told;
+        self.told = now;
+        worse
+    }
+
+    /// Makes room in memory for `more` blocks in the map.
+    fn reserve(&mut self, state: &State, more: u32) -> Result {
+        let (needed, capacity) = state.with_map(|map| {
+            let needed = table::needs_rebuild(&self.counts, map.buckets(), more);
+            (needed, map.capacity())
+        });
+        if needed {
+            self.resize(state, more, capacity)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the map by one with room for `more` blocks and for `slots` slots. Readers go on
+    /// meanwhile.
+    fn resize(&mut self, state: &State, more: u32, slots: usize) -> Result {
+        let was = state.with_map(Map::buckets);
+        let fresh = Map::new(
+            core::iter::empty(),
+            slots,
+            self.counts.used.saturating_add(more),
+        )?;
+        let buckets = fresh.buckets();
+        self.counts = state.with_map(|old| fresh.copy_from(old))?;
+        drop(state.map.replace(KBox::new(fresh, GFP_KERNEL)?));
+        if buckets != was {
+            pr_info!("{}: Adaptive hash table: {was} -> {buckets}\n", state.name);
+        }
+        Ok(())
+    }
+
+    /// Initialises more of the slot table, so that more slots can be given out. Fails with
+    /// [`ENOSPC`] if there are no more.
+    pub(super) fn extend(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+        let superblock = self.metadata.superblock();
+        let geometry = superblock.geometry;
+        let mark = superblock.high_water;
+        if mark >= geometry.table_blocks() {
+            return Err(ENOSPC);
+        }
+        // First the memory: what is initialised can be used.
+        let known = self.usable();
+        let slots = geometry.slots_in(mark.saturating_add(EXTEND_BLOCKS_MAX)) as usize;
+        let capacity = state.with_map(Map::capacity);
+        if slots > capacity {
+            let roomy = capacity.saturating_mul(2).min(geometry.slots() as usize);
+            self.resize(state, 0, roomy.max(slots))?;
+        }
+        if slots > self.generations.len() {
+            self.generations.resize(slots, 0, GFP_KERNEL)?;
+        }
+        let outcome = io.drive(self.metadata.extend(EXTEND_BLOCKS_MAX), None, |_, _, _| ());
+        self.note(state, &outcome)?;
+        self.allocator.add(self.usable().saturating_sub(known));
+        Ok(())
+    }
+
+    /// Gives out up to `want` consecutive slots, held for whoever asked. Fails with [`ENOSPC`] if
+    /// there is none.
+    pub(super) fn take_slots(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        want: u32,
+    ) -> Result<SlotRun> {
+        if self.allocator.available() < want {
+            match self.extend(state, io) {
+                Err(error) if error != ENOSPC && self.allocator.available() == 0 => {
+                    return Err(error);
+                }
+                _ => (),
+            }
+        }
+        let usable = self.usable();
+        state
+            .with_map(|map| self.allocator.take(map.slots(usable), want))
+            .ok_or(ENOSPC)
+    }
+
+    /// Gives out a given free slot; [`EBUSY`] if it is not free.
+    pub(super) fn take_slot(&mut self, state: &State, io: &mut SpareIo<'_>, slot: u32) -> Result {
+        while slot >= self.usable() {
+            self.extend(state, io)?;
+        }
+        let usable = self.usable();
+        if state.with_map(|map| self.allocator.take_slot(map.slots(usable), slot)) {
+            Ok(())
+        } else {
+            Err(EBUSY)
+        }
+    }
+
+    /// Takes a slot that was set aside for the next write of a lost block: a block that fails now
+    /// needs it more. The lost block is still lost, and still reads as an error.
+    pub(super) fn steal_slot(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result<SlotRun> {
+        let usable = self.usable();
+        let (slot, word) = state
+            .with_map(|map| alloc::find_pending(map.slots(usable)))
+            .ok_or(ENOSPC)?;
+        self.stage(
+            state,
+            slot,
+            SlotWord::FREE,
+            Publish::Remove(word.main_block()),
+        )?;
+        self.commit(state, io)?;
+        Ok(SlotRun {
+            first: slot,
+            count: 1,
+        })
+    }
+
+    /// Gives back a slot that is held. No bio may be on its way to it.
+    pub(super) fn give_back(&mut self, state: &State, slot: u32) {
+        let usable = self.usable();
+        state.with_map(|map| self.allocator.give_back(map.slots(usable), slot));
+    }
+
+    /// Stages a change of a slot's entry for the next [`Writer::commit`].
+    pub(super) fn stage(
+        &mut self,
+        state: &State,
+        slot: u32,
+        word: SlotWord,
+        publish: Publish,
+    ) -> Result {
+        if matches!(publish, Publish::Insert | Publish::Replace(_)) {
+            self.reserve(state, 1)?;
+        }
+        if slot >= self.usable() {
+            return Err(ENOSPC);
+        }
+        let entry = Entry {
+            word,
+            generation: self.metadata.next_generation().ok_or(ENOSPC)?,
+        };
+        self.staged
+            .push_within_capacity(Staged {
+                slot,
+                entry,
+                publish,
+            })
+            .map_err(|_| ENOSPC)
+    }
+
+    /// Whether it is time to commit, if more is to come.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.staged.len() >= STAGED_MAX / 2
+    }
+
+    /// Gives back a slot that is held, unless a change of it is staged.
+    pub(super) fn give_back_unless_staged(&mut self, state: &State, slot: u32) {
+        if !self.staged.iter().any(|change| change.slot == slot) {
+            self.give_back(state, slot);
+        }
+    }
+
+    /// Forgets all that was staged.
+    pub(super) fn forget_staged(&mut self, state: &State) {
+        while let Some(change) = self.staged.pop() {
+            self.give_back(state, change.slot);
+        }
+    }
+
+    /// Makes all that was staged durable, then visible. After an error some of it may be, the rest
+    /// is in doubt or forgotten.
+    pub(super) fn commit(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+        let mut staged = core::mem::take(&mut self.staged);
+        let mut result = Ok(());
+        let mut rest = staged.as_slice();
+        while !rest.is_empty() {
+            let (blocks, count, end) = first_blocks(state, rest);
+            let blocks = blocks.get(..count).unwrap_or(&[]);
+            let (now, later) = rest.split_at(end.min(rest.len()));
+            rest = later;
+            // After one failure the others are forgotten without a try.
+            let outcome = match result {
+                Ok(()) => self.write_blocks(state, io, blocks, now),
+                Err(_) => NOT_TRIED,
+            };
+            let fate = self.finish(state, blocks, now, &outcome);
+            result = result.and(fate);
+        }
+        staged.clear();
+        self.staged = staged;
+        state.counters.left.set(u64::from(self.slots_left()));
+        result
+    }
+
+    /// Tries to settle what failed commits left in doubt.
+    pub(super) fn settle(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+        while !self.doubtful.is_empty() {
+            let mut blocks = [0u32; COMMIT_BLOCKS_MAX];
+            let count = self.doubtful.len().min(COMMIT_BLOCKS_MAX);
+            for (place, block) in blocks.iter_mut().zip(&self.doubtful) {
+                *place = *block;
+            }
+            let blocks = blocks.get(..count).unwrap_or(&[]);
+            self.commit_blocks(state, io, blocks)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the superblock with the present statistics.
+    pub(super) fn sync(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+        let statistics = self.metadata.statistics_mut();
+        statistics.auto_remaps = state.counters.auto_remaps.get();
+        statistics.manual_remaps = state.counters.manual_remaps.get();
+        statistics.write_errors = state.counters.write_errors.get();
+        statistics.read_errors = state.counters.read_errors.get();
+        let outcome = io.drive(self.metadata.sync(), None, |_, _, _| ());
+        self.note(state, &outcome)
+    }
+
+    /// Writes to a replica what another has, as loading decided (M3).
+    pub(super) fn equalise(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        rewrite: &Rewrite,
+    ) -> Result {
+        let truth = self
+            .metadata
+            .superblock()
+            .table_sector(rewrite.truth, rewrite.block);
+        let op = self.metadata.rewrite(rewrite.replica, rewrite.block);
+        let outcome = io.drive(op, truth, |_, _, _| ());
+        self.note(state, &outcome)
+    }
+
+    /// Commits table blocks as they are in memory.
+    pub(super) fn commit_blocks(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        blocks: &[u32],
+    ) -> Result {
+        let outcome = self.write_blocks(state, io, blocks, &[]);
+        self.finish(state, blocks, &[], &outcome)
+    }
+
+    /// Writes table blocks as they are in memory, with the changes in `staged`.
+    fn write_blocks(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        blocks: &[u32],
+        staged: &[Staged],
+    ) -> Outcome {
+        let generations = &self.generations;
+        let member = self.metadata.superblock().member_uuid;
+        io.drive(
+            self.metadata.commit(blocks),
+            None,
+            |image, block, sequence| {
+                let (first, end) = state.geometry.block_slots(block);
+                state.with_map(|map| {
+                    let entries = (first..end).map(|slot| {
+                        match staged.iter().find(|change| change.slot == slot) {
+                            Some(change) => change.entry,
+                            None => Entry {
+                                word: map.word(slot),
+                                generation: generations.get(slot as usize).copied().unwrap_or(0),
+                            },
+                        }
+                    });
+                    table_block::encode(image, &member, block, sequence, entries);
+                });
+            },
+        )
+    }
+
+    /// Publishes, puts in doubt or forgets what was staged, as the commit of `blocks` ended.
+    fn finish(
+        &mut self,
+        state: &State,
+        blocks: &[u32],
+        staged: &[Staged],
+        outcome: &Outcome,
+    ) -> Result {
+        match outcome {
+            Outcome::Failed { issued: false, .. } => {
+                for change in staged {
+                    self.give_back(state, change.slot);
+                }
+            }
+            Outcome::Failed { issued: true, .. } => {
+                for change in staged {
+                    self.publish(state, change, true);
+                }
+                for block in blocks {
+                    if !self.doubtful.contains(block) {
+                        // The words keep the doubt in any case; a later commit of the block takes
+                        // it away.
+                        let _ = self.doubtful.push(*block, GFP_KERNEL);
+                    }
+                }
+            }
+            Outcome::Committed => {
+                for change in staged {
+                    self.publish(state, change, false);
+                }
+                self.clear_doubt(state, blocks);
+            }
+        }
+        self.note(state, outcome)
+    }
+
+    /// Shows readers a change that is durable, or in doubt.
+    fn publish(&mut self, state: &State, change: &Staged, doubt: bool) {
+        let counts = &mut self.counts;
+        let Staged { slot, entry, .. } = *change;
+        let main_block = entry.word.main_block();
+        state.with_map(|map| {
+            let table = map.view();
+            let before = map.word(slot);
+            match change.publish {
+                Publish::Keep => {
+                    table.set_slot(slot, entry.word.with_doubt(doubt));
+                }
+                Publish::Insert | Publish::Replace(_) => {
+                    Presence::new(&state.presence)
+                        .set(state.sector_of(main_block), u64::from(state.sectors(1)));
+                    table.set_slot(slot, entry.word.with_doubt(doubt));
+                    let replaced = match change.publish {
+                        Publish::Replace(old) => table.replace(main_block, old, slot),
+                        _ => false,
+                    };
+                    if !replaced && table.insert(counts, main_block, slot).is_err() {
+                        // Room was reserved, and no other slot claims the block.
+                        pr_err!("{}: block {main_block} has two slots\n", state.name);
+                    }
+                }
+                Publish::Remove(_) if doubt => {
+                    table.set_slot(slot, map.word(slot).with_doubt(true));
+                }
+                Publish::Remove(main_block) => {
+                    table.remove(counts, main_block, slot);
+                    table.set_slot(slot, entry.word.with_held(true));
+                }
+            }
+            state.counters.changed(before, map.word(slot));
+        });
+        // A removal in doubt is committed again as what it was, with a new generation.
+        if let Some(place) = self.generations.get_mut(slot as usize) {
+            *place = entry.generation;
+        }
+    }
+
+    /// What is in these table blocks is durable everywhere now.
+    fn clear_doubt(&mut self, state: &State, blocks: &[u32]) {
+        self.doubtful.retain(|block| !blocks.contains(block));
+        state.with_map(|map| {
+            for block in blocks {
+                let (first, end) = state.geometry.block_slots(*block);
+                for slot in first..end {
+                    let word = map.word(slot);
+                    if word.is_doubt() {
+                        map.view().set_slot(slot, word.with_doubt(false));
+                    }
+                }
+            }
+        });
+    }
+
+    /// Counts and tells how an operation on the metadata ended.
+    fn note(&mut self, state: &State, outcome: &Outcome) -> Result {
+        let statistics = &self.metadata.superblock().statistics;
+        state.counters.saves.set(statistics.saves);
+        state.counters.saves_done.set(statistics.saves_done);
+        state
+            .counters
+            .metadata_repairs
+            .set(statistics.metadata_repairs);
+        state.counters.show_copies(self.metadata.superblock());
+        match outcome {
+            Outcome::Committed => Ok(()),
+            Outcome::Failed { why, .. } => {
+                pr_err!("{}: metadata was not written: {}\n", state.name, Show(why));
+                Err(Error::from_errno(-why.errno().number()))
+            }
+        }
+    }
+}
+
+/// A commit that is given up because one before it failed.
+const NOT_TRIED: Outcome = Outcome::Failed {
+    issued: false,
+    why: Failure::Device,
+};
+
+/// The table blocks of the first changes in `staged`, as many as go into one commit; their number;
+/// and the number of these changes.
+fn first_blocks(state: &State, staged: &[Staged]) -> ([u32; COMMIT_BLOCKS_MAX], usize, usize) {
+    let mut blocks = [0u32; COMMIT_BLOCKS_MAX];
+    let mut count = 0usize;
+    for (index, change) in staged.iter().enumerate() {
+        let (block, _) = state.geometry.entry_place(change.slot);
+        if blocks
+            .get(..count)
+            .is_some_and(|known| known.contains(&block))
+        {
+            continue;
+        }
+        match blocks.get_mut(count) {
+            Some(place) => *place = block,
+            None => return (blocks, count, index),
+        }
+        count = count.saturating_add(1);
+    }
+    (blocks, count, staged.len())
+}
