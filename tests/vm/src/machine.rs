@@ -58,6 +58,7 @@ pub struct Machine {
     processors: u32,
     time_limit: Duration,
     echo: bool,
+    interactive: bool,
     console_copy: Option<PathBuf>,
 }
 
@@ -66,7 +67,7 @@ impl Machine {
     /// process has) on the stock kernel, and is switched off when the command ends.
     ///
     /// The kernel is the newest in `/usr/lib/modules` that has a bootable image, or the one whose
-    /// version `DM_REMAP_KVER` holds.
+    /// version `KVER` holds.
     pub fn new<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> io::Result<Self> {
         Ok(Self {
             modules: kernel_modules()?,
@@ -78,6 +79,7 @@ impl Machine {
             processors: 2,
             time_limit: Duration::from_secs(300),
             echo: false,
+            interactive: false,
             console_copy: None,
         })
     }
@@ -115,6 +117,14 @@ impl Machine {
     #[must_use]
     pub fn echo(mut self) -> Self {
         self.echo = true;
+        self
+    }
+
+    /// Connects the command with our terminal, by way of the machine's console. The kernel's log
+    /// is not read then.
+    #[must_use]
+    pub fn interactive(mut self) -> Self {
+        self.interactive = true;
         self
     }
 
@@ -172,7 +182,10 @@ ip link set lo up 2>/dev/null
 cd ",
         );
         quote(&mut script, self.directory.as_os_str());
-        script.extend_from_slice(b"\nenv");
+        script.extend_from_slice(match self.interactive {
+            true => b"\nbusybox setsid -c env",
+            false => b"\nenv",
+        });
         for (name, value) in &self.environment {
             let mut pair = name.clone();
             pair.push("=");
@@ -184,12 +197,13 @@ cd ",
             script.push(b' ');
             quote(&mut script, word);
         }
-        script.extend_from_slice(
-            b" </dev/null >$output 2>&1
-echo $? > /run/vm/status
-exec busybox poweroff -f
-",
-        );
+        // A terminal that controls the command: for a shell's job control.
+        let streams: &[u8] = match self.interactive {
+            true => b" </dev/ttyS0 >/dev/ttyS0 2>&1",
+            false => b" </dev/null >$output 2>&1",
+        };
+        script.extend_from_slice(streams);
+        script.extend_from_slice(b"\necho $? > /run/vm/status\nexec busybox poweroff -f\n");
         script
     }
 
@@ -206,13 +220,18 @@ exec busybox poweroff -f
             .arg("-initrd")
             .arg(share.initramfs())
             // Anything that hangs or breaks ends the machine at once, with the reason in its log.
-            .args([
-                "-append",
-                "console=ttyS0 loglevel=7 printk.devkmsg=on panic=-1 oops=panic mitigations=off \
+            .arg("-append")
+            .arg(format!(
+                "console=ttyS0 loglevel={} printk.devkmsg=on panic=-1 oops=panic mitigations=off \
                  sysctl.kernel.hung_task_timeout_secs=90 sysctl.kernel.hung_task_panic=1",
-            ])
-            .arg("-serial")
-            .arg(file_option("file:", &share.console()))
+                if self.interactive { 4 } else { 7 }
+            ))
+            .arg("-chardev")
+            .arg(match self.interactive {
+                true => OsString::from("stdio,id=console,signal=off"),
+                false => file_option("file,id=console,path=", &share.console()),
+            })
+            .args(["-serial", "chardev:console"])
             .arg("-virtfs")
             .arg("local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap")
             .arg("-virtfs")
@@ -231,7 +250,9 @@ exec busybox poweroff -f
                 disk,
             ));
         }
-        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+        if !self.interactive {
+            qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+        }
         qemu
     }
 }
@@ -263,7 +284,7 @@ fn quote(script: &mut Vec<u8>, word: &OsStr) {
 /// The folder of the kernel to boot.
 fn kernel_modules() -> io::Result<PathBuf> {
     let all = Path::new("/usr/lib/modules");
-    if let Some(version) = std::env::var_os("DM_REMAP_KVER") {
+    if let Some(version) = std::env::var_os("KVER") {
         return Ok(all.join(version));
     }
     let mut found: Vec<PathBuf> = fs::read_dir(all)
@@ -449,7 +470,8 @@ impl Running {
             // It only panics if standard output does, and has nothing to say then.
             let _ = reader.join();
         }
-        let kernel_log = fs::read(self.share.console())?;
+        // An interactive machine has no log.
+        let kernel_log = fs::read(self.share.console()).unwrap_or_default();
         let kernel_log = String::from_utf8_lossy(&kernel_log).replace('\r', "");
         if let Some(path) = &self.console_copy {
             if let Some(parent) = path.parent() {

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The cargo runner of the VM tests: `dm-remap-vm PROGRAM [ARGUMENT...]` runs a test program in a
-//! virtual machine, or as it is if its name says so, and ends as the program does. A complaint of
-//! the guest's kernel is a failure, too.
+//! Runs programs in virtual machines.
 //!
-//! `DM_REMAP_VM_LIMIT` is the time that a machine gets, in seconds (600 if it is not set).
+//! * `dm-remap-vm PROGRAM [ARGUMENT...]`, as cargo's runner: a test program, in a machine or as it
+//!   is if its name says so. Ends as the program does; a complaint of the guest's kernel is a
+//!   failure, too. `DM_REMAP_VM_LIMIT` is the time that a machine gets, in seconds (600 if it is
+//!   not set).
+//! * `dm-remap-vm shell [COMMAND...]`: a shell in a machine that has the module loaded, or a
+//!   command instead of the shell.
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
@@ -21,11 +24,15 @@ use vmtest::machine::Machine;
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let Some(program) = arguments.next() else {
-        eprintln!("usage: dm-remap-vm PROGRAM [ARGUMENT...]");
+        eprintln!(
+            "usage: dm-remap-vm PROGRAM [ARGUMENT...]\n       dm-remap-vm shell [COMMAND...]"
+        );
         return ExitCode::from(2);
     };
     let arguments: Vec<OsString> = arguments.collect();
-    let result = if runs_outside(Path::new(&program)) {
+    let result = if program == "shell" {
+        shell(arguments)
+    } else if runs_outside(Path::new(&program)) {
         Err(Command::new(&program).args(&arguments).exec())
     } else {
         run_inside(&program, arguments)
@@ -54,7 +61,7 @@ fn run_inside(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode>
         .time_limit(time_limit())
         .keep_console(&console)
         .echo();
-    for name in ["DM_REMAP_MODULE", "RUST_BACKTRACE", "DM_REMAP_KVER"] {
+    for name in ["DM_REMAP_MODULE", "RUST_BACKTRACE", "KVER"] {
         if let Some(value) = std::env::var_os(name) {
             machine = machine.env(name, value);
         }
@@ -67,6 +74,45 @@ fn run_inside(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode>
     eprintln!("the whole kernel log: {}", console.display());
     Ok(match outcome.end {
         End::Command(status @ 1..=255) => ExitCode::from(status as u8),
+        _ => ExitCode::FAILURE,
+    })
+}
+
+/// What a machine's own shell does before it is the user's.
+const WELCOME: &str = "
+modprobe dm_mod && insmod \"$DM_REMAP_MODULE\" || exit 1
+export PS1='vm# ' PATH=\"$1:$PATH\"
+shift
+[ $# -gt 0 ] && exec \"$@\"
+stty sane 2>/dev/null
+echo
+echo 'The module is loaded. Bad disks to try it on: sickdisk serve NAME --size 64M &, then'
+echo 'sickdisk NAME bad SECTOR COUNT both. The machine ends with this shell.'
+exec bash --norc -i
+";
+
+fn shell(command: Vec<OsString>) -> io::Result<ExitCode> {
+    let module = std::env::var_os("DM_REMAP_MODULE")
+        .ok_or_else(|| io::Error::other("DM_REMAP_MODULE names no module"))?;
+    let programs = std::env::current_exe()?
+        .parent()
+        .map(|folder| folder.as_os_str().to_owned())
+        .unwrap_or_default();
+    let interactive = command.is_empty();
+    let mut words: Vec<OsString> = ["sh", "-c", WELCOME, "shell"].map(OsString::from).into();
+    words.push(programs);
+    words.extend(command);
+    let mut machine = Machine::new(words)?
+        .env("DM_REMAP_MODULE", module)
+        .time_limit(Duration::from_secs(7 * 24 * 3600));
+    machine = match interactive {
+        true => machine.interactive(),
+        false => machine.echo(),
+    };
+    let outcome = machine.start()?.wait()?;
+    eprint!("{outcome}");
+    Ok(match outcome.end {
+        End::Command(status @ 0..=255) => ExitCode::from(status as u8),
         _ => ExitCode::FAILURE,
     })
 }

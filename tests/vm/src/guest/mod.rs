@@ -6,14 +6,13 @@
 //! one first:
 //!
 //! ```no_run
-//! use vmtest::guest::Mapped;
 //! use vmtest::guest::Remap;
 //!
 //! #[test]
 //! fn a_device_can_be_made() {
 //!     let _test = vmtest::begin!();
-//!     let remap = Remap::new();
-//!     assert!(remap.device.status().contains("remap v3.0"));
+//!     let remap = Remap::new(512);
+//!     assert!(remap.device().status().contains("remap v3.0"));
 //! }
 //! ```
 
@@ -22,6 +21,7 @@ mod disks;
 mod io;
 mod kmsg;
 mod module;
+mod remap;
 mod run;
 mod stamp;
 
@@ -34,6 +34,8 @@ pub use io::Direct;
 pub use kmsg::Kmsg;
 pub use module::load;
 pub use module::unload;
+pub use remap::device_number;
+pub use remap::Remap;
 pub use run::run;
 pub use run::succeed;
 pub use run::Ran;
