@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+//! How the demo's disk falls ill: the same way each time, so that the two runs can be compared,
+//! and so that it is as ill after a power cut as before.
+//!
+//! Spots of one to four blocks, all over the disk, go bad one after the other while the copy runs.
+//! A spot that holds nothing yet fails altogether. One that holds data can still be read, though
+//! it may take a second try, and takes no more writes: nothing is lost yet, so nothing needs to be
+//! lost.
+
+use sickdisk::Direction;
+use sickdisk::Disk;
+use sickdisk::Fault;
+
+/// Sectors of a block of the file system.
+const BLOCK: u64 = 8;
+
+/// A place that goes bad.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    sector: u64,
+    sectors: u64,
+}
+
+/// The spots of a disk of this many sectors, in the order in which they go bad. The first MiB is
+/// spared, so that the disk can be recognised without dm-remap, too.
+pub fn spots(sectors: u64, count: usize) -> Vec<Spot> {
+    let mut state: u64 = 0x0123_4567_89ab_cdef;
+    let mut roll = |sides: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % sides
+    };
+    (0..count)
+        .map(|_| Spot {
+            sector: (2048 + roll(sectors - 4096)) / BLOCK * BLOCK,
+            sectors: (1 + roll(4)) * BLOCK,
+        })
+        .collect()
+}
+
+impl Spot {
+    /// Goes bad.
+    pub fn spoil(&self, disk: &mut Disk) {
+        let mut content = vec![0; (self.sectors * sickdisk::SECTOR) as usize];
+        let empty =
+            disk.peek(self.sector, &mut content).is_ok() && content.iter().all(|&byte| byte == 0);
+        let direction = match empty {
+            true => Direction::Both,
+            false => Direction::Write,
+        };
+        disk.spoil(self.sector, self.sectors, Fault::bad(direction));
+    }
+
+    /// Is bad again after a power cut: what was written there before can still be read.
+    pub fn spoil_again(&self, disk: &mut Disk) {
+        disk.spoil(self.sector, self.sectors, Fault::bad(Direction::Write));
+    }
+}
