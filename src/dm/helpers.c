@@ -14,16 +14,16 @@ int dm_rust_srcu_init(struct srcu_struct *srcu)
 	return init_srcu_struct_fast_updown(srcu);
 }
 
-void *dm_rust_srcu_down_read(struct srcu_struct *srcu)
+unsigned long dm_rust_srcu_down_read(struct srcu_struct *srcu)
 {
-	return (void __force *)srcu_down_read_fast(srcu);
+	return (unsigned long __force)srcu_down_read_fast(srcu);
 }
 
 /*
  * A reader given back to a domain that it does not come from would unbalance both: such a reader
  * is refused, so that the safe interface above cannot end a grace period too early.
  */
-bool dm_rust_srcu_up_read(struct srcu_struct *srcu, void *reader)
+bool dm_rust_srcu_up_read(struct srcu_struct *srcu, unsigned long reader)
 {
 	struct srcu_ctr __percpu *ctr = (struct srcu_ctr __percpu __force *)reader;
 

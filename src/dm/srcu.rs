@@ -10,8 +10,7 @@
 
 use super::bindings;
 use super::warn::warn_once;
-use core::ptr::NonNull;
-use kernel::ffi::c_void;
+use core::num::NonZeroUsize;
 use kernel::prelude::*;
 use kernel::types::Opaque;
 
@@ -53,8 +52,8 @@ impl Srcu {
     pub fn down_read(&self) -> SrcuTicket {
         // SAFETY: By the type invariants, the domain is of this flavour.
         let reader = unsafe { bindings::dm_rust_srcu_down_read(self.inner.get()) };
-        // SAFETY: What identifies a reader is the address of a counter.
-        SrcuTicket(unsafe { NonNull::new_unchecked(reader) })
+        // SAFETY: What names a reader is the address of a counter.
+        SrcuTicket(unsafe { NonZeroUsize::new_unchecked(reader) })
     }
 
     /// Unregisters a reader. May be called from any context but an NMI.
@@ -64,7 +63,7 @@ impl Srcu {
     pub fn up_read(&self, ticket: SrcuTicket) {
         // SAFETY: By the type invariants, the domain is of this flavour, and the helper refuses
         // readers of other domains. A ticket cannot be copied, so the reader was not given back yet.
-        if !unsafe { bindings::dm_rust_srcu_up_read(self.inner.get(), ticket.0.as_ptr()) } {
+        if !unsafe { bindings::dm_rust_srcu_up_read(self.inner.get(), ticket.0.get()) } {
             warn_once!(c"an SRCU ticket came back to another domain");
         }
     }
@@ -95,15 +94,11 @@ impl PinnedDrop for Srcu {
     }
 }
 
-/// A registered reader of a [`Srcu`] domain, as small as a pointer, also as an `Option`.
+/// A registered reader of a [`Srcu`] domain, as small as a pointer, also as an `Option`. This flavour
+/// lets a reader end in another context than where it began.
 ///
 /// This has no destructor, so that it can be part of a bio's data: see [`Target::PerBio`].
 ///
 /// [`Target::PerBio`]: super::Target::PerBio
 #[must_use]
-pub struct SrcuTicket(NonNull<c_void>);
-
-// SAFETY: The fast up/down flavour lets a reader end in another context than where it began.
-unsafe impl Send for SrcuTicket {}
-// SAFETY: There is nothing that a shared reference could be used for.
-unsafe impl Sync for SrcuTicket {}
+pub struct SrcuTicket(NonZeroUsize);
