@@ -356,10 +356,9 @@ impl Metadata {
     }
 
     /// Writes the truth about `block`, as loading found it, to `replica`, which has something else
-    /// or nothing (M3).
+    /// or nothing (M3). Does nothing if that replica became void meanwhile.
     pub fn rewrite(&mut self, replica: u8, block: u32) -> Op<'_> {
-        let legal = self.superblock.replica_lives(replica)
-            && block < self.superblock.geometry.table_blocks();
+        let legal = block < self.superblock.geometry.table_blocks();
         let op = Op::new(self, Job::Rewrite { replica, block });
         if legal {
             op

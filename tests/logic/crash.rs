@@ -8,7 +8,10 @@
 
 use std::collections::BTreeMap;
 
+use dm_remap_logic::commit::Failure;
 use dm_remap_logic::commit::Outcome;
+use dm_remap_logic::format::RESERVE_BLOCKS;
+use dm_remap_logic::load::LoadError;
 use dm_remap_logic::slot::State;
 
 use super::disk::Disk;
@@ -309,7 +312,17 @@ impl World {
         }
         let superblock = self.spare.metadata.superblock();
         let geometry = superblock.geometry;
-        let sector = if self.random.once_in(4) {
+        let reserve = self.random.once_in(6);
+        let sector = if reserve {
+            if self.broken_tables == 12 {
+                return;
+            }
+            self.broken_tables += 1;
+            let (replica, index) = (self.random.below(2) as u8, self.random.below(4) as u8);
+            geometry
+                .reserve_block_sector(replica, index)
+                .expect("in range")
+        } else if self.random.once_in(4) {
             if self.broken_supers == 2 {
                 return;
             }
@@ -329,8 +342,11 @@ impl World {
         if self.disk.is_bad(sector) {
             return;
         }
+        let superblock = self.spare.metadata.superblock();
         self.fresh_damage = true;
         let how = match self.random.below(3) {
+            // Or else the next one to break could be another block's last good copy.
+            _ if superblock.void_replicas != 0 => Breakage::Write,
             0 => Breakage::Read,
             1 => Breakage::Write,
             _ => Breakage::Both,
@@ -351,16 +367,37 @@ struct Plan {
     steps: u32,
     breakage: bool,
     absence: bool,
+    /// A replica has next to no reserve blocks from the start.
+    worn: bool,
 }
 
-fn history(seed: u64, plan: Plan) {
+impl Plan {
+    const CRASHES: Plan = Plan {
+        steps: 40,
+        breakage: false,
+        absence: false,
+        worn: false,
+    };
+}
+
+/// Tells whether a replica became void.
+fn history(seed: u64, plan: Plan) -> bool {
     let sectors = 1024 + 8 * (seed % 200);
     let mut world = World::new(seed, sectors, if seed % 3 == 0 { 8 } else { 1 });
+    if plan.worn {
+        let geometry = world.spare.metadata.superblock().geometry;
+        for index in 2..RESERVE_BLOCKS {
+            let sector = geometry.reserve_block_sector(seed as u8 & 1, index);
+            world.disk.break_writes(sector.expect("in range"));
+        }
+    }
     for _ in 0..plan.steps {
         if plan.breakage && world.random.once_in(3) {
             world.break_something();
         }
-        if world.random.once_in(3) {
+        if !world.doubt.is_empty() && world.random.once_in(2) {
+            world.disk.crash_in = Some(world.random.below(3) as u32);
+        } else if world.random.once_in(3) {
             world.disk.crash_in = Some(world.random.below(14) as u32);
         }
         if plan.absence && world.random.once_in(4) {
@@ -374,70 +411,69 @@ fn history(seed: u64, plan: Plan) {
         world.disk.away_in = None;
     }
     world.reload();
+    world.spare.metadata.superblock().void_replicas != 0
 }
 
-fn histories(count: u64, plan: Plan) {
-    let first = std::env::var("DM_REMAP_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok());
-    if let Some(seed) = first {
-        return history(seed, plan);
+/// Tells in how many histories a replica became void.
+fn histories(count: u64, plan: Plan) -> usize {
+    let first = std::env::var("DM_REMAP_SEED").ok();
+    if let Some(seed) = first.and_then(|s| s.parse().ok()) {
+        return usize::from(history(seed, plan));
     }
-    for seed in 0..count {
-        let result = std::panic::catch_unwind(|| history(seed, plan));
-        if let Err(panic) = result {
+    let run = |seed: &u64| match std::panic::catch_unwind(|| history(*seed, plan)) {
+        Ok(void) => void,
+        Err(panic) => {
             eprintln!("DM_REMAP_SEED={seed}");
-            std::panic::resume_unwind(panic);
+            std::panic::resume_unwind(panic)
         }
-    }
+    };
+    (0..count).filter(run).count()
 }
 
 #[test]
 fn crashes() {
-    histories(
-        400,
-        Plan {
-            steps: 40,
-            breakage: false,
-            absence: false,
-        },
-    );
+    histories(400, Plan::CRASHES);
 }
 
 #[test]
 fn crashes_and_a_spare_that_goes_away() {
-    histories(
-        400,
-        Plan {
-            steps: 40,
-            breakage: false,
-            absence: true,
-        },
-    );
+    let plan = Plan {
+        absence: true,
+        ..Plan::CRASHES
+    };
+    histories(800, plan);
 }
 
 #[test]
 fn crashes_and_sectors_that_go_bad() {
-    histories(
-        400,
-        Plan {
-            steps: 40,
-            breakage: true,
-            absence: false,
-        },
-    );
+    let plan = Plan {
+        breakage: true,
+        ..Plan::CRASHES
+    };
+    histories(800, plan);
 }
 
 #[test]
 fn everything_at_once() {
-    histories(
-        400,
-        Plan {
-            steps: 40,
-            breakage: true,
-            absence: true,
-        },
-    );
+    let plan = Plan {
+        breakage: true,
+        absence: true,
+        ..Plan::CRASHES
+    };
+    histories(800, plan);
+}
+
+/// One replica runs out of reserve blocks and becomes void; from then on the other one must not
+/// be rewritten in place.
+#[test]
+fn the_last_replica() {
+    let plan = Plan {
+        breakage: true,
+        absence: true,
+        worn: true,
+        ..Plan::CRASHES
+    };
+    assert!(histories(800, plan) > 100);
 }
 
 /// The same short history, with a crash at every single write, torn in several ways.
@@ -458,4 +494,164 @@ fn a_crash_at_every_step() {
         }
         assert!(at > 25, "the history is too short: {at} writes");
     }
+}
+
+/// Loads, and tells what it was refused for.
+fn refusal(disk: &mut Disk) -> Option<LoadError> {
+    match Spare::load(disk) {
+        Ok(_) => None,
+        Err(Stop::Refused(error)) => Some(error),
+        Err(stop) => panic!("{stop:?}"),
+    }
+}
+
+fn sector_of(world: &World, replica: u8) -> u64 {
+    let superblock = world.spare.metadata.superblock();
+    superblock.table_sector(replica, 0).expect("in range")
+}
+
+/// A superblock copy that missed a relocation, and is all that is left, is no truth (M2, M4).
+#[test]
+fn a_superblock_that_missed_a_relocation() {
+    let mut world = World::new(1, 4096, 8);
+    world.add().ok();
+    let mut before = world.disk.clone();
+    world.disk.break_writes(sector_of(&world, 1));
+    world.add().ok();
+    world.add().ok();
+    let geometry = world.spare.metadata.superblock().geometry;
+    assert_eq!(world.spare.metadata.superblock().relocations().count(), 1);
+    let sectors = [0, 1, 2, 3].map(|copy| geometry.superblock_sector(copy).expect("in range"));
+    for sector in sectors {
+        let mut disk = world.disk.clone();
+        let mut old = [0; 4096];
+        before.read(sector, &mut old).expect("good");
+        disk.write(sector, &old, true).expect("good");
+        assert_eq!(refusal(&mut disk.clone()), None, "the others outvote it");
+        for other in sectors.into_iter().filter(|s| *s != sector) {
+            disk.break_reads(other);
+        }
+        assert_eq!(
+            refusal(&mut disk),
+            Some(LoadError::SuperblockStale { block: 0 })
+        );
+    }
+}
+
+/// When one superblock copy is left, it is not written any more (M1), and all still loads.
+#[test]
+fn the_last_superblock_copy() {
+    let mut world = World::new(2, 4096, 8);
+    world.add().ok();
+    let geometry = world.spare.metadata.superblock().geometry;
+    let sector = |copy| geometry.superblock_sector(copy).expect("in range");
+    for copy in 0..3 {
+        world.disk.break_writes(sector(copy));
+    }
+    let left = world.disk.writes;
+    let outcome = world.spare.sync(&mut world.disk);
+    let why = Failure::NoSuperblock;
+    let failed = Ok(Outcome::Failed { issued: false, why });
+    assert_eq!(outcome, failed);
+    assert!(world.disk.writes > left);
+    let known = world.known.clone();
+    let mut last = [0; 4096];
+    world.disk.read(sector(3), &mut last).expect("good");
+    // Nor by anything that comes later.
+    assert_eq!(world.spare.sync(&mut world.disk), failed);
+    world.add().ok();
+    assert_eq!(world.known, known);
+    let mut now = [0; 4096];
+    world.disk.read(sector(3), &mut now).expect("good");
+    assert_eq!(last, now);
+    // It is enough to read all, and when the others work again, all is well again.
+    let mut disk = world.disk.clone();
+    disk.crash();
+    assert!(matches!(
+        Spare::load(&mut disk),
+        Err(Stop::Failed(Failure::NoSuperblock))
+    ));
+    disk.heal();
+    let spare = Spare::load(&mut disk).expect("healed");
+    assert_eq!(spare.map, world.known);
+    spare.check_redundancy(&mut disk);
+}
+
+/// A block that is bad in both replicas could speak of any block of main (M3).
+#[test]
+fn both_replicas_lost() {
+    let mut world = World::new(3, 4096, 8);
+    world.add().ok();
+    for replica in 0..2 {
+        let sector = sector_of(&world, replica);
+        world.disk.break_reads(sector);
+    }
+    world.disk.crash();
+    let expected = LoadError::TableBlock {
+        block: 0,
+        error: None,
+    };
+    assert_eq!(refusal(&mut world.disk), Some(expected));
+}
+
+/// Reading alone changes nothing on the spare (M4).
+#[test]
+fn loading_what_is_whole_writes_nothing() {
+    let mut world = World::new(4, 4096, 8);
+    world.add().ok();
+    world.disk.crash();
+    let writes = world.disk.writes;
+    let mut spare = Spare::load(&mut world.disk).expect("whole");
+    assert_eq!(world.disk.writes, writes);
+    assert!(!spare.metadata.is_touched());
+    assert_eq!(spare.commit(&mut world.disk, &[]), Ok(Outcome::Committed));
+    assert_eq!(world.disk.writes, writes);
+}
+
+/// What a commit costs: one write to each replica for each block, and once in an activation the
+/// superblocks (P13).
+#[test]
+fn what_a_commit_costs() {
+    let mut world = World::new(5, 8192, 1);
+    assert_eq!(
+        world.spare.extend(&mut world.disk, 3),
+        Ok(Outcome::Committed)
+    );
+    let before = world.disk.writes;
+    assert_eq!(
+        world.spare.commit(&mut world.disk, &[1]),
+        Ok(Outcome::Committed)
+    );
+    assert_eq!(world.disk.writes - before, 2);
+    assert_eq!(
+        world.spare.commit(&mut world.disk, &[0, 1, 2]),
+        Ok(Outcome::Committed)
+    );
+    assert_eq!(world.disk.writes - before, 2 + 6);
+    let mut spare = Spare::load(&mut world.disk).expect("whole");
+    let before = world.disk.writes;
+    assert_eq!(spare.commit(&mut world.disk, &[0]), Ok(Outcome::Committed));
+    assert_eq!(world.disk.writes - before, 4 + 2);
+}
+
+/// What can't be carried out is refused before anything is written.
+#[test]
+fn nonsense_is_refused() {
+    let mut world = World::new(6, 4096, 8);
+    let blocks: Vec<u32> = (0..17).collect();
+    let writes = world.disk.writes;
+    let why = Failure::Blocks;
+    let failed = Ok(Outcome::Failed { issued: false, why });
+    assert_eq!(world.spare.commit(&mut world.disk, &blocks), failed);
+    assert_eq!(world.spare.commit(&mut world.disk, &[1]), failed);
+    assert_eq!(world.spare.extend(&mut world.disk, 0), failed);
+    let all = world.spare.metadata.superblock().geometry.table_blocks();
+    assert_eq!(all, 2);
+    assert_eq!(world.disk.writes, writes);
+    assert_eq!(
+        world.spare.extend(&mut world.disk, 64),
+        Ok(Outcome::Committed)
+    );
+    assert_eq!(world.spare.metadata.superblock().high_water, all);
+    assert_eq!(world.spare.extend(&mut world.disk, 1), failed);
 }

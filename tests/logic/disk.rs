@@ -73,6 +73,12 @@ impl Disk {
         self.unwritable.insert(sector);
     }
 
+    /// All sectors work again.
+    pub fn heal(&mut self) {
+        self.unreadable.clear();
+        self.unwritable.clear();
+    }
+
     pub fn is_bad(&self, sector: u64) -> bool {
         self.unreadable.contains(&sector) || self.unwritable.contains(&sector)
     }
