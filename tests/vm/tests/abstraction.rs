@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The device-mapper abstraction by itself, shown on the example targets in tests/modules:
+//! dm-linear in Rust, and a target that tries again elsewhere what failed.
+
+use std::path::Path;
+use std::process::Command;
+
+use vmtest::guest::run;
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::SickDisk;
+use vmtest::guest::stamps;
+use vmtest::guest::succeed;
+use vmtest::guest::Direct;
+use vmtest::guest::Mapped;
+
+/// 16 MiB.
+const SECTORS: u64 = 16 << 11;
+
+/// An example module, built beside the module under test. Unloading it when the test is done shows
+/// that nothing holds it any more.
+struct Example(&'static str);
+
+impl Example {
+    #[track_caller]
+    fn load(name: &'static str) -> Self {
+        let module = std::env::var("DM_REMAP_MODULE").expect("DM_REMAP_MODULE");
+        let folder = Path::new(&module).parent().expect("a folder");
+        succeed("modprobe dm_mod");
+        succeed(&format!("insmod {}/{name}/{name}.ko", folder.display()));
+        Self(name)
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let unloaded = run(&format!("rmmod {}", self.0));
+        if !std::thread::panicking() {
+            assert_eq!(unloaded.status, 0, "{}", unloaded.errors);
+        }
+    }
+}
+
+fn disk() -> SickDisk {
+    SickDisk::start(Options::memory(SECTORS * 512)).expect("start a sick disk")
+}
+
+fn linear(disk: &SickDisk, start: u64) -> String {
+    format!("0 8192 linear_rust {} {start}", disk.path().display())
+}
+
+#[test]
+fn linear_maps_and_prints_back() {
+    let _test = vmtest::begin!();
+    let _module = Example::load("dm_linear_rust");
+    let disk = disk();
+    let mapped = Mapped::new(&linear(&disk, 64));
+    let device = Direct::open(&mapped.path());
+    device.write(0, &stamps(0, 2048, 1)).unwrap();
+    device.flush().unwrap();
+    assert!(device.read(0, 2048).unwrap() == stamps(0, 2048, 1));
+    let below = Direct::open(&disk.path());
+    assert!(below.read(64, 2048).unwrap() == stamps(0, 2048, 1));
+
+    let table = mapped.table();
+    assert!(table.ends_with(" 64"), "{table}");
+    mapped.load(&table).unwrap();
+    mapped.suspend().unwrap();
+    mapped.resume().unwrap();
+    assert_eq!(mapped.table(), table);
+    assert_eq!(mapped.status(), "0 8192 linear_rust");
+}
+
+#[test]
+fn the_module_stays_while_it_is_in_use() {
+    let _test = vmtest::begin!();
+    let _module = Example::load("dm_linear_rust");
+    let disk = disk();
+    let _mapped = Mapped::new(&linear(&disk, 0));
+    let refused = run("rmmod dm_linear_rust");
+    assert_ne!(refused.status, 0);
+}
+
+#[test]
+fn bad_table_lines_are_refused_with_a_reason() {
+    let _test = vmtest::begin!();
+    let _module = Example::load("dm_linear_rust");
+    let disk = disk();
+    let path = disk.path();
+    let path = path.display();
+    for (arguments, error, reason) in [
+        (String::new(), "Invalid argument", "Invalid argument count"),
+        (
+            format!("{path}"),
+            "Invalid argument",
+            "Invalid argument count",
+        ),
+        (
+            format!("{path} 0 0"),
+            "Invalid argument",
+            "Invalid argument count",
+        ),
+        (
+            format!("{path} x"),
+            "Invalid argument",
+            "Invalid device sector",
+        ),
+        (
+            format!("{path} -1"),
+            "Invalid argument",
+            "Invalid device sector",
+        ),
+        (
+            format!("{path} 99999999999999999999"),
+            "Invalid argument",
+            "Invalid device sector",
+        ),
+        (
+            "/dev/nothing 0".into(),
+            "No such file or directory",
+            "Device lookup failed",
+        ),
+        (format!("{path} 32000"), "Invalid argument", "too small"),
+    ] {
+        let line = format!("0 8192 linear_rust {arguments}");
+        let refusal = Mapped::try_new(&line).expect_err(&line);
+        assert!(refusal.error.contains(error), "{line}: {refusal:?}");
+        assert!(refusal.reason.contains(reason), "{line}: {refusal:?}");
+    }
+}
+
+#[test]
+fn coming_and_going_leaves_nothing() {
+    let _test = vmtest::begin!();
+    let _module = Example::load("dm_linear_rust");
+    let disk = disk();
+    for _ in 0..50 {
+        drop(Mapped::new(&linear(&disk, 8)));
+        Mapped::try_new("0 8192 linear_rust /dev/nothing 0").expect_err("no device");
+    }
+    // `Example` unloads the module, and `SickDisk` stops: both only if nobody has them.
+}
+
+#[test]
+fn tables_are_replaced_under_load() {
+    let _test = vmtest::begin!();
+    let _module = Example::load("dm_linear_rust");
+    let disk = disk();
+    let mapped = Mapped::new(&linear(&disk, 0));
+    Direct::open(&disk.path())
+        .write(0, &stamps(0, 2048, 1))
+        .unwrap();
+    let mut load = Command::new("dd")
+        .arg(format!("if={}", mapped.path().display()))
+        .args(["of=/dev/null", "bs=4096", "count=2048", "iflag=direct"])
+        .spawn()
+        .unwrap();
+    for round in 0..10 {
+        mapped.load(&linear(&disk, round)).unwrap();
+        match round % 2 {
+            0 => mapped.suspend().unwrap(),
+            _ => mapped.suspend_noflush().unwrap(),
+        }
+        mapped.resume().unwrap();
+    }
+    assert!(load.wait().unwrap().success());
+}
+
+/// Main and spare, each behind a table of pieces, so that bios are split once more below the target.
+struct Retry {
+    device: Mapped,
+    _main: Mapped,
+    _spare: Mapped,
+    main_disk: SickDisk,
+    spare_disk: SickDisk,
+    _module: Example,
+}
+
+impl Retry {
+    #[track_caller]
+    fn new(mode: &str) -> Self {
+        let module = Example::load("dm_retry_rust");
+        let main_disk = SickDisk::start(Options::memory(SECTORS * 512).without_cache()).unwrap();
+        let spare_disk = disk();
+        let main = Mapped::new(&pieces(&main_disk, &[0, 1030, 1060]));
+        let spare = Mapped::new(&pieces(&spare_disk, &[0, 1026, 1034, 1041, 1055, 1080]));
+        let device = Mapped::new(&format!(
+            "0 {SECTORS} retry_rust {} {} {mode}",
+            main.path().display(),
+            spare.path().display()
+        ));
+        Self {
+            device,
+            _main: main,
+            _spare: spare,
+            main_disk,
+            spare_disk,
+            _module: module,
+        }
+    }
+}
+
+/// A table that is linear, in pieces.
+fn pieces(disk: &SickDisk, starts: &[u64]) -> String {
+    let ends = starts.iter().skip(1).copied().chain([SECTORS]);
+    let path = disk.path();
+    let lines: Vec<String> = starts
+        .iter()
+        .zip(ends)
+        .map(|(start, end)| format!("{start} {} linear {} {start}", end - start, path.display()))
+        .collect();
+    lines.join("\n")
+}
+
+#[test]
+fn a_bio_that_failed_is_done_elsewhere_as_a_whole() {
+    failing_bios_are_done_elsewhere("resubmit");
+}
+
+#[test]
+fn a_bio_that_failed_is_done_elsewhere_in_parts() {
+    failing_bios_are_done_elsewhere("slices");
+}
+
+fn failing_bios_are_done_elsewhere(mode: &str) {
+    let _test = vmtest::begin!();
+    let retry = Retry::new(mode);
+    let bad = Fault::bad(Direction::Both);
+    retry.main_disk.disk().spoil(1032, 24, bad);
+    let device = Direct::open(&retry.device.path());
+    for (sector, sectors) in [(0, 2048), (1024, 64), (1025, 62), (1050, 3), (960, 192)] {
+        let data = stamps(sector, sectors, sector + 7);
+        device.write(sector, &data).unwrap();
+        assert!(device.read(sector, sectors).unwrap() == data, "{sector}");
+    }
+    // With nothing to fall back on, an error is an error.
+    retry.spare_disk.disk().spoil(1032, 24, bad);
+    assert!(device.read(1032, 8).is_err());
+    assert!(device.read(1064, 8).is_ok());
+}
+
+#[test]
+fn fua_survives_a_device_without_a_cache() {
+    let _test = vmtest::begin!();
+    let retry = Retry::new("resubmit");
+    let bad = Fault::bad(Direction::Both);
+    retry.main_disk.disk().spoil(1032, 8, bad);
+    retry.spare_disk.disk().record_mut().restart(true);
+    let device = Direct::open_dsync(&retry.device.path());
+    device.write(1032, &stamps(1032, 1, 1)).unwrap();
+    assert_eq!(retry.spare_disk.disk().record().fua_writes, 1);
+}
+
+#[test]
+fn suspending_waits_for_bios_that_are_tried_again() {
+    let _test = vmtest::begin!();
+    for mode in ["slices", "resubmit"] {
+        let retry = Retry::new(mode);
+        let bad = Fault::bad(Direction::Both);
+        retry.main_disk.disk().spoil(0, 4096, bad);
+        let mut load = Command::new("dd")
+            .arg(format!("of={}", retry.device.path().display()))
+            .args(["if=/dev/zero", "bs=65536", "count=32", "oflag=direct"])
+            .spawn()
+            .unwrap();
+        let table = retry.device.table();
+        for round in 0..6 {
+            retry.device.load(&table).unwrap();
+            match round % 2 {
+                0 => retry.device.suspend().unwrap(),
+                _ => retry.device.suspend_noflush().unwrap(),
+            }
+            retry.device.resume().unwrap();
+        }
+        assert!(load.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn io_of_its_own_and_messages() {
+    let _test = vmtest::begin!();
+    let retry = Retry::new("slices");
+    let say = |text: &str| retry.device.message(text);
+    assert_eq!(say("echo one two three").unwrap(), "<one><two><three>");
+    say("pool 8192").unwrap();
+    say("drain").unwrap();
+    assert_eq!(say("replace").unwrap(), "0 retry_rust");
+    assert_eq!(say("replace").unwrap(), "1 retry_rust");
+    let refusal = say("nonsense").unwrap_err();
+    assert!(refusal.error.contains("Invalid argument"), "{refusal:?}");
+    // Larger than one bio, and a medium error in one of them.
+    let bad = Fault::bad(Direction::Both);
+    retry.spare_disk.disk().spoil(8192 + 3000, 1, bad);
+    let refusal = say("pool 8192").unwrap_err();
+    assert!(refusal.error.contains("No data available"), "{refusal:?}");
+}
+
+#[test]
+fn events_wake_who_waits_for_them() {
+    let _test = vmtest::begin!();
+    let retry = Retry::new("slices");
+    let mut waits = Command::new("dmsetup")
+        .args(["--noudevsync", "wait", retry.device.name()])
+        .spawn()
+        .unwrap();
+    // It may not wait yet when the first comes.
+    while waits.try_wait().unwrap().is_none() {
+        retry.device.message("event").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn one_target_may_have_several_names() {
+    let _test = vmtest::begin!();
+    let retry = Retry::new("slices");
+    let table = retry.device.table();
+    retry
+        .device
+        .load(&table.replace("retry_rust", "retry2_rust"))
+        .unwrap();
+    retry.device.suspend().unwrap();
+    retry.device.resume().unwrap();
+    assert_eq!(retry.device.message("replace").unwrap(), "0 retry2_rust");
+}

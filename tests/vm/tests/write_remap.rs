@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Writes that fail are served from the spare from then on.
+
+use vmtest::guest::identify;
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Entry;
+use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::sickdisk::Operation;
+use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::Status;
+use vmtest::guest::stamps;
+use vmtest::guest::Content;
+use vmtest::guest::Direct;
+use vmtest::guest::Remap;
+
+/// P1: a failed write completes without error, and can be read back.
+#[test]
+fn a_failed_write_is_remapped() {
+    let _test = vmtest::begin!();
+    for block in [512, 4096] {
+        let remap = Remap::new(block);
+        let device = remap.open();
+        device.write(0, &stamps(0, 64, 1)).unwrap();
+        remap.main.disk().spoil(16, 8, Fault::bad(Direction::Both));
+        device.write(8, &stamps(8, 24, 2)).unwrap();
+
+        let mut expected = stamps(0, 8, 1);
+        expected.extend(stamps(8, 24, 2));
+        expected.extend(stamps(32, 32, 1));
+        assert!(device.read(0, 64).unwrap() == expected, "blocks of {block}");
+        let blocks = 8 * 512 / u64::from(block);
+        assert_eq!(remap.device().remapped(), blocks, "blocks of {block}");
+        assert_eq!(remap.device().status_fraction(2).0, blocks);
+        assert_eq!(
+            remap.device().status_value("auto_remaps"),
+            Some(blocks.to_string())
+        );
+        let errors = remap.device().status_value("errors").unwrap();
+        assert!(!errors.starts_with("W0:"), "{errors}");
+    }
+}
+
+/// P1, P2: writing again reaches the slot, reading it too, and main is not asked any more.
+#[test]
+fn a_remapped_block_is_written_again() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    remap.main.disk().spoil(100, 1, Fault::bad(Direction::Both));
+    for generation in 1..6 {
+        device.write(100, &stamps(100, 1, generation)).unwrap();
+        assert!(device.read(100, 1).unwrap() == stamps(100, 1, generation));
+    }
+    assert_eq!(remap.device().remapped(), 1);
+    remap.record();
+    device.write(100, &stamps(100, 1, 6)).unwrap();
+    assert!(device.read(100, 1).unwrap() == stamps(100, 1, 6));
+    assert_eq!(remap.main.disk().record().writes, 0);
+    assert_eq!(remap.main.disk().record().reads, 0);
+}
+
+/// P3: data on the spare, flush, metadata with FUA in both replicas one after the other, and only
+/// then the acknowledgement.
+#[test]
+fn a_remap_is_durable_before_it_is_acknowledged() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    let bad = Fault::bad(Direction::Both);
+    // The first remap may also raise the epoch and initialise blocks.
+    for sector in [100, 200] {
+        remap.main.disk().spoil(sector, 1, bad);
+        remap.record();
+        device.write(sector, &stamps(sector, 1, 1)).unwrap();
+    }
+    let spare = remap.spare.disk();
+    let entries = spare.record().entries();
+    let content = |entry: &Entry| {
+        let mut data = vec![0; 512];
+        spare.peek(entry.sector, &mut data).unwrap();
+        identify(&data)[0]
+    };
+    let data = entries
+        .iter()
+        .position(|entry| {
+            entry.operation == Operation::Write
+                && matches!(content(entry), Content::Stamp { sector: 200, .. })
+        })
+        .unwrap_or_else(|| panic!("no data on the spare: {entries:?}"));
+    let metadata: Vec<usize> = (0..entries.len())
+        .filter(|&at| entries[at].operation == Operation::Write && at != data)
+        .collect();
+    assert!(metadata.len() >= 2, "one write a replica: {entries:?}");
+    assert!(
+        metadata.iter().all(|&at| at > data && entries[at].fua),
+        "metadata comes with FUA, behind the data: {entries:?}"
+    );
+    let durable = entries[data].fua
+        || entries[data..metadata[0]]
+            .iter()
+            .any(|entry| entry.operation == Operation::Flush);
+    assert!(durable, "data is durable before metadata: {entries:?}");
+}
+
+/// P13: one data pass, one flush, and few metadata writes for a megabyte that fails as a whole.
+#[test]
+fn a_failed_megabyte_costs_little() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(4096);
+    let device = remap.open();
+    let bad = Fault::bad(Direction::Both);
+    remap.main.disk().spoil(64, 8, bad);
+    device.write(64, &stamps(64, 8, 1)).unwrap();
+    remap.main.disk().spoil(4096, 2048, bad);
+    remap.record();
+    device.write(4096, &stamps(4096, 2048, 1)).unwrap();
+    assert!(device.read(4096, 2048).unwrap() == stamps(4096, 2048, 1));
+    assert_eq!(remap.device().remapped(), 257);
+
+    let spare = remap.spare.disk();
+    let record = spare.record();
+    let data: u64 = record
+        .entries()
+        .iter()
+        .filter(|entry| entry.operation == Operation::Write && !entry.fua)
+        .map(|entry| entry.sectors)
+        .sum();
+    assert_eq!(data, 2048, "one data pass");
+    assert!(record.flushes <= 1, "{} flushes", record.flushes);
+    assert!(
+        record.fua_writes <= 6,
+        "{} metadata writes",
+        record.fua_writes
+    );
+}
+
+/// P6: a sector that only failed once is not moved.
+#[test]
+fn what_works_when_tried_again_stays() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    let weak = Fault::bad(Direction::Write).times(1);
+    remap.main.disk().spoil(100, 1, weak);
+    device.write(96, &stamps(96, 8, 1)).unwrap();
+    assert!(device.read(96, 8).unwrap() == stamps(96, 8, 1));
+    assert_eq!(remap.device().remapped(), 0);
+    let mut content = vec![0; 512];
+    remap.main.disk().peek(100, &mut content).unwrap();
+    assert!(content == stamps(100, 1, 1), "main has it");
+}
+
+/// P6: errors that say nothing about the medium pass up as they are, and cost no slot.
+#[test]
+fn other_errors_pass_up_unchanged() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    let medium = [Status::Medium, Status::Io, Status::Target];
+    for (status, name) in Status::ALL {
+        if medium.contains(&status) {
+            continue;
+        }
+        let fault = Fault::bad(Direction::Both).status(status);
+        remap.main.disk().spoil(100, 8, fault);
+        let error = device.write(100, &stamps(100, 8, 1)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(status.errno()), "write, {name}");
+        let error = device.read(100, 8).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(status.errno()), "read, {name}");
+        remap.main.disk().heal(100, 8);
+        assert_eq!(remap.device().remapped(), 0, "{name}");
+        assert_eq!(remap.device().pending(), 0, "{name}");
+        assert_eq!(remap.device().status_fraction(2).0, 0, "{name}");
+    }
+    device.write(100, &stamps(100, 8, 2)).unwrap();
+    assert!(device.read(100, 8).unwrap() == stamps(100, 8, 2));
+}
+
+/// P6: a drive that fails as a whole costs no slot, even if it calls that a medium error.
+#[test]
+fn a_dead_main_does_not_use_up_the_spare() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(4096);
+    let device = remap.open();
+    for status in [Status::Medium, Status::Io] {
+        remap.main.disk().die(status, Direction::Both);
+        for sector in (0..1024).step_by(64) {
+            assert!(device.write(sector, &stamps(sector, 64, 1)).is_err());
+        }
+        assert_eq!(remap.device().remapped(), 0, "{status:?}");
+        remap.main.disk().revive();
+        device.write(0, &stamps(0, 64, 2)).unwrap();
+        assert!(device.read(0, 64).unwrap() == stamps(0, 64, 2));
+    }
+}
+
+/// P7: when the spare is full, errors are the truth and what was remapped keeps working.
+#[test]
+fn a_full_spare_tells_the_truth() {
+    let _test = vmtest::begin!();
+    let main = Options::memory(64 << 20).logical_block(4096);
+    let spare = Options::memory(1 << 20).logical_block(4096);
+    let remap = Remap::on(main, spare, "");
+    let device = remap.open();
+    let (_, capacity) = remap.device().status_fraction(0);
+    assert!(capacity > 16 && capacity < 256, "capacity {capacity}");
+    let sectors = (capacity + 8) * 8;
+    remap
+        .main
+        .disk()
+        .spoil(8, sectors, Fault::bad(Direction::Both));
+    let mut served = Vec::new();
+    for sector in (8..8 + sectors).step_by(8) {
+        if device.write(sector, &stamps(sector, 8, 1)).is_ok() {
+            served.push(sector);
+        }
+    }
+    assert_eq!(served.len() as u64, capacity);
+    assert_eq!(remap.device().remapped(), capacity);
+    for sector in served {
+        device.write(sector, &stamps(sector, 8, 2)).unwrap();
+        assert!(device.read(sector, 8).unwrap() == stamps(sector, 8, 2));
+    }
+    // The rest of main works as ever.
+    device.write(0, &stamps(0, 8, 1)).unwrap();
+}
+
+/// P1: without automatic remapping, a failed write is an error.
+#[test]
+fn nothing_is_moved_when_that_is_switched_off() {
+    let _test = vmtest::begin!();
+    let remap = Remap::with(512, "2 auto_remap off");
+    let device = remap.open();
+    remap.main.disk().spoil(100, 1, Fault::bad(Direction::Both));
+    assert!(device.write(100, &stamps(100, 1, 1)).is_err());
+    assert_eq!(remap.device().remapped(), 0);
+    remap.device().message("set_auto_remap 1").unwrap();
+    device.write(100, &stamps(100, 1, 1)).unwrap();
+    assert_eq!(remap.device().remapped(), 1);
+}
+
+/// P1, P2: whatever is written where, with sectors going bad at any time: what is read is what was
+/// written last, on every sector of the device, and after it was made again, too.
+#[test]
+fn a_long_random_life() {
+    let _test = vmtest::begin!();
+    for block in [512, 4096] {
+        let sectors = 16 << 11;
+        let main = Options::memory(sectors * 512).logical_block(block);
+        let spare = Options::memory(8 << 20).logical_block(block);
+        let mut remap = Remap::on(main, spare, "");
+        let unit = u64::from(block) / 512;
+        let mut model = vec![0_u64; sectors as usize];
+        let mut dice = Dice(0x5eed ^ u64::from(block));
+        let mut generation = 0;
+        for round in 0..3 {
+            let device = remap.open();
+            for _ in 0..250 {
+                if dice.roll(4) == 0 {
+                    let sector = dice.roll(sectors / unit) * unit;
+                    let fault = match dice.roll(3) {
+                        0 => Fault::bad(Direction::Write),
+                        1 => Fault::bad(Direction::Write).times(1),
+                        _ => Fault::bad(Direction::Write).times(4),
+                    };
+                    let mut disk = remap.main.disk();
+                    disk.spoil(sector, (1 + dice.roll(40)) * unit, fault);
+                }
+                generation += 1;
+                let length = (1 + dice.roll(96)) * unit;
+                let sector = dice.roll((sectors - length) / unit) * unit;
+                device
+                    .write(sector, &stamps(sector, length, generation))
+                    .unwrap();
+                model[sector as usize..(sector + length) as usize].fill(generation);
+                let length = (1 + dice.roll(96)) * unit;
+                let sector = dice.roll((sectors - length) / unit) * unit;
+                check(&device, sector, length, &model);
+            }
+            for sector in (0..sectors).step_by(2048) {
+                check(&device, sector, 2048, &model);
+            }
+            assert!(remap.device().remapped() > 0, "round {round}");
+            drop(device);
+            remap.reactivate();
+        }
+    }
+}
+
+fn check(device: &Direct, sector: u64, length: u64, model: &[u64]) {
+    let found = identify(&device.read(sector, length).unwrap());
+    for (sector, found) in (sector..).zip(found) {
+        let expected = match model[sector as usize] {
+            0 => Content::Blank,
+            generation => Content::Stamp { sector, generation },
+        };
+        assert_eq!(found, expected, "sector {sector}");
+    }
+}
+
+/// Chance that repeats.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
