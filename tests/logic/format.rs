@@ -97,7 +97,7 @@ proptest! {
         let [head, tail] = g.metadata_ranges();
         prop_assert_eq!(head, (0, g.data_start()));
         prop_assert_eq!(tail.0, g.data_end());
-        prop_assert_eq!(tail.0 + tail.1, g.window_sectors() / 8 * 8);
+        prop_assert_eq!(tail.1, g.window_sectors() / 8 * 8);
     }
 
     #[test]
@@ -107,8 +107,11 @@ proptest! {
         prop_assert_eq!(g.data_start() % u64::from(g.align_sectors()), 0);
         let (block, _) = g.entry_place(g.slots() - 1);
         prop_assert!(block < g.table_blocks());
-        let (first, count) = g.block_slots(block);
-        prop_assert_eq!(first + count, g.slots());
+        prop_assert_eq!(g.block_slots(block).1, g.slots());
+        let (first, end) = g.block_slots(block / 2);
+        prop_assert_eq!(g.entry_place(first), (block / 2, 0));
+        prop_assert_eq!(g.entry_place(end - 1).0, block / 2);
+        prop_assert_eq!(g.block_slots(g.table_blocks()), (g.slots(), g.slots()));
         // No more than a sixtieth of the window and the fixed ends goes to tables of 4 KiB slots.
         if g.slot_sectors() == 8 {
             prop_assert!(u64::from(g.table_blocks()) <= g.window_sectors() / 8 / 60 + 1);

@@ -87,13 +87,12 @@ fn run(disk: &mut Disk, mut op: Op<'_>, memory: Memory<'_>) -> Result<Outcome, T
                 ..
             } => {
                 let superblock = op.metadata().superblock();
-                let (first, count) = superblock.geometry.block_slots(block);
+                let (first, end) = superblock.geometry.block_slots(block);
                 let (entries, sequence) = match content {
                     Content::Truth => (&[][..], 0),
                     Content::Empty { sequence } => (&[][..], sequence),
                     Content::Current { sequence } => {
-                        let first = first as usize;
-                        (&memory.entries[first..first + count as usize], sequence)
+                        (&memory.entries[first as usize..end as usize], sequence)
                     }
                 };
                 let entries = entries.iter().copied();
@@ -191,8 +190,8 @@ impl Spare {
             match load::resolve_block(&superblock, blocks, &images).map_err(Stop::Refused)? {
                 Resolved::End => break,
                 Resolved::Block { truth, rewrite, .. } => {
-                    let (_, count) = superblock.geometry.block_slots(blocks);
-                    entries.extend(truth.entries().take(count as usize));
+                    let (first, end) = superblock.geometry.block_slots(blocks);
+                    entries.extend(truth.entries().take((end - first) as usize));
                     for replica in (0..2).filter(|r| rewrite & 1 << r != 0) {
                         rewrites.push((replica, blocks, *truth.image()));
                     }

@@ -252,11 +252,10 @@ impl Geometry {
         (slot / ENTRIES, slot % ENTRIES)
     }
 
-    /// The first slot of table block `block`, and how many of its entries stand for slots: the
-    /// last block has fewer than the others.
+    /// The slots that table block `block` has entries for: the first, and one past the last. The
+    /// table's last block has fewer than the others.
     pub fn block_slots(&self, block: u32) -> (u32, u32) {
-        let first = block.saturating_mul(ENTRIES).min(self.slots);
-        (first, ENTRIES.min(self.slots - first))
+        (self.slots_in(block), self.slots_in(block.saturating_add(1)))
     }
 
     /// How many slots the first `blocks` blocks of the slot table stand for.
@@ -264,13 +263,11 @@ impl Geometry {
         blocks.saturating_mul(ENTRIES).min(self.slots)
     }
 
-    /// The two ranges of metadata, as first sector and length: before and behind the data area.
+    /// The two ranges of metadata, before and behind the data area: of each the first sector, and
+    /// one past the last.
     pub fn metadata_ranges(&self) -> [(u64, u64); 2] {
         let end = self.blocks() * BLOCK_SECTORS;
-        [
-            (0, self.data_start),
-            (self.data_end(), end - self.data_end()),
-        ]
+        [(0, self.data_start), (self.data_end(), end)]
     }
 
     fn blocks(&self) -> u64 {
