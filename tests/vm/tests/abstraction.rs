@@ -42,6 +42,14 @@ impl Drop for Example {
     }
 }
 
+/// Makes a device, and its node: there is no udev to do it.
+#[track_caller]
+fn mapped(table: &str) -> Mapped {
+    let mapped = Mapped::new(table);
+    succeed("dmsetup mknodes");
+    mapped
+}
+
 fn disk() -> SickDisk {
     SickDisk::start(Options::memory(SECTORS * 512)).expect("start a sick disk")
 }
@@ -55,7 +63,7 @@ fn linear_maps_and_prints_back() {
     let _test = vmtest::begin!();
     let _module = Example::load("dm_linear_rust");
     let disk = disk();
-    let mapped = Mapped::new(&linear(&disk, 64));
+    let mapped = mapped(&linear(&disk, 64));
     let device = Direct::open(&mapped.path());
     device.write(0, &stamps(0, 2048, 1)).unwrap();
     device.flush().unwrap();
@@ -77,7 +85,7 @@ fn the_module_stays_while_it_is_in_use() {
     let _test = vmtest::begin!();
     let _module = Example::load("dm_linear_rust");
     let disk = disk();
-    let _mapped = Mapped::new(&linear(&disk, 0));
+    let _mapped = mapped(&linear(&disk, 0));
     let refused = run("rmmod dm_linear_rust");
     assert_ne!(refused.status, 0);
 }
@@ -136,7 +144,7 @@ fn coming_and_going_leaves_nothing() {
     let _module = Example::load("dm_linear_rust");
     let disk = disk();
     for _ in 0..50 {
-        drop(Mapped::new(&linear(&disk, 8)));
+        drop(mapped(&linear(&disk, 8)));
         Mapped::try_new("0 8192 linear_rust /dev/nothing 0").expect_err("no device");
     }
     // `Example` unloads the module, and `SickDisk` stops: both only if nobody has them.
@@ -147,13 +155,19 @@ fn tables_are_replaced_under_load() {
     let _test = vmtest::begin!();
     let _module = Example::load("dm_linear_rust");
     let disk = disk();
-    let mapped = Mapped::new(&linear(&disk, 0));
+    let mapped = mapped(&linear(&disk, 0));
     Direct::open(&disk.path())
         .write(0, &stamps(0, 2048, 1))
         .unwrap();
     let mut load = Command::new("dd")
         .arg(format!("if={}", mapped.path().display()))
-        .args(["of=/dev/null", "bs=4096", "count=2048", "iflag=direct"])
+        .args([
+            "of=/dev/null",
+            "bs=4096",
+            "count=2048",
+            "iflag=direct",
+            "status=none",
+        ])
         .spawn()
         .unwrap();
     for round in 0..10 {
@@ -183,9 +197,9 @@ impl Retry {
         let module = Example::load("dm_retry_rust");
         let main_disk = SickDisk::start(Options::memory(SECTORS * 512).without_cache()).unwrap();
         let spare_disk = disk();
-        let main = Mapped::new(&pieces(&main_disk, &[0, 1030, 1060]));
-        let spare = Mapped::new(&pieces(&spare_disk, &[0, 1026, 1034, 1041, 1055, 1080]));
-        let device = Mapped::new(&format!(
+        let main = mapped(&pieces(&main_disk, &[0, 1030, 1060]));
+        let spare = mapped(&pieces(&spare_disk, &[0, 1026, 1034, 1041, 1055, 1080]));
+        let device = mapped(&format!(
             "0 {SECTORS} retry_rust {} {} {mode}",
             main.path().display(),
             spare.path().display()
@@ -261,7 +275,13 @@ fn suspending_waits_for_bios_that_are_tried_again() {
         retry.main_disk.disk().spoil(0, 4096, bad);
         let mut load = Command::new("dd")
             .arg(format!("of={}", retry.device.path().display()))
-            .args(["if=/dev/zero", "bs=65536", "count=32", "oflag=direct"])
+            .args([
+                "if=/dev/zero",
+                "bs=65536",
+                "count=32",
+                "oflag=direct",
+                "status=none",
+            ])
             .spawn()
             .unwrap();
         let table = retry.device.table();
