@@ -40,7 +40,6 @@ use crate::logic::format::BLOCK_BYTES;
 use crate::logic::format::BLOCK_SECTORS;
 use crate::logic::load;
 use crate::logic::load::Expected;
-use crate::logic::load::Found;
 use crate::logic::load::LoadError;
 use crate::logic::presence;
 use crate::logic::text::Uuid;
@@ -270,17 +269,18 @@ impl Line<'_> {
     }
 
     /// Reads what is on the spare, or decides that it is to be formatted.
+    #[inline(never)]
     fn read(&self, window: &Window<'_>) -> Result<(Loaded, bool), Refused> {
         match window.superblock() {
-            Ok(Found::Ours(_)) if self.options.format => Err(Refused::Text(
+            Ok(Some(_)) if self.options.format => Err(Refused::Text(
                 Errno::Exists,
                 c"Spare has valid dm-remap metadata, which the format argument does not overwrite",
             )),
-            Ok(Found::Ours(chosen)) => {
+            Ok(Some(chosen)) => {
                 load::check_expected(&chosen.superblock, &self.expected())?;
                 Ok((window.table(chosen)?, false))
             }
-            Ok(Found::Blank) => self.format(window),
+            Ok(None) => self.format(window),
             Err(Refused::Content(error)) if self.options.format && may_be_formatted(&error) => {
                 self.format(window)
             }
@@ -307,6 +307,11 @@ impl Line<'_> {
                 c"Spare is not blank: zero it, or use the format argument to overwrite what is there",
             ));
         }
+        Ok((Loaded::empty(self.new_metadata(geometry)?)?, true))
+    }
+
+    #[inline(never)]
+    fn new_metadata(&self, geometry: Geometry) -> Result<KBox<Metadata>> {
         let superblock = Superblock::new(
             Uuid::from_random(dm::random_uuid()),
             Uuid::from_random(dm::random_uuid()),
@@ -314,9 +319,10 @@ impl Line<'_> {
             self.main.sectors(),
             self.options.main_id.unwrap_or_default(),
         );
-        Ok((Loaded::empty(Metadata::create(superblock))?, true))
+        Ok(KBox::new(Metadata::create(superblock), GFP_KERNEL)?)
     }
 
+    #[inline(never)]
     fn make_state(self, loaded: Loaded, format: bool) -> CtrResult<Arc<State>> {
         let Loaded {
             mut metadata,

@@ -75,7 +75,7 @@ pub(super) struct Rewrite {
 
 /// What was found on a spare of ours, in the form in which it is used.
 pub(super) struct Loaded {
-    pub(super) metadata: Metadata,
+    pub(super) metadata: KBox<Metadata>,
     pub(super) map: Map,
     pub(super) counts: Counts,
     pub(super) generations: KVVec<u64>,
@@ -87,7 +87,7 @@ pub(super) struct Loaded {
 
 impl Loaded {
     /// What a spare without any table blocks gives.
-    pub(super) fn empty(metadata: Metadata) -> Result<Self> {
+    pub(super) fn empty(metadata: KBox<Metadata>) -> Result<Self> {
         let first = metadata.superblock().geometry.slots_in(EXTEND_BLOCKS_MAX);
         Ok(Self {
             metadata,
@@ -122,8 +122,10 @@ impl Window<'_> {
         }
     }
 
-    /// Finds the superblock, or that there is none.
-    pub(super) fn superblock(&self) -> Result<Found, Refused> {
+    /// Finds the superblock; `None` if the spare is blank. It is boxed because it is large for the
+    /// kernel's stack.
+    #[inline(never)]
+    pub(super) fn superblock(&self) -> Result<Option<KBox<Chosen>>, Refused> {
         let mut buffers = KVec::with_capacity(SUPER_COPIES as usize, GFP_KERNEL)?;
         for _ in 0..SUPER_COPIES {
             buffers.push(dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?, GFP_KERNEL)?;
@@ -156,7 +158,10 @@ impl Window<'_> {
             image(&buffers, &readable, 2),
             image(&buffers, &readable, 3),
         ];
-        Ok(load::choose_superblock(&images)?)
+        match load::choose_superblock(&images)? {
+            Found::Blank => Ok(None),
+            Found::Ours(chosen) => Ok(Some(KBox::new(chosen, GFP_KERNEL)?)),
+        }
     }
 
     /// Whether everything that belongs to the metadata reads as zero, and the ends of the data area
@@ -191,11 +196,11 @@ impl Window<'_> {
     }
 
     /// Reads the slot table that belongs to `chosen`.
-    pub(super) fn table(&self, chosen: Chosen) -> Result<Loaded, Refused> {
-        let superblock = chosen.superblock.clone();
+    pub(super) fn table(&self, chosen: KBox<Chosen>) -> Result<Loaded, Refused> {
+        let superblock = &chosen.superblock;
         let mut reader = Reader {
             window: self,
-            superblock: &superblock,
+            superblock,
             buffers: [
                 dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?,
                 dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?,
@@ -236,7 +241,7 @@ impl Window<'_> {
             }
         }
         Ok(Loaded {
-            metadata: Metadata::open(chosen, blocks),
+            metadata: open(chosen, blocks)?,
             map,
             counts,
             generations,
@@ -244,6 +249,14 @@ impl Window<'_> {
             dirty,
         })
     }
+}
+
+#[inline(never)]
+fn open(chosen: KBox<Chosen>, blocks: u32) -> Result<KBox<Metadata>> {
+    Ok(KBox::new(
+        Metadata::open(KBox::into_inner(chosen), blocks),
+        GFP_KERNEL,
+    )?)
 }
 
 /// Enters the claim of `slot`, if it has one. Gives the slot whose claim lost, if another slot has

@@ -74,7 +74,7 @@ struct Staged {
 pub(super) struct Writer {
     /// Whether a table with this state is resumed.
     pub(super) active: bool,
-    pub(super) metadata: Metadata,
+    pub(super) metadata: KBox<Metadata>,
     allocator: Allocator,
     counts: Counts,
     /// The generation of each slot's entry.
@@ -97,7 +97,7 @@ enum Shortage {
 impl Writer {
     /// Starts with what was loaded, which is all that `map` holds.
     pub(super) fn new(
-        metadata: Metadata,
+        metadata: KBox<Metadata>,
         map: &Map,
         counts: Counts,
         generations: KVVec<u64>,

@@ -27,6 +27,8 @@
 pub mod bytes;
 pub mod error;
 pub mod geometry;
+pub mod reserve;
+pub mod statistics;
 pub mod superblock;
 pub mod table_block;
 
@@ -35,7 +37,8 @@ pub use self::error::FormatError;
 #[allow(unused_imports)]
 pub use self::geometry::Geometry;
 pub use self::geometry::GeometryError;
-pub use self::superblock::Statistics;
+pub use self::reserve::Reserve;
+pub use self::statistics::Statistics;
 pub use self::superblock::Superblock;
 
 /// Bytes in a sector.

@@ -53,6 +53,9 @@ use super::bytes;
 use super::geometry::Geometry;
 use super::geometry::GeometryError;
 use super::is_zero;
+use super::reserve::Reserve;
+use super::reserve::Reserves;
+use super::statistics::Statistics;
 use super::Block;
 use super::FormatError;
 use super::BLOCK_BYTES;
@@ -100,135 +103,6 @@ pub const COMPAT_KNOWN: u64 = 0;
 pub const RO_COMPAT_KNOWN: u64 = 0;
 /// Features that may not be ignored, known to this version.
 pub const INCOMPAT_KNOWN: u64 = 0;
-
-/// What one reserve block is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reserve {
-    /// Nothing.
-    Free,
-    /// It failed.
-    Bad,
-    /// It stands in for a block of the slot table.
-    Holds {
-        /// The block of the slot table.
-        block: u32,
-        /// Whether that block's own place is bad.
-        home_bad: bool,
-    },
-}
-
-impl Reserve {
-    const HOME_BAD: u32 = 1 << 31;
-
-    fn from_disk(word: u32) -> Self {
-        match word {
-            0 => Reserve::Free,
-            u32::MAX => Reserve::Bad,
-            word => Reserve::Holds {
-                // A word of just the flag names no block that exists and is refused later.
-                block: (word & !Self::HOME_BAD).wrapping_sub(1),
-                home_bad: word & Self::HOME_BAD != 0,
-            },
-        }
-    }
-
-    fn to_disk(self) -> u32 {
-        match self {
-            Reserve::Free => 0,
-            Reserve::Bad => u32::MAX,
-            // The number of a table block has 25 bits.
-            Reserve::Holds { block, home_bad } => {
-                let flag = if home_bad { Self::HOME_BAD } else { 0 };
-                (block & (Self::HOME_BAD - 1)).wrapping_add(1) | flag
-            }
-        }
-    }
-}
-
-/// The reserve blocks of one replica.
-pub type Reserves = [Reserve; RESERVE_BLOCKS as usize];
-
-/// What is counted over the whole life of a spare, in the order of the superblock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Metadata commits that were asked for.
-    pub saves: u64,
-    /// Metadata commits that succeeded.
-    pub saves_done: u64,
-    /// Remaps that the repair path made.
-    pub auto_remaps: u64,
-    /// Remaps that the user made.
-    pub manual_remaps: u64,
-    /// Failed writes to main.
-    pub write_errors: u64,
-    /// Failed reads from main.
-    pub read_errors: u64,
-    /// Failed writes to slots.
-    pub spare_write_errors: u64,
-    /// Failed reads from slots.
-    pub spare_read_errors: u64,
-    /// Blocks of main that were found unreadable.
-    pub lost: u64,
-    /// Remaps that were taken back.
-    pub removed: u64,
-    /// Metadata blocks that were repaired or moved.
-    pub metadata_repairs: u64,
-    /// Activations.
-    pub activations: u64,
-    /// Bytes that slots served for reading.
-    pub redirected_reads: u64,
-    /// Bytes that slots took in writing.
-    pub redirected_writes: u64,
-    /// No meaning yet.
-    pub reserved: [u64; 2],
-}
-
-impl Statistics {
-    const WORDS: usize = 16;
-
-    fn to_words(self) -> [u64; Self::WORDS] {
-        [
-            self.saves,
-            self.saves_done,
-            self.auto_remaps,
-            self.manual_remaps,
-            self.write_errors,
-            self.read_errors,
-            self.spare_write_errors,
-            self.spare_read_errors,
-            self.lost,
-            self.removed,
-            self.metadata_repairs,
-            self.activations,
-            self.redirected_reads,
-            self.redirected_writes,
-            self.reserved[0],
-            self.reserved[1],
-        ]
-    }
-
-    fn from_words(words: [u64; Self::WORDS]) -> Self {
-        let [saves, saves_done, auto_remaps, manual_remaps, write_errors, read_errors, spare_write_errors, spare_read_errors, lost, removed, metadata_repairs, activations, redirected_reads, redirected_writes, r0, r1] =
-            words;
-        Statistics {
-            saves,
-            saves_done,
-            auto_remaps,
-            manual_remaps,
-            write_errors,
-            read_errors,
-            spare_write_errors,
-            spare_read_errors,
-            lost,
-            removed,
-            metadata_repairs,
-            activations,
-            redirected_reads,
-            redirected_writes,
-            reserved: [r0, r1],
-        }
-    }
-}
 
 /// What the superblock says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -407,7 +281,7 @@ impl Superblock {
             });
         }
         let geometry = decode_geometry(image)?;
-        let superblock = Superblock {
+        let mut superblock = Superblock {
             compat: bytes::get_u64(image, AT_COMPAT),
             ro_compat: bytes::get_u64(image, AT_RO_COMPAT),
             incompat,
@@ -430,15 +304,19 @@ impl Superblock {
             statistics: Statistics::from_words(core::array::from_fn(|i| {
                 bytes::get_u64(image, AT_STATISTICS + 8 * i)
             })),
-            reserve: core::array::from_fn(|replica| {
-                core::array::from_fn(|i| {
-                    let index = replica * usize::from(RESERVE_BLOCKS) + i;
-                    Reserve::from_disk(bytes::get_u32(image, AT_RESERVE + 4 * index))
-                })
-            }),
+            reserve: [[Reserve::Free; RESERVE_BLOCKS as usize]; REPLICAS as usize],
         };
+        // In place: the kernel's stack is small.
+        for (reserve, i) in superblock.reserve.iter_mut().flatten().zip(0usize..) {
+            *reserve = Reserve::from_disk(bytes::get_u32(image, AT_RESERVE + 4 * i));
+        }
         superblock.check(bytes::get_u8(image, AT_REPLICAS))?;
         Ok(superblock)
+    }
+
+    /// The bytes that are the same in every copy: all but checksum and number.
+    pub fn content(image: &Block) -> Option<(&[u8], &[u8])> {
+        Some((image.get(AT_VERSION..AT_COPY)?, image.get(AT_COPY + 1..)?))
     }
 
     /// Makes copy `copy`.

@@ -17,9 +17,10 @@
 //!   an old one that stopped taking writes: epochs are durable in every live superblock before
 //!   they are used (M4).
 
-use core::fmt;
+mod error;
 
-use super::errno::Errno;
+pub use self::error::LoadError;
+
 use super::format::geometry;
 use super::format::sequence_epoch;
 use super::format::table_block::TableBlock;
@@ -87,172 +88,6 @@ pub enum Claim {
     Second,
 }
 
-/// Why a spare is not activated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadError {
-    /// No superblock copy is usable; this is what is wrong with the most telling one.
-    Superblock {
-        /// The copy.
-        copy: u8,
-        /// What is wrong with it.
-        error: FormatError,
-    },
-    /// Superblock copies can't be read and no other one is ours: can't tell what the spare is.
-    SuperblockUnreadable {
-        /// The first such copy.
-        copy: u8,
-    },
-    /// Superblock copies of different spares.
-    MixedSpares,
-    /// Two copies with the same sequence say different things.
-    SuperblockContradiction {
-        /// The later of the two.
-        copy: u8,
-    },
-    /// The table has blocks from an epoch that the superblock does not know of.
-    SuperblockStale {
-        /// A block of the slot table that is newer.
-        block: u32,
-    },
-    /// No replica has a usable copy of a block of the slot table.
-    TableBlock {
-        /// The block.
-        block: u32,
-        /// What is wrong with one of the copies; none if no copy could be read.
-        error: Option<FormatError>,
-    },
-    /// Two replicas have the same sequence and different content.
-    TableContradiction {
-        /// The block.
-        block: u32,
-    },
-    /// An entry names a block that main does not have.
-    OutOfRange {
-        /// The slot.
-        slot: u32,
-        /// The main block that it claims.
-        main_block: u64,
-    },
-    /// Two slots claim one main block with the same right.
-    Unresolvable {
-        /// The main block.
-        main_block: u64,
-    },
-    /// The table line names another spare.
-    WrongUuid {
-        /// What the spare says.
-        found: Uuid,
-    },
-    /// The spare holds the remaps of another main device.
-    OtherMain,
-    /// Main's logical block is not what it was.
-    MainBlockSize {
-        /// What it was, in bytes.
-        was: u32,
-    },
-    /// The window is smaller than what was formatted.
-    Shrunk {
-        /// The formatted size in sectors.
-        formatted: u64,
-    },
-    /// One of several spares, which this version can't combine.
-    Incomplete {
-        /// How many spares the set has.
-        members: u16,
-    },
-}
-
-impl LoadError {
-    /// The error number for the user.
-    pub fn errno(&self) -> Errno {
-        match self {
-            LoadError::Superblock { error, .. } => error.errno(),
-            LoadError::SuperblockUnreadable { .. } => Errno::Io,
-            LoadError::TableBlock { error, .. } => error.map_or(Errno::Io, |e| e.errno()),
-            LoadError::SuperblockContradiction { .. }
-            | LoadError::SuperblockStale { .. }
-            | LoadError::TableContradiction { .. }
-            | LoadError::OutOfRange { .. }
-            | LoadError::Unresolvable { .. } => Errno::Damaged,
-            LoadError::MixedSpares | LoadError::WrongUuid { .. } | LoadError::OtherMain => {
-                Errno::WrongDevice
-            }
-            LoadError::MainBlockSize { .. } | LoadError::Incomplete { .. } => Errno::NotSupported,
-            LoadError::Shrunk { .. } => Errno::NoSpace,
-        }
-    }
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LoadError::Superblock { copy, error } => {
-                write!(f, "superblock copy {copy}: {error}")
-            }
-            LoadError::SuperblockUnreadable { copy } => {
-                write!(
-                    f,
-                    "superblock copy {copy}: unreadable, and no other is usable"
-                )
-            }
-            LoadError::MixedSpares => f.write_str("superblock copies of different spares"),
-            LoadError::SuperblockContradiction { copy } => {
-                write!(
-                    f,
-                    "superblock copy {copy}: contradicts another of the same age"
-                )
-            }
-            LoadError::SuperblockStale { block } => {
-                write!(f, "superblock is older than table block {block}")
-            }
-            LoadError::TableBlock { block, error } => {
-                write!(f, "table block {block}: bad in every replica: ")?;
-                match error {
-                    Some(error) => error.fmt(f),
-                    None => f.write_str("unreadable"),
-                }
-            }
-            LoadError::TableContradiction { block } => {
-                write!(
-                    f,
-                    "table block {block}: replicas of the same age contradict each other"
-                )
-            }
-            LoadError::OutOfRange { slot, main_block } => {
-                write!(
-                    f,
-                    "slot {slot} claims block {main_block}, which main does not have"
-                )
-            }
-            LoadError::Unresolvable { main_block } => {
-                write!(
-                    f,
-                    "two slots claim block {main_block} of main with the same right"
-                )
-            }
-            LoadError::WrongUuid { found } => {
-                write!(f, "spare is {found}, not the one that was named")
-            }
-            LoadError::OtherMain => f.write_str("spare belongs to another main device"),
-            LoadError::MainBlockSize { was } => {
-                write!(
-                    f,
-                    "main had logical blocks of {was} bytes and has others now"
-                )
-            }
-            LoadError::Shrunk { formatted } => {
-                write!(
-                    f,
-                    "spare is smaller than the {formatted} sectors it was formatted with"
-                )
-            }
-            LoadError::Incomplete { members } => {
-                write!(f, "spare is one of a set of {members}")
-            }
-        }
-    }
-}
-
 /// The size of the window, as far as the two copies at its head know it. With it the driver finds
 /// the copies at the tail; without, it takes the window that the table line gives.
 pub fn window_sectors(head: &[Image<'_>; 2]) -> Option<u64> {
@@ -276,41 +111,83 @@ pub fn superblock_sectors(window_sectors: u64) -> Option<[u64; SUPER_COPIES as u
     ])
 }
 
+/// What is compared between superblock copies. A whole superblock is large for a kernel's stack, so
+/// there is never more than one of them.
+#[derive(Clone, Copy)]
+struct Summary {
+    copy: u8,
+    set_uuid: Uuid,
+    member_uuid: Uuid,
+    sequence: u64,
+    void_supers: u8,
+}
+
+impl Summary {
+    #[inline(never)]
+    fn of(image: &Image<'_>, copy: u8) -> Option<Result<Self, FormatError>> {
+        let Image::Read(block) = image else {
+            return None;
+        };
+        Some(Superblock::decode(block, copy).map(|found| Summary {
+            copy,
+            set_uuid: found.set_uuid,
+            member_uuid: found.member_uuid,
+            sequence: found.sequence,
+            void_supers: found.void_supers,
+        }))
+    }
+
+    fn writes_off(&self, other: &Summary) -> bool {
+        self.void_supers & (1 << other.copy) != 0
+    }
+}
+
 /// Chooses the superblock to go by, from what was read of its four copies.
 pub fn choose_superblock(images: &[Image<'_>; SUPER_COPIES as usize]) -> Result<Found, LoadError> {
-    let mut best: Option<(u8, Superblock)> = None;
+    let mut best: Option<Summary> = None;
     for (image, copy) in images.iter().zip(0u8..) {
-        let Image::Read(block) = image else {
-            continue;
-        };
-        match Superblock::decode(block, copy) {
-            Ok(found) => {
+        match Summary::of(image, copy) {
+            Some(Ok(found)) => {
                 best = match best {
-                    None => Some((copy, found)),
-                    Some(best) => Some(better(best, (copy, found))?),
+                    None => Some(found),
+                    Some(best) => Some(better(images, best, found)?),
                 };
             }
             // Written by a later version in good order: no other copy can be trusted to say all.
-            Err(error @ (FormatError::Newer { .. } | FormatError::Features { .. })) => {
+            Some(Err(error @ (FormatError::Newer { .. } | FormatError::Features { .. }))) => {
                 return Err(LoadError::Superblock { copy, error });
             }
-            Err(_) => (),
+            Some(Err(_)) | None => (),
         }
     }
-    let Some((_, superblock)) = best else {
+    let Some(best) = best else {
         return no_superblock(images);
     };
     let mut rewrite = 0;
     for (image, copy) in images.iter().zip(0u8..) {
-        let same = match image {
-            Image::Read(block) => Superblock::decode(block, copy)
-                .is_ok_and(|found| found.sequence == superblock.sequence),
-            Image::Unreadable => false,
-        };
-        if !same && superblock.super_lives(copy) {
+        let same = Summary::of(image, copy)
+            .and_then(Result::ok)
+            .is_some_and(|found| found.sequence == best.sequence);
+        if !same && best.void_supers & (1 << copy) == 0 {
             rewrite |= 1 << copy;
         }
     }
+    take(images, best.copy, rewrite)
+}
+
+#[inline(never)]
+fn take(
+    images: &[Image<'_>; SUPER_COPIES as usize],
+    copy: u8,
+    rewrite: u8,
+) -> Result<Found, LoadError> {
+    let Some(Image::Read(block)) = images.get(usize::from(copy)) else {
+        return Err(LoadError::SuperblockUnreadable { copy });
+    };
+    let superblock = match Superblock::decode(block, copy) {
+        Ok(superblock) => superblock,
+        Err(error) => return Err(LoadError::Superblock { copy, error }),
+    };
     if superblock.member_count != 1 {
         return Err(LoadError::Incomplete {
             members: superblock.member_count,
@@ -322,26 +199,39 @@ pub fn choose_superblock(images: &[Image<'_>; SUPER_COPIES as usize]) -> Result<
     }))
 }
 
-fn better(old: (u8, Superblock), new: (u8, Superblock)) -> Result<(u8, Superblock), LoadError> {
-    if old.1.set_uuid != new.1.set_uuid || old.1.member_uuid != new.1.member_uuid {
+fn better(
+    images: &[Image<'_>; SUPER_COPIES as usize],
+    old: Summary,
+    new: Summary,
+) -> Result<Summary, LoadError> {
+    if old.set_uuid != new.set_uuid || old.member_uuid != new.member_uuid {
         return Err(LoadError::MixedSpares);
     }
-    if old.1.sequence != new.1.sequence {
-        return Ok(if old.1.sequence > new.1.sequence {
+    if old.sequence != new.sequence {
+        return Ok(if old.sequence > new.sequence {
             old
         } else {
             new
         });
     }
-    if old.1 == new.1 {
+    if say_the_same(images, old.copy, new.copy) {
         return Ok(old);
     }
     // One of them may be a copy that failed, was written off by the others and reads again.
-    match (new.1.super_lives(old.0), old.1.super_lives(new.0)) {
-        (false, true) => Ok(new),
-        (true, false) => Ok(old),
-        _ => Err(LoadError::SuperblockContradiction { copy: new.0 }),
+    match (new.writes_off(&old), old.writes_off(&new)) {
+        (true, false) => Ok(new),
+        (false, true) => Ok(old),
+        _ => Err(LoadError::SuperblockContradiction { copy: new.copy }),
     }
+}
+
+/// Whether two good copies say the same. They differ in their number, and so in their checksum.
+fn say_the_same(images: &[Image<'_>; SUPER_COPIES as usize], a: u8, b: u8) -> bool {
+    let content = |copy: u8| match images.get(usize::from(copy)) {
+        Some(Image::Read(block)) => Superblock::content(block),
+        _ => None,
+    };
+    content(a) == content(b)
 }
 
 /// Tells why there is no superblock, by the copy that says most.

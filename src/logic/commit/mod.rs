@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The commit protocol: what is written to the spare's metadata next, and what if that fails.
+//!
+//! The slot table lies on the spare in two replicas, the superblock in four copies. A commit
+//! rewrites, in place, the few table blocks whose entries changed. Both replicas are there for two
+//! reasons: a sector that goes bad must not take remaps with it, and a write that a crash tears
+//! must not, either. So a block is never written in both replicas at once, and the rules are:
+//!
+//! M1  *One replica after the other, each write FUA.* When the first is written, the second still
+//!     holds the last state, whole; when the second is written, the first holds the new one. Never
+//!     is the only good copy rewritten: before the first write the other replica's block is read,
+//!     for it may have gone bad since, and if it has, it is the one that is written first. If a
+//!     write fails in between, that replica's block is suspect: until further notice
+//!     (`unsettled`), the next commit of any block begins with it. A crash between the two leaves
+//!     a newer and an older block, and loading takes the newer.
+//!
+//! M2  *A place that stopped taking writes is written off before anyone is told.* A replica's block
+//!     that can't be written where it is goes to a reserve block of that replica; the superblock
+//!     tells which, in every live copy, before the commit goes on. When no reserve block is left,
+//!     the whole replica is recorded as void. Otherwise the old content, readable again after a
+//!     crash, could pass for the truth when the other replica's block is lost. In the same way a
+//!     superblock copy that can't be written is recorded as void in the others.
+//!
+//! M4  *Sequence numbers begin with the activation epoch,* which is durable in every live
+//!     superblock before the first commit that uses it. It is raised when it is first needed, so
+//!     that an activation that changes nothing writes nothing. It is also raised whenever
+//!     something is written off: a superblock copy that missed this knows of no such epoch, and
+//!     table blocks from it show that the copy is not the truth.
+//!
+//! M6  *A commit that failed after its first write was issued is in doubt*: that write may be on
+//!     the medium or not. The caller must not serve what it changed, and must not undo it, until a
+//!     later commit of the same blocks succeeds ([`Outcome::Failed`], `issued`).
+//!
+//! M8  *Blocks are initialised in all replicas, then flushed, then the high-water mark is raised in
+//!     all superblock copies, then they are used.* A block behind the mark therefore always has a
+//!     checksum, and a block before it that has none was damaged.
+//!
+//! With one replica left there is no second copy to fall back to. Then a block is not rewritten in
+//! place but written to another one, a free reserve block or its own place, by turns, and each
+//! time the superblock is switched over to it. Likewise the superblock is not written any more
+//! when one copy is left and no other can be revived; what is on the spare then still serves, but
+//! changes no more.
+//!
+//! What survives a crash, step by step, for a commit of one block:
+//!
+//! | crash after                     | replica 0 | replica 1 | superblocks | loading finds        |
+//! |---------------------------------|-----------|-----------|-------------|----------------------|
+//! | nothing                         | old       | old       | old         | the old state        |
+//! | write to replica 0, torn        | bad       | old       | old         | old, repairs 0       |
+//! | write to replica 0              | new       | old       | old         | new, repairs 1       |
+//! | failed write to replica 0       | ?         | old       | old         | either, repairs both |
+//! | … written to reserve block      | ?         | old       | old         | either, repairs both |
+//! | … some superblocks written      | new       | old       | newest wins | new, repairs 1       |
+//! | write to replica 1, torn        | new       | bad       | old or new  | new, repairs 1       |
+//! | write to replica 1              | new       | new       | old or new  | the new state        |
+//!
+//! Nothing here writes: [`Op::advance`] tells the driver what to write next and is told how that
+//! went, so that a test can fail, tear and reorder every single step.
+
+mod metadata;
+mod op;
+mod step;
+mod supers;
+mod tables;
+
+pub use self::metadata::Metadata;
+pub use self::op::Op;
+pub use self::step::Content;
+pub use self::step::Failure;
+pub use self::step::Fault;
+pub use self::step::Outcome;
+pub use self::step::Step;
+
+use super::format::REPLICAS;
+use super::format::SUPER_COPIES;
+
+/// The most blocks that one commit can rewrite.
+pub const COMMIT_BLOCKS_MAX: usize = 16;
+
+/// The most blocks that the high-water mark can be raised by in one go.
+pub const EXTEND_BLOCKS_MAX: u32 = 64;
+
+const ALL_REPLICAS: u8 = (1 << REPLICAS) - 1;
+const ALL_SUPERS: u8 = (1 << SUPER_COPIES) - 1;

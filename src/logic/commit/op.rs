@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An operation under way: from the driver's last result to its next step.
+
+use super::super::format::REPLICAS;
+use super::metadata::Unsettled;
+use super::step::Failure;
+use super::step::Fault;
+use super::step::Outcome;
+use super::step::Step;
+use super::Metadata;
+use super::ALL_REPLICAS;
+
+/// What an operation is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Job<'a> {
+    Commit(&'a [u32]),
+    Extend { from: u32, to: u32 },
+    Sync,
+    Rewrite { replica: u8, block: u32 },
+}
+
+/// Where in its job an operation is. Superblocks are not a stage: they are written whenever they
+/// are stale, before anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Rewriting what an earlier commit left behind.
+    Settle,
+    /// Writing the job's own table blocks.
+    Main,
+    /// Making initialised blocks durable.
+    Flush,
+    /// Nothing but the superblocks is left.
+    Supers,
+}
+
+/// Where a table block is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Where it is.
+    Current,
+    /// Its own place, while it is in a reserve block.
+    Home,
+    /// Another reserve block.
+    Reserve(u8),
+}
+
+/// The step that the driver is at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pending {
+    Nothing,
+    Check {
+        index: u32,
+    },
+    Table {
+        replica: u8,
+        index: u32,
+        place: Place,
+    },
+    Super {
+        copy: u8,
+    },
+    Flush,
+}
+
+/// A block that can't stay where it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moving {
+    /// Whether its own place is bad, too.
+    pub(super) home_bad: bool,
+}
+
+/// What the table writes of a stage came to.
+pub(super) enum Next {
+    Step(Step),
+    /// The superblocks have to be written first.
+    Supers,
+    Finished,
+}
+
+/// A pass over the superblock copies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Round {
+    /// The copies to be written; a bit each.
+    pub(super) todo: u8,
+}
+
+/// An operation under way. It borrows the metadata until it is done.
+#[derive(Debug)]
+pub struct Op<'a> {
+    pub(super) metadata: &'a mut Metadata,
+    pub(super) job: Job<'a>,
+    pub(super) stage: Stage,
+    pub(super) pending: Pending,
+    pub(super) round: Option<Round>,
+    /// Void superblock copies that were tried again; a bit each.
+    pub(super) revived: u8,
+    /// The one that is being tried.
+    pub(super) reviving: Option<u8>,
+    /// Sequence of the current stage's blocks.
+    pub(super) sequence: Option<u64>,
+    /// For each replica, the blocks of the current stage that it has; a bit each.
+    pub(super) done: [u64; REPLICAS as usize],
+    /// Blocks of the current stage that a write was issued for; a bit each.
+    pub(super) touched: u64,
+    /// Blocks of the current stage whose second copy was read; a bit each.
+    pub(super) checked: u64,
+    /// Blocks of the current stage whose second copy proved bad and is written first; a bit each.
+    pub(super) swapped: u64,
+    /// The block whose place just failed.
+    pub(super) moving: Option<Moving>,
+    /// Whether a write was issued that carries the caller's changes.
+    pub(super) issued: bool,
+    pub(super) outcome: Option<Outcome>,
+}
+
+impl<'a> Op<'a> {
+    pub(super) fn new(metadata: &'a mut Metadata, job: Job<'a>) -> Self {
+        let stage = match job {
+            Job::Commit(_) | Job::Extend { .. } => Stage::Settle,
+            Job::Rewrite { .. } => Stage::Main,
+            Job::Sync => Stage::Supers,
+        };
+        let read_only = metadata.superblock.is_read_only();
+        let op = Op {
+            metadata,
+            job,
+            stage,
+            pending: Pending::Nothing,
+            round: None,
+            revived: 0,
+            reviving: None,
+            sequence: None,
+            done: [0; REPLICAS as usize],
+            touched: 0,
+            checked: 0,
+            swapped: 0,
+            moving: None,
+            issued: false,
+            outcome: None,
+        };
+        if read_only {
+            op.refused(Failure::ReadOnly)
+        } else {
+            op
+        }
+    }
+
+    pub(super) fn refused(mut self, why: Failure) -> Self {
+        self.outcome = Some(Outcome::Failed { issued: false, why });
+        self
+    }
+
+    /// The metadata that is operated on.
+    pub fn metadata(&self) -> &Metadata {
+        self.metadata
+    }
+
+    /// Takes the result of the last step (of the first call, nothing) and tells the next one.
+    /// After [`Step::Done`] it tells the same again.
+    pub fn advance(&mut self, last: Result<(), Fault>) -> Step {
+        if let Some(outcome) = self.outcome {
+            return Step::Done(outcome);
+        }
+        let step = match self.absorb(last) {
+            Ok(()) => self.next_step(),
+            Err(why) => Err(why),
+        };
+        step.unwrap_or_else(|why| self.fail(why))
+    }
+
+    fn absorb(&mut self, last: Result<(), Fault>) -> Result<(), Failure> {
+        let pending = core::mem::replace(&mut self.pending, Pending::Nothing);
+        match (pending, last) {
+            (Pending::Nothing, _) => Ok(()),
+            (Pending::Flush, Ok(())) => {
+                if let Job::Extend { to, .. } = self.job {
+                    self.metadata.superblock.high_water = to;
+                    self.metadata.stale = true;
+                }
+                Ok(())
+            }
+            (Pending::Flush, Err(_)) | (_, Err(Fault::Other)) => Err(Failure::Device),
+            (Pending::Check { .. }, Ok(())) => Ok(()),
+            (Pending::Check { index }, Err(Fault::Media)) => {
+                self.swapped |= bit(index);
+                Ok(())
+            }
+            (Pending::Super { copy }, Ok(())) => {
+                if let Some(round) = &mut self.round {
+                    round.todo &= !(1 << copy);
+                }
+                if self.reviving.take().is_some() {
+                    // The others call this one void.
+                    self.round = None;
+                }
+                Ok(())
+            }
+            (Pending::Super { copy }, Err(Fault::Media)) => {
+                self.metadata.superblock.void_supers |= 1 << copy;
+                self.metadata.count_repair();
+                self.reviving = None;
+                // What the pass has written so far does not know of this: begin again.
+                self.round = None;
+                self.metadata.raise_epoch()
+            }
+            (
+                Pending::Table {
+                    replica,
+                    index,
+                    place,
+                },
+                Ok(()),
+            ) => self.table_written(replica, index, place),
+            (
+                Pending::Table {
+                    replica,
+                    index,
+                    place,
+                },
+                Err(Fault::Media),
+            ) => self.table_failed(replica, index, place),
+        }
+    }
+
+    fn next_step(&mut self) -> Result<Step, Failure> {
+        if self.needs_epoch() && !self.metadata.raised {
+            self.metadata.raise_epoch()?;
+        }
+        loop {
+            if let Some(step) = self.next_super()? {
+                return Ok(step);
+            }
+            match self.stage {
+                Stage::Settle | Stage::Main => match self.next_table()? {
+                    Next::Step(step) => return Ok(step),
+                    Next::Supers => (),
+                    Next::Finished => self.next_stage(),
+                },
+                Stage::Flush => {
+                    self.stage = Stage::Supers;
+                    self.pending = Pending::Flush;
+                    return Ok(Step::Flush);
+                }
+                Stage::Supers => return Ok(self.succeed()),
+            }
+        }
+    }
+
+    /// Whether the job writes blocks with sequence numbers of its own.
+    fn needs_epoch(&self) -> bool {
+        match self.job {
+            Job::Commit(blocks) => !blocks.is_empty() || self.metadata.unsettled_count != 0,
+            Job::Extend { .. } => true,
+            Job::Sync | Job::Rewrite { .. } => false,
+        }
+    }
+
+    fn next_stage(&mut self) {
+        self.done = [0; REPLICAS as usize];
+        self.touched = 0;
+        self.checked = 0;
+        self.swapped = 0;
+        self.sequence = None;
+        self.stage = match (self.stage, self.job) {
+            (Stage::Settle, _) => {
+                self.metadata.unsettled_count = 0;
+                Stage::Main
+            }
+            (Stage::Main, Job::Extend { .. }) => Stage::Flush,
+            _ => Stage::Supers,
+        };
+    }
+
+    fn succeed(&mut self) -> Step {
+        if let Job::Commit(_) = self.job {
+            let statistics = &mut self.metadata.superblock.statistics;
+            statistics.saves_done = statistics.saves_done.saturating_add(1);
+        }
+        self.outcome = Some(Outcome::Committed);
+        Step::Done(Outcome::Committed)
+    }
+
+    fn fail(&mut self, why: Failure) -> Step {
+        if let Some(copy) = self.reviving {
+            self.metadata.superblock.void_supers |= 1 << copy;
+        }
+        match (self.stage, self.job) {
+            (Stage::Settle, _) | (Stage::Main, Job::Commit(_)) => self.leave_unsettled(),
+            (_, Job::Extend { from, .. }) => {
+                // Copies may say more, which does no harm: what they speak of is initialised.
+                self.metadata.superblock.high_water = from;
+                self.metadata.stale = true;
+            }
+            _ => (),
+        }
+        let outcome = Outcome::Failed {
+            issued: self.issued,
+            why,
+        };
+        self.outcome = Some(outcome);
+        Step::Done(outcome)
+    }
+
+    /// Remembers the blocks that are not the same in both replicas now.
+    fn leave_unsettled(&mut self) {
+        let mut left = self.metadata.unsettled;
+        let mut count = 0;
+        // With one replica left, what is on the spare was not touched (see `choose_place`).
+        let both = self.metadata.live_replicas() == ALL_REPLICAS;
+        let mut index = 0;
+        while let Some(block) = self.stage_block(index).filter(|_| both) {
+            let [first, second] = self.order(index, block);
+            let suspect = if !self.is_done(first, index) {
+                let known = self.stage == Stage::Settle || self.touched & bit(index) != 0;
+                known.then_some(first)
+            } else if !self.is_done(second, index) {
+                Some(second)
+            } else {
+                None
+            };
+            if let (Some(suspect), Some(place)) = (suspect, left.get_mut(count)) {
+                *place = Unsettled { block, suspect };
+                count += 1;
+            }
+            index += 1;
+        }
+        self.metadata.unsettled = left;
+        self.metadata.unsettled_count = count;
+    }
+}
+
+/// The bit for a block of a stage; a stage has at most 64.
+pub(super) fn bit(index: u32) -> u64 {
+    1u64.checked_shl(index).unwrap_or(0)
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The words in which the commit protocol and the driver talk.
+
+use core::fmt;
+
+use super::super::errno::Errno;
+
+/// Why a write failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The medium is bad there; the spare as such works.
+    Media,
+    /// Anything else, such as a spare that is offline: tells nothing about the place (P6).
+    Other,
+}
+
+/// What goes into a block of the slot table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// The entries as they are in the driver's memory right now, with this sequence.
+    Current {
+        /// The block's sequence.
+        sequence: u64,
+    },
+    /// Unused entries only, with this sequence.
+    Empty {
+        /// The block's sequence.
+        sequence: u64,
+    },
+    /// The image that loading found to be the truth, byte by byte.
+    Truth,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read a block of the slot table and check it ([`TableBlock::decode`]). A block that does not
+    /// pass is reported as [`Fault::Media`], like one that can't be read.
+    ///
+    /// [`TableBlock::decode`]: super::super::format::table_block::TableBlock::decode
+    CheckTable {
+        /// The replica that it belongs to.
+        replica: u8,
+        /// The number of the block.
+        block: u32,
+        /// Where it is in the spare's window.
+        sector: u64,
+    },
+    /// Write a block of the slot table.
+    WriteTable {
+        /// The replica that it belongs to.
+        replica: u8,
+        /// The number of the block.
+        block: u32,
+        /// Where to, in the spare's window.
+        sector: u64,
+        /// What to write.
+        content: Content,
+        /// Whether it must be on the medium before the step is done.
+        fua: bool,
+    },
+    /// Write a superblock copy ([`Metadata::encode_superblock`]), FUA.
+    WriteSuper {
+        /// The copy.
+        copy: u8,
+        /// Where to, in the spare's window.
+        sector: u64,
+    },
+    /// Flush the spare.
+    Flush,
+    /// Nothing: this is how it ended.
+    Done(Outcome),
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything is durable in every copy that counts.
+    Committed,
+    /// It is not.
+    Failed {
+        /// Whether a write was issued that carries the caller's changes. If so they are in doubt
+        /// (M6); if not they never happened, and the caller takes them back.
+        issued: bool,
+        /// What went wrong.
+        why: Failure,
+    },
+}
+
+/// Why an operation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The spare failed, for reasons other than its medium. May succeed when tried again.
+    Device,
+    /// Metadata blocks are bad and there is no place left to move them to.
+    NoPlace,
+    /// Too few superblock copies can be written.
+    NoSuperblock,
+    /// The superblock forbids this version to write.
+    ReadOnly,
+    /// A counter is at its end.
+    Exhausted,
+    /// The blocks asked for are too many, or are not in use.
+    Blocks,
+}
+
+impl Failure {
+    /// The error number for the user.
+    pub fn errno(self) -> Errno {
+        match self {
+            Failure::Device | Failure::NoPlace | Failure::NoSuperblock => Errno::Io,
+            Failure::ReadOnly => Errno::ReadOnly,
+            Failure::Exhausted => Errno::NoSpace,
+            Failure::Blocks => Errno::Invalid,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Failure::Device => "the spare does not take writes",
+            Failure::NoPlace => "metadata blocks are bad and no reserve block is left",
+            Failure::NoSuperblock => "too few superblock copies can be written",
+            Failure::ReadOnly => "the spare uses features that this module can only read",
+            Failure::Exhausted => "sequence numbers are exhausted",
+            Failure::Blocks => "no such metadata blocks",
+        })
+    }
+}

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writing table blocks: which one is next, where it goes, and what if it can't stay there.
+
+use super::super::format::reserve::Reserve;
+use super::super::format::REPLICAS;
+use super::op::bit;
+use super::op::Job;
+use super::op::Moving;
+use super::op::Next;
+use super::op::Pending;
+use super::op::Place;
+use super::op::Stage;
+use super::step::Content;
+use super::step::Failure;
+use super::step::Step;
+use super::Op;
+use super::ALL_REPLICAS;
+
+impl Op<'_> {
+    /// The block at `index` of the current stage.
+    pub(super) fn stage_block(&self, index: u32) -> Option<u32> {
+        match (self.stage, self.job) {
+            (Stage::Settle, _) => self
+                .metadata
+                .unsettled
+                .iter()
+                .take(self.metadata.unsettled_count)
+                .nth(index as usize)
+                .map(|unsettled| unsettled.block),
+            (Stage::Main, Job::Commit(blocks)) => blocks.get(index as usize).copied(),
+            (Stage::Main, Job::Extend { from, to }) => {
+                from.checked_add(index).filter(|block| *block < to)
+            }
+            (Stage::Main, Job::Rewrite { block, .. }) => (index == 0).then_some(block),
+            _ => None,
+        }
+    }
+
+    /// The replicas that the block at `index` is written to, one after the other.
+    pub(super) fn order(&self, index: u32, block: u32) -> [u8; REPLICAS as usize] {
+        match (self.stage, self.job) {
+            (Stage::Main, Job::Rewrite { replica, .. }) => [replica, replica],
+            _ => match self.metadata.suspect(block) {
+                Some(1) => [1, 0],
+                Some(_) => [0, 1],
+                None if self.swapped & bit(index) != 0 => [1, 0],
+                None => [0, 1],
+            },
+        }
+    }
+
+    pub(super) fn is_done(&self, replica: u8, index: u32) -> bool {
+        self.done
+            .get(usize::from(replica))
+            .is_some_and(|done| done & bit(index) != 0)
+    }
+
+    /// Whether the only replica's blocks must not be rewritten in place: M1.
+    fn is_single(&self) -> bool {
+        let keeps_entries = match (self.stage, self.job) {
+            (Stage::Settle, _) | (_, Job::Commit(_)) => true,
+            (_, Job::Extend { .. } | Job::Rewrite { .. } | Job::Sync) => false,
+        };
+        keeps_entries && self.metadata.live_replicas() != ALL_REPLICAS
+    }
+
+    /// The next block that some live replica does not have: all blocks in the replica that each is
+    /// to be written to first, then all in the other.
+    fn next_target(&self) -> Option<(u8, u32, u32)> {
+        for turn in 0..usize::from(REPLICAS) {
+            let mut index = 0;
+            while let Some(block) = self.stage_block(index) {
+                let replica = self.order(index, block).get(turn).copied()?;
+                if self.metadata.superblock.replica_lives(replica) && !self.is_done(replica, index)
+                {
+                    return Some((replica, index, block));
+                }
+                index += 1;
+            }
+        }
+        None
+    }
+
+    pub(super) fn next_table(&mut self) -> Result<Next, Failure> {
+        let Some((replica, index, block)) = self.next_target() else {
+            return Ok(Next::Finished);
+        };
+        if let Some(step) = self.check_other(replica, index, block) {
+            return Ok(Next::Step(step));
+        }
+        let Some(place) = self.choose_place(replica, block) else {
+            self.write_off(replica)?;
+            return Ok(Next::Supers);
+        };
+        let superblock = &self.metadata.superblock;
+        let sector = match place {
+            Place::Current => superblock.table_sector(replica, block),
+            Place::Home => superblock.geometry.table_block_sector(replica, block),
+            Place::Reserve(i) => superblock.geometry.reserve_block_sector(replica, i),
+        };
+        let sector = sector.ok_or(Failure::Blocks)?;
+        let (content, fua) = self.content()?;
+        if let Job::Commit(blocks) = self.job {
+            self.issued |= blocks.contains(&block);
+        }
+        self.touched |= bit(index);
+        self.pending = Pending::Table {
+            replica,
+            index,
+            place,
+        };
+        Ok(Next::Step(Step::WriteTable {
+            replica,
+            block,
+            sector,
+            content,
+            fua,
+        }))
+    }
+
+    /// Before the first of two good copies is rewritten, the other one is looked at.
+    fn check_other(&mut self, replica: u8, index: u32, block: u32) -> Option<Step> {
+        let [first, second] = self.order(index, block);
+        let needed = matches!(self.job, Job::Commit(_)) || self.stage == Stage::Settle;
+        if !needed || self.is_single() || replica != first || self.checked & bit(index) != 0 {
+            return None;
+        }
+        self.checked |= bit(index);
+        let sector = self.metadata.superblock.table_sector(second, block)?;
+        self.pending = Pending::Check { index };
+        Some(Step::CheckTable {
+            replica: second,
+            block,
+            sector,
+        })
+    }
+
+    fn content(&mut self) -> Result<(Content, bool), Failure> {
+        if let (Stage::Main, Job::Rewrite { .. }) = (self.stage, self.job) {
+            return Ok((Content::Truth, true));
+        }
+        let sequence = match self.sequence {
+            Some(sequence) => sequence,
+            None => self.metadata.next_sequence()?,
+        };
+        self.sequence = Some(sequence);
+        Ok(match (self.stage, self.job) {
+            // Many at once, and made durable by the flush at the end.
+            (Stage::Main, Job::Extend { .. }) => (Content::Empty { sequence }, false),
+            _ => (Content::Current { sequence }, true),
+        })
+    }
+
+    /// Where `block` of `replica` is written to. None if there is no place left.
+    fn choose_place(&self, replica: u8, block: u32) -> Option<Place> {
+        let home_bad = if self.is_single() {
+            // The current place has the only good copy.
+            match self.metadata.superblock.relocation(replica, block) {
+                Some((_, home_bad)) => home_bad,
+                None => true,
+            }
+        } else {
+            match self.moving {
+                Some(moving) => moving.home_bad,
+                None => return Some(Place::Current),
+            }
+        };
+        if !home_bad {
+            return Some(Place::Home);
+        }
+        self.metadata.free_reserve(replica).map(Place::Reserve)
+    }
+
+    pub(super) fn table_written(
+        &mut self,
+        replica: u8,
+        index: u32,
+        place: Place,
+    ) -> Result<(), Failure> {
+        let Some(block) = self.stage_block(index) else {
+            return Err(Failure::Blocks);
+        };
+        if let Some(done) = self.done.get_mut(usize::from(replica)) {
+            *done |= bit(index);
+        }
+        let moving = self.moving.take();
+        if place == Place::Current {
+            if let (Stage::Main, Job::Rewrite { .. }) = (self.stage, self.job) {
+                self.metadata.count_repair();
+            }
+            return Ok(());
+        }
+        let old = self.metadata.superblock.relocation(replica, block);
+        if let Some((index, _)) = old {
+            self.metadata.set_reserve(replica, index, Reserve::Free);
+        }
+        if let Place::Reserve(index) = place {
+            let home_bad = match (moving, old) {
+                (Some(moving), _) => moving.home_bad,
+                (None, Some((_, home_bad))) => home_bad,
+                (None, None) => false,
+            };
+            let holds = Reserve::Holds { block, home_bad };
+            self.metadata.set_reserve(replica, index, holds);
+        }
+        self.metadata.stale = true;
+        if moving.is_some() {
+            self.metadata.count_repair();
+            self.metadata.raise_epoch()?;
+        }
+        Ok(())
+    }
+
+    /// Remembers that a place is bad, so that the next one is chosen.
+    pub(super) fn table_failed(
+        &mut self,
+        replica: u8,
+        index: u32,
+        place: Place,
+    ) -> Result<(), Failure> {
+        let Some(block) = self.stage_block(index) else {
+            return Err(Failure::Blocks);
+        };
+        let relocation = self.metadata.superblock.relocation(replica, block);
+        match (place, relocation) {
+            (Place::Current, Some((index, home_bad))) => {
+                self.metadata.set_reserve(replica, index, Reserve::Bad);
+                self.moving = Some(Moving { home_bad });
+            }
+            (Place::Current, None) => self.moving = Some(Moving { home_bad: true }),
+            (Place::Reserve(index), _) => self.metadata.set_reserve(replica, index, Reserve::Bad),
+            (Place::Home, Some((index, _))) => {
+                let holds = Reserve::Holds {
+                    block,
+                    home_bad: true,
+                };
+                self.metadata.set_reserve(replica, index, holds);
+            }
+            (Place::Home, None) => self.moving = Some(Moving { home_bad: true }),
+        }
+        // The superblocks are told with the place that is found in the end, not before: until then
+        // what they say about this block is as true as it was.
+        Ok(())
+    }
+
+    /// Records a replica as void that has no place left for a block.
+    fn write_off(&mut self, replica: u8) -> Result<(), Failure> {
+        let survivor = replica ^ 1;
+        if !self.metadata.superblock.replica_lives(survivor) {
+            return Err(Failure::NoPlace);
+        }
+        // Nor may it be written off while it has the only good copy of another block.
+        let mut index = 0;
+        while let Some(block) = self.stage_block(index) {
+            let bad = match self.metadata.suspect(block) {
+                Some(suspect) => suspect == survivor,
+                None => self.swapped & bit(index) != 0 && survivor == 1,
+            };
+            if bad && !self.is_done(survivor, index) {
+                return Err(Failure::NoPlace);
+            }
+            index += 1;
+        }
+        self.moving = None;
+        self.metadata.superblock.void_replicas |= 1 << replica;
+        self.metadata.count_repair();
+        self.metadata.raise_epoch()
+    }
+}
