@@ -92,12 +92,17 @@ impl Allocator {
         true
     }
 
-    /// Gives back a slot that [`Allocator::take`] gave out and that was not used.
+    /// Gives back a slot that is held and free; of any other it changes nothing.
     pub fn give_back<S: Word<u64>>(&mut self, slots: &[S], slot: u32) {
-        if let Some(cell) = slots.get(slot as usize) {
-            let held = SlotWord::from_memory(cell.load());
-            if held.state() == State::Free && !held.is_available() {
-                cell.store(SlotWord::FREE.to_memory());
+        let Some(cell) = slots.get(slot as usize) else {
+            return;
+        };
+        let word = SlotWord::from_memory(cell.load());
+        if word.state() == State::Free && word.is_held() {
+            let word = word.with_held(false);
+            cell.store(word.to_memory());
+            // Nobody knows yet what the spare says of one that is in doubt.
+            if word.is_available() {
                 self.add(1);
             }
         }

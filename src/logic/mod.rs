@@ -26,9 +26,9 @@
 
 #![cfg_attr(not(any(MODULE, test)), no_std)]
 #![forbid(unsafe_code)]
-// As a part of the module nothing here is reachable from outside of its crate, and the module
-// uses only what it needs of what tools and tests use, too.
-#![allow(dead_code, unreachable_pub)]
+// In the module nothing here is reachable from outside of its crate, and it uses only what it needs
+// of what tools and tests use, too.
+#![cfg_attr(MODULE, allow(dead_code, unreachable_pub, unused_imports))]
 
 pub mod alloc;
 pub mod args;

@@ -103,6 +103,31 @@ fn a_wrong_count_is_found_out() {
 }
 
 #[test]
+fn a_slot_of_the_users_choice() {
+    let slots = slots(&[true, false, true]);
+    let mut allocator = Allocator::new(&slots);
+    assert!(allocator.take_slot(&slots, 2));
+    assert_eq!(allocator.available(), 1);
+    for taken in [1, 2, 3] {
+        assert!(!allocator.take_slot(&slots, taken));
+    }
+    allocator.give_back(&slots, 2);
+    assert!(allocator.take_slot(&slots, 2));
+}
+
+#[test]
+fn what_is_in_doubt_is_not_given_out() {
+    let slots = slots(&[true]);
+    let mut allocator = Allocator::new(&slots);
+    assert!(allocator.take_slot(&slots, 0));
+    let doubt = SlotWord::FREE.with_held(true).with_doubt(true);
+    slots[0].store(doubt.to_memory(), Ordering::Relaxed);
+    allocator.give_back(&slots, 0);
+    assert_eq!(allocator.available(), 0);
+    assert_eq!(allocator.take(&slots, 1), None);
+}
+
+#[test]
 fn pending_slots_are_found() {
     let slots = slots(&[true, false, false]);
     assert_eq!(find_pending(&slots), None);

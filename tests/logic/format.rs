@@ -6,7 +6,7 @@ use dm_remap_logic::crc32c::crc32c;
 use dm_remap_logic::errno::Errno;
 use dm_remap_logic::format::geometry;
 use dm_remap_logic::format::is_zero;
-use dm_remap_logic::format::superblock::Reserve;
+use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::table_block;
 use dm_remap_logic::format::table_block::TableBlock;
 use dm_remap_logic::format::table_block::ENTRIES;
@@ -298,7 +298,7 @@ fn faults_are_named() {
         (99, &[1], "activation epoch"),
         (140, &[0, 2], "logical block of main"),
         (144, &[0; 8], "size of main"),
-        (152, &[b' '], "main_id"),
+        (152, b" ", "main_id"),
         (220, &[3], "void replicas"),
         (221, &[15], "void superblock copies"),
         (512, &[200], "reserve blocks"),

@@ -4,10 +4,12 @@
 //!
 //! - [`format`], [`load`], [`table`], [`alloc`], [`args`]: properties over random values.
 //! - [`disk`] is a spare that tears, reorders, drops and fails writes; [`spare`] drives the commit
-//!   protocol and loading over it as the module does; [`crash`] runs histories over both.
+//!   protocol and loading over it as the module does; [`crash`] runs histories over both, and [`commit`]
+//!   looks at single cases.
 
 mod alloc;
 mod args;
+mod commit;
 mod crash;
 mod disk;
 mod format;

@@ -129,7 +129,8 @@ fn must(outcome: Result<Outcome, Trouble>) -> Result<(), Stop> {
 /// Formats a blank spare.
 pub fn format(disk: &mut Disk, slot_sectors: u32) -> Result<(), Stop> {
     let geometry = Geometry::new(disk.sectors(), slot_sectors, 8).expect("a legal size");
-    let random = (disk.random.next() as u128) << 64 | disk.random.next() as u128;
+    let [high, low] = [(); 2].map(|()| u128::from(disk.random.next()));
+    let random = high << 64 | low;
     let uuid = Uuid::from_random(random.to_le_bytes());
     let main_id = MainId::new("main").expect("a legal name");
     let superblock = Superblock::new(uuid, uuid, geometry, MAIN_SECTORS, main_id);

@@ -33,8 +33,6 @@ pub mod superblock;
 pub mod table_block;
 
 pub use self::error::FormatError;
-// Not every user of this code needs every name.
-#[allow(unused_imports)]
 pub use self::geometry::Geometry;
 pub use self::geometry::GeometryError;
 pub use self::reserve::Reserve;

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The commit protocol, case by case: what the random histories of [`crash`](super::crash) meet
+//! too rarely, or can't see.
+
+use dm_remap_logic::commit::Failure;
+use dm_remap_logic::commit::Outcome;
+use dm_remap_logic::load::LoadError;
+
+use super::crash::World;
+use super::disk::Disk;
+use super::spare::Spare;
+use super::spare::Stop;
+
+/// Loads, and tells what it was refused for.
+fn refusal(disk: &mut Disk) -> Option<LoadError> {
+    match Spare::load(disk) {
+        Ok(_) => None,
+        Err(Stop::Refused(error)) => Some(error),
+        Err(stop) => panic!("{stop:?}"),
+    }
+}
+
+fn sector_of(world: &World, replica: u8) -> u64 {
+    let superblock = world.spare.metadata.superblock();
+    superblock.table_sector(replica, 0).expect("in range")
+}
+
+/// A superblock copy that missed a relocation, and is all that is left, is no truth (M2, M4).
+#[test]
+fn a_superblock_that_missed_a_relocation() {
+    let mut world = World::new(1, 4096, 8);
+    world.add().expect("no crash");
+    let mut before = world.disk.clone();
+    world.disk.break_writes(sector_of(&world, 1));
+    world.add().expect("no crash");
+    world.add().expect("no crash");
+    let geometry = world.spare.metadata.superblock().geometry;
+    assert_eq!(world.spare.metadata.superblock().relocations().count(), 1);
+    let sectors = [0, 1, 2, 3].map(|copy| geometry.superblock_sector(copy).expect("in range"));
+    for sector in sectors {
+        let mut disk = world.disk.clone();
+        let mut old = [0; 4096];
+        before.read(sector, &mut old).expect("good");
+        disk.write(sector, &old, true).expect("good");
+        assert_eq!(refusal(&mut disk.clone()), None, "the others outvote it");
+        for other in sectors.into_iter().filter(|s| *s != sector) {
+            disk.break_reads(other);
+        }
+        assert_eq!(
+            refusal(&mut disk),
+            Some(LoadError::SuperblockStale { block: 0 })
+        );
+    }
+}
+
+/// When one superblock copy is left, it is not written any more (M1), and all still loads.
+#[test]
+fn the_last_superblock_copy() {
+    let mut world = World::new(2, 4096, 8);
+    world.add().expect("no crash");
+    let geometry = world.spare.metadata.superblock().geometry;
+    let sector = |copy| geometry.superblock_sector(copy).expect("in range");
+    for copy in 0..3 {
+        world.disk.break_writes(sector(copy));
+    }
+    let left = world.disk.writes;
+    let outcome = world.spare.sync(&mut world.disk);
+    let why = Failure::NoSuperblock;
+    let failed = Ok(Outcome::Failed { issued: false, why });
+    assert_eq!(outcome, failed);
+    assert!(world.disk.writes > left);
+    let known = world.known.clone();
+    let mut last = [0; 4096];
+    world.disk.read(sector(3), &mut last).expect("good");
+    // Nor by anything that comes later.
+    assert_eq!(world.spare.sync(&mut world.disk), failed);
+    world.add().expect("no crash");
+    assert_eq!(world.known, known);
+    let mut now = [0; 4096];
+    world.disk.read(sector(3), &mut now).expect("good");
+    assert_eq!(last, now);
+    // It is enough to read all, and when the others work again, all is well again.
+    let mut disk = world.disk.clone();
+    disk.crash();
+    assert!(matches!(
+        Spare::load(&mut disk),
+        Err(Stop::Failed(Failure::NoSuperblock))
+    ));
+    disk.heal();
+    let spare = Spare::load(&mut disk).expect("healed");
+    assert_eq!(spare.map, world.known);
+    spare.check_redundancy(&mut disk);
+}
+
+/// A block that is bad in both replicas could speak of any block of main (M3).
+#[test]
+fn both_replicas_lost() {
+    let mut world = World::new(3, 4096, 8);
+    world.add().expect("no crash");
+    for replica in 0..2 {
+        let sector = sector_of(&world, replica);
+        world.disk.break_reads(sector);
+    }
+    world.disk.crash();
+    let expected = LoadError::TableBlock {
+        block: 0,
+        error: None,
+    };
+    assert_eq!(refusal(&mut world.disk), Some(expected));
+}
+
+/// Reading alone changes nothing on the spare (M4).
+#[test]
+fn loading_what_is_whole_writes_nothing() {
+    let mut world = World::new(4, 4096, 8);
+    world.add().expect("no crash");
+    world.disk.crash();
+    let writes = world.disk.writes;
+    let mut spare = Spare::load(&mut world.disk).expect("whole");
+    assert_eq!(world.disk.writes, writes);
+    assert!(!spare.metadata.is_touched());
+    assert_eq!(spare.commit(&mut world.disk, &[]), Ok(Outcome::Committed));
+    assert_eq!(world.disk.writes, writes);
+}
+
+/// What a commit costs: one write to each replica for each block, and once in an activation the
+/// superblocks (P13).
+#[test]
+fn what_a_commit_costs() {
+    let mut world = World::new(5, 8192, 1);
+    assert_eq!(
+        world.spare.extend(&mut world.disk, 3),
+        Ok(Outcome::Committed)
+    );
+    let before = world.disk.writes;
+    assert_eq!(
+        world.spare.commit(&mut world.disk, &[1]),
+        Ok(Outcome::Committed)
+    );
+    assert_eq!(world.disk.writes - before, 2);
+    assert_eq!(
+        world.spare.commit(&mut world.disk, &[0, 1, 2]),
+        Ok(Outcome::Committed)
+    );
+    assert_eq!(world.disk.writes - before, 2 + 6);
+    let mut spare = Spare::load(&mut world.disk).expect("whole");
+    let before = world.disk.writes;
+    assert_eq!(spare.commit(&mut world.disk, &[0]), Ok(Outcome::Committed));
+    assert_eq!(world.disk.writes - before, 4 + 2);
+}
+
+/// What can't be carried out is refused before anything is written.
+#[test]
+fn nonsense_is_refused() {
+    let mut world = World::new(6, 4096, 8);
+    let blocks: Vec<u32> = (0..17).collect();
+    let writes = world.disk.writes;
+    let why = Failure::Blocks;
+    let failed = Ok(Outcome::Failed { issued: false, why });
+    assert_eq!(world.spare.commit(&mut world.disk, &blocks), failed);
+    assert_eq!(world.spare.commit(&mut world.disk, &[1]), failed);
+    assert_eq!(world.spare.extend(&mut world.disk, 0), failed);
+    let all = world.spare.metadata.superblock().geometry.table_blocks();
+    assert_eq!(all, 2);
+    assert_eq!(world.disk.writes, writes);
+    assert_eq!(
+        world.spare.extend(&mut world.disk, 64),
+        Ok(Outcome::Committed)
+    );
+    assert_eq!(world.spare.metadata.superblock().high_water, all);
+    assert_eq!(world.spare.extend(&mut world.disk, 1), failed);
+}
