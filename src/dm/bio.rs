@@ -121,7 +121,7 @@ impl<'a, T: Target> MapBio<'a, T> {
     ) -> Self {
         let data = if PerBio::<T>::USED {
             // SAFETY: The caller vouches for the bio.
-            let data = unsafe { PerBio::<T>::of(bio.as_ptr()) };
+            let data = unsafe { PerBio::<T>::attach(bio.as_ptr()) };
             // SAFETY: The memory was allocated for this type, and belongs to the bio alone. There is
             // nothing to drop in it.
             unsafe { (&raw mut (*data).user).write(T::PerBio::default()) };

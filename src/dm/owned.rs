@@ -15,6 +15,7 @@ use super::target::Target;
 use super::warn::warn_once;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
+use core::ptr;
 use core::ptr::NonNull;
 use kernel::error::code::*;
 use kernel::error::Result;
@@ -36,7 +37,8 @@ use kernel::error::Result;
 ///
 /// - `bio` is a clone that device mapper made for a target of type `T`; it went through that target's
 ///   `map`, is not answered, and belongs to `self` alone.
-/// - Its `bi_private` points to the target's `Instance<T>`.
+/// - If `PerBio::<T>::USED`, its data is attached, and `instance` in there points to the target's
+///   `Instance<T>`. Otherwise its `bi_private` does.
 /// - If `T::HAS_END_IO`, its data is fully initialised, and `pass` is [`Pass::Through`].
 pub struct OwnedBio<T: Target> {
     bio: NonNull<bindings::bio>,
@@ -49,13 +51,17 @@ unsafe impl<T: Target> Send for OwnedBio<T> {}
 impl<T: Target> OwnedBio<T> {
     /// # Safety
     ///
-    /// - The type invariants must hold, except for `bi_private`.
+    /// - The type invariants must hold, except for the pointer to the instance.
     /// - `instance` must belong to the target of the bio.
     pub(super) unsafe fn new(bio: NonNull<bindings::bio>, instance: &Instance<T>) -> Self {
-        // While a target has a clone, `bi_private` is the target's to use.
-        //
-        // SAFETY: The caller vouches for the bio.
-        unsafe { (*bio.as_ptr()).bi_private = core::ptr::from_ref(instance).cast_mut().cast() };
+        let instance = ptr::from_ref(instance);
+        if PerBio::<T>::USED {
+            // SAFETY: The caller vouches for the bio and its data.
+            unsafe { (&raw mut (*PerBio::<T>::of(bio.as_ptr())).instance).write(instance) };
+        } else {
+            // SAFETY: The caller vouches for the bio.
+            unsafe { (*bio.as_ptr()).bi_private = instance.cast_mut().cast() };
+        }
         // INVARIANT: The rest is the caller's promise.
         Self {
             bio,
@@ -84,13 +90,20 @@ impl<T: Target> OwnedBio<T> {
     }
 
     fn data(&self) -> *mut PerBio<T> {
-        // SAFETY: By the type invariants, this is a clone of a target of type `T`.
+        // SAFETY: By the type invariants, the data is attached. This is called only where it is used.
         unsafe { PerBio::<T>::of(self.bio.as_ptr()) }
     }
 
     fn instance(&self) -> &Instance<T> {
-        // SAFETY: By the type invariants, this is the instance, and it exists as long as its bios.
-        unsafe { &*(*self.bio.as_ptr()).bi_private.cast::<Instance<T>>() }
+        let instance = if PerBio::<T>::USED {
+            // SAFETY: By the type invariants, the data is attached, and this is set.
+            unsafe { (*self.data()).instance }
+        } else {
+            // SAFETY: By the type invariants, this is the instance.
+            unsafe { (*self.bio.as_ptr()).bi_private.cast_const().cast() }
+        };
+        // SAFETY: As above, and it exists as long as its bios.
+        unsafe { &*instance }
     }
 
     /// Returns the target that the bio belongs to.

@@ -5,6 +5,7 @@
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h)
 
 use super::bindings;
+use super::load::load_relaxed;
 use super::srcu::Srcu;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
@@ -55,10 +56,8 @@ impl<T: Send + Sync + 'static> Published<T> {
     /// Returns the present value, which stays as long as the RCU read lock is held.
     #[inline(always)]
     pub fn load<'a>(&'a self, _guard: &'a rcu::Guard) -> &'a T {
-        // This is `rcu_dereference()`: a volatile load, whose result is used as an address.
-        //
-        // SAFETY: The pointer is valid for reading, and is changed atomically.
-        let value = unsafe { self.value.as_ptr().read_volatile() };
+        // This is `rcu_dereference()`, as the result is used as an address.
+        let value = load_relaxed(&self.value);
         // SAFETY: By the type invariants, it points to a value that is not freed before a grace period
         // after its replacement, and the guard keeps that from ending during `'a`.
         unsafe { &*value }

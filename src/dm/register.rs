@@ -177,7 +177,7 @@ impl<T: Target> TargetType<T> {
         bio: *mut bindings::bio,
         error: *mut bindings::blk_status_t,
     ) -> c_int {
-        // SAFETY: The caller vouches for the bio.
+        // SAFETY: The caller vouches for the bio, and `map` has attached the data.
         let data = unsafe { PerBio::<T>::of(bio) };
         // SAFETY: `MapBio` and `OwnedBio` initialise `pass` before they let go of a bio.
         if unsafe { (*data).pass } == Pass::Through {

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Loads of atomics that become part of the function that they are in.
+//!
+//! The methods of [`Atomic`] call functions written in C, which costs more than the load itself where
+//! each instruction counts. These here are what those functions do.
+
+use core::sync::atomic::fence;
+use core::sync::atomic::Ordering;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::AtomicType;
+
+/// `READ_ONCE()`: loads the value, which orders nothing but what depends on it as an address.
+#[inline(always)]
+pub fn load_relaxed<T: AtomicType>(atomic: &Atomic<T>) -> T {
+    // SAFETY: The pointer is valid, and the value has the size of a machine word at most, so that a
+    // volatile load takes all of it at once, as the kernel's memory model has it.
+    unsafe { atomic.as_ptr().read_volatile() }
+}
+
+/// `smp_load_acquire()`: what comes after it in the program also happens after it.
+#[inline(always)]
+pub fn load_acquire<T: AtomicType>(atomic: &Atomic<T>) -> T {
+    let value = load_relaxed(atomic);
+    fence(Ordering::Acquire);
+    value
+}
