@@ -21,13 +21,13 @@ const TREES: [&str; 4] = [
 
 /// What is copied: each file with its size and SHA-256, by path.
 #[derive(Debug, Default)]
-pub struct Files {
+pub(crate) struct Files {
     all: BTreeMap<PathBuf, (u64, String)>,
 }
 
 impl Files {
     /// Chooses files and takes their checksums.
-    pub fn choose() -> Result<Self, String> {
+    pub(crate) fn choose() -> Result<Self, String> {
         let mut sizes = BTreeMap::new();
         let mut total = 0;
         for tree in TREES {
@@ -58,7 +58,7 @@ impl Files {
     }
 
     /// Reads what `save` wrote.
-    pub fn load(path: &Path) -> Result<Self, String> {
+    pub(crate) fn load(path: &Path) -> Result<Self, String> {
         let text = fs::read_to_string(path).map_err(|error| format!("{path:?}: {error}"))?;
         let parse = |line: &str| {
             let (size, rest) = line.split_once(' ')?;
@@ -72,7 +72,7 @@ impl Files {
     }
 
     /// Writes the list to a file.
-    pub fn save(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
         let line = |(path, (size, sum)): (&PathBuf, &(u64, String))| {
             format!("{size} {sum} {}\n", path.display())
         };
@@ -80,27 +80,27 @@ impl Files {
     }
 
     /// How many files there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.all.len()
     }
 
     /// How many MiB they are.
-    pub fn mib(&self) -> u64 {
+    pub(crate) fn mib(&self) -> u64 {
         self.all.values().map(|(size, _)| size).sum::<u64>() >> 20
     }
 
     /// The files, in the order in which they are copied.
-    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         self.all.keys().map(PathBuf::as_path)
     }
 
     /// The size of a file.
-    pub fn size(&self, path: &Path) -> u64 {
+    pub(crate) fn size(&self, path: &Path) -> u64 {
         self.all.get(path).map_or(0, |(size, _)| *size)
     }
 
     /// Copies one file below `folder`, as `cp` would.
-    pub fn copy(&self, path: &Path, folder: &Path) -> io::Result<()> {
+    pub(crate) fn copy(&self, path: &Path, folder: &Path) -> io::Result<()> {
         let target = place(path, folder);
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent)?;
@@ -109,7 +109,7 @@ impl Files {
     }
 
     /// Which of these files differ from their checksums below `folder`, or cannot be read.
-    pub fn damaged<'a>(
+    pub(crate) fn damaged<'a>(
         &self,
         which: impl Iterator<Item = &'a Path>,
         folder: &Path,
@@ -136,7 +136,7 @@ impl Files {
 
 /// How a file is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damage {
+pub(crate) enum Damage {
     /// It reads, but not as what was copied.
     Wrong,
     /// It is not there, or cannot be read.
@@ -144,7 +144,7 @@ pub enum Damage {
 }
 
 /// Where the copy of a file is.
-pub fn place(path: &Path, folder: &Path) -> PathBuf {
+pub(crate) fn place(path: &Path, folder: &Path) -> PathBuf {
     folder.join(path.strip_prefix("/").unwrap_or(path))
 }
 

@@ -39,7 +39,7 @@ const SPOTS: usize = 400;
 type Told = Result<(), String>;
 
 /// Does a part of the demo.
-pub fn run(part: &str, arguments: &[&str]) -> Told {
+pub(crate) fn run(part: &str, arguments: &[&str]) -> Told {
     let [list] = arguments else {
         return Err("a list of files is missing".into());
     };

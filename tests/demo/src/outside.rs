@@ -20,15 +20,15 @@ const MAIN_BYTES: u64 = 512 << 20;
 const SPARE_BYTES: u64 = 64 << 20;
 
 /// What the guest prints when the time has come to cut its power.
-pub const CUT_NOW: &str = "the power fails now";
+pub(crate) const CUT_NOW: &str = "the power fails now";
 
 /// What the guest tells of where the copy was, for the next machine.
-pub const REACHED: &str = "reached:";
+pub(crate) const REACHED: &str = "reached:";
 
 /// The outcome of a part, told to the person and to the exit status.
 type Told = Result<(), String>;
 
-pub fn run() -> Told {
+pub(crate) fn run() -> Told {
     let start = Instant::now();
     let work = Work::new().map_err(|error| format!("a folder to work in: {error}"))?;
     println!("A failing disk, without dm-remap and with it, on the stock Debian kernel.");

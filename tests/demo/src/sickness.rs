@@ -16,14 +16,14 @@ const BLOCK: u64 = 8;
 
 /// A place that goes bad.
 #[derive(Clone, Copy, Debug)]
-pub struct Spot {
+pub(crate) struct Spot {
     sector: u64,
     sectors: u64,
 }
 
 /// The spots of a disk of this many sectors, in the order in which they go bad. The first MiB is
 /// spared, so that the disk can be recognised without dm-remap, too.
-pub fn spots(sectors: u64, count: usize) -> Vec<Spot> {
+pub(crate) fn spots(sectors: u64, count: usize) -> Vec<Spot> {
     let mut state: u64 = 0x0123_4567_89ab_cdef;
     let mut roll = |sides: u64| {
         state ^= state << 13;
@@ -41,7 +41,7 @@ pub fn spots(sectors: u64, count: usize) -> Vec<Spot> {
 
 impl Spot {
     /// Goes bad.
-    pub fn spoil(&self, disk: &mut Disk) {
+    pub(crate) fn spoil(&self, disk: &mut Disk) {
         let mut content = vec![0; (self.sectors * sickdisk::SECTOR) as usize];
         let empty =
             disk.peek(self.sector, &mut content).is_ok() && content.iter().all(|&byte| byte == 0);
@@ -53,7 +53,7 @@ impl Spot {
     }
 
     /// Is bad again after a power cut: what was written there before can still be read.
-    pub fn spoil_again(&self, disk: &mut Disk) {
+    pub(crate) fn spoil_again(&self, disk: &mut Disk) {
         disk.spoil(self.sector, self.sectors, Fault::bad(Direction::Write));
     }
 }

@@ -109,7 +109,7 @@ pub struct Disk {
 
 impl Disk {
     /// A healthy disk of `sectors` sectors; `caches`: what is not flushed can be lost.
-    pub fn new(store: Store, sectors: u64, caches: bool) -> Self {
+    pub(crate) fn new(store: Store, sectors: u64, caches: bool) -> Self {
         Self {
             store,
             sectors,

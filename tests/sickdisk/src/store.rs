@@ -10,7 +10,7 @@ const PIECE: usize = 64 << 10;
 
 /// The medium.
 #[derive(Debug)]
-pub enum Store {
+pub(crate) enum Store {
     /// Memory; what was never written reads as zeroes.
     Memory(Vec<Option<Box<[u8]>>>),
     /// A file or a block device.
@@ -19,13 +19,13 @@ pub enum Store {
 
 impl Store {
     /// Memory for `size` bytes.
-    pub fn memory(size: u64) -> Self {
+    pub(crate) fn memory(size: u64) -> Self {
         let pieces = size.div_ceil(PIECE as u64);
         Self::Memory((0..pieces).map(|_| None).collect())
     }
 
     /// Reads from `offset`; the caller stays inside the size.
-    pub fn read(&self, mut offset: u64, data: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read(&self, mut offset: u64, data: &mut [u8]) -> io::Result<()> {
         let pieces = match self {
             Self::File(file) => return file.read_exact_at(data, offset),
             Self::Memory(pieces) => pieces,
@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// Writes at `offset`; the caller stays inside the size.
-    pub fn write(&mut self, mut offset: u64, data: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, mut offset: u64, data: &[u8]) -> io::Result<()> {
         let pieces = match self {
             Self::File(file) => return file.write_all_at(data, offset),
             Self::Memory(pieces) => pieces,
@@ -64,7 +64,7 @@ impl Store {
     }
 
     /// Makes sure that what was written survives the process and the machine.
-    pub fn flush(&self) -> io::Result<()> {
+    pub(crate) fn flush(&self) -> io::Result<()> {
         match self {
             Self::File(file) => file.sync_data(),
             Self::Memory(_) => Ok(()),

@@ -28,7 +28,7 @@ const READ: u32 = 2;
 
 /// `_IOC()`.
 const fn ioctl(direction: u32, number: u32, size: usize) -> u32 {
-    direction << 30 | (size as u32) << 16 | (b'u' as u32) << 8 | number
+    (direction << 30) | ((size as u32) << 16) | ((b'u' as u32) << 8) | number
 }
 
 const CONTROL_COMMAND: usize = std::mem::size_of::<ControlCommand>();
@@ -49,24 +49,24 @@ const PARAM_TYPE_BASIC: u32 = 1 << 0;
 const PARAM_TYPE_DISCARD: u32 = 1 << 1;
 
 /// Attributes of a disk, `UBLK_ATTR_*`.
-pub const ATTR_READ_ONLY: u32 = 1 << 0;
+pub(crate) const ATTR_READ_ONLY: u32 = 1 << 0;
 /// Writes must be flushed to be durable.
-pub const ATTR_VOLATILE_CACHE: u32 = 1 << 2;
+pub(crate) const ATTR_VOLATILE_CACHE: u32 = 1 << 2;
 /// The disk knows FUA.
-pub const ATTR_FUA: u32 = 1 << 3;
+pub(crate) const ATTR_FUA: u32 = 1 << 3;
 
 /// Operations, `UBLK_IO_OP_*`.
-pub const OP_READ: u32 = 0;
+pub(crate) const OP_READ: u32 = 0;
 /// See above.
-pub const OP_WRITE: u32 = 1;
+pub(crate) const OP_WRITE: u32 = 1;
 /// See above.
-pub const OP_FLUSH: u32 = 2;
+pub(crate) const OP_FLUSH: u32 = 2;
 /// See above.
-pub const OP_DISCARD: u32 = 3;
+pub(crate) const OP_DISCARD: u32 = 3;
 /// See above.
-pub const OP_WRITE_ZEROES: u32 = 5;
+pub(crate) const OP_WRITE_ZEROES: u32 = 5;
 /// `UBLK_IO_F_FUA`.
-pub const FLAG_FUA: u32 = 1 << 13;
+pub(crate) const FLAG_FUA: u32 = 1 << 13;
 
 const IO_BUFFER_OFFSET: u64 = 0x8000_0000;
 const TAG_SHIFT: u32 = 25;
@@ -108,46 +108,46 @@ struct DeviceInfo {
 /// `struct ublk_params`, as far as we set it; the kernel takes shorter ones.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-pub struct Parameters {
+pub(crate) struct Parameters {
     /// Filled in by `Control::set_parameters`, like `types`.
-    pub length: u32,
-    pub types: u32,
-    pub attributes: u32,
-    pub logical_block_shift: u8,
-    pub physical_block_shift: u8,
-    pub io_opt_shift: u8,
-    pub io_min_shift: u8,
-    pub max_sectors: u32,
-    pub chunk_sectors: u32,
-    pub sectors: u64,
-    pub virt_boundary_mask: u64,
-    pub discard_alignment: u32,
-    pub discard_granularity: u32,
-    pub max_discard_sectors: u32,
-    pub max_write_zeroes_sectors: u32,
-    pub max_discard_segments: u16,
-    pub reserved: u16,
-    pub pad: u32,
+    pub(crate) length: u32,
+    pub(crate) types: u32,
+    pub(crate) attributes: u32,
+    pub(crate) logical_block_shift: u8,
+    pub(crate) physical_block_shift: u8,
+    pub(crate) io_opt_shift: u8,
+    pub(crate) io_min_shift: u8,
+    pub(crate) max_sectors: u32,
+    pub(crate) chunk_sectors: u32,
+    pub(crate) sectors: u64,
+    pub(crate) virt_boundary_mask: u64,
+    pub(crate) discard_alignment: u32,
+    pub(crate) discard_granularity: u32,
+    pub(crate) max_discard_sectors: u32,
+    pub(crate) max_write_zeroes_sectors: u32,
+    pub(crate) max_discard_segments: u16,
+    pub(crate) reserved: u16,
+    pub(crate) pad: u32,
 }
 
 /// `struct ublksrv_io_desc`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Descriptor {
+pub(crate) struct Descriptor {
     flags: u32,
-    pub sectors: u32,
-    pub sector: u64,
+    pub(crate) sectors: u32,
+    pub(crate) sector: u64,
     address: u64,
 }
 
 impl Descriptor {
     /// One of `OP_*`.
-    pub fn operation(&self) -> u32 {
+    pub(crate) fn operation(&self) -> u32 {
         self.flags & 0xff
     }
 
     /// Whether the request has the FUA flag.
-    pub fn fua(&self) -> bool {
+    pub(crate) fn fua(&self) -> bool {
         self.flags & FLAG_FUA != 0
     }
 }
@@ -163,14 +163,14 @@ struct IoCommand {
 }
 
 /// `/dev/ublk-control`.
-pub struct Control {
+pub(crate) struct Control {
     file: File,
     ring: IoUring<squeue::Entry128, cqueue::Entry>,
 }
 
 impl Control {
     /// Opens it; the driver is there.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(CONTROL)?;
         Ok(Self {
             file,
@@ -179,7 +179,7 @@ impl Control {
     }
 
     /// Adds a device with one queue of this depth, and returns its number.
-    pub fn add(&mut self, depth: u16, max_io_bytes: u32) -> io::Result<u32> {
+    pub(crate) fn add(&mut self, depth: u16, max_io_bytes: u32) -> io::Result<u32> {
         let mut info = DeviceInfo {
             queues: 1,
             depth,
@@ -205,7 +205,11 @@ impl Control {
     }
 
     /// Says what the device is like.
-    pub fn set_parameters(&mut self, device: u32, mut parameters: Parameters) -> io::Result<()> {
+    pub(crate) fn set_parameters(
+        &mut self,
+        device: u32,
+        mut parameters: Parameters,
+    ) -> io::Result<()> {
         parameters.length = std::mem::size_of::<Parameters>() as u32;
         parameters.types = PARAM_TYPE_BASIC | PARAM_TYPE_DISCARD;
         // SAFETY: as in `add`, for `parameters`.
@@ -223,17 +227,17 @@ impl Control {
     }
 
     /// Makes the block device appear; returns when its queue serves.
-    pub fn start(&mut self, device: u32) -> io::Result<()> {
+    pub(crate) fn start(&mut self, device: u32) -> io::Result<()> {
         self.plain(START_DEV, device, u64::from(std::process::id()))
     }
 
     /// Makes it disappear; what is under way must be answered for that.
-    pub fn stop(&mut self, device: u32) -> io::Result<()> {
+    pub(crate) fn stop(&mut self, device: u32) -> io::Result<()> {
         self.plain(STOP_DEV, device, 0)
     }
 
     /// Frees the number; returns when the character device is closed.
-    pub fn delete(&mut self, device: u32) -> io::Result<()> {
+    pub(crate) fn delete(&mut self, device: u32) -> io::Result<()> {
         self.plain(DEL_DEV, device, 0)
     }
 
@@ -288,7 +292,7 @@ impl Control {
 }
 
 /// What the kernel tells a queue.
-pub enum Event {
+pub(crate) enum Event {
     /// There is a request at this tag.
     Request(u16),
     /// There will be none at this tag any more.
@@ -296,7 +300,7 @@ pub enum Event {
 }
 
 /// The queue of a device.
-pub struct Queue {
+pub(crate) struct Queue {
     file: File,
     ring: IoUring,
     descriptors: NonNull<Descriptor>,
@@ -308,7 +312,7 @@ unsafe impl Send for Queue {}
 
 impl Queue {
     /// Opens the queue of a device that was added with the same depth.
-    pub fn open(device: u32, depth: u16) -> io::Result<Self> {
+    pub(crate) fn open(device: u32, depth: u16) -> io::Result<Self> {
         let path = format!("/dev/ublkc{device}");
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         // SAFETY: a new mapping, which no other memory of ours can be part of.
@@ -351,12 +355,16 @@ impl Queue {
     }
 
     /// How many requests there can be at a time.
-    pub fn depth(&self) -> u16 {
+    pub(crate) fn depth(&self) -> u16 {
         self.depth
     }
 
     /// Hands over what was answered, and waits for events, at most so long.
-    pub fn wait(&mut self, limit: Option<Duration>, mut on: impl FnMut(Event)) -> io::Result<()> {
+    pub(crate) fn wait(
+        &mut self,
+        limit: Option<Duration>,
+        mut on: impl FnMut(Event),
+    ) -> io::Result<()> {
         let submitted = match limit {
             None => self.ring.submit_and_wait(1),
             Some(limit) => {
@@ -382,7 +390,7 @@ impl Queue {
     }
 
     /// The request at a tag.
-    pub fn descriptor(&self, tag: u16) -> Descriptor {
+    pub(crate) fn descriptor(&self, tag: u16) -> Descriptor {
         assert!(tag < self.depth);
         // SAFETY: there are `depth` of them in the mapping; the kernel wrote this one before it
         // told us of the tag, and changes it after our answer at the earliest.
@@ -395,12 +403,12 @@ impl Queue {
     }
 
     /// Fetches the data of a write.
-    pub fn take_data(&self, tag: u16, data: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn take_data(&self, tag: u16, data: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(data, Self::buffer(tag))
     }
 
     /// Delivers the data of a read.
-    pub fn give_data(&self, tag: u16, data: &[u8]) -> io::Result<()> {
+    pub(crate) fn give_data(&self, tag: u16, data: &[u8]) -> io::Result<()> {
         self.file.write_all_at(data, Self::buffer(tag))
     }
 
@@ -409,7 +417,7 @@ impl Queue {
     }
 
     /// Answers a request: bytes done, or a negative error number. Goes out with the next `wait`.
-    pub fn answer(&mut self, tag: u16, result: i32) -> io::Result<()> {
+    pub(crate) fn answer(&mut self, tag: u16, result: i32) -> io::Result<()> {
         self.push(COMMIT_AND_FETCH, tag, result)
     }
 

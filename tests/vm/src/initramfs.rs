@@ -36,7 +36,7 @@ exec $b switch_root /root /bin/sh /run/vm/start
 "#;
 
 /// Builds the archive for the kernel whose modules are in `modules` (`/usr/lib/modules/VERSION`).
-pub fn build(modules: &Path, busybox: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn build(modules: &Path, busybox: &Path) -> io::Result<Vec<u8>> {
     let mut archive = Archive::default();
     for folder in ["bin", "proc", "sys", "dev", "root", "modules"] {
         archive.add(folder, DIRECTORY, &[]);

@@ -46,7 +46,7 @@ fn the_status_line_has_the_form_that_users_know() {
     let begin = [
         "0".to_string(),
         Remap::MAIN_SECTORS.to_string(),
-        "remap".into(),
+        "dm-remap".into(),
         "v3.0".into(),
         format!("0/{capacity}"),
         format!("0/{capacity}"),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Device-mapper devices, by way of dmsetup.
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicU32;
@@ -12,6 +13,7 @@ use super::kmsg::Kmsg;
 #[derive(Debug)]
 pub struct Mapped {
     name: String,
+    path: PathBuf,
     removed: bool,
 }
 
@@ -27,13 +29,25 @@ pub struct Refusal {
 impl Mapped {
     /// Makes a device with this table.
     pub fn try_new(table: &str) -> Result<Self, Refusal> {
+        Self::create(&["--table", table])
+    }
+
+    /// Makes a read-only device with this table.
+    pub fn try_read_only(table: &str) -> Result<Self, Refusal> {
+        Self::create(&["--readonly", "--table", table])
+    }
+
+    fn create(arguments: &[&str]) -> Result<Self, Refusal> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        dmsetup(&["create", &name, "--table", table])?;
-        Ok(Self {
+        dmsetup(&[&["create", &name], arguments].concat())?;
+        let mut device = Self {
             name,
+            path: PathBuf::new(),
             removed: false,
-        })
+        };
+        device.path = device.find_node();
+        Ok(device)
     }
 
     /// The same, for what must succeed.
@@ -44,7 +58,18 @@ impl Mapped {
 
     /// The block device.
     pub fn path(&self) -> PathBuf {
-        PathBuf::from("/dev/mapper").join(&self.name)
+        self.path.clone()
+    }
+
+    /// The kernel's own node: those in /dev/mapper are made by udev, which does not run here.
+    fn find_node(&self) -> PathBuf {
+        let devices = std::fs::read_dir("/sys/class/block").expect("read /sys/class/block");
+        let ours = devices.flatten().find(|device| {
+            std::fs::read_to_string(device.path().join("dm/name"))
+                .is_ok_and(|name| name.trim() == self.name)
+        });
+        let ours = ours.expect("the device has appeared").file_name();
+        Path::new("/dev").join(ours)
     }
 
     /// The name that it has for device mapper.
@@ -54,7 +79,8 @@ impl Mapped {
 
     /// Sends a message and returns the reply.
     pub fn message(&self, text: &str) -> Result<String, Refusal> {
-        let mut arguments = vec!["message", &self.name, "0"];
+        // What follows is no option, whatever it looks like.
+        let mut arguments = vec!["message", "--", &self.name, "0"];
         arguments.extend(text.split_whitespace());
         dmsetup(&arguments).map(|reply| reply.trim_end().to_string())
     }

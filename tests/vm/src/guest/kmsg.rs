@@ -54,7 +54,7 @@ impl Kmsg {
 }
 
 /// Writes a mark into the log.
-pub fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     // A full log is no reason to fail a test.
     let _ = std::fs::write(PATH, format!("{MARK} {text}\n"));
 }
