@@ -85,7 +85,7 @@ pub(super) fn deactivate(state: &State, locked: &mut Locked, spare: &dm::Device)
         window_start: state.window_start,
         buffer: &mut locked.block,
     };
-    let settled = locked.writer.settle(state, &mut io);
-    locked.writer.metadata.set_clean(settled.is_ok());
+    let unsettled = locked.writer.metadata.is_unsettled();
+    locked.writer.metadata.set_clean(!unsettled);
     let _ = locked.writer.sync(state, &mut io);
 }

@@ -149,7 +149,7 @@ fn check_devices(main: &dm::Device, spare: &dm::Device, len: u64) -> CtrResult<u
         ));
     }
     let sectors = block >> 9;
-    if !sectors.is_power_of_two() || len % u64::from(sectors) != 0 {
+    if !sectors.is_power_of_two() || len & u64::from(sectors.saturating_sub(1)) != 0 {
         return Err(refuse(
             Errno::Invalid,
             c"Length is not a multiple of main's logical block",

@@ -239,6 +239,5 @@ fn save(target: &DmRemap, locked: &mut Locked) -> Result {
         window_start: state.window_start,
         buffer: &mut locked.block,
     };
-    locked.writer.settle(state, &mut io)?;
     locked.writer.sync(state, &mut io)
 }

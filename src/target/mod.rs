@@ -78,6 +78,8 @@ struct Settings {
 pub(crate) struct BioData {
     /// The bio is registered as reader.
     ticket: Option<dm::SrcuTicket>,
+    /// The bio went to the spare.
+    redirected: bool,
 }
 
 /// One line of a table.
@@ -241,7 +243,10 @@ impl DmRemap {
                 return bio.complete(BlkStatus::OK);
             }
             RunKind::Slots { first } => {
-                bio.per_bio().ticket = Some(ticket);
+                *bio.per_bio() = BioData {
+                    ticket: Some(ticket),
+                    redirected: true,
+                };
                 return bio.remap(&self.spare, state.slot_sector(first));
             }
             RunKind::Pending { .. } | RunKind::Doubt => {
@@ -266,7 +271,7 @@ impl DmRemap {
 
     /// Decides about a bio that came back with an error. May run in an interrupt.
     #[cold]
-    fn failed<'a>(&self, bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
+    fn failed<'a>(&self, mut bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
         let opf = bio.opf();
         let operation = match opf.op() {
             dm::Op::Read => Operation::Read,
@@ -275,9 +280,10 @@ impl DmRemap {
             dm::Op::Discard => Operation::Discard,
             _ => Operation::Other,
         };
+        let main = !bio.per_bio().redirected;
         match operation {
-            Operation::Read => self.state.counters.read_errors.add(1),
-            Operation::Write => self.state.counters.write_errors.add(1),
+            Operation::Read if main => self.state.counters.read_errors.add(1),
+            Operation::Write if main => self.state.counters.write_errors.add(1),
             _ => (),
         }
         let verdict = classify(operation, io::status_of(bio.status()), opf.is_readahead());

@@ -133,7 +133,7 @@ fn serve(state: &State, bio: dm::OwnedBio<DmRemap>) {
         _ => Ok(()),
     };
     bio.complete(status.err().unwrap_or(BlkStatus::OK));
-    set_aside(state, &mut lock, &spare);
+    finish(state, &mut lock, &spare);
     let tell = lock.writer.crosses_low_water(low_water);
     drop(lock);
     if tell {
@@ -141,8 +141,9 @@ fn serve(state: &State, bio: dm::OwnedBio<DmRemap>) {
     }
 }
 
-/// Remembers blocks of main that cannot be read, so that their next write goes to the spare.
-fn set_aside(state: &State, lock: &mut Locked, spare: &dm::Device) {
+/// What nobody waits for: remembers blocks of main that cannot be read, so that their next write
+/// goes to the spare, and gets ready for the next bio.
+fn finish(state: &State, lock: &mut Locked, spare: &dm::Device) {
     let mut io = SpareIo {
         pool: &state.pool,
         spare,
@@ -150,8 +151,13 @@ fn set_aside(state: &State, lock: &mut Locked, spare: &dm::Device) {
         buffer: &mut lock.block,
     };
     let writer = &mut lock.writer;
+    if let (true, Some(first)) = (writer.active, lock.scratch.lost.first()) {
+        state.report("cannot be read", lock.scratch.lost.len(), *first);
+    } else {
+        lock.scratch.lost.clear();
+    }
     for main_block in &lock.scratch.lost {
-        if state.with_map(|map| map.view().lookup(*main_block).is_some()) {
+        if state.slot_of(*main_block).is_some() {
             continue;
         }
         // A full spare has better use for its slots.
@@ -168,6 +174,9 @@ fn set_aside(state: &State, lock: &mut Locked, spare: &dm::Device) {
     }
     // If this fails, the next read finds it out again.
     let _ = writer.commit(state, &mut io);
+    if writer.active {
+        writer.prepare(state, &mut io);
+    }
 }
 
 struct Repair<'a> {
@@ -220,7 +229,7 @@ impl Repair<'_> {
             let run = self.state.run(main_block, end.saturating_sub(at));
             match run.kind {
                 RunKind::Doubt => {
-                    self.settle()?;
+                    self.settle(main_block)?;
                     continue;
                 }
                 RunKind::Pending { .. } => self.note_moves(at, run.count)?,
@@ -284,7 +293,7 @@ impl Repair<'_> {
             .scratch
             .moves
             .iter()
-            .any(|block| self.slot_of(block.main_block).is_none());
+            .any(|block| self.state.slot_of(block.main_block).is_none());
         if fresh && (!self.state.auto_remap.load(Relaxed) || !self.proof_of_life()) {
             return Err(self.error_for_bio());
         }
@@ -292,6 +301,11 @@ impl Repair<'_> {
         // What is staged is complete in itself, even if the rest found no place.
         let committed = self.flush_and_commit();
         if committed.is_ok() && self.spare_alive {
+            if let Some(first) = self.scratch.moves.first() {
+                let count = self.scratch.moves.len();
+                self.state
+                    .report("moved to the spare", count, first.main_block);
+            }
             self.retire();
         } else {
             for slot in &self.scratch.retired {
@@ -306,7 +320,7 @@ impl Repair<'_> {
     fn write_to_slots(&mut self) -> dm::IoResult {
         let mut next = 0;
         while let Some(block) = self.scratch.moves.get(next).copied() {
-            let old = self.slot_of(block.main_block);
+            let old = self.state.slot_of(block.main_block);
             let own =
                 old.filter(|(_, word)| word.state() == SlotState::Pending && !block.own_failed);
             let run = match own {
@@ -333,7 +347,7 @@ impl Repair<'_> {
         for block in rest.iter().skip(1) {
             let pending = |(_, word): (u32, SlotWord)| word.state() == SlotState::Pending;
             if block.main_block != first.main_block.saturating_add(u64::from(count))
-                || self.slot_of(block.main_block).is_some_and(pending)
+                || self.state.slot_of(block.main_block).is_some_and(pending)
             {
                 break;
             }
@@ -388,7 +402,7 @@ impl Repair<'_> {
     fn stage_slot(&mut self, first: u32, index: u32, next: usize) -> dm::IoResult {
         let slot = first.saturating_add(index);
         let block = self.move_at(next, index)?;
-        let publish = match self.slot_of(block.main_block) {
+        let publish = match self.state.slot_of(block.main_block) {
             Some((old, _)) if old == slot => Publish::Keep,
             Some((old, _)) => {
                 if !self.scratch.retired.contains(&old) {
@@ -477,11 +491,6 @@ impl Repair<'_> {
             })
     }
 
-    /// The slot that a block has now.
-    fn slot_of(&self, main_block: u64) -> Option<(u32, SlotWord)> {
-        self.state.with_map(|map| map.view().lookup(main_block))
-    }
-
     /// Reads what can be read, and notes the rest as lost.
     fn read(&mut self) -> dm::IoResult {
         let mut status = Ok(());
@@ -491,7 +500,7 @@ impl Repair<'_> {
             let left = self.blocks().saturating_sub(at).min(CHUNK_BLOCKS);
             let run = self.state.run(main_block, left);
             if matches!(run.kind, RunKind::Doubt) {
-                self.settle()?;
+                self.settle(main_block)?;
                 continue;
             }
             let part = self.read_run(run.kind, main_block, at, run.count);
@@ -612,7 +621,7 @@ impl Repair<'_> {
         let bytes = self.bytes(1) as usize;
         for candidate in candidates {
             let of_this_bio = candidate.wrapping_sub(first) < blocks;
-            if candidate > last || of_this_bio || self.slot_of(candidate).is_some() {
+            if candidate > last || of_this_bio || self.state.slot_of(candidate).is_some() {
                 continue;
             }
             let sector = self.state.sector_of(candidate);
@@ -631,9 +640,9 @@ impl Repair<'_> {
         false
     }
 
-    fn settle(&mut self) -> dm::IoResult {
+    fn settle(&mut self, main_block: u64) -> dm::IoResult {
         self.writer
-            .settle(self.state, &mut self.io)
+            .settle(self.state, &mut self.io, main_block)
             .map_err(|_| BlkStatus::IOERR)
     }
 

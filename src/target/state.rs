@@ -131,6 +131,22 @@ impl State {
         }
     }
 
+    /// Says in the kernel log what happened to blocks of main, unless that was said too often.
+    pub(super) fn report(&self, what: &str, blocks: usize, first: u64) {
+        if self.log.allow() {
+            let sector = self.sector_of(first);
+            pr_warn!(
+                "{}: {blocks} blocks {what}, from sector {sector} on\n",
+                self.name
+            );
+        }
+    }
+
+    /// The slot that a main block has now, and its word.
+    pub(super) fn slot_of(&self, main_block: u64) -> Option<(u32, SlotWord)> {
+        self.with_map(|map| map.view().lookup(main_block))
+    }
+
     /// Where a slot lies on the spare device.
     #[inline]
     pub(super) fn slot_sector(&self, slot: u32) -> u64 {

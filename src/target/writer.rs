@@ -80,8 +80,6 @@ pub(super) struct Writer {
     /// The generation of each slot's entry.
     generations: KVVec<u64>,
     staged: KVec<Staged>,
-    /// Table blocks with entries in doubt.
-    doubtful: KVec<u32>,
     /// How short of slots the spare was when users were told last.
     told: Shortage,
 }
@@ -110,7 +108,6 @@ impl Writer {
             counts,
             generations,
             staged: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
-            doubtful: KVec::new(),
             told: Shortage::None,
         })
     }
@@ -159,18 +156,24 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether the table, as it is, takes `more` blocks and keeps some buckets empty.
+    fn has_room(&self, state: &State, more: u32) -> bool {
+        let buckets = state.with_map(Map::buckets);
+        let taken = u64::from(self.counts.used)
+            .saturating_add(u64::from(self.counts.tombstones))
+            .saturating_add(u64::from(more));
+        taken < buckets as u64 / 16 * 15
+    }
+
     /// Replaces the map by one with room for `more` blocks and for `slots` slots. Readers go on
     /// meanwhile.
     fn resize(&mut self, state: &State, more: u32, slots: usize) -> Result {
         let was = state.with_map(Map::buckets);
-        let fresh = Map::new(
-            core::iter::empty(),
-            slots,
-            self.counts.used.saturating_add(more),
-        )?;
+        let remaps = self.counts.used.saturating_add(more);
+        let fresh = KBox::new(Map::new(core::iter::empty(), slots, remaps)?, GFP_KERNEL)?;
         let buckets = fresh.buckets();
         self.counts = state.with_map(|old| fresh.copy_from(old))?;
-        drop(state.map.replace(KBox::new(fresh, GFP_KERNEL)?));
+        drop(state.map.replace(fresh));
         if buckets != was {
             pr_info!("{}: Adaptive hash table: {was} -> {buckets}\n", state.name);
         }
@@ -273,7 +276,12 @@ impl Writer {
         publish: Publish,
     ) -> Result {
         if matches!(publish, Publish::Insert | Publish::Replace(_)) {
-            self.reserve(state, 1)?;
+            let staged = u32::try_from(self.staged.len()).unwrap_or(u32::MAX);
+            let more = staged.saturating_add(1);
+            // A table that cannot grow works on as long as it has empty buckets.
+            if self.reserve(state, more).is_err() && !self.has_room(state, more) {
+                return Err(ENOMEM);
+            }
         }
         if slot >= self.usable() {
             return Err(ENOSPC);
@@ -335,18 +343,29 @@ impl Writer {
         result
     }
 
-    /// Tries to settle what failed commits left in doubt.
-    pub(super) fn settle(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
-        while !self.doubtful.is_empty() {
-            let mut blocks = [0u32; COMMIT_BLOCKS_MAX];
-            let count = self.doubtful.len().min(COMMIT_BLOCKS_MAX);
-            for (place, block) in blocks.iter_mut().zip(&self.doubtful) {
-                *place = *block;
+    /// Tries to settle the doubt about a block of main: afterwards it is served as the map says.
+    pub(super) fn settle(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        main_block: u64,
+    ) -> Result {
+        match state.slot_of(main_block) {
+            Some((slot, word)) if word.is_doubt() => {
+                let (block, _) = state.geometry.entry_place(slot);
+                self.commit_blocks(state, io, &[block])
             }
-            let blocks = blocks.get(..count).unwrap_or(&[]);
-            self.commit_blocks(state, io, blocks)?;
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Has memory and slots ready for the next bio that fails, so that nothing has to be waited for
+    /// then. If that is not possible, the next bio tries again.
+    pub(super) fn prepare(&mut self, state: &State, io: &mut SpareIo<'_>) {
+        let _ = self.reserve(state, STAGED_MAX as u32);
+        if (self.allocator.available() as usize) < STAGED_MAX {
+            let _ = self.extend(state, io);
+        }
     }
 
     /// Writes the superblock with the present statistics.
@@ -436,13 +455,6 @@ impl Writer {
                 for change in staged {
                     self.publish(state, change, true);
                 }
-                for block in blocks {
-                    if !self.doubtful.contains(block) {
-                        // The words keep the doubt in any case; a later commit of the block takes
-                        // it away.
-                        let _ = self.doubtful.push(*block, GFP_KERNEL);
-                    }
-                }
             }
             Outcome::Committed => {
                 for change in staged {
@@ -496,8 +508,7 @@ impl Writer {
     }
 
     /// What is in these table blocks is durable everywhere now.
-    fn clear_doubt(&mut self, state: &State, blocks: &[u32]) {
-        self.doubtful.retain(|block| !blocks.contains(block));
+    fn clear_doubt(&self, state: &State, blocks: &[u32]) {
         state.with_map(|map| {
             for block in blocks {
                 let (first, end) = state.geometry.block_slots(*block);

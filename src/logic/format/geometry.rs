@@ -129,7 +129,8 @@ impl Geometry {
         }
         // From here on all numbers are below 2^49 and nothing overflows; subtractions are checked.
         let align_sectors = align_sectors.max(BLOCK_SECTORS as u32);
-        let slots_per_block = BLOCK_SECTORS / u64::from(slot_sectors);
+        let slot_shift = slot_sectors.trailing_zeros();
+        let slots_per_block = BLOCK_SECTORS >> slot_shift;
         let blocks = window_sectors / BLOCK_SECTORS;
         let inner = blocks.checked_sub(2 * END_BLOCKS).ok_or(too_small)?;
 
@@ -146,7 +147,7 @@ impl Geometry {
             .checked_sub(table_blocks)
             .ok_or(too_small)?
             * BLOCK_SECTORS;
-        let slots = (data_end.checked_sub(data_start).ok_or(too_small)? / u64::from(slot_sectors))
+        let slots = (data_end.checked_sub(data_start).ok_or(too_small)? >> slot_shift)
             .min(table_blocks * u64::from(ENTRIES))
             .min(u64::from(SLOTS_MAX));
         if slots == 0 {
@@ -243,7 +244,7 @@ impl Geometry {
     /// The slot that holds `sector` of the window, if it lies in the data area.
     pub fn slot_at(&self, sector: u64) -> Option<u32> {
         let offset = sector.checked_sub(self.data_start)?;
-        let slot = u32::try_from(offset / u64::from(self.slot_sectors)).ok()?;
+        let slot = u32::try_from(offset >> self.slot_sectors.trailing_zeros()).ok()?;
         (slot < self.slots).then_some(slot)
     }
 

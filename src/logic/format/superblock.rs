@@ -191,7 +191,7 @@ impl Superblock {
 
     /// How many main blocks entries may name.
     pub fn main_blocks(&self) -> u64 {
-        self.main_sectors / u64::from(self.geometry.slot_sectors())
+        self.main_sectors >> self.geometry.slot_sectors().trailing_zeros()
     }
 
     /// How many slots have an entry in an initialised block of the slot table.
