@@ -87,19 +87,16 @@ pub(super) fn handle(
             let blocks = range.blocks(target.len, block_sectors).map_err(refuse)?;
             let _scope = dm::NoIoScope::enter();
             let mut locked = target.lock_active(ti)?;
-            let tally = mover::to_spare(target, &mut locked, blocks).map_err(|error| {
-                state.complain("remap: not all blocks could be moved");
-                error
-            })?;
+            let tally = mover::to_spare(target, &mut locked, blocks)
+                .inspect_err(|_| state.complain("remap: not all blocks could be moved"))?;
             text.tally("remapped", "remapped before", &tally);
         }
         Message::RemoveRemap(range) => {
             let blocks = range.blocks(target.len, block_sectors).map_err(refuse)?;
             let _scope = dm::NoIoScope::enter();
             let mut locked = target.lock_active(ti)?;
-            let tally = mover::to_main(target, &mut locked, blocks).map_err(|error| {
-                state.complain("remove_remap: not all blocks could be moved back to main");
-                error
+            let tally = mover::to_main(target, &mut locked, blocks).inspect_err(|_| {
+                state.complain("remove_remap: not all blocks could be moved back to main")
             })?;
             text.tally("moved back", "not remapped", &tally);
         }
@@ -113,9 +110,8 @@ pub(super) fn handle(
             let first = first_slot(target, spare_sector, count)?;
             let _scope = dm::NoIoScope::enter();
             let mut locked = target.lock_active(ti)?;
-            mover::redirect(target, &mut locked, blocks, first).map_err(|error| {
-                state.complain("add_remap: a block is remapped already or a slot is not free");
-                error
+            mover::redirect(target, &mut locked, blocks, first).inspect_err(|_| {
+                state.complain("add_remap: a block is remapped already or a slot is not free")
             })?;
             text.line(format_args!("{} blocks redirected", blocks.count));
         }
