@@ -126,7 +126,7 @@ proptest! {
         main_sectors in 8u64..1 << 48,
         high_water in 0u32..2,
         voids in (0u8..3, 0u8..15),
-        reserve in (0usize..2, 0usize..31, 0u32..3, any::<bool>()),
+        reserve in (0usize..2, 0u8..31, 0u32..3, any::<bool>()),
         counters: [u64; 4],
         clean: bool,
     ) {
@@ -144,11 +144,16 @@ proptest! {
             reserved: [0, counters[3]],
             ..Statistics::default()
         };
-        s.reserve[reserve.0][reserve.1] = match reserve.2 {
+        let used = match reserve.2 {
             0 => Reserve::Free,
             1 => Reserve::Bad,
             _ => Reserve::Holds { block: 0, home_bad: reserve.3 },
         };
+        prop_assert!(s.reserve[reserve.0].set(reserve.1, used));
+        prop_assert_eq!(s.reserve[reserve.0].iter().nth(reserve.1.into()), Some(used));
+        let found = s.relocation(reserve.0 as u8, 0);
+        let expected = (reserve.2 == 2).then_some((reserve.1, reserve.3));
+        prop_assert_eq!(found, expected);
         let mut image = [0; BLOCK_BYTES];
         s.encode(&mut image, copy);
         prop_assert_eq!(Superblock::decode(&image, copy), Ok(s));

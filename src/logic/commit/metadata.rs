@@ -211,24 +211,17 @@ impl Metadata {
         ALL_SUPERS & !self.superblock.void_supers
     }
 
-    pub(super) fn reserve_mut(&mut self, replica: u8, index: u8) -> Option<&mut Reserve> {
-        self.superblock
-            .reserve
-            .get_mut(usize::from(replica))?
-            .get_mut(usize::from(index))
-    }
-
     pub(super) fn set_reserve(&mut self, replica: u8, index: u8, value: Reserve) {
-        if let Some(reserve) = self.reserve_mut(replica, index) {
-            *reserve = value;
-            self.stale = true;
+        if let Some(reserves) = self.superblock.reserve.get_mut(usize::from(replica)) {
+            self.stale |= reserves.set(index, value);
         }
     }
 
     pub(super) fn free_reserve(&self, replica: u8) -> Option<u8> {
-        let reserves = self.superblock.reserve.get(usize::from(replica))?;
-        let index = reserves.iter().position(|r| *r == Reserve::Free)?;
-        u8::try_from(index).ok()
+        self.superblock
+            .reserve
+            .get(usize::from(replica))?
+            .first_free()
     }
 
     pub(super) fn suspect(&self, block: u32) -> Option<u8> {

@@ -53,7 +53,6 @@ use super::bytes;
 use super::geometry::Geometry;
 use super::geometry::GeometryError;
 use super::is_zero;
-use super::reserve::Reserve;
 use super::reserve::Reserves;
 use super::statistics::Statistics;
 use super::Block;
@@ -180,7 +179,7 @@ impl Superblock {
             void_supers: 0,
             clean: true,
             statistics: Statistics::default(),
-            reserve: [[Reserve::Free; RESERVE_BLOCKS as usize]; REPLICAS as usize],
+            reserve: [Reserves::FREE; REPLICAS as usize],
         }
     }
 
@@ -212,17 +211,7 @@ impl Superblock {
     /// The reserve block of `replica` that stands in for table block `block`, and whether the
     /// block's own place is bad.
     pub fn relocation(&self, replica: u8, block: u32) -> Option<(u8, bool)> {
-        let reserves = self.reserve.get(usize::from(replica))?;
-        reserves
-            .iter()
-            .zip(0u8..)
-            .find_map(|(reserve, i)| match *reserve {
-                Reserve::Holds {
-                    block: held,
-                    home_bad,
-                } if held == block => Some((i, home_bad)),
-                _ => None,
-            })
+        self.reserve.get(usize::from(replica))?.find(block)
     }
 
     /// Where `replica` has table block `block` now.
@@ -235,15 +224,8 @@ impl Superblock {
 
     /// All relocated blocks: replica and table block.
     pub fn relocations(&self) -> impl Iterator<Item = (u8, u32)> + '_ {
-        self.reserve
-            .iter()
-            .zip(0u8..)
-            .flat_map(|(reserves, replica)| {
-                reserves.iter().filter_map(move |reserve| match *reserve {
-                    Reserve::Holds { block, .. } => Some((replica, block)),
-                    Reserve::Free | Reserve::Bad => None,
-                })
-            })
+        let replicas = self.reserve.iter().zip(0u8..);
+        replicas.flat_map(|(reserves, replica)| reserves.held().map(move |block| (replica, block)))
     }
 
     /// Checks all of `image`, read where copy `copy` belongs.
@@ -304,11 +286,12 @@ impl Superblock {
             statistics: Statistics::from_words(core::array::from_fn(|i| {
                 bytes::get_u64(image, AT_STATISTICS + 8 * i)
             })),
-            reserve: [[Reserve::Free; RESERVE_BLOCKS as usize]; REPLICAS as usize],
+            reserve: [Reserves::FREE; REPLICAS as usize],
         };
         // In place: the kernel's stack is small.
-        for (reserve, i) in superblock.reserve.iter_mut().flatten().zip(0usize..) {
-            *reserve = Reserve::from_disk(bytes::get_u32(image, AT_RESERVE + 4 * i));
+        let words = superblock.reserve.iter_mut().flat_map(Reserves::words_mut);
+        for (word, i) in words.zip(0usize..) {
+            *word = bytes::get_u32(image, AT_RESERVE + 4 * i);
         }
         superblock.check(bytes::get_u8(image, AT_REPLICAS))?;
         Ok(superblock)
@@ -365,8 +348,8 @@ impl Superblock {
             at += 8;
         }
         let mut at = AT_RESERVE;
-        for reserve in self.reserve.iter().flatten() {
-            bytes::put(image, at, &reserve.to_disk().to_le_bytes());
+        for word in self.reserve.iter().flat_map(Reserves::words) {
+            bytes::put(image, at, &word.to_le_bytes());
             at += 4;
         }
         let crc = checksum(image);
@@ -403,14 +386,9 @@ impl Superblock {
             return field("void superblock copies");
         }
         for reserves in &self.reserve {
-            for (i, reserve) in reserves.iter().enumerate() {
-                let Reserve::Holds { block, .. } = *reserve else {
-                    continue;
-                };
-                let twice = reserves
-                    .iter()
-                    .skip(i + 1)
-                    .any(|other| matches!(*other, Reserve::Holds { block: b, .. } if b == block));
+            let mut held = reserves.held();
+            while let Some(block) = held.next() {
+                let twice = held.clone().any(|other| other == block);
                 if block >= self.geometry.table_blocks() || twice {
                     return field("reserve blocks");
                 }
