@@ -93,6 +93,30 @@ fn the_last_superblock_copy() {
     spare.check_redundancy(&mut disk);
 }
 
+/// A superblock copy that was written off is tried again by the next activation that writes.
+#[test]
+fn a_superblock_copy_that_comes_back() {
+    let mut world = World::new(8, 4096, 8);
+    let geometry = world.spare.metadata.superblock().geometry;
+    world
+        .disk
+        .break_writes(geometry.superblock_sector(1).expect("in range"));
+    assert_eq!(world.spare.sync(&mut world.disk), Ok(Outcome::Committed));
+    assert_eq!(world.spare.metadata.superblock().void_supers, 0b0010);
+    let mut spare = Spare::load(&mut world.disk).expect("three are left");
+    assert_eq!(spare.sync(&mut world.disk), Ok(Outcome::Committed));
+    assert_eq!(spare.metadata.superblock().void_supers, 0b0010);
+    world.disk.heal();
+    // Not by the activation that has tried it, and not by one that writes nothing.
+    assert_eq!(spare.sync(&mut world.disk), Ok(Outcome::Committed));
+    assert_eq!(spare.metadata.superblock().void_supers, 0b0010);
+    let mut spare = Spare::load(&mut world.disk).expect("all read");
+    assert_eq!(spare.metadata.superblock().void_supers, 0b0010);
+    assert_eq!(spare.sync(&mut world.disk), Ok(Outcome::Committed));
+    assert_eq!(spare.metadata.superblock().void_supers, 0);
+    spare.check_redundancy(&mut world.disk);
+}
+
 /// A block that is bad in both replicas could speak of any block of main (M3).
 #[test]
 fn both_replicas_lost() {

@@ -5,6 +5,9 @@
 //! Whatever happens in between: a spare loads again, every remap that was acknowledged is there,
 //! every one that was taken back is not, one that was under way is there or not but nothing else,
 //! and afterwards all copies are equal.
+//!
+//! A history that fails names its seed: DM_REMAP_SEED=n runs that one again, DM_REMAP_HISTORIES=n
+//! runs more of them.
 
 use std::collections::BTreeMap;
 
@@ -415,10 +418,11 @@ fn history(seed: u64, plan: Plan) -> bool {
 
 /// Tells in how many histories a replica became void.
 fn histories(count: u64, plan: Plan) -> usize {
-    let first = std::env::var("DM_REMAP_SEED").ok();
-    if let Some(seed) = first.and_then(|s| s.parse().ok()) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    if let Some(seed) = number("DM_REMAP_SEED") {
         return usize::from(history(seed, plan));
     }
+    let count = number("DM_REMAP_HISTORIES").unwrap_or(count);
     let run = |seed: &u64| match std::panic::catch_unwind(|| history(*seed, plan)) {
         Ok(void) => void,
         Err(panic) => {

@@ -2,6 +2,7 @@
 
 //! Loading: which copy is believed, which is repaired, and what is refused.
 
+use dm_remap_logic::commit::Metadata;
 use dm_remap_logic::errno::Errno;
 use dm_remap_logic::format::table_block;
 use dm_remap_logic::format::Block;
@@ -28,6 +29,7 @@ use dm_remap_logic::slot::SlotWord;
 use dm_remap_logic::slot::State;
 use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
+use proptest::prelude::*;
 
 use super::format::seal;
 use super::format::superblock;
@@ -263,6 +265,41 @@ fn behind_the_high_water_mark() {
     assert_eq!(resolve([Image::Read(&ZERO), Image::Unreadable]), None);
     assert_eq!(resolve([Image::Read(&block), Image::Read(&block)]), Some(0));
     assert_eq!(resolve([Image::Read(&block), Image::Unreadable]), Some(2));
+}
+
+proptest! {
+    #![proptest_config(super::random::config())]
+
+    /// Whatever stands on a spare, with checksums that fit: an answer, and no panic.
+    #[test]
+    fn anything_at_all(
+        supers in prop::collection::vec((0usize..4, 12usize..800, any::<u8>()), 0..12),
+        tables in prop::collection::vec((0usize..2, 12usize..200, any::<u8>()), 0..12),
+        unreadable in prop::collection::vec(any::<bool>(), 6),
+    ) {
+        let mut images = copies(&superblock());
+        for (copy, at, byte) in supers {
+            images[copy][at] = byte;
+        }
+        let mut tables_images = [table(0, 5, 1), table(0, 6, 2)];
+        for (replica, at, byte) in tables {
+            tables_images[replica][at] = byte;
+        }
+        images.iter_mut().chain(&mut tables_images).for_each(seal);
+        let readable = |i: usize| (!unreadable[i]).then_some(());
+        let images: [Option<Block>; 4] = std::array::from_fn(|i| readable(i).map(|()| images[i]));
+        if let Ok(Found::Ours(chosen)) = choose(&images) {
+            let s = chosen.superblock;
+            let replicas = [0, 1].map(|i| readable(4 + i).map(|()| &tables_images[i]));
+            let _ = resolve(&s, replicas);
+            for entry in tables_images.iter().filter_map(|image| {
+                dm_remap_logic::format::table_block::TableBlock::decode(image, &MEMBER, 0).ok()
+            }).flat_map(|block| block.entries()) {
+                let _ = check_entry(&s, 0, &entry);
+            }
+            let _ = Metadata::open(Chosen { superblock: s, rewrite: 0 }, 1).commit(&[0]).advance(Ok(()));
+        }
+    }
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct Metadata {
     /// Whether some live copy does not have the superblock as it is here. Nothing else is written
     /// before they do.
     pub(super) stale: bool,
+    /// Void superblock copies that this activation has not tried to write; a bit each.
+    pub(super) revive: u8,
     pub(super) unsettled: [Unsettled; COMMIT_BLOCKS_MAX],
     pub(super) unsettled_count: usize,
 }
@@ -46,6 +48,7 @@ impl Metadata {
     pub fn open(chosen: Chosen, table_blocks: u32) -> Self {
         let mut metadata = Self::create(chosen.superblock);
         metadata.stale = chosen.rewrite != 0;
+        metadata.revive = metadata.superblock.void_supers;
         if table_blocks > metadata.superblock.high_water {
             metadata.superblock.high_water = table_blocks;
             metadata.stale = true;
@@ -61,6 +64,7 @@ impl Metadata {
             counter: 0,
             raised: false,
             stale: true,
+            revive: 0,
             unsettled: [Unsettled {
                 block: 0,
                 suspect: 0,

@@ -41,15 +41,25 @@ impl Op<'_> {
             .checked_add(1)
             .ok_or(Failure::Exhausted)?;
         let live = self.metadata.live_supers();
-        if live.count_ones() >= 2 {
-            return Ok(Round { todo: live });
-        }
-        // The only good copy is not rewritten: first another one has to be made.
-        let candidates = ALL_SUPERS & !live & !self.revived;
+        let enough = live.count_ones() >= 2;
+        // A drive may have found another place for the sector meanwhile: each activation tries
+        // once, and every operation does when the only good copy is left, which is not rewritten
+        // before another one is made.
+        let untried = if enough {
+            self.metadata.revive
+        } else {
+            ALL_SUPERS & !self.revived
+        };
+        let candidates = untried & !live;
         if candidates == 0 {
-            return Err(Failure::NoSuperblock);
+            return if enough {
+                Ok(Round { todo: live })
+            } else {
+                Err(Failure::NoSuperblock)
+            };
         }
         let copy = lowest(candidates);
+        self.metadata.revive &= !(1 << copy);
         self.revived |= 1 << copy;
         self.reviving = Some(copy);
         // Its own image must not call it void.
