@@ -89,6 +89,12 @@ impl TargetInfo {
         MappedDeviceId(self.mapped_device() as usize)
     }
 
+    /// Returns what identifies the table that the target is part of.
+    pub fn table_id(&self) -> TableId {
+        // SAFETY: By the type invariants, `self` is a valid target.
+        TableId(unsafe { (*self.0.get()).table } as usize)
+    }
+
     /// Whether the mapped device is suspended.
     pub fn is_suspended(&self) -> bool {
         // SAFETY: By the type invariants, `self` is a valid target.
@@ -110,3 +116,9 @@ impl TargetInfo {
 /// is found by it has to be given up before the last table of the device is destroyed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MappedDeviceId(usize);
+
+/// The identity of a table, for comparing only.
+///
+/// Like that of a mapped device, it may come back after the table was destroyed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TableId(usize);

@@ -185,6 +185,7 @@ pub use events::Events;
 pub use global::Global;
 pub use global::GlobalGuard;
 pub use info::MappedDeviceId;
+pub use info::TableId;
 pub use info::TargetInfo;
 pub use instance::Constructor;
 pub use io::BioPool;

@@ -91,6 +91,7 @@ pub(super) fn construct(
         window,
         read_only: ctor.is_read_only(),
         mapped_device: ctor.device_id(),
+        table: ctor.table_id(),
         name: LogName::new(ctor.device_name())?,
     };
     let state = target.find_state()?;
@@ -200,6 +201,7 @@ struct Line<'a> {
     window: (u64, u64),
     read_only: bool,
     mapped_device: dm::MappedDeviceId,
+    table: dm::TableId,
     name: LogName,
 }
 
@@ -210,6 +212,7 @@ impl Line<'_> {
         let spare = self.spare;
         let part = Part {
             mapped_device: self.mapped_device,
+            table: self.table,
             spare,
             range: (start, start.saturating_add(sectors)),
         };

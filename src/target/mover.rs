@@ -90,7 +90,10 @@ pub(super) fn to_main(target: &DmRemap, locked: &mut Locked, blocks: Blocks) -> 
     for part in parts(target, blocks) {
         let _closed = Closed::new(target, part);
         let mut mover = Mover::new(target, locked);
-        mover.copy_back(part, &mut tally)?;
+        let result = mover.copy_back(part, &mut tally);
+        // Nothing that was not committed behind the closed gate may be committed later.
+        mover.writer.forget_staged(&target.state);
+        result?;
     }
     Ok(tally)
 }

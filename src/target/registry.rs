@@ -5,7 +5,8 @@
 //! Device mapper lets two devices use the same spare, as it shares one claim among all its devices.
 //! So every part of a disk that is used as a spare is written down here, and an overlap is refused,
 //! but for one case: the same mapped device may load another table for the same window, and then
-//! finds the state of the first one. A state is forgotten with the last table that uses it.
+//! finds the state of the first one. (Two targets of one table may not: they would serve different
+//! blocks from the same slots.) A state is forgotten with the last table that uses it.
 
 use super::state::State;
 use crate::dm;
@@ -17,6 +18,7 @@ static WINDOWS: dm::Global<KVec<Entry>> = dm::Global::new(KVec::new());
 /// A part of a spare device.
 pub(super) struct Part<'a> {
     pub(super) mapped_device: dm::MappedDeviceId,
+    pub(super) table: dm::TableId,
     pub(super) spare: &'a dm::Device,
     /// First sector on the spare device, and one past the last.
     pub(super) range: (u64, u64),
@@ -27,7 +29,8 @@ struct Entry {
     spare: dm::Device,
     range: (u64, u64),
     state: Arc<State>,
-    users: usize,
+    /// The tables that use it: one that is live, and one that is to replace it.
+    users: KVec<dm::TableId>,
 }
 
 impl Entry {
@@ -43,6 +46,7 @@ impl Entry {
         self.mapped_device == part.mapped_device
             && self.spare == *part.spare
             && self.range.0 == part.range.0
+            && !self.users.contains(&part.table)
     }
 }
 
@@ -55,6 +59,7 @@ pub(super) fn absolute(device: &dm::Device, (start, end): (u64, u64)) -> (u64, u
 /// A registered use of a state.
 pub(super) struct StateRef {
     state: Arc<State>,
+    table: dm::TableId,
 }
 
 impl core::ops::Deref for StateRef {
@@ -75,8 +80,8 @@ impl Drop for StateRef {
             .position(|entry| Arc::ptr_eq(&entry.state, &self.state));
         if let Some(index) = found {
             if let Some(entry) = windows.get_mut(index) {
-                entry.users = entry.users.saturating_sub(1);
-                if entry.users == 0 {
+                entry.users.retain(|table| *table != self.table);
+                if entry.users.is_empty() {
                     forgotten = windows.remove(index).ok();
                 }
             }
@@ -100,9 +105,10 @@ pub(super) fn find(part: &Part<'_>) -> Result<Option<StateRef>> {
     if !entry.is_same(part) {
         return Err(EBUSY);
     }
-    entry.users = entry.users.saturating_add(1);
+    entry.users.push(part.table, GFP_KERNEL)?;
     Ok(Some(StateRef {
         state: entry.state.clone(),
+        table: part.table,
     }))
 }
 
@@ -112,15 +118,20 @@ pub(super) fn register(part: &Part<'_>, state: Arc<State>) -> Result<StateRef> {
     if windows.iter().any(|entry| entry.overlaps(part)) {
         return Err(EBUSY);
     }
+    let mut users = KVec::with_capacity(2, GFP_KERNEL)?;
+    users.push(part.table, GFP_KERNEL)?;
     windows.push(
         Entry {
             mapped_device: part.mapped_device,
             spare: part.spare.clone(),
             range: part.range,
             state: state.clone(),
-            users: 1,
+            users,
         },
         GFP_KERNEL,
     )?;
-    Ok(StateRef { state })
+    Ok(StateRef {
+        state,
+        table: part.table,
+    })
 }
