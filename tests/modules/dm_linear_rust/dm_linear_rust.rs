@@ -28,7 +28,7 @@ mod dm;
 module! {
     type: LinearModule,
     name: "dm_linear_rust",
-    authors: ["dm-remap developers"],
+    authors: ["The dm-remap developers"],
     description: "dm-linear in Rust",
     license: "GPL",
 }
