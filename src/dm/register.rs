@@ -27,6 +27,7 @@ use kernel::ffi::c_int;
 use kernel::ffi::c_uint;
 use kernel::ffi::c_void;
 use kernel::prelude::*;
+use kernel::str::as_char_ptr_in_const_context;
 use kernel::str::CStr;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Relaxed;
@@ -60,7 +61,7 @@ impl<T: Target> TargetType<T> {
         // pointers and function pointers that may be null.
         let mut inner: bindings::target_type = unsafe { MaybeUninit::zeroed().assume_init() };
         inner.features = T::FEATURES.as_raw();
-        inner.name = name.as_ptr().cast();
+        inner.name = as_char_ptr_in_const_context(name);
         inner.version = T::VERSION;
         inner.ctr = Some(Self::ctr);
         inner.dtr = Some(Self::dtr);
