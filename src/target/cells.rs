@@ -2,11 +2,11 @@
 
 //! The kernel's atomics as the cells that [`logic`](crate::logic) works on, and arrays of them.
 
+use crate::dm;
 use crate::logic::word::Word;
 use kernel::alloc::AllocError;
 use kernel::alloc::Flags;
 use kernel::prelude::*;
-use kernel::sync::atomic::Acquire;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Release;
 
@@ -19,7 +19,7 @@ pub(super) struct Cell64(Atomic<u64>);
 impl Word<u32> for Cell32 {
     #[inline(always)]
     fn load(&self) -> u32 {
-        self.0.load(Acquire)
+        dm::load_acquire(&self.0)
     }
 
     #[inline(always)]
@@ -31,7 +31,7 @@ impl Word<u32> for Cell32 {
 impl Word<u64> for Cell64 {
     #[inline(always)]
     fn load(&self) -> u64 {
-        self.0.load(Acquire)
+        dm::load_acquire(&self.0)
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@
 //! closes before the mover waits, and a bio that is left to the worker without need is submitted by
 //! it.
 
-use kernel::sync::atomic::Acquire;
+use crate::dm;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::atomic::Release;
@@ -42,10 +42,10 @@ impl Gate {
     /// Whether a part of the range is behind the closed gate.
     #[inline(always)]
     pub(super) fn covers(&self, sector: u64, sectors: u32) -> bool {
-        let end = self.end.load(Acquire);
+        let end = dm::load_acquire(&self.end);
         end != 0
             && sector < end
-            && self.start.load(Relaxed) < sector.saturating_add(u64::from(sectors))
+            && dm::load_relaxed(&self.start) < sector.saturating_add(u64::from(sectors))
     }
 
     /// Closes it for a range, which must not be empty.
