@@ -117,6 +117,49 @@ fn a_superblock_copy_that_comes_back() {
     spare.check_redundancy(&mut world.disk);
 }
 
+/// A replica is not written off while it has the only good copy of another block.
+#[test]
+fn the_survivor_is_looked_at_first() {
+    let mut world = World::new(9, 8192, 1);
+    assert_eq!(
+        world.spare.extend(&mut world.disk, 2),
+        Ok(Outcome::Committed)
+    );
+    let superblock = world.spare.metadata.superblock();
+    let geometry = superblock.geometry;
+    for index in 0..31 {
+        let sector = geometry.reserve_block_sector(0, index).expect("in range");
+        world.disk.break_writes(sector);
+    }
+    let home = |replica, block| {
+        geometry
+            .table_block_sector(replica, block)
+            .expect("in range")
+    };
+    world.disk.break_writes(home(0, 0));
+    world.disk.break_reads(home(1, 2));
+    let why = Failure::NoPlace;
+    let failed = Ok(Outcome::Failed { issued: true, why });
+    assert_eq!(world.spare.commit(&mut world.disk, &[0]), failed);
+    assert_eq!(world.spare.metadata.superblock().void_replicas, 0);
+    // Nothing but a commit touches what is left to settle.
+    assert!(world.spare.metadata.is_unsettled());
+    assert_eq!(
+        world.spare.extend(&mut world.disk, 1),
+        Ok(Outcome::Committed)
+    );
+    assert!(world.spare.metadata.is_unsettled());
+    // The next one finds the survivor whole again.
+    assert_eq!(
+        world.spare.commit(&mut world.disk, &[0]),
+        Ok(Outcome::Committed)
+    );
+    assert!(!world.spare.metadata.is_unsettled());
+    assert_eq!(world.spare.metadata.superblock().void_replicas, 1);
+    let spare = Spare::load(&mut world.disk).expect("one replica is whole");
+    spare.check_redundancy(&mut world.disk);
+}
+
 /// A block that is bad in both replicas could speak of any block of main (M3).
 #[test]
 fn both_replicas_lost() {

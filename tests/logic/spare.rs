@@ -58,7 +58,8 @@ pub struct Spare {
 
 /// Memory that operations encode from.
 struct Memory<'a> {
-    entries: &'a [Entry],
+    /// Only for commits.
+    entries: Option<&'a [Entry]>,
     truth: Option<&'a Block>,
 }
 
@@ -92,7 +93,8 @@ fn run(disk: &mut Disk, mut op: Op<'_>, memory: Memory<'_>) -> Result<Outcome, T
                     Content::Truth => (&[][..], 0),
                     Content::Empty { sequence } => (&[][..], sequence),
                     Content::Current { sequence } => {
-                        (&memory.entries[first as usize..end as usize], sequence)
+                        let entries = memory.entries.expect("only when committing");
+                        (&entries[first as usize..end as usize], sequence)
                     }
                 };
                 let entries = entries.iter().copied();
@@ -136,7 +138,7 @@ pub fn format(disk: &mut Disk, slot_sectors: u32) -> Result<(), Stop> {
     let superblock = Superblock::new(uuid, uuid, geometry, MAIN_SECTORS, main_id);
     let mut metadata = Metadata::create(superblock);
     let memory = Memory {
-        entries: &[],
+        entries: None,
         truth: None,
     };
     must(run(disk, metadata.sync(), memory))
@@ -208,7 +210,7 @@ impl Spare {
         };
         for (replica, block, image) in rewrites {
             let memory = Memory {
-                entries: &[],
+                entries: None,
                 truth: Some(&image),
             };
             must(run(disk, spare.metadata.rewrite(replica, block), memory))?;
@@ -251,7 +253,7 @@ impl Spare {
 
     pub fn commit(&mut self, disk: &mut Disk, blocks: &[u32]) -> Result<Outcome, Trouble> {
         let memory = Memory {
-            entries: &self.entries,
+            entries: Some(&self.entries),
             truth: None,
         };
         run(disk, self.metadata.commit(blocks), memory)
@@ -259,7 +261,7 @@ impl Spare {
 
     pub fn extend(&mut self, disk: &mut Disk, blocks: u32) -> Result<Outcome, Trouble> {
         let memory = Memory {
-            entries: &self.entries,
+            entries: None,
             truth: None,
         };
         let outcome = run(disk, self.metadata.extend(blocks), memory)?;
@@ -272,7 +274,7 @@ impl Spare {
 
     pub fn sync(&mut self, disk: &mut Disk) -> Result<Outcome, Trouble> {
         let memory = Memory {
-            entries: &self.entries,
+            entries: None,
             truth: None,
         };
         run(disk, self.metadata.sync(), memory)

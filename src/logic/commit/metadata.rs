@@ -228,6 +228,18 @@ impl Metadata {
             .first_free()
     }
 
+    /// Remembers one more block that is not the same in both replicas. If there is no room, it is
+    /// found again when it matters.
+    pub(super) fn leave_unsettled(&mut self, unsettled: Unsettled) {
+        if self.suspect(unsettled.block).is_some() {
+            return;
+        }
+        if let Some(place) = self.unsettled.get_mut(self.unsettled_count) {
+            *place = unsettled;
+            self.unsettled_count += 1;
+        }
+    }
+
     pub(super) fn suspect(&self, block: u32) -> Option<u8> {
         self.unsettled
             .iter()

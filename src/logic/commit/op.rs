@@ -57,6 +57,10 @@ pub(super) enum Pending {
         index: u32,
         place: Place,
     },
+    Audit {
+        replica: u8,
+        block: u32,
+    },
     Super {
         copy: u8,
     },
@@ -107,8 +111,15 @@ pub struct Op<'a> {
     pub(super) checked: u64,
     /// Blocks of the current stage whose second copy proved bad and is written first; a bit each.
     pub(super) swapped: u64,
+    /// Blocks of the current stage that wait until the other replica has got what it lacks; a bit
+    /// each.
+    pub(super) put_off: u64,
     /// The block whose place just failed.
     pub(super) moving: Option<Moving>,
+    /// The next block of the only other replica to be looked at before one is written off.
+    pub(super) audit: u32,
+    /// One that was found bad there: the next commit re-creates it.
+    pub(super) audit_failed: Option<Unsettled>,
     /// Whether a write was issued that carries the caller's changes.
     pub(super) issued: bool,
     pub(super) outcome: Option<Outcome>,
@@ -117,8 +128,8 @@ pub struct Op<'a> {
 impl<'a> Op<'a> {
     pub(super) fn new(metadata: &'a mut Metadata, job: Job<'a>) -> Self {
         let stage = match job {
-            Job::Commit(_) | Job::Extend { .. } => Stage::Settle,
-            Job::Rewrite { .. } => Stage::Main,
+            Job::Commit(_) => Stage::Settle,
+            Job::Extend { .. } | Job::Rewrite { .. } => Stage::Main,
             Job::Sync => Stage::Supers,
         };
         let read_only = metadata.superblock.is_read_only();
@@ -135,7 +146,10 @@ impl<'a> Op<'a> {
             touched: 0,
             checked: 0,
             swapped: 0,
+            put_off: 0,
             moving: None,
+            audit: 0,
+            audit_failed: None,
             issued: false,
             outcome: None,
         };
@@ -181,7 +195,14 @@ impl<'a> Op<'a> {
                 Ok(())
             }
             (Pending::Flush, Err(_)) | (_, Err(Fault::Other)) => Err(Failure::Device),
-            (Pending::Check { .. }, Ok(())) => Ok(()),
+            (Pending::Check { .. } | Pending::Audit { .. }, Ok(())) => Ok(()),
+            (Pending::Audit { replica, block }, Err(Fault::Media)) => {
+                self.audit_failed = Some(Unsettled {
+                    block,
+                    suspect: replica,
+                });
+                Err(Failure::NoPlace)
+            }
             (Pending::Check { index }, Err(Fault::Media)) => {
                 self.swapped |= bit(index);
                 Ok(())
@@ -261,6 +282,7 @@ impl<'a> Op<'a> {
         self.touched = 0;
         self.checked = 0;
         self.swapped = 0;
+        self.put_off = 0;
         self.sequence = None;
         self.stage = match (self.stage, self.job) {
             (Stage::Settle, _) => {
@@ -293,6 +315,9 @@ impl<'a> Op<'a> {
                 self.metadata.stale = true;
             }
             _ => (),
+        }
+        if let Some(unsettled) = self.audit_failed {
+            self.metadata.leave_unsettled(unsettled);
         }
         let outcome = Outcome::Failed {
             issued: self.issued,

@@ -18,7 +18,8 @@ pub enum Fault {
 /// What goes into a block of the slot table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// The entries as they are in the driver's memory right now, with this sequence.
+    /// The entries as they are in the driver's memory right now, with this sequence. Only
+    /// [`Metadata::commit`](super::Metadata::commit) asks for it.
     Current {
         /// The block's sequence.
         sequence: u64,
@@ -28,7 +29,8 @@ pub enum Content {
         /// The block's sequence.
         sequence: u64,
     },
-    /// The image that loading found to be the truth, byte by byte.
+    /// The image that loading found to be the truth, byte by byte. Only
+    /// [`Metadata::rewrite`](super::Metadata::rewrite) asks for it.
     Truth,
 }
 

@@ -66,18 +66,23 @@ impl Op<'_> {
     }
 
     /// The next block that some live replica does not have: all blocks in the replica that each is
-    /// to be written to first, then all in the other.
+    /// to be written to first, then all in the other, then those that were put off.
     fn next_target(&self) -> Option<(u8, u32, u32)> {
-        for turn in 0..usize::from(REPLICAS) {
-            let mut index = 0;
-            while let Some(block) = self.stage_block(index) {
-                let replica = self.order(index, block).get(turn).copied()?;
-                if self.metadata.superblock.replica_lives(replica) && !self.is_done(replica, index)
-                {
-                    return Some((replica, index, block));
-                }
-                index += 1;
+        [false, true].into_iter().find_map(|put_off| {
+            (0..usize::from(REPLICAS)).find_map(|turn| self.next_target_of(turn, put_off))
+        })
+    }
+
+    fn next_target_of(&self, turn: usize, put_off: bool) -> Option<(u8, u32, u32)> {
+        let mut index = 0;
+        while let Some(block) = self.stage_block(index) {
+            let replica = self.order(index, block).get(turn).copied()?;
+            let lives = self.metadata.superblock.replica_lives(replica);
+            let wanted = (self.put_off & bit(index) != 0) == put_off;
+            if lives && wanted && !self.is_done(replica, index) {
+                return Some((replica, index, block));
             }
+            index += 1;
         }
         None
     }
@@ -90,8 +95,7 @@ impl Op<'_> {
             return Ok(Next::Step(step));
         }
         let Some(place) = self.choose_place(replica, block) else {
-            self.write_off(replica)?;
-            return Ok(Next::Supers);
+            return self.write_off(replica, index);
         };
         let superblock = &self.metadata.superblock;
         let sector = match place {
@@ -239,18 +243,44 @@ impl Op<'_> {
             }
             (Place::Home, None) => self.moving = Some(Moving { home_bad: true }),
         }
-        // The superblocks are told with the place that is found in the end, not before: until then
-        // what they say about this block is as true as it was.
+        // Superblocks that say so before another place is found do no harm: the other replica has a
+        // good copy.
         Ok(())
     }
 
-    /// Records a replica as void that has no place left for a block.
-    fn write_off(&mut self, replica: u8) -> Result<(), Failure> {
+    /// Records a replica as void that has no place left for the block at `index`. Not while it has
+    /// the only good copy of another one.
+    fn write_off(&mut self, replica: u8, index: u32) -> Result<Next, Failure> {
         let survivor = replica ^ 1;
         if !self.metadata.superblock.replica_lives(survivor) {
             return Err(Failure::NoPlace);
         }
-        // Nor may it be written off while it has the only good copy of another block.
+        if self.is_needed_by(survivor) {
+            if self.put_off & bit(index) != 0 || self.stage == Stage::Main {
+                return Err(Failure::NoPlace);
+            }
+            // First re-create what the survivor lacks.
+            self.put_off |= bit(index);
+            self.moving = None;
+            return Ok(Next::Supers);
+        }
+        if let Some(step) = self.audit(survivor) {
+            return Ok(Next::Step(step));
+        }
+        self.moving = None;
+        self.metadata.superblock.void_replicas |= 1 << replica;
+        self.metadata.count_repair();
+        self.metadata.raise_epoch()?;
+        Ok(Next::Supers)
+    }
+
+    /// Whether the other replica has the only good copy of a block that `survivor` must get.
+    fn is_needed_by(&self, survivor: u8) -> bool {
+        let unsettled = &self.metadata.unsettled;
+        let mut unsettled = unsettled.iter().take(self.metadata.unsettled_count);
+        if self.stage != Stage::Settle && unsettled.any(|u| u.suspect == survivor) {
+            return true;
+        }
         let mut index = 0;
         while let Some(block) = self.stage_block(index) {
             let bad = match self.metadata.suspect(block) {
@@ -258,13 +288,32 @@ impl Op<'_> {
                 None => self.swapped & bit(index) != 0 && survivor == 1,
             };
             if bad && !self.is_done(survivor, index) {
-                return Err(Failure::NoPlace);
+                return true;
             }
             index += 1;
         }
-        self.moving = None;
-        self.metadata.superblock.void_replicas |= 1 << replica;
-        self.metadata.count_repair();
-        self.metadata.raise_epoch()
+        false
+    }
+
+    /// Looks at all blocks of the replica that will be the only one.
+    fn audit(&mut self, survivor: u8) -> Option<Step> {
+        let superblock = &self.metadata.superblock;
+        // When loading, all blocks were looked at a moment ago.
+        let needed = !matches!(self.job, Job::Rewrite { .. });
+        if !needed || self.audit >= superblock.high_water {
+            return None;
+        }
+        let block = self.audit;
+        let sector = superblock.table_sector(survivor, block)?;
+        self.audit = block.saturating_add(1);
+        self.pending = Pending::Audit {
+            replica: survivor,
+            block,
+        };
+        Some(Step::CheckTable {
+            replica: survivor,
+            block,
+            sector,
+        })
     }
 }
