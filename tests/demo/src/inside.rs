@@ -29,12 +29,10 @@ use crate::outside::CUT_NOW;
 use crate::outside::REACHED;
 use crate::sickness;
 use crate::sickness::Spot;
+use crate::sickness::SPOTS;
 
 const MAIN_BYTES: u64 = 512 << 20;
 const SPARE_BYTES: u64 = 64 << 20;
-
-/// How many spots go bad in the course of a copy.
-const SPOTS: usize = 400;
 
 type Told = Result<(), String>;
 
@@ -79,9 +77,10 @@ fn without(files: &Files) -> Told {
             true
         }
         Ok(mounted) => {
+            sickness::weaken(&mut disk.disk());
             let damaged = files.damaged(files.paths(), &mounted.folder);
             let _ = mounted.unmount();
-            tell_damage(files, files.count(), &damaged);
+            tell_damage(files.count(), &damaged);
             !damaged.is_empty()
         }
     };
@@ -108,6 +107,7 @@ fn with(files: &Files) -> Told {
     if copied.failed > 0 {
         return Err("files could not be copied".into());
     }
+    sickness::weaken(&mut disk.disk());
     whole(files, &mapped, files.paths())?;
     if mapped.remapped() == 0 {
         return Err("nothing was remapped, so this shows nothing".into());
@@ -214,7 +214,7 @@ fn lost(files: &Files, disk: &SickDisk, mapped: &Mapped, synced: usize) -> Told 
         Ok(()) => return Err("a lost block was read".into()),
     }
     let damaged = files.damaged(files.paths().take(synced), &folder);
-    tell_damage(files, synced, &damaged);
+    tell_damage(synced, &damaged);
     if damaged != [(victim.to_path_buf(), Damage::Unreadable)] {
         return Err(format!("not just that file: {damaged:?}"));
     }
@@ -262,7 +262,7 @@ fn whole<'a>(files: &Files, mapped: &Mapped, which: impl Iterator<Item = &'a Pat
     let mounted = Mounted::again(&mapped.path())?;
     let damaged = files.damaged(which.iter().copied(), &mounted.folder);
     mounted.unmount()?;
-    tell_damage(files, which.len(), &damaged);
+    tell_damage(which.len(), &damaged);
     match (fsck.status, damaged.first()) {
         (0, None) => Ok(()),
         (0, Some((path, damage))) => Err(format!("{} is {damage:?}", path.display())),
@@ -290,7 +290,7 @@ fn tell_copy(files: &Files, copied: &Copied) {
     }
 }
 
-fn tell_damage(_: &Files, of: usize, damaged: &[(PathBuf, Damage)]) {
+fn tell_damage(of: usize, damaged: &[(PathBuf, Damage)]) {
     let wrong = damaged
         .iter()
         .filter(|(_, damage)| *damage == Damage::Wrong)
@@ -316,12 +316,12 @@ fn activate(disk: &SickDisk, spare: &SickDisk) -> Result<Mapped, String> {
         disk.path().display(),
         spare.path().display()
     );
-    println!("  dmsetup create safe --table \"{table}\"");
+    println!("  table:  {table}");
     Mapped::try_new(&table).map_err(|refusal| format!("{refusal:?}"))
 }
 
 fn spots_of(disk: &SickDisk) -> Vec<Spot> {
-    sickness::spots(disk.disk().sectors(), SPOTS)
+    sickness::spots(disk.disk().sectors())
 }
 
 /// How far a copy has come.

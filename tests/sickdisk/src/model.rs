@@ -137,6 +137,13 @@ impl Disk {
         }
     }
 
+    /// Makes sectors fail, unless they do already.
+    pub fn spoil_if_good(&mut self, sector: u64, sectors: u64, fault: Fault) {
+        for sector in sector..sector.saturating_add(sectors).min(self.sectors) {
+            self.faults.entry(sector).or_insert(fault);
+        }
+    }
+
     /// Makes sectors good again; their content is what was last written.
     pub fn heal(&mut self, sector: u64, sectors: u64) {
         for sector in sector..sector.saturating_add(sectors).min(self.sectors) {

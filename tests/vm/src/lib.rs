@@ -15,7 +15,7 @@
 //!
 //! Which tests run where is decided by the name of the test file: `tests/*.rs` run inside, one
 //! machine per file, but `tests/outside_*.rs` run outside and start machines themselves.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod guest;

@@ -8,6 +8,7 @@ use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::PowerCut;
 use vmtest::guest::stamps;
 use vmtest::guest::Content;
+use vmtest::guest::Dice;
 use vmtest::guest::Remap;
 
 /// P1: remaps and their content are there again.
@@ -74,7 +75,7 @@ fn power_cuts_at_any_time() {
     let mut durable = vec![0_u64; SECTORS as usize];
     let mut issued = vec![0_u64; SECTORS as usize];
     let mut generation = 0;
-    let mut dice = Dice(0xc0ffee);
+    let mut dice = Dice::new(1);
     let mut remapped = 0;
     for round in 0..40 {
         let device = remap.open();
@@ -191,16 +192,4 @@ fn a_lost_sector_stays_lost_until_it_is_written() {
     remap.reactivate();
     assert!(remap.open().read(100, 1).unwrap() == stamps(100, 1, 2));
     assert_eq!(remap.device().pending(), 0);
-}
-
-/// Chance that repeats.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
 }

@@ -10,6 +10,7 @@ use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
 use vmtest::guest::Content;
+use vmtest::guest::Dice;
 use vmtest::guest::Direct;
 use vmtest::guest::Remap;
 
@@ -251,11 +252,11 @@ fn a_long_random_life() {
         let mut remap = Remap::on(main, spare, "");
         let unit = u64::from(block) / 512;
         let mut model = vec![0_u64; sectors as usize];
-        let mut dice = Dice(0x5eed ^ u64::from(block));
+        let mut dice = Dice::new(block.into());
         let mut generation = 0;
-        for round in 0..3 {
+        for round in 0..2 {
             let device = remap.open();
-            for _ in 0..250 {
+            for _ in 0..120 {
                 if dice.roll(4) == 0 {
                     let sector = dice.roll(sectors / unit) * unit;
                     let fault = match dice.roll(3) {
@@ -295,17 +296,5 @@ fn check(device: &Direct, sector: u64, length: u64, model: &[u64]) {
             generation => Content::Stamp { sector, generation },
         };
         assert_eq!(found, expected, "sector {sector}");
-    }
-}
-
-/// Chance that repeats.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
     }
 }

@@ -17,8 +17,10 @@
 //! ```
 
 mod device;
+mod dice;
 mod disks;
 mod io;
+mod ioctl;
 mod kmsg;
 mod module;
 mod remap;
@@ -27,10 +29,12 @@ mod stamp;
 
 pub use device::Mapped;
 pub use device::Refusal;
+pub use dice::Dice;
 pub use disks::NullBlk;
 pub use disks::ScsiDebug;
 pub use io::drop_caches;
 pub use io::Direct;
+pub use ioctl::make_and_remove;
 pub use kmsg::Kmsg;
 pub use module::load;
 pub use module::unload;
