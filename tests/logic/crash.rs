@@ -353,6 +353,10 @@ impl World {
             1 => Breakage::Write,
             _ => Breakage::Both,
         };
+        self.break_sector(sector, how);
+    }
+
+    fn break_sector(&mut self, sector: u64, how: Breakage) {
         self.log.push(format!("sector {sector} breaks: {how:?}"));
         if how != Breakage::Write {
             self.disk.break_reads(sector);
@@ -484,17 +488,46 @@ fn the_last_replica() {
 fn a_crash_at_every_step() {
     for tear in 0..8 {
         let mut at = 0;
-        loop {
-            let mut world = World::new(7 + (tear << 32), 1536, 1);
-            world.random = Random::new(42);
-            world.disk.crash_in = Some(at);
-            let ended = (0..20).all(|_| world.step().is_ok());
-            world.reload();
-            if ended {
-                break;
-            }
+        while crash_at(at, tear, |_| ()) {
             at += 1;
         }
-        assert!(at > 25, "the history is too short: {at} writes");
+        assert!(at > 40, "the history is too short: {at} writes");
     }
+}
+
+/// And with any one sector of the metadata bad from the start, in any way (P4).
+#[test]
+fn a_crash_at_every_step_and_any_bad_sector() {
+    let ways = [Breakage::Read, Breakage::Write, Breakage::Both];
+    for place in 0..8 {
+        for (how, tear) in ways.into_iter().zip(0..) {
+            let mut at = 0;
+            while crash_at(at, tear, |world| {
+                let superblock = world.spare.metadata.superblock();
+                let sector = match place {
+                    0..4 => superblock.geometry.superblock_sector(place),
+                    _ => superblock.table_sector(place & 1, u32::from(place >> 1 & 1)),
+                };
+                let within = u64::from(at) % 8;
+                world.break_sector(sector.expect("in range") + within, how);
+            }) {
+                at += 1;
+            }
+        }
+    }
+}
+
+/// Runs a short history up to its write number `at`; false if it is shorter than that.
+fn crash_at(at: u32, tear: u64, prepare: impl Fn(&mut World)) -> bool {
+    let mut world = World::new(7 + (tear << 32), 1536, 1);
+    assert_eq!(
+        world.spare.extend(&mut world.disk, 1),
+        Ok(Outcome::Committed)
+    );
+    prepare(&mut world);
+    world.random = Random::new(42);
+    world.disk.crash_in = Some(at);
+    let ended = (0..20).all(|_| world.step().is_ok());
+    world.reload();
+    !ended
 }

@@ -216,6 +216,9 @@ impl Spare {
             must(run(disk, spare.metadata.rewrite(replica, block), memory))?;
         }
         spare.index(disk, &superblock)?;
+        if spare.metadata.is_unsettled() {
+            must(spare.commit(disk, &[]))?;
+        }
         if spare.metadata.is_stale() {
             must(spare.sync(disk))?;
         }

@@ -173,7 +173,9 @@ impl Metadata {
     }
 
     /// Writes the truth about `block`, as loading found it, to `replica`, which has something else
-    /// or nothing (M3). Does nothing if that replica became void meanwhile.
+    /// or nothing (M3). Does nothing if that replica became void meanwhile. If the replica would
+    /// have to become void but has the only good copy of another block, this one is left to the
+    /// first commit ([`Metadata::is_unsettled`]).
     pub fn rewrite(&mut self, replica: u8, block: u32) -> Op<'_> {
         let legal = block < self.superblock.geometry.table_blocks();
         let op = Op::new(self, Job::Rewrite { replica, block });

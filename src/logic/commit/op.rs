@@ -197,11 +197,21 @@ impl<'a> Op<'a> {
             (Pending::Flush, Err(_)) | (_, Err(Fault::Other)) => Err(Failure::Device),
             (Pending::Check { .. } | Pending::Audit { .. }, Ok(())) => Ok(()),
             (Pending::Audit { replica, block }, Err(Fault::Media)) => {
-                self.audit_failed = Some(Unsettled {
+                let failed = Unsettled {
                     block,
                     suspect: replica,
-                });
-                Err(Failure::NoPlace)
+                };
+                match self.job {
+                    Job::Rewrite { .. } => {
+                        self.metadata.leave_unsettled(failed);
+                        self.leave_rewrite();
+                        Ok(())
+                    }
+                    _ => {
+                        self.audit_failed = Some(failed);
+                        Err(Failure::NoPlace)
+                    }
+                }
             }
             (Pending::Check { index }, Err(Fault::Media)) => {
                 self.swapped |= bit(index);

@@ -4,6 +4,7 @@
 
 use super::super::format::reserve::Reserve;
 use super::super::format::REPLICAS;
+use super::metadata::Unsettled;
 use super::op::bit;
 use super::op::Job;
 use super::op::Moving;
@@ -256,6 +257,10 @@ impl Op<'_> {
             return Err(Failure::NoPlace);
         }
         if self.is_needed_by(survivor) {
+            if let Job::Rewrite { .. } = self.job {
+                self.leave_rewrite();
+                return Ok(Next::Supers);
+            }
             if self.put_off & bit(index) != 0 || self.stage == Stage::Main {
                 return Err(Failure::NoPlace);
             }
@@ -295,12 +300,23 @@ impl Op<'_> {
         false
     }
 
+    /// Leaves a block to the first commit that loading found bad: until then one replica lacks this
+    /// one, and the other one lacks another.
+    pub(super) fn leave_rewrite(&mut self) {
+        if let Job::Rewrite { replica, block } = self.job {
+            self.metadata.leave_unsettled(Unsettled {
+                block,
+                suspect: replica,
+            });
+        }
+        self.moving = None;
+        self.stage = Stage::Supers;
+    }
+
     /// Looks at all blocks of the replica that will be the only one.
     fn audit(&mut self, survivor: u8) -> Option<Step> {
         let superblock = &self.metadata.superblock;
-        // When loading, all blocks were looked at a moment ago.
-        let needed = !matches!(self.job, Job::Rewrite { .. });
-        if !needed || self.audit >= superblock.high_water {
+        if self.audit >= superblock.high_water {
             return None;
         }
         let block = self.audit;
