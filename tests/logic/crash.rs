@@ -32,12 +32,12 @@ enum Breakage {
     Both,
 }
 
-pub struct World {
-    pub disk: Disk,
-    pub spare: Spare,
+pub(super) struct World {
+    pub(super) disk: Disk,
+    pub(super) spare: Spare,
     random: Random,
     /// The slot of each block of main, as acknowledged.
-    pub known: BTreeMap<u64, u32>,
+    pub(super) known: BTreeMap<u64, u32>,
     /// Blocks of main whose last change was not acknowledged, and the slots it was about.
     doubt: BTreeMap<u64, (Options, Vec<u32>)>,
     /// Slots that were replaced and are still to be freed.
@@ -51,10 +51,10 @@ pub struct World {
 
 /// The power failed.
 #[derive(Debug)]
-pub struct Crashed;
+pub(super) struct Crashed;
 
 impl World {
-    pub fn new(seed: u64, sectors: u64, slot_sectors: u32) -> Self {
+    pub(super) fn new(seed: u64, sectors: u64, slot_sectors: u32) -> Self {
         let mut disk = Disk::new(sectors, seed);
         spare::format(&mut disk, slot_sectors).expect("a good disk");
         let mut spare = Spare::load(&mut disk).expect("just formatted");
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    pub fn add(&mut self) -> Result<(), Crashed> {
+    pub(super) fn add(&mut self) -> Result<(), Crashed> {
         let want = 1 + self.random.below(8) as usize;
         let slots = self.free_slots(want);
         let first = self.random.below(2000);

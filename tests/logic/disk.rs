@@ -24,7 +24,7 @@ type Sector = [u8; SECTOR];
 
 /// Why an I/O did not come back with success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub(super) enum Trouble {
     /// The disk says so.
     Fault(Fault),
     /// The power failed in the middle.
@@ -32,23 +32,23 @@ pub enum Trouble {
 }
 
 #[derive(Clone)]
-pub struct Disk {
+pub(super) struct Disk {
     durable: Vec<Sector>,
     /// What was written since the last flush, oldest first.
     volatile: BTreeMap<u64, Vec<Sector>>,
     unreadable: BTreeSet<u64>,
     unwritable: BTreeSet<u64>,
     /// The power fails during the n-th write or flush from now.
-    pub crash_in: Option<u32>,
+    pub(super) crash_in: Option<u32>,
     /// The disk goes away at the n-th write from now, and comes back after as many more.
-    pub away_in: Option<(u32, u32)>,
-    pub random: Random,
+    pub(super) away_in: Option<(u32, u32)>,
+    pub(super) random: Random,
     /// Writes and flushes so far.
-    pub writes: u64,
+    pub(super) writes: u64,
 }
 
 impl Disk {
-    pub fn new(sectors: u64, seed: u64) -> Self {
+    pub(super) fn new(sectors: u64, seed: u64) -> Self {
         Disk {
             durable: vec![[0; SECTOR]; sectors as usize],
             volatile: BTreeMap::new(),
@@ -61,29 +61,29 @@ impl Disk {
         }
     }
 
-    pub fn sectors(&self) -> u64 {
+    pub(super) fn sectors(&self) -> u64 {
         self.durable.len() as u64
     }
 
-    pub fn break_reads(&mut self, sector: u64) {
+    pub(super) fn break_reads(&mut self, sector: u64) {
         self.unreadable.insert(sector);
     }
 
-    pub fn break_writes(&mut self, sector: u64) {
+    pub(super) fn break_writes(&mut self, sector: u64) {
         self.unwritable.insert(sector);
     }
 
     /// All sectors work again.
-    pub fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.unreadable.clear();
         self.unwritable.clear();
     }
 
-    pub fn is_bad(&self, sector: u64) -> bool {
+    pub(super) fn is_bad(&self, sector: u64) -> bool {
         self.unreadable.contains(&sector) || self.unwritable.contains(&sector)
     }
 
-    pub fn read(&mut self, sector: u64, data: &mut [u8]) -> Result<(), Trouble> {
+    pub(super) fn read(&mut self, sector: u64, data: &mut [u8]) -> Result<(), Trouble> {
         if self.is_away() {
             return Err(Trouble::Fault(Fault::Other));
         }
@@ -98,7 +98,7 @@ impl Disk {
         Ok(())
     }
 
-    pub fn write(&mut self, sector: u64, data: &[u8], fua: bool) -> Result<(), Trouble> {
+    pub(super) fn write(&mut self, sector: u64, data: &[u8], fua: bool) -> Result<(), Trouble> {
         let crash = self.tick();
         let away = self.tick_away();
         let sectors = || (sector..).zip(data.chunks(SECTOR));
@@ -137,7 +137,7 @@ impl Disk {
         Ok(())
     }
 
-    pub fn flush(&mut self) -> Result<(), Trouble> {
+    pub(super) fn flush(&mut self) -> Result<(), Trouble> {
         if self.tick() {
             return Err(Trouble::Crash);
         }
@@ -151,7 +151,7 @@ impl Disk {
     }
 
     /// The power fails and comes back.
-    pub fn crash(&mut self) {
+    pub(super) fn crash(&mut self) {
         for (at, versions) in std::mem::take(&mut self.volatile) {
             let which = self.random.below(versions.len() as u64 + 1);
             if let Some(version) = versions.get(which as usize) {

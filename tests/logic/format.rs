@@ -26,9 +26,9 @@ use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 use proptest::prelude::*;
 
-pub const MEMBER: Uuid = Uuid(*b"0123456789abcdef");
+pub(super) const MEMBER: Uuid = Uuid(*b"0123456789abcdef");
 
-pub fn superblock() -> Superblock {
+pub(super) fn superblock() -> Superblock {
     let geometry = Geometry::new(4096, 8, 8).unwrap();
     let mut superblock = Superblock::new(
         Uuid([7; 16]),
@@ -44,7 +44,7 @@ pub fn superblock() -> Superblock {
 }
 
 /// Makes the checksum right again after `image` was changed.
-pub fn seal(image: &mut Block) {
+pub(super) fn seal(image: &mut Block) {
     let crc = crc32c(&image[12..]);
     image[8..12].copy_from_slice(&crc.to_le_bytes());
 }

@@ -34,11 +34,11 @@ use dm_remap_logic::text::Uuid;
 use super::disk::Disk;
 use super::disk::Trouble;
 
-pub const MAIN_SECTORS: u64 = 1 << 20;
+pub(super) const MAIN_SECTORS: u64 = 1 << 20;
 
 /// Why there is no active spare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub(super) enum Stop {
     Crash,
     Refused(LoadError),
     Failed(Failure),
@@ -46,14 +46,14 @@ pub enum Stop {
 }
 
 /// An activation.
-pub struct Spare {
-    pub metadata: Metadata,
+pub(super) struct Spare {
+    pub(super) metadata: Metadata,
     /// Every slot below the high-water mark.
-    pub entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
     /// The slot of every block of main that has one.
-    pub map: BTreeMap<u64, u32>,
+    pub(super) map: BTreeMap<u64, u32>,
     /// Whether blocks were found different or damaged, and were repaired.
-    pub repaired: usize,
+    pub(super) repaired: usize,
 }
 
 /// Memory that operations encode from.
@@ -129,7 +129,7 @@ fn must(outcome: Result<Outcome, Trouble>) -> Result<(), Stop> {
 }
 
 /// Formats a blank spare.
-pub fn format(disk: &mut Disk, slot_sectors: u32) -> Result<(), Stop> {
+pub(super) fn format(disk: &mut Disk, slot_sectors: u32) -> Result<(), Stop> {
     let geometry = Geometry::new(disk.sectors(), slot_sectors, 8).expect("a legal size");
     let [high, low] = [(); 2].map(|()| u128::from(disk.random.next()));
     let random = high << 64 | low;
@@ -162,7 +162,7 @@ fn image(read: &Option<Box<Block>>) -> Image<'_> {
 }
 
 /// Finds the superblock. None if the spare is blank.
-pub fn find(disk: &mut Disk) -> Result<Option<load::Chosen>, Stop> {
+pub(super) fn find(disk: &mut Disk) -> Result<Option<load::Chosen>, Stop> {
     let sectors = load::superblock_sectors(disk.sectors()).expect("a legal size");
     let mut reads = Vec::new();
     for sector in sectors {
@@ -177,7 +177,7 @@ pub fn find(disk: &mut Disk) -> Result<Option<load::Chosen>, Stop> {
 
 impl Spare {
     /// Activates a spare that was formatted.
-    pub fn load(disk: &mut Disk) -> Result<Self, Stop> {
+    pub(super) fn load(disk: &mut Disk) -> Result<Self, Stop> {
         let chosen = find(disk)?.expect("it was formatted");
         let superblock = chosen.superblock.clone();
         let mut entries: Vec<Entry> = Vec::new();
@@ -254,7 +254,7 @@ impl Spare {
         Ok(())
     }
 
-    pub fn commit(&mut self, disk: &mut Disk, blocks: &[u32]) -> Result<Outcome, Trouble> {
+    pub(super) fn commit(&mut self, disk: &mut Disk, blocks: &[u32]) -> Result<Outcome, Trouble> {
         let memory = Memory {
             entries: Some(&self.entries),
             truth: None,
@@ -262,7 +262,7 @@ impl Spare {
         run(disk, self.metadata.commit(blocks), memory)
     }
 
-    pub fn extend(&mut self, disk: &mut Disk, blocks: u32) -> Result<Outcome, Trouble> {
+    pub(super) fn extend(&mut self, disk: &mut Disk, blocks: u32) -> Result<Outcome, Trouble> {
         let memory = Memory {
             entries: None,
             truth: None,
@@ -275,7 +275,7 @@ impl Spare {
         Ok(outcome)
     }
 
-    pub fn sync(&mut self, disk: &mut Disk) -> Result<Outcome, Trouble> {
+    pub(super) fn sync(&mut self, disk: &mut Disk) -> Result<Outcome, Trouble> {
         let memory = Memory {
             entries: None,
             truth: None,
@@ -284,7 +284,7 @@ impl Spare {
     }
 
     /// The blocks of the table that hold the entries of `slots`.
-    pub fn blocks_of(&self, slots: &[u32]) -> Vec<u32> {
+    pub(super) fn blocks_of(&self, slots: &[u32]) -> Vec<u32> {
         let geometry = &self.metadata.superblock().geometry;
         let mut blocks: Vec<u32> = slots.iter().map(|s| geometry.entry_place(*s).0).collect();
         blocks.sort_unstable();
@@ -292,14 +292,14 @@ impl Spare {
         blocks
     }
 
-    pub fn claim(&mut self, slot: u32, main_block: u64, state: State) {
+    pub(super) fn claim(&mut self, slot: u32, main_block: u64, state: State) {
         self.entries[slot as usize] = Entry {
             word: SlotWord::new(main_block, state, Origin::Auto).expect("in range"),
             generation: self.metadata.next_generation().expect("not exhausted"),
         };
     }
 
-    pub fn free(&mut self, slot: u32) {
+    pub(super) fn free(&mut self, slot: u32) {
         self.entries[slot as usize] = Entry {
             word: SlotWord::FREE,
             generation: self.metadata.next_generation().expect("not exhausted"),
@@ -307,7 +307,7 @@ impl Spare {
     }
 
     /// Checks that every live copy of everything says the same.
-    pub fn check_redundancy(&self, disk: &mut Disk) {
+    pub(super) fn check_redundancy(&self, disk: &mut Disk) {
         let superblock = self.metadata.superblock();
         let sectors = load::superblock_sectors(disk.sectors()).expect("a legal size");
         let mut copies = Vec::new();

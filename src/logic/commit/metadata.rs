@@ -131,7 +131,7 @@ impl Metadata {
         sequence(epoch, self.counter)
     }
 
-    /// Makes superblock copy `copy` for [`Step::WriteSuper`].
+    /// Makes superblock copy `copy` for [`Step::WriteSuper`](super::Step::WriteSuper).
     pub fn encode_superblock(&self, image: &mut Block, copy: u8) {
         self.superblock.encode(image, copy);
     }

@@ -63,6 +63,8 @@ pub enum Step {
         fua: bool,
     },
     /// Write a superblock copy ([`Metadata::encode_superblock`]), FUA.
+    ///
+    /// [`Metadata::encode_superblock`]: super::Metadata::encode_superblock
     WriteSuper {
         /// The copy.
         copy: u8,
