@@ -64,9 +64,10 @@ pub(super) fn activate(state: &State, locked: &mut Locked, spare: &dm::Device) -
         }
     }
     *start = None;
-    if writer.metadata.is_stale() {
-        writer.sync(state, &mut io)?;
+    if writer.metadata.is_unsettled() {
+        writer.commit_blocks(state, &mut io, &[])?;
     }
+    writer.refresh(state, &mut io)?;
     if writer.metadata.superblock().high_water == 0 {
         writer.extend(state, &mut io)?;
     }

@@ -109,7 +109,7 @@ pub(super) fn redirect(
     let count = u32::try_from(blocks.count).map_err(|_| ERANGE)?;
     for index in 0..count {
         let main_block = blocks.first.saturating_add(u64::from(index));
-        if state.with_map(|map| map.view().lookup(main_block).is_some()) {
+        if state.slot_of(main_block).is_some() {
             return Err(EEXIST);
         }
     }
@@ -175,7 +175,7 @@ impl<'a> Mover<'a> {
 
     fn copy_to_slots(&mut self, blocks: Blocks, tally: &mut Tally) -> Result {
         for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
-            let old = self.state.with_map(|map| map.view().lookup(main_block));
+            let old = self.state.slot_of(main_block);
             let pending = match old {
                 Some((_, word)) if word.state() != SlotState::Pending => {
                     tally.there = tally.there.saturating_add(1);
@@ -262,9 +262,15 @@ impl<'a> Mover<'a> {
     fn copy_back(&mut self, blocks: Blocks, tally: &mut Tally) -> Result {
         let mut held = KVec::with_capacity(blocks.count as usize, GFP_KERNEL)?;
         let mut result = Ok(());
-        for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
-            let Some((slot, word)) = self.state.with_map(|map| map.view().lookup(main_block))
-            else {
+        let range = blocks.first..blocks.first.saturating_add(blocks.count);
+        for main_block in range.clone() {
+            if let Some((slot, _)) = self.state.slot_of(main_block) {
+                self.writer
+                    .make_sole_claim(self.state, &mut self.io, main_block, slot)?;
+            }
+        }
+        for main_block in range {
+            let Some((slot, word)) = self.state.slot_of(main_block) else {
                 tally.there = tally.there.saturating_add(1);
                 continue;
             };

@@ -267,6 +267,26 @@ impl Writer {
         state.with_map(|map| self.allocator.give_back(map.slots(usable), slot));
     }
 
+    /// Sees to it that no slot but `slot` claims a block, on the spare either (M5). One that was
+    /// replaced still does if it could not be retired then; once the newer claim is removed, loading
+    /// would take it for the truth. Nothing else may be staged.
+    pub(super) fn make_sole_claim(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        main_block: u64,
+        slot: u32,
+    ) -> Result {
+        if self.metadata.is_unsettled() {
+            self.commit_blocks(state, io, &[])?;
+        }
+        while let Some(other) = state.with_map(|map| map.view().other_claim(main_block, slot)) {
+            self.stage(state, other, SlotWord::BAD, Publish::Keep)?;
+            self.commit(state, io)?;
+        }
+        Ok(())
+    }
+
     /// Stages a change of a slot's entry for the next [`Writer::commit`].
     pub(super) fn stage(
         &mut self,
@@ -370,13 +390,34 @@ impl Writer {
 
     /// Writes the superblock with the present statistics.
     pub(super) fn sync(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+        let outcome = self.write_superblock(state, io);
+        self.note(state, &outcome)
+    }
+
+    /// Writes the superblock if some copy is behind. With too few copies left, what is on the spare
+    /// can still be served, if not changed.
+    pub(super) fn refresh(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+        if !self.metadata.is_stale() {
+            return Ok(());
+        }
+        let outcome = self.write_superblock(state, io);
+        let noted = self.note(state, &outcome);
+        match outcome {
+            Outcome::Failed {
+                why: Failure::NoSuperblock,
+                ..
+            } => Ok(()),
+            _ => noted,
+        }
+    }
+
+    fn write_superblock(&mut self, state: &State, io: &mut SpareIo<'_>) -> Outcome {
         let statistics = self.metadata.statistics_mut();
         statistics.auto_remaps = state.counters.auto_remaps.get();
         statistics.manual_remaps = state.counters.manual_remaps.get();
         statistics.write_errors = state.counters.write_errors.get();
         statistics.read_errors = state.counters.read_errors.get();
-        let outcome = io.drive(self.metadata.sync(), None, |_, _, _| ());
-        self.note(state, &outcome)
+        io.drive(self.metadata.sync(), None, |_, _, _| ())
     }
 
     /// Writes to a replica what another has, as loading decided (M3).
