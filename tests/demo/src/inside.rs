@@ -61,14 +61,16 @@ fn without(files: &Files) -> Told {
     let _ = sync(&mounted.folder);
     let _ = mounted.unmount();
     drop_caches();
-    let log = log.text();
-    let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
     println!(
-        "  The kernel logged {} disk errors, {} buffers that could not be written, {} ext4 errors.",
-        count("critical medium error"),
-        count("Buffer I/O error") + count("lost"),
-        count("EXT4-fs error") + count("EXT4-fs (ublkb0): ") + count("EXT4-fs warning"),
+        "  The disk failed {} requests. The kernel's log says, among others:",
+        disk.disk().record().errors
     );
+    let log = log.text();
+    for text in ["critical medium error", "EXT4-fs", "lost async page write"] {
+        if let Some(line) = log.lines().find(|line| line.contains(text)) {
+            println!("    {line}");
+        }
+    }
     let fsck = command(&format!("e2fsck -fn {}", disk.path().display()));
     println!("  e2fsck finds the filesystem {}.", verdict(fsck.status));
     let harm = match Mounted::again(&disk.path()) {
@@ -96,14 +98,14 @@ fn with(files: &Files) -> Told {
     let disk = start(Options::memory(MAIN_BYTES).logical_block(4096))?;
     let spare = start(Options::memory(SPARE_BYTES).logical_block(4096))?;
     let mapped = activate(&disk, &spare)?;
-    println!("  before: {}", mapped.status());
+    println!("  before: {}", short_status(&mapped));
     let mounted = Mounted::make(&mapped.path())?;
     let copied = copy(files, &disk, &mounted.folder, |_, _| Ok(()));
     tell_copy(files, &copied);
     sync(&mounted.folder)?;
     mounted.unmount()?;
     drop_caches();
-    println!("  after:  {}", mapped.status());
+    println!("  after:  {}", short_status(&mapped));
     if copied.failed > 0 {
         return Err("files could not be copied".into());
     }
@@ -132,16 +134,16 @@ fn until_cut(files: &Files) -> Told {
             if progress.mib >= half {
                 let remapped = mapped.remapped();
                 println!(
-                    "  {REACHED} {} {} {remapped}",
+                    "  {REACHED} {} files are synced, {} spots are bad, {remapped} blocks remapped",
                     progress.files, progress.spots
                 );
             }
         }
         if progress.mib >= half + 20 && safe >= half {
             println!(
-                "  after {} of {} files, {CUT_NOW}",
-                progress.files,
-                files.count()
+                "  after {} of {} MiB, {CUT_NOW}",
+                progress.mib,
+                files.mib()
             );
         }
         Ok(())
@@ -169,7 +171,7 @@ fn after_cut(files: &Files) -> Told {
         spot.spoil_again(&mut disk.disk());
     }
     let mapped = activate(&disk, &spare)?;
-    println!("  again:  {}", mapped.status());
+    println!("  again:  {}", short_status(&mapped));
     if mapped.remapped() < remaps {
         return Err(format!(
             "{remaps} blocks were remapped before the power cut"
@@ -218,7 +220,7 @@ fn lost(files: &Files, disk: &SickDisk, mapped: &Mapped, synced: usize) -> Told 
     if damaged != [(victim.to_path_buf(), Damage::Unreadable)] {
         return Err(format!("not just that file: {damaged:?}"));
     }
-    println!("  lost:   {}", mapped.status());
+    println!("  lost:   {}", short_status(mapped));
 
     let rewrite = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).open(&target)?;
@@ -229,7 +231,7 @@ fn lost(files: &Files, disk: &SickDisk, mapped: &Mapped, synced: usize) -> Told 
     rewrite().map_err(|error| format!("writing the lost block again: {error}"))?;
     drop_caches();
     println!("  Those 4 KiB are written again.");
-    println!("  healed: {}", mapped.status());
+    println!("  healed: {}", short_status(mapped));
     mounted.unmount()?;
     if mapped.pending() != 0 {
         return Err("the lost block is pending still".into());
@@ -268,6 +270,13 @@ fn whole<'a>(files: &Files, mapped: &Mapped, which: impl Iterator<Item = &'a Pat
         (0, Some((path, damage))) => Err(format!("{} is {damage:?}", path.display())),
         _ => Err(format!("{}{}", fsck.output, fsck.errors)),
     }
+}
+
+/// The status line as far as people need it.
+fn short_status(mapped: &Mapped) -> String {
+    let status = mapped.status();
+    let end = status.find(" auto_remap=").unwrap_or(status.len());
+    status.get(..end).unwrap_or(&status).to_string()
 }
 
 fn verdict(fsck: i32) -> &'static str {
