@@ -8,7 +8,7 @@ export KVER DM_REMAP_HERE
 # Nothing goes on when make itself is killed.
 run := setpriv --pdeathsig TERM
 
-.PHONY: module test check demo vm install clean help
+.PHONY: module test check demo vm promises install clean help
 .NOTPARALLEL:
 
 module:
@@ -26,6 +26,9 @@ demo:
 vm:
 	@$(run) scripts/vm
 
+promises:
+	@$(run) scripts/promises
+
 install:
 	@$(run) scripts/install
 
@@ -39,6 +42,7 @@ help:
 	@echo 'make vm         a shell in a virtual machine that has the module loaded'
 	@echo 'make test       all tests: pure logic here, everything else in virtual machines'
 	@echo 'make check      formatting, lints, documentation, shell scripts'
+	@echo 'make promises   the tests, by the promise that they hold the code to'
 	@echo 'make install    install the module for the running kernel'
 	@echo 'make clean      remove target/ (the cache stays, it is safe to delete)'
 	@echo
