@@ -16,6 +16,7 @@ use super::load::Rewrite;
 use super::names::Show;
 use super::state::Locked;
 use super::state::State;
+use super::writer::STAGED_MAX;
 use crate::dm;
 use crate::logic::commit::COMMIT_BLOCKS_MAX;
 use kernel::prelude::*;
@@ -38,12 +39,7 @@ pub(super) fn activate(state: &State, locked: &mut Locked, spare: &dm::Device) -
         start,
         ..
     } = locked;
-    let mut io = SpareIo {
-        pool: &state.pool,
-        spare,
-        window_start: state.window_start,
-        buffer: block,
-    };
+    let mut io = SpareIo::new(state, spare, block);
     if let Some(todo) = start {
         if todo.format {
             writer.sync(state, &mut io)?;
@@ -71,7 +67,8 @@ pub(super) fn activate(state: &State, locked: &mut Locked, spare: &dm::Device) -
     if writer.metadata.superblock().high_water == 0 {
         writer.extend(state, &mut io)?;
     }
-    Ok(())
+    // Here memory can still be waited for.
+    writer.reserve(state, STAGED_MAX as u32)
 }
 
 /// Writes down that everything is in order. If this fails, nothing is lost: the metadata is good
@@ -80,12 +77,7 @@ pub(super) fn deactivate(state: &State, locked: &mut Locked, spare: &dm::Device)
     if !locked.writer.metadata.is_touched() {
         return;
     }
-    let mut io = SpareIo {
-        pool: &state.pool,
-        spare,
-        window_start: state.window_start,
-        buffer: &mut locked.block,
-    };
+    let mut io = SpareIo::new(state, spare, &mut locked.block);
     let unsettled = locked.writer.metadata.is_unsettled();
     locked.writer.metadata.set_clean(!unsettled);
     let _ = locked.writer.sync(state, &mut io);

@@ -33,6 +33,8 @@ use crate::logic::args::Form;
 use crate::logic::args::Options;
 use crate::logic::commit::Metadata;
 use crate::logic::errno::Errno;
+use crate::logic::format::geometry::ALIGN_SECTORS_MAX;
+use crate::logic::format::geometry::WINDOW_SECTORS_MIN;
 use crate::logic::format::FormatError;
 use crate::logic::format::Geometry;
 use crate::logic::format::Superblock;
@@ -57,6 +59,12 @@ const LOW_WATER: u32 = 10;
 
 /// Bios of our own that are set aside.
 const POOL_BIOS: u16 = 16;
+
+const HAS_METADATA: &CStr =
+    c"Spare has valid dm-remap metadata, which the format argument does not overwrite";
+
+const NOT_BLANK: &CStr =
+    c"Spare is not blank: zero it, or use the format argument to overwrite what is there";
 
 type CtrResult<T> = core::result::Result<T, CtrError>;
 
@@ -114,6 +122,7 @@ pub(super) fn construct(
             begin,
             len,
             events: ctor.events(),
+            resumed: Atomic::new(false),
             queue: dm::WorkQueue::new(c"dm-remap", dm::Placement::Unbound, 1)?,
             state,
         },
@@ -179,8 +188,15 @@ fn find_window(
     if start >= spare.sectors() || end > spare.sectors() {
         return Err(outside());
     }
+    // Whole metadata blocks, which are whole blocks for main, too.
     let start = start.next_multiple_of(BLOCK_SECTORS);
-    let sectors = end.saturating_sub(start);
+    let sectors = end.saturating_sub(start) & !(BLOCK_SECTORS - 1);
+    if sectors < WINDOW_SECTORS_MIN {
+        return Err(refuse(
+            Errno::NoSpace,
+            c"Spare is too small, 512 KiB are needed",
+        ));
+    }
     let on_main = registry::absolute(main, (0, len));
     let on_spare = registry::absolute(spare, (start, end));
     if main.is_same_disk(spare) && on_main.0 < on_spare.1 && on_spare.0 < on_main.1 {
@@ -237,13 +253,26 @@ impl Line<'_> {
 
     /// Checks that a state which is in use is what the line means.
     fn check_state(&self, state: &State) -> CtrResult<()> {
-        if self.options.format {
-            return Err(self.not_formatted());
-        }
         let locked = state.writer.lock();
+        let formatting = locked.start.as_ref().is_some_and(|start| start.format);
+        if self.options.format && !formatting {
+            return Err(refuse(Errno::Exists, HAS_METADATA));
+        }
         let superblock = locked.writer.metadata.superblock();
         load::check_expected(superblock, &self.expected())
-            .map_err(|error| self.refuse_content(&error))
+            .map_err(|error| self.refuse_content(&error))?;
+        self.check_writable(superblock)
+    }
+
+    /// Checks that a table which may write has a spare that this version may write to.
+    fn check_writable(&self, superblock: &Superblock) -> CtrResult<()> {
+        if superblock.is_read_only() && !self.read_only {
+            return Err(refuse(
+                Errno::ReadOnly,
+                c"Spare has features that this version can only read: load the table read-only",
+            ));
+        }
+        Ok(())
     }
 
     fn load(self) -> CtrResult<Arc<State>> {
@@ -258,6 +287,7 @@ impl Line<'_> {
             Ok(found) => found,
             Err(Refused::Content(error)) => return Err(self.refuse_content(&error)),
             Err(Refused::Text(errno, text)) => return Err(refuse(errno, text)),
+            Err(Refused::Errno(error)) if error == ENOMEM => return Err(error.into()),
             Err(Refused::Errno(error)) => {
                 return Err(CtrError::new(error, c"Spare cannot be read"));
             }
@@ -268,6 +298,7 @@ impl Line<'_> {
                 c"A blank spare cannot be formatted read-only",
             ));
         }
+        self.check_writable(loaded.metadata.superblock())?;
         self.make_state(loaded, format)
     }
 
@@ -275,10 +306,7 @@ impl Line<'_> {
     #[inline(never)]
     fn read(&self, window: &Window<'_>) -> Result<(Loaded, bool), Refused> {
         match window.superblock() {
-            Ok(Some(_)) if self.options.format => Err(Refused::Text(
-                Errno::Exists,
-                c"Spare has valid dm-remap metadata, which the format argument does not overwrite",
-            )),
+            Ok(Some(_)) if self.options.format => Err(Refused::Text(Errno::Exists, HAS_METADATA)),
             Ok(Some(chosen)) => {
                 load::check_expected(&chosen.superblock, &self.expected())?;
                 Ok((window.table(chosen)?, false))
@@ -299,16 +327,14 @@ impl Line<'_> {
                 c"Spare is blank, but the uuid argument names one that was formatted",
             ));
         }
-        let align = (self.spare.physical_block_size() >> 9).max(BLOCK_SECTORS as u32);
+        let align =
+            (self.spare.physical_block_size() >> 9).clamp(BLOCK_SECTORS as u32, ALIGN_SECTORS_MAX);
         let geometry = Geometry::new(self.window.1, 1 << self.block_shift, align).map_err(|e| {
             pr_err!("{}: {}\n", self.name, Show(e));
             Refused::Text(e.errno(), c"Spare is too small or too large")
         })?;
         if !self.options.format && !window.is_blank(&geometry)? {
-            return Err(Refused::Text(
-                Errno::Foreign,
-                c"Spare is not blank: zero it, or use the format argument to overwrite what is there",
-            ));
+            return Err(Refused::Text(Errno::Foreign, NOT_BLANK));
         }
         Ok((Loaded::empty(self.new_metadata(geometry)?)?, true))
     }
@@ -368,6 +394,7 @@ impl Line<'_> {
                 map,
                 readers <- dm::Srcu::new(),
                 gate: Gate::new(),
+                stopping: Atomic::new(false),
                 deferred: dm::BioList::new(),
                 counters,
                 auto_remap: Atomic::new(true),
@@ -380,13 +407,6 @@ impl Line<'_> {
         )?)
     }
 
-    fn not_formatted(&self) -> CtrError {
-        refuse(
-            Errno::Exists,
-            c"Spare has valid dm-remap metadata, which the format argument does not overwrite",
-        )
-    }
-
     /// Says what is wrong with the spare, with all its numbers, in the log.
     fn refuse_content(&self, error: &LoadError) -> CtrError {
         pr_err!("{}: {}\n", self.name, Show(error));
@@ -394,9 +414,7 @@ impl Line<'_> {
             LoadError::Superblock {
                 error: FormatError::Foreign,
                 ..
-            } => {
-                c"Spare is not blank: zero it, or use the format argument to overwrite what is there"
-            }
+            } => NOT_BLANK,
             LoadError::Superblock { .. }
             | LoadError::SuperblockUnreadable { .. }
             | LoadError::SuperblockContradiction { .. }

@@ -2,6 +2,7 @@
 
 //! Metadata I/O on the spare: carrying out what the commit protocol decides.
 
+use super::state::State;
 use crate::dm;
 use crate::logic::classify;
 use crate::logic::classify::Operation;
@@ -12,11 +13,12 @@ use crate::logic::commit::Fault;
 use crate::logic::commit::Op;
 use crate::logic::commit::Outcome;
 use crate::logic::commit::Step;
-use crate::logic::format::geometry;
 use crate::logic::format::table_block;
 use crate::logic::format::table_block::TableBlock;
 use crate::logic::format::Block;
+use crate::logic::format::Geometry;
 use crate::logic::format::BLOCK_BYTES;
+use crate::logic::format::SUPER_COPIES;
 use crate::logic::text::Uuid;
 use kernel::prelude::*;
 
@@ -27,12 +29,29 @@ pub(super) struct SpareIo<'a> {
     /// The device.
     pub(super) spare: &'a dm::Device,
     /// First sector of the window on it.
-    pub(super) window_start: u64,
+    window_start: u64,
+    /// Where everything lies in it.
+    geometry: Geometry,
     /// One metadata block.
     pub(super) buffer: &'a mut dm::IoBuffer,
 }
 
-impl SpareIo<'_> {
+impl<'a> SpareIo<'a> {
+    /// For the spare of a state; `buffer` holds a metadata block.
+    pub(super) fn new(
+        state: &'a State,
+        spare: &'a dm::Device,
+        buffer: &'a mut dm::IoBuffer,
+    ) -> Self {
+        Self {
+            pool: &state.pool,
+            spare,
+            window_start: state.window_start,
+            geometry: state.geometry,
+            buffer,
+        }
+    }
+
     /// Carries out an operation of the commit protocol. `fill` makes the image of a table block
     /// from memory, with the sequence given; `truth` is where the image is that loading chose, in
     /// the window.
@@ -126,18 +145,17 @@ impl SpareIo<'_> {
         }
     }
 
+    /// A flush that failed is not tried again: see `repair`.
     fn flush(&mut self) -> Result<(), Fault> {
-        self.pool
-            .flush(self.spare)
-            .or_else(|_| self.pool.flush(self.spare))
-            .map_err(|_| Fault::Other)
+        self.pool.flush(self.spare).map_err(|_| Fault::Other)
     }
 
     /// Whether the spare can read a metadata block other than the one at `sector`. That takes the
     /// buffer, whose content is made anew for the next write.
     fn is_alive(&mut self, sector: u64) -> bool {
-        (0..2)
-            .filter_map(geometry::super_sector_at_head)
+        let geometry = self.geometry;
+        (0..SUPER_COPIES)
+            .filter_map(|copy| geometry.superblock_sector(copy))
             .any(|place| place != sector && self.read(place).is_ok())
     }
 }

@@ -37,6 +37,9 @@ use kernel::prelude::*;
 /// How many metadata blocks are read at a time.
 const BATCH_BLOCKS: u32 = 64;
 
+/// How much of a spare is read at least to see whether it is blank: 512 MiB at either end.
+const BLANK_SECTORS: u64 = 1 << 20;
+
 /// Why a spare could not be read.
 pub(super) enum Refused {
     /// What is on it forbids to use it.
@@ -164,20 +167,17 @@ impl Window<'_> {
         }
     }
 
-    /// Whether everything that belongs to the metadata reads as zero, and the ends of the data area
-    /// with it: where others have their signatures.
+    /// Whether everything reads as zero: all of a window up to twice [`BLANK_SECTORS`], of a
+    /// larger one what belongs to the metadata, and as much at either end of the data area. Reading a terabyte
+    /// would take hours, and no signature that tools know is in the middle.
     pub(super) fn is_blank(&self, geometry: &Geometry) -> Result<bool> {
         let mut buffer = dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?;
         let batch = u64::from(BATCH_BLOCKS) * BLOCK_SECTORS;
-        let margin = 4 * batch;
         let (start, end) = (geometry.data_start(), geometry.data_end());
         let [head, tail] = geometry.metadata_ranges();
-        let ranges = [
-            head,
-            (start, end.min(start.saturating_add(margin))),
-            (start.max(end.saturating_sub(margin)), end),
-            tail,
-        ];
+        let first_end = end.min(start.saturating_add(BLANK_SECTORS));
+        let last_start = first_end.max(end.saturating_sub(BLANK_SECTORS));
+        let ranges = [head, tail, (start, first_end), (last_start, end)];
         for (start, end) in ranges {
             let mut at = start;
             while at < end {

@@ -35,6 +35,8 @@ pub(super) fn handle(
         Error::from_errno(-error.errno().number())
     };
     let parsed = message::parse(&words).map_err(refuse)?;
+    // From here on, an allocation must not wait for I/O: that may wait for the writer's lock.
+    let _scope = dm::NoIoScope::enter();
     let state = &**target.state;
     let block_sectors = state.sectors(1);
     let mut text = Text(reply);
@@ -70,7 +72,6 @@ pub(super) fn handle(
         }
         Message::MetadataStatus => metadata_status(target, &mut text),
         Message::Save | Message::Sync => {
-            let _scope = dm::NoIoScope::enter();
             let mut locked = target.lock_active(ti)?;
             save(target, &mut locked)?;
             if parsed == Message::Sync {
@@ -85,19 +86,15 @@ pub(super) fn handle(
         }
         Message::Remap(range) => {
             let blocks = range.blocks(target.len, block_sectors).map_err(refuse)?;
-            let _scope = dm::NoIoScope::enter();
-            let mut locked = target.lock_active(ti)?;
-            let tally = mover::to_spare(target, &mut locked, blocks)
-                .inspect_err(|_| state.complain("remap: not all blocks could be moved"))?;
+            let tally = mover::to_spare(target, ti, blocks)
+                .inspect_err(|_| state.complain("remap: not all blocks were moved"))?;
             text.tally("remapped", "remapped before", &tally);
+            target.tell_shortage();
         }
         Message::RemoveRemap(range) => {
             let blocks = range.blocks(target.len, block_sectors).map_err(refuse)?;
-            let _scope = dm::NoIoScope::enter();
-            let mut locked = target.lock_active(ti)?;
-            let tally = mover::to_main(target, &mut locked, blocks).inspect_err(|_| {
-                state.complain("remove_remap: not all blocks could be moved back to main")
-            })?;
+            let tally = mover::to_main(target, ti, blocks)
+                .inspect_err(|_| state.complain("remove_remap: not all blocks were moved back"))?;
             text.tally("moved back", "not remapped", &tally);
         }
         Message::AddRemap {
@@ -108,12 +105,11 @@ pub(super) fn handle(
             let blocks = message::whole_blocks(main_sector, count, target.len, block_sectors)
                 .map_err(refuse)?;
             let first = first_slot(target, spare_sector, count)?;
-            let _scope = dm::NoIoScope::enter();
-            let mut locked = target.lock_active(ti)?;
-            mover::redirect(target, &mut locked, blocks, first).inspect_err(|_| {
+            mover::redirect(target, ti, blocks, first).inspect_err(|_| {
                 state.complain("add_remap: a block is remapped already or a slot is not free")
             })?;
             text.line(format_args!("{} blocks redirected", blocks.count));
+            target.tell_shortage();
         }
     }
     Ok(())
@@ -229,11 +225,6 @@ fn first_slot(target: &DmRemap, spare_sector: u64, count: u64) -> Result<u32> {
 /// Writes the superblock.
 fn save(target: &DmRemap, locked: &mut Locked) -> Result {
     let state = &**target.state;
-    let mut io = SpareIo {
-        pool: &state.pool,
-        spare: &target.spare,
-        window_start: state.window_start,
-        buffer: &mut locked.block,
-    };
+    let mut io = SpareIo::new(state, &target.spare, &mut locked.block);
     locked.writer.sync(state, &mut io)
 }

@@ -41,6 +41,7 @@ mod map;
 mod message;
 mod mover;
 mod names;
+mod probe;
 mod registry;
 mod repair;
 mod state;
@@ -59,11 +60,15 @@ use crate::logic::status::Status;
 use crate::logic::table::RunKind;
 use core::fmt::Write;
 use kernel::prelude::*;
+use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::lock::mutex::MutexBackend;
 use kernel::sync::lock::Guard;
 use registry::StateRef;
 use state::Locked;
+
+/// The most blocks of a discard that are looked up at a time.
+const DISCARD_BLOCKS: u32 = 4096;
 
 /// What the table line says about errors.
 struct Settings {
@@ -94,7 +99,9 @@ pub(crate) struct DmRemap {
     /// Size of the main device when the table was loaded.
     main_sectors: u64,
     events: dm::Events,
-    /// Runs the state's work; dropped first, so that none is left.
+    /// Whether this table was resumed before.
+    resumed: Atomic<bool>,
+    /// Runs the state's work. Dropping it waits for that, and comes before the state.
     queue: dm::WorkQueue,
     state: StateRef,
 }
@@ -133,6 +140,14 @@ impl dm::Target for DmRemap {
         self.failed(bio)
     }
 
+    fn presuspend(&self, _ti: &dm::TargetInfo) {
+        self.state.stopping.store(true, Relaxed);
+    }
+
+    fn presuspend_undo(&self, _ti: &dm::TargetInfo) {
+        self.state.stopping.store(false, Relaxed);
+    }
+
     fn postsuspend(&self, ti: &dm::TargetInfo) {
         self.queue.flush();
         let _scope = dm::NoIoScope::enter();
@@ -147,13 +162,21 @@ impl dm::Target for DmRemap {
         let _scope = dm::NoIoScope::enter();
         let mut locked = self.state.writer.lock();
         if !ti.is_read_only() {
+            let main_id = self.options.main_id.as_ref();
+            locked.writer.metadata.set_main(self.main_sectors, main_id);
             activate::activate(&self.state, &mut locked, &self.spare)?;
-            locked.writer.active = true;
-        }
-        if let Some(on) = self.options.auto_remap {
-            self.state.auto_remap.store(on, Relaxed);
         }
         Ok(())
+    }
+
+    fn resume(&self, ti: &dm::TargetInfo) {
+        let mut locked = self.state.writer.lock();
+        locked.writer.active = !ti.is_read_only();
+        self.state.stopping.store(false, Relaxed);
+        // Later, what users said by message counts.
+        if let (Some(on), false) = (self.options.auto_remap, self.resumed.xchg(true, Relaxed)) {
+            self.state.auto_remap.store(on, Relaxed);
+        }
     }
 
     fn status(&self, ti: &dm::TargetInfo, kind: dm::StatusKind, out: &mut dm::StatusBuffer<'_>) {
@@ -225,10 +248,12 @@ impl DmRemap {
             bio.per_bio().ticket = Some(ticket);
             return bio.remap(&self.main, sector);
         }
-        let run = state.run(
-            sector >> state.block_shift,
-            bio.sectors() >> state.block_shift,
-        );
+        let mut blocks = bio.sectors() >> state.block_shift;
+        if bio.op() == dm::Op::Discard {
+            // Discards can be gigabytes long, and each block is looked up.
+            blocks = blocks.min(DISCARD_BLOCKS);
+        }
+        let run = state.run(sector >> state.block_shift, blocks);
         if bio.accept_partial(state.sectors(run.count)).is_err() {
             // Neither a read nor a write nor a discard of whole blocks.
             state.readers.up_read(ticket);
@@ -281,13 +306,16 @@ impl DmRemap {
             _ => Operation::Other,
         };
         let main = !bio.per_bio().redirected;
+        let verdict = classify(operation, io::status_of(bio.status()), opf.is_readahead());
+        if verdict != Verdict::Suspect {
+            return bio.done();
+        }
         match operation {
             Operation::Read if main => self.state.counters.read_errors.add(1),
             Operation::Write if main => self.state.counters.write_errors.add(1),
             _ => (),
         }
-        let verdict = classify(operation, io::status_of(bio.status()), opf.is_readahead());
-        if verdict != Verdict::Suspect || !self.state.auto_remap.load(Relaxed) {
+        if !self.state.auto_remap.load(Relaxed) {
             return bio.done();
         }
         let (owned, ended) = bio.take();
@@ -314,6 +342,14 @@ impl DmRemap {
             return Err(EBUSY);
         }
         Ok(locked)
+    }
+
+    /// Raises an event if slots run low (P7).
+    fn tell_shortage(&self) {
+        let low = self.settings.low_water;
+        if self.state.writer.lock().writer.crosses_low_water(low) {
+            self.events.raise();
+        }
     }
 
     /// Sector of main that a sector of the mapped device stands for.

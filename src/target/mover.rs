@@ -17,20 +17,27 @@
 //!
 //! Reads go on all the time: both places have the same content whenever a reader can be sent to
 //! either. A crash leaves the block where it was or where it was to go, with the same content.
+//!
+//! All of this runs in the context of a message: process context, which may sleep, and holds what a
+//! suspend waits for. Lock order: the writer's lock, then the gate.
 
+use super::io::is_suspect;
 use super::io::read_twice;
 use super::io::SpareIo;
+use super::probe;
 use super::state::Locked;
 use super::state::State;
 use super::writer::Publish;
 use super::writer::Writer;
 use super::DmRemap;
 use crate::dm;
+use crate::logic::classify::Operation;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
 use crate::logic::slot::State as SlotState;
 use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
 
 /// Bytes that are copied at a time.
 pub(super) const DATA_BYTES: usize = 64 * 1024;
@@ -46,6 +53,14 @@ pub(super) struct Tally {
     pub(super) unreadable: u64,
 }
 
+impl Tally {
+    fn add(&mut self, other: &Tally) {
+        self.moved = self.moved.saturating_add(other.moved);
+        self.there = self.there.saturating_add(other.there);
+        self.unreadable = self.unreadable.saturating_add(other.unreadable);
+    }
+}
+
 /// Keeps writes out of a range while it exists, and has waited for those that were in it.
 struct Closed<'a> {
     state: &'a State,
@@ -57,7 +72,7 @@ impl<'a> Closed<'a> {
         let state = &*target.state;
         let sectors = blocks.count << state.block_shift;
         state.gate.close(state.sector_of(blocks.first), sectors);
-        state.readers.synchronize();
+        state.readers.synchronize_expedited();
         Self { state, target }
     }
 }
@@ -71,81 +86,94 @@ impl Drop for Closed<'_> {
 }
 
 /// Copies blocks of main to the spare and serves them from there.
-pub(super) fn to_spare(target: &DmRemap, locked: &mut Locked, blocks: Blocks) -> Result<Tally> {
-    let mut tally = Tally::default();
-    for part in parts(target, blocks) {
-        let _closed = Closed::new(target, part);
-        let mut mover = Mover::new(target, locked);
-        let result = mover.copy_to_slots(part, &mut tally);
-        let finished = mover.flush_and_commit(result.is_ok());
-        result.and(finished)?;
-    }
-    target.state.counters.manual_remaps.add(tally.moved);
-    Ok(tally)
+pub(super) fn to_spare(target: &DmRemap, ti: &dm::TargetInfo, blocks: Blocks) -> Result<Tally> {
+    in_parts(target, ti, blocks, |mover, part, tally| {
+        let result = mover.copy_to_slots(part, tally);
+        mover.flush_and_commit(result)?;
+        mover.state.counters.manual_remaps.add(tally.moved);
+        Ok(())
+    })
 }
 
 /// Copies blocks back to main and serves them from there. Stops at the first that fails.
-pub(super) fn to_main(target: &DmRemap, locked: &mut Locked, blocks: Blocks) -> Result<Tally> {
-    let mut tally = Tally::default();
-    for part in parts(target, blocks) {
-        let _closed = Closed::new(target, part);
-        let mut mover = Mover::new(target, locked);
-        let result = mover.copy_back(part, &mut tally);
-        // Nothing that was not committed behind the closed gate may be committed later.
-        mover.writer.forget_staged(&target.state);
-        result?;
-    }
-    Ok(tally)
+pub(super) fn to_main(target: &DmRemap, ti: &dm::TargetInfo, blocks: Blocks) -> Result<Tally> {
+    in_parts(target, ti, blocks, |mover, part, tally| {
+        mover.copy_back(part, tally)
+    })
 }
 
 /// Serves blocks of main from slots that hold what they are to hold already.
 pub(super) fn redirect(
     target: &DmRemap,
-    locked: &mut Locked,
+    ti: &dm::TargetInfo,
     blocks: Blocks,
     first_slot: u32,
 ) -> Result {
+    let mut locked = target.lock_active(ti)?;
     let state = &*target.state;
     let count = u32::try_from(blocks.count).map_err(|_| ERANGE)?;
-    for index in 0..count {
-        let main_block = blocks.first.saturating_add(u64::from(index));
+    let pairs = || {
+        (0..count).map(|index| {
+            (
+                blocks.first.saturating_add(u64::from(index)),
+                first_slot.saturating_add(index),
+            )
+        })
+    };
+    for (main_block, slot) in pairs() {
         if state.slot_of(main_block).is_some() {
             return Err(EEXIST);
         }
+        if !locked.writer.is_free(state, slot) {
+            return Err(EBUSY);
+        }
     }
     let _closed = Closed::new(target, blocks);
-    let mut mover = Mover::new(target, locked);
-    for index in 0..count {
-        let result = mover.redirect_one(
-            blocks.first.saturating_add(u64::from(index)),
-            first_slot.saturating_add(index),
-        );
-        if result.is_err() {
-            mover.writer.forget_staged(state);
-            return result;
-        }
-        if mover.writer.is_half_full() {
-            mover.flush_and_commit(true)?;
+    let mut mover = Mover::new(target, &mut locked);
+    for (main_block, slot) in pairs() {
+        let staged = mover.redirect_one(main_block, slot);
+        if staged.is_err() || mover.writer.is_half_full() {
+            mover.flush_and_commit(staged)?;
         }
     }
-    mover.flush_and_commit(true)?;
-    state.counters.manual_remaps.add(u64::from(count));
+    mover.flush_and_commit(Ok(()))?;
+    state.counters.manual_remaps.add(blocks.count);
     Ok(())
 }
 
-/// Parts of a range that fit into the buffer.
-fn parts(target: &DmRemap, blocks: Blocks) -> impl Iterator<Item = Blocks> {
+/// Does a part of the range at a time, each with the lock taken and the gate closed anew: whoever
+/// waits for these waits for one part. Ends early if the device is to be suspended (E8) or the
+/// caller was interrupted; what was moved by then stays moved.
+fn in_parts(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    blocks: Blocks,
+    mut work: impl FnMut(&mut Mover<'_>, Blocks, &mut Tally) -> Result,
+) -> Result<Tally> {
     let step = (DATA_BYTES >> 9 >> target.state.block_shift) as u64;
-    let mut done = 0;
-    core::iter::from_fn(move || {
-        let count = step.min(blocks.count.checked_sub(done)?);
-        let first = blocks.first.saturating_add(done);
-        done = done.saturating_add(count);
-        (count != 0).then_some(Blocks { first, count })
-    })
+    let end = blocks.first.saturating_add(blocks.count);
+    let mut total = Tally::default();
+    let mut first = blocks.first;
+    while first < end {
+        if target.state.stopping.load(Relaxed) || kernel::current!().signal_pending() {
+            return Err(EINTR);
+        }
+        let part = Blocks {
+            first,
+            count: step.min(end.saturating_sub(first)),
+        };
+        let mut locked = target.lock_active(ti)?;
+        let _closed = Closed::new(target, part);
+        let mut tally = Tally::default();
+        work(&mut Mover::new(target, &mut locked), part, &mut tally)?;
+        total.add(&tally);
+        first = first.saturating_add(part.count);
+    }
+    Ok(total)
 }
 
 struct Mover<'a> {
+    target: &'a DmRemap,
     state: &'a State,
     main: &'a dm::Device,
     io: SpareIo<'a>,
@@ -159,67 +187,71 @@ impl<'a> Mover<'a> {
     fn new(target: &'a DmRemap, locked: &'a mut Locked) -> Self {
         let state = &*target.state;
         Self {
+            target,
             state,
             main: &target.main,
-            io: SpareIo {
-                pool: &state.pool,
-                spare: &target.spare,
-                window_start: state.window_start,
-                buffer: &mut locked.block,
-            },
+            io: SpareIo::new(state, &target.spare, &mut locked.block),
             writer: &mut locked.writer,
             data: &mut locked.data,
-            bytes: 512 << state.block_shift,
+            bytes: state.bytes(1) as usize,
         }
     }
 
     fn copy_to_slots(&mut self, blocks: Blocks, tally: &mut Tally) -> Result {
         for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
-            let old = self.state.slot_of(main_block);
-            let pending = match old {
+            self.writer.settle(self.state, &mut self.io, main_block)?;
+            match self.state.slot_of(main_block) {
                 Some((_, word)) if word.state() != SlotState::Pending => {
                     tally.there = tally.there.saturating_add(1);
-                    continue;
                 }
-                Some((slot, _)) => Some(slot),
-                None => None,
-            };
-            let sector = self.state.sector_of(main_block);
-            let read = read_twice(self.io.pool, self.main, sector, self.data, self.bytes);
-            let state = match read {
-                Ok(()) => SlotState::Valid,
-                Err(_) => SlotState::Pending,
-            };
-            if state == SlotState::Pending {
-                tally.unreadable = tally.unreadable.saturating_add(1);
-                if pending.is_some() {
-                    continue;
-                }
-            }
-            let (slot, publish) = match pending {
-                Some(slot) => (slot, Publish::Keep),
-                None => {
-                    let run = self.writer.take_slots(self.state, &mut self.io, 1)?;
-                    (run.first, Publish::Insert)
-                }
-            };
-            let stored = match state {
-                SlotState::Valid => self.write_slot(slot),
-                _ => Ok(()),
-            };
-            let staged = stored.and_then(|()| {
-                let word = SlotWord::new(main_block, state, Origin::Manual).ok_or(ERANGE)?;
-                self.writer.stage(self.state, slot, word, publish)
-            });
-            if staged.is_err() {
-                self.writer.give_back(self.state, slot);
-                return staged;
-            }
-            if state == SlotState::Valid {
-                tally.moved = tally.moved.saturating_add(1);
+                old => self.copy_to_slot(main_block, old.map(|(slot, _)| slot), tally)?,
             }
         }
         Ok(())
+    }
+
+    /// Copies a block to a slot: to the one that is set aside for it, if there is one. A block that
+    /// main cannot read becomes pending.
+    fn copy_to_slot(&mut self, main_block: u64, pending: Option<u32>, tally: &mut Tally) -> Result {
+        let sector = self.state.sector_of(main_block);
+        let state = match read_twice(self.io.pool, self.main, sector, self.data, self.bytes) {
+            Ok(()) => SlotState::Valid,
+            Err(status) => {
+                let block = Blocks {
+                    first: main_block,
+                    count: 1,
+                };
+                if !is_suspect(Operation::Read, status)
+                    || !probe::is_alive(self.target, block, self.data)
+                {
+                    return Err(to_error(status));
+                }
+                tally.unreadable = tally.unreadable.saturating_add(1);
+                SlotState::Pending
+            }
+        };
+        let (slot, publish) = match (pending, state) {
+            (Some(_), SlotState::Pending) => return Ok(()),
+            (Some(slot), _) => (slot, Publish::Keep),
+            (None, _) => {
+                let run = self.writer.take_slots(self.state, &mut self.io, 1)?;
+                (run.first, Publish::Insert)
+            }
+        };
+        let stored = match state {
+            SlotState::Valid => self.write_slot(slot),
+            _ => Ok(()),
+        };
+        let staged = stored.and_then(|()| {
+            let word = SlotWord::new(main_block, state, Origin::Manual).ok_or(ERANGE)?;
+            self.writer.stage(self.state, slot, word, publish)
+        });
+        if staged.is_err() {
+            self.writer.give_back(self.state, slot);
+        } else if state == SlotState::Valid {
+            tally.moved = tally.moved.saturating_add(1);
+        }
+        staged
     }
 
     fn write_slot(&mut self, slot: u32) -> Result {
@@ -246,42 +278,61 @@ impl<'a> Mover<'a> {
         staged
     }
 
-    /// Data before metadata (P3). If not all went well, what did is not committed.
-    fn flush_and_commit(&mut self, all_well: bool) -> Result {
-        if !all_well {
+    /// Data before metadata (P3). If what was done before failed, nothing is committed, and that
+    /// error is handed on.
+    fn flush_and_commit(&mut self, before: Result) -> Result {
+        let flushed = before.and_then(|()| self.io.pool.flush(self.io.spare).map_err(to_error));
+        if flushed.is_err() {
             self.writer.forget_staged(self.state);
-            return Ok(());
-        }
-        if let Err(status) = self.io.pool.flush(self.io.spare) {
-            self.writer.forget_staged(self.state);
-            return Err(to_error(status));
+            return flushed;
         }
         self.writer.commit(self.state, &mut self.io)
     }
 
     fn copy_back(&mut self, blocks: Blocks, tally: &mut Tally) -> Result {
-        let mut held = KVec::with_capacity(blocks.count as usize, GFP_KERNEL)?;
-        let mut result = Ok(());
         let range = blocks.first..blocks.first.saturating_add(blocks.count);
         for main_block in range.clone() {
             if let Some((slot, _)) = self.state.slot_of(main_block) {
+                self.writer.settle(self.state, &mut self.io, main_block)?;
                 self.writer
                     .make_sole_claim(self.state, &mut self.io, main_block, slot)?;
             }
         }
+        let mut freed = KVec::with_capacity(blocks.count as usize, GFP_KERNEL)?;
+        let copied = self.stage_removals(range, &mut freed, tally);
+        // What was copied before an error is on main and the same as on the slot, so it may be
+        // committed; nothing may be left staged when the gate opens.
+        let committed = match self.io.pool.flush(self.main) {
+            Ok(()) => self.writer.commit(self.state, &mut self.io),
+            Err(status) => {
+                self.writer.forget_staged(self.state);
+                Err(to_error(status))
+            }
+        };
+        // Those that still serve are not given back by this.
+        self.state.readers.synchronize_expedited();
+        for slot in freed {
+            self.writer.give_back(self.state, slot);
+        }
+        copied.and(committed)
+    }
+
+    /// Copies blocks back to main and stages that their slots are free.
+    fn stage_removals(
+        &mut self,
+        range: core::ops::Range<u64>,
+        freed: &mut KVec<u32>,
+        tally: &mut Tally,
+    ) -> Result {
         for main_block in range {
             let Some((slot, word)) = self.state.slot_of(main_block) else {
                 tally.there = tally.there.saturating_add(1);
                 continue;
             };
-            result = match word.state() {
-                SlotState::Pending => Ok(()),
-                _ => self.copy_one_back(main_block, slot),
-            };
-            if result.is_err() {
-                break;
+            if word.state() != SlotState::Pending {
+                self.copy_one_back(main_block, slot)?;
             }
-            held.push_within_capacity(slot).map_err(|_| ENOMEM)?;
+            freed.push_within_capacity(slot).map_err(|_| ENOMEM)?;
             self.writer.stage(
                 self.state,
                 slot,
@@ -290,17 +341,7 @@ impl<'a> Mover<'a> {
             )?;
             tally.moved = tally.moved.saturating_add(1);
         }
-        // What was copied back is on main and the same as on the slot: it may be committed.
-        if let Err(status) = self.io.pool.flush(self.main) {
-            self.writer.forget_staged(self.state);
-            return Err(to_error(status));
-        }
-        self.writer.commit(self.state, &mut self.io)?;
-        self.state.readers.synchronize();
-        for slot in held {
-            self.writer.give_back(self.state, slot);
-        }
-        result
+        Ok(())
     }
 
     fn copy_one_back(&mut self, main_block: u64, slot: u32) -> Result {

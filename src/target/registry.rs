@@ -99,10 +99,11 @@ impl Drop for StateRef {
 /// somebody else uses a part of it.
 pub(super) fn find(part: &Part<'_>) -> Result<Option<StateRef>> {
     let mut windows = WINDOWS.lock();
-    let Some(entry) = windows.iter_mut().find(|entry| entry.overlaps(part)) else {
+    let mut overlapping = windows.iter_mut().filter(|entry| entry.overlaps(part));
+    let Some(entry) = overlapping.next() else {
         return Ok(None);
     };
-    if !entry.is_same(part) {
+    if !entry.is_same(part) || overlapping.next().is_some() {
         return Err(EBUSY);
     }
     entry.users.push(part.table, GFP_KERNEL)?;

@@ -29,6 +29,7 @@
 
 use super::io::is_suspect;
 use super::io::SpareIo;
+use super::probe;
 use super::state::Locked;
 use super::state::State;
 use super::writer::Publish;
@@ -41,6 +42,7 @@ use crate::logic::alloc::SlotRun;
 use crate::logic::bisect::Bisect;
 use crate::logic::bisect::Segment;
 use crate::logic::classify::Operation;
+use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
 use crate::logic::slot::State as SlotState;
@@ -112,12 +114,7 @@ fn serve(state: &State, bio: dm::OwnedBio<DmRemap>) {
     let mut repair = Repair {
         state,
         writer,
-        io: SpareIo {
-            pool: &state.pool,
-            spare: &spare,
-            window_start: state.window_start,
-            buffer: block,
-        },
+        io: SpareIo::new(state, &spare, block),
         probe: data,
         scratch,
         main: &main,
@@ -144,12 +141,7 @@ fn serve(state: &State, bio: dm::OwnedBio<DmRemap>) {
 /// What nobody waits for: remembers blocks of main that cannot be read, so that their next write
 /// goes to the spare, and gets ready for the next bio.
 fn finish(state: &State, lock: &mut Locked, spare: &dm::Device) {
-    let mut io = SpareIo {
-        pool: &state.pool,
-        spare,
-        window_start: state.window_start,
-        buffer: &mut lock.block,
-    };
+    let mut io = SpareIo::new(state, spare, &mut lock.block);
     let writer = &mut lock.writer;
     if let (true, Some(first)) = (writer.active, lock.scratch.lost.first()) {
         state.report("cannot be read", lock.scratch.lost.len(), *first);
@@ -308,9 +300,7 @@ impl Repair<'_> {
             }
             self.retire();
         } else {
-            for slot in &self.scratch.retired {
-                self.writer.give_back(self.state, *slot);
-            }
+            self.forget_retired();
         }
         written.and(committed)
     }
@@ -404,12 +394,7 @@ impl Repair<'_> {
         let block = self.move_at(next, index)?;
         let publish = match self.state.slot_of(block.main_block) {
             Some((old, _)) if old == slot => Publish::Keep,
-            Some((old, _)) => {
-                if !self.scratch.retired.contains(&old) {
-                    push(&mut self.scratch.retired, old)?;
-                }
-                Publish::Replace(old)
-            }
+            Some((old, _)) => Publish::Replace(old),
             None => Publish::Insert,
         };
         self.spare_alive = true;
@@ -418,8 +403,10 @@ impl Repair<'_> {
         self.writer
             .stage(self.state, slot, word, publish)
             .map_err(|_| BlkStatus::RESOURCE)?;
-        self.state.counters.auto_remaps.add(1);
-        Ok(())
+        match publish {
+            Publish::Replace(old) => push(&mut self.scratch.retired, old),
+            _ => Ok(()),
+        }
     }
 
     /// A slot cannot take data: its block needs another one.
@@ -446,32 +433,49 @@ impl Repair<'_> {
             .ok_or(BlkStatus::IOERR)
     }
 
-    /// Data before metadata (P3).
+    /// Data before metadata (P3). A flush that failed is not tried again: a disk may drop what it
+    /// could not write, and report success for the rest.
     fn flush_and_commit(&mut self) -> dm::IoResult {
-        let flush = || self.io.pool.flush(self.io.spare);
-        if let Err(status) = flush().or_else(|_| flush()) {
-            self.writer.forget_staged(self.state);
-            return Err(status);
+        let staged = self.writer.staged();
+        let done = match self.io.pool.flush(self.io.spare) {
+            Ok(()) => self
+                .writer
+                .commit(self.state, &mut self.io)
+                .map_err(|_| BlkStatus::IOERR),
+            Err(status) => {
+                self.writer.forget_staged(self.state);
+                Err(status)
+            }
+        };
+        match done {
+            Ok(()) => self.state.counters.auto_remaps.add(staged as u64),
+            // What was to replace them did not make it.
+            Err(_) => self.forget_retired(),
         }
-        self.writer
-            .commit(self.state, &mut self.io)
-            .map_err(|_| BlkStatus::IOERR)
+        done
+    }
+
+    /// Gives back slots that failed or were to be replaced, to be found out again.
+    fn forget_retired(&mut self) {
+        while let Some(slot) = self.scratch.retired.pop() {
+            self.writer.give_back(self.state, slot);
+        }
     }
 
     /// Marks slots as bad, in a commit of their own (M5).
     fn retire(&mut self) {
         for slot in &self.scratch.retired {
-            let staged = self
-                .writer
-                .stage(self.state, *slot, SlotWord::BAD, Publish::Keep);
+            let staged = self.writer.stage_retirement(self.state, *slot);
             if staged.is_err() {
                 break;
             }
             self.state.counters.spare_write_errors.add(1);
         }
-        // If this fails, the slots are held until the end of this activation. The next one finds
-        // two claims and frees the older, and the slot fails again when it is written.
-        let _ = self.writer.commit(self.state, &mut self.io);
+        // If this fails, loading finds two claims and frees the older, and the slot fails again
+        // when it is written.
+        if self.writer.commit(self.state, &mut self.io).is_err() {
+            self.writer.note_older_claims();
+        }
     }
 
     /// Finds slots, in need those that are only set aside.
@@ -595,52 +599,22 @@ impl Repair<'_> {
         }
     }
 
-    /// Whether main still works as such: its size is what it was, and a block other than those of
-    /// this bio can be read (E2).
+    /// Whether main still works as such (E2).
     fn proof_of_life(&mut self) -> bool {
-        let main_sectors = self.bio.target().main_sectors;
-        if self.main.sectors() < main_sectors {
-            return false;
-        }
-        if self.main_alive {
-            return true;
-        }
-        let last = (main_sectors >> self.state.block_shift).saturating_sub(1);
-        let first = self.first();
-        let blocks = u64::from(self.blocks());
-        let candidates = [
-            first.wrapping_sub(1),
-            first.saturating_add(blocks),
-            0,
-            last,
-            last / 2,
-            last / 4,
-            last / 4 * 3,
-            last / 8,
-        ];
-        let bytes = self.bytes(1) as usize;
-        for candidate in candidates {
-            let of_this_bio = candidate.wrapping_sub(first) < blocks;
-            if candidate > last || of_this_bio || self.state.slot_of(candidate).is_some() {
-                continue;
-            }
-            let sector = self.state.sector_of(candidate);
-            let opf = dm::Opf::READ.sync();
-            let result = match self.probe.slice_mut(0..bytes) {
-                Ok(buffer) => self.io.pool.read(self.main, sector, buffer, opf),
-                Err(error) => Err(error.into()),
+        if !self.main_alive {
+            let suspects = Blocks {
+                first: self.first(),
+                count: u64::from(self.blocks()),
             };
-            if result.is_ok() {
-                self.main_alive = true;
-                return true;
-            }
+            self.main_alive = probe::is_alive(self.bio.target(), suspects, self.probe);
         }
-        self.state
-            .complain("main fails everywhere, nothing is remapped");
-        false
+        self.main_alive && self.main.sectors() >= self.bio.target().main_sectors
     }
 
     fn settle(&mut self, main_block: u64) -> dm::IoResult {
+        if !self.writer.active {
+            return Err(BlkStatus::IOERR);
+        }
         self.writer
             .settle(self.state, &mut self.io, main_block)
             .map_err(|_| BlkStatus::IOERR)
@@ -663,7 +637,7 @@ impl Repair<'_> {
     }
 
     fn bytes(&self, blocks: u32) -> u32 {
-        self.state.sectors(blocks) << 9
+        self.state.bytes(blocks)
     }
 }
 

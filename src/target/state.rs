@@ -67,6 +67,8 @@ pub(super) struct State {
     /// Bios that need the worker.
     pub(super) deferred: dm::BioList<DmRemap>,
     pub(super) counters: Counters,
+    /// The device is about to be suspended: what takes long has to come to its end.
+    pub(super) stopping: Atomic<bool>,
     /// Whether failed I/O leads to remaps.
     pub(super) auto_remap: Atomic<bool>,
     /// Keeps the log readable when a disk fails a million times.
@@ -159,6 +161,12 @@ impl State {
     #[inline(always)]
     pub(super) fn sectors(&self, blocks: u32) -> u32 {
         blocks << self.block_shift
+    }
+
+    /// Bytes of a number of blocks.
+    #[inline(always)]
+    pub(super) fn bytes(&self, blocks: u32) -> u32 {
+        self.sectors(blocks) << 9
     }
 
     /// First sector of a main block.

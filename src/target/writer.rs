@@ -82,6 +82,8 @@ pub(super) struct Writer {
     staged: KVec<Staged>,
     /// How short of slots the spare was when users were told last.
     told: Shortage,
+    /// Whether slots that were replaced may still claim their blocks on the spare.
+    older_claims: bool,
 }
 
 /// How short of slots a spare is.
@@ -109,6 +111,7 @@ impl Writer {
             generations,
             staged: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             told: Shortage::None,
+            older_claims: false,
         })
     }
 
@@ -145,7 +148,7 @@ impl Writer {
     }
 
     /// Makes room in memory for `more` blocks in the map.
-    fn reserve(&mut self, state: &State, more: u32) -> Result {
+    pub(super) fn reserve(&mut self, state: &State, more: u32) -> Result {
         let (needed, capacity) = state.with_map(|map| {
             let needed = table::needs_rebuild(&self.counts, map.buckets(), more);
             (needed, map.capacity())
@@ -241,6 +244,11 @@ impl Writer {
         }
     }
 
+    /// Whether a slot is free, initialised or not.
+    pub(super) fn is_free(&self, state: &State, slot: u32) -> bool {
+        slot >= self.usable() || state.with_map(|map| map.word(slot)).is_available()
+    }
+
     /// Takes a slot that was set aside for the next write of a lost block: a block that fails now
     /// needs it more. The lost block is still lost, and still reads as an error.
     pub(super) fn steal_slot(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result<SlotRun> {
@@ -280,11 +288,38 @@ impl Writer {
         if self.metadata.is_unsettled() {
             self.commit_blocks(state, io, &[])?;
         }
-        while let Some(other) = state.with_map(|map| map.view().other_claim(main_block, slot)) {
-            self.stage(state, other, SlotWord::BAD, Publish::Keep)?;
+        while self.older_claims {
+            match state.with_map(|map| map.view().other_claim(main_block, slot)) {
+                Some(other) => self.stage(state, other, SlotWord::BAD, Publish::Keep)?,
+                None => break,
+            }
             self.commit(state, io)?;
         }
         Ok(())
+    }
+
+    /// Remembers that a retirement failed.
+    pub(super) fn note_older_claims(&mut self) {
+        self.older_claims = true;
+    }
+
+    /// Stages that a slot failed, unless it is still what serves its block: then its replacement
+    /// did not make it.
+    pub(super) fn stage_retirement(&mut self, state: &State, slot: u32) -> Result {
+        let word = state.with_map(|map| map.word(slot));
+        let serving = state.slot_of(word.main_block());
+        match serving {
+            Some((other, serving)) if word.is_claim() && (other == slot || serving.is_doubt()) => {
+                self.older_claims = true;
+                Ok(())
+            }
+            _ => self.stage(state, slot, SlotWord::BAD, Publish::Keep),
+        }
+    }
+
+    /// How many changes are staged.
+    pub(super) fn staged(&self) -> usize {
+        self.staged.len()
     }
 
     /// Stages a change of a slot's entry for the next [`Writer::commit`].
@@ -302,6 +337,11 @@ impl Writer {
             if self.reserve(state, more).is_err() && !self.has_room(state, more) {
                 return Err(ENOMEM);
             }
+        }
+        // What the spare says main has must hold for every entry, or loading refuses them.
+        let superblock = self.metadata.superblock();
+        if word.is_claim() && word.main_block() >= superblock.main_blocks() {
+            return Err(ERANGE);
         }
         if slot >= self.usable() {
             return Err(ENOSPC);
@@ -321,7 +361,7 @@ impl Writer {
 
     /// Whether it is time to commit, if more is to come.
     pub(super) fn is_half_full(&self) -> bool {
-        self.staged.len() >= STAGED_MAX / 2
+        self.staged() >= STAGED_MAX / 2
     }
 
     /// Gives back a slot that is held, unless a change of it is staged.
@@ -417,6 +457,8 @@ impl Writer {
         statistics.manual_remaps = state.counters.manual_remaps.get();
         statistics.write_errors = state.counters.write_errors.get();
         statistics.read_errors = state.counters.read_errors.get();
+        statistics.spare_write_errors = state.counters.spare_write_errors.get();
+        statistics.spare_read_errors = state.counters.spare_read_errors.get();
         io.drive(self.metadata.sync(), None, |_, _, _| ())
     }
 

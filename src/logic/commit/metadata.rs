@@ -109,9 +109,10 @@ impl Metadata {
     }
 
     /// Says whether the activation is ended in order. Gets to the spare with the next
-    /// [`Metadata::sync`]; the first commit takes it back.
+    /// [`Metadata::sync`]; the first commit takes it back, as it begins a new epoch.
     pub fn set_clean(&mut self, clean: bool) {
         self.superblock.clean = clean;
+        self.raised &= !clean;
     }
 
     /// Whether this activation wrote anything that a clean end should be recorded for.
