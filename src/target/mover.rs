@@ -155,14 +155,14 @@ fn in_parts(
     let mut total = Tally::default();
     let mut first = blocks.first;
     while first < end {
-        if target.state.stopping.load(Relaxed) || kernel::current!().signal_pending() {
-            return Err(EINTR);
-        }
         let part = Blocks {
             first,
             count: step.min(end.saturating_sub(first)),
         };
         let mut locked = target.lock_active(ti)?;
+        if target.state.stopping.load(Relaxed) || kernel::current!().signal_pending() {
+            return Err(EINTR);
+        }
         let _closed = Closed::new(target, part);
         let mut tally = Tally::default();
         work(&mut Mover::new(target, &mut locked), part, &mut tally)?;
