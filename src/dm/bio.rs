@@ -30,10 +30,13 @@ use super::status::BlkStatus;
 use super::target::Target;
 use super::warn::warn_once;
 use core::marker::PhantomData;
+use core::mem;
+use core::ptr;
 use core::ptr::NonNull;
 use kernel::error::code::*;
 use kernel::error::Result;
 use kernel::ffi::c_int;
+use kernel::sync::rcu;
 
 /// Sends `bio` to another device, as `bio_set_dev()` does.
 ///
@@ -62,6 +65,13 @@ pub(super) unsafe fn set_bdev(bio: NonNull<bindings::bio>, bdev: *mut bindings::
     };
 }
 
+/// Flags that a bio has from where it was, and must not take to where it goes next: see
+/// `blk_steal_bios()`. `BIO_QUIET` comes from a driver that did not want an error to be logged.
+const LEFT_BEHIND: u16 = 1 << bindings::BIO_REMAPPED
+    | 1 << bindings::BIO_QOS_THROTTLED
+    | 1 << bindings::BIO_QOS_MERGED
+    | 1 << bindings::BIO_QUIET;
+
 /// Makes a type invariant in a lifetime: no call's `'a` can pass for that of another call.
 type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 
@@ -88,6 +98,20 @@ impl Ended<'_> {
     #[inline(always)]
     pub(super) fn into_raw(self) -> (c_int, BlkStatus) {
         (self.action, self.status)
+    }
+}
+
+/// Ends what [`EndedBio::take`] began, if the answer says that a bio was taken over.
+///
+/// # Safety
+///
+/// `action` must be the answer to a bio, and this must be called once for it, when the `end_io`
+/// function of the target is done.
+#[inline(always)]
+pub(super) unsafe fn leave_taken(action: c_int) {
+    if action == bindings::DM_ENDIO_INCOMPLETE as c_int {
+        // SAFETY: Only `take` makes this answer, which took the read lock, and this is its end.
+        unsafe { bindings::rcu_read_unlock() };
     }
 }
 
@@ -127,7 +151,7 @@ impl<'a, T: Target> MapBio<'a, T> {
             unsafe { (&raw mut (*data).user).write(T::PerBio::default()) };
             data
         } else {
-            core::ptr::null_mut()
+            ptr::null_mut()
         };
         // INVARIANT: The caller vouches for the bio, and `user` was just initialised.
         Self {
@@ -445,14 +469,25 @@ impl<'a, T: Target> EndedBio<'a, T> {
     ///
     /// It must be, and soon: its submitter waits, and the mapped device cannot be suspended.
     pub fn take(self) -> (OwnedBio<T>, Ended<'a>) {
+        // From the moment that another thread can have the bio and answer it, nothing else keeps the
+        // target while the rest of `end_io` runs: suspending waits for bios only. But whoever destroys
+        // a table first waits for an RCU grace period (`dm_sync_table()`), which begins after the bio
+        // is answered and so cannot end before this reader does, in `leave_taken`.
+        //
+        // A target's `map` needs nothing of the kind: device mapper holds `md->io_barrier` around it,
+        // for which `dm_sync_table()` waits, too.
+        mem::forget(rcu::read_lock());
+
         let bio = self.bio.as_ptr();
         // SAFETY: By the type invariants, bio and data are ours. The iterator stands for memory that
         // the bio's submitter keeps until the bio is answered.
         unsafe {
             (*bio).bi_iter = (*self.data).iter;
             (*bio).bi_opf = (*self.data).opf;
-            (*bio).bi_flags &= !(1 << bindings::BIO_REMAPPED);
+            (*bio).bi_flags &= !LEFT_BEHIND;
             (*bio).bi_status = bindings::DM_STS_OK;
+            // The driver below links the bios that it merges into a request, and leaves it at that.
+            (*bio).bi_next = ptr::null_mut();
             // A bio that was split below ends with a count of 0. If it were split again, it would be
             // done with the first part.
             (*bio).__bi_remaining.counter = 1;

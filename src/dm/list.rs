@@ -3,7 +3,7 @@
 //! Handing bios from `end_io` to a worker.
 //!
 //! `end_io` may run in an interrupt, so there is no lock here. The bios are linked by `bi_next`,
-//! which belongs to whoever has a bio.
+//! which belongs to whoever has a bio, and is null again when a bio leaves the list.
 
 use super::bindings;
 use super::owned::OwnedBio;
@@ -21,7 +21,7 @@ use kernel::sync::atomic::Release;
 /// # Invariants
 ///
 /// `head` and the `bi_next` pointers after it link bios that satisfy the invariants of
-/// [`OwnedBio<T>`] and belong to the list; the last pointer is null.
+/// [`OwnedBio<T>`], but for `bi_next`, and belong to the list; the last pointer is null.
 pub struct BioList<T: Target> {
     head: Atomic<*mut bindings::bio>,
     _bios: PhantomData<OwnedBio<T>>,
@@ -101,7 +101,7 @@ impl<T: Target> Drop for BioList<T> {
 /// # Invariants
 ///
 /// `next` and the `bi_next` pointers after it link bios that satisfy the invariants of
-/// [`OwnedBio<T>`] and belong to `self`; the last pointer is null.
+/// [`OwnedBio<T>`], but for `bi_next`, and belong to `self`; the last pointer is null.
 pub struct TakenBios<T: Target> {
     next: *mut bindings::bio,
     _bios: PhantomData<OwnedBio<T>>,
@@ -117,7 +117,8 @@ impl<T: Target> Iterator for TakenBios<T> {
         let bio = NonNull::new(self.next)?;
         // SAFETY: By the type invariants, this is a bio of ours.
         unsafe {
-            // INVARIANT: The bio is not in the list any more.
+            // INVARIANT: The bio is not in the list any more, and has a null `bi_next`, as outside of
+            // lists.
             self.next = (*bio.as_ptr()).bi_next;
             (*bio.as_ptr()).bi_next = ptr::null_mut();
         }

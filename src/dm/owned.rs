@@ -37,6 +37,7 @@ use kernel::error::Result;
 ///
 /// - `bio` is a clone that device mapper made for a target of type `T`; it went through that target's
 ///   `map`, is not answered, and belongs to `self` alone.
+/// - Its `bi_next` is null, which is what submitting it demands.
 /// - If `PerBio::<T>::USED`, its data is attached, and `instance` in there points to the target's
 ///   `Instance<T>`. Otherwise its `bi_private` does.
 /// - If `T::HAS_END_IO`, its data is fully initialised, and `pass` is [`Pass::Through`].
