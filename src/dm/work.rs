@@ -5,13 +5,13 @@
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
 use super::bindings;
-use core::ops::Deref;
 use core::ptr::NonNull;
 use kernel::ffi::c_int;
 use kernel::ffi::c_uint;
 use kernel::prelude::*;
 use kernel::str::CStr;
 use kernel::workqueue::Queue;
+use kernel::workqueue::RawWorkItem;
 
 /// Where the work of a queue runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,8 +25,11 @@ pub enum Placement {
 /// A work queue that makes progress even if the system is out of memory (`WQ_MEM_RECLAIM`), which is
 /// what everything below a file system needs.
 ///
-/// It is used like any [`Queue`]. Dropping it waits for all work, so it must not be dropped by its own
-/// work: let it be owned by the target or the module, rather than by what the work items keep alive.
+/// Dropping it waits for all work, so it must not be dropped by its own work: let it be owned by the
+/// target or the module, rather than by what the work items keep alive.
+///
+/// This takes no delayed work as [`Queue`] does: nothing waits for work whose time has not come, and
+/// it would be queued where there is no queue any more.
 ///
 /// # Examples
 ///
@@ -76,20 +79,14 @@ impl WorkQueue {
         unsafe { bindings::__flush_workqueue(self.inner.as_ptr()) };
     }
 
-    /// Waits until there is no work, including such as is queued by other work meanwhile. What is
-    /// queued from elsewhere meanwhile is dropped with a warning.
-    pub fn drain(&self) {
-        // SAFETY: By the type invariants, this is a work queue.
-        unsafe { bindings::drain_workqueue(self.inner.as_ptr()) };
-    }
-}
-
-impl Deref for WorkQueue {
-    type Target = Queue;
-
-    fn deref(&self) -> &Queue {
+    /// Queues a work item, see [`Queue::enqueue`]. It may be queued already, and then runs once.
+    pub fn enqueue<W, const ID: u64>(&self, work: W) -> W::EnqueueOutput
+    where
+        W: RawWorkItem<ID> + Send + 'static,
+    {
         // SAFETY: By the type invariants, this is a work queue, and it exists as long as `self`.
-        unsafe { Queue::from_raw(self.inner.as_ptr()) }
+        let queue = unsafe { Queue::from_raw(self.inner.as_ptr()) };
+        queue.enqueue(work)
     }
 }
 
