@@ -270,7 +270,11 @@ impl<'a, T: Target> MapBio<'a, T> {
             // SAFETY: By the type invariants, bio and data are ours; `USED` is true with `end_io`.
             unsafe {
                 (&raw mut (*self.data).iter).write((*self.bio.as_ptr()).bi_iter);
-                (&raw mut (*self.data).opf).write((*self.bio.as_ptr()).bi_opf);
+                // Nobody may poll for a clone: whoever does goes by its device and by a cookie that
+                // belongs to the device, of which a bio that is sent elsewhere has only one.
+                let opf = Opf::from_raw((*self.bio.as_ptr()).bi_opf).not_polled();
+                (*self.bio.as_ptr()).bi_opf = opf.as_raw();
+                (&raw mut (*self.data).opf).write(opf.as_raw());
                 (&raw mut (*self.data).pass).write(pass);
             }
         }

@@ -99,7 +99,8 @@ pub trait Target: Sized + Send + Sync + 'static {
 
     /// Sees a bio that comes back from the device that `map` or `submit` sent it to.
     ///
-    /// This may run in an interrupt and so may not sleep.
+    /// This may run in an interrupt and so may not sleep. Bios of targets that have this function are
+    /// not polled for: see [`QueueFeature::Poll`](super::QueueFeature::Poll), to say so.
     fn end_io<'a>(&self, _ti: &TargetInfo, _bio: EndedBio<'a, Self>) -> Ended<'a> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
