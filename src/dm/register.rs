@@ -5,6 +5,7 @@
 use super::args::Args;
 use super::args::OwnedArgs;
 use super::bindings;
+use super::bio::leave_taken;
 use super::bio::EndedBio;
 use super::bio::MapBio;
 use super::info::TargetInfo;
@@ -157,7 +158,8 @@ impl<T: Target> TargetType<T> {
     /// - `ti` must be a target of this type, between its constructor and its destructor.
     /// - `bio` must be a clone that device mapper made for it, and hand over to it by this call.
     unsafe extern "C" fn map(ti: *mut bindings::dm_target, bio: *mut bindings::bio) -> c_int {
-        // SAFETY: By the caller's promise, the target was constructed and exists.
+        // SAFETY: By the caller's promise, the target was constructed. It exists during this call, even
+        // if the bio is answered meanwhile: device mapper holds `md->io_barrier`.
         let instance = unsafe { Instance::<T>::of(ti) };
         // SAFETY: The caller vouches for `ti`.
         let info = unsafe { TargetInfo::from_raw(ti) };
@@ -184,9 +186,10 @@ impl<T: Target> TargetType<T> {
         if unsafe { (*data).pass } == Pass::Through {
             return bindings::DM_ENDIO_DONE as c_int;
         }
-        // SAFETY: By the caller's promise, the target was constructed and exists.
+        // SAFETY: By the caller's promise, the target was constructed. It exists until its bios are
+        // answered, and from when this one is taken over to be answered, until `leave_taken`.
         let instance = unsafe { Instance::<T>::of(ti) };
-        // SAFETY: The caller vouches for `ti`.
+        // SAFETY: The caller vouches for `ti`, which exists as long as the target.
         let info = unsafe { TargetInfo::from_raw(ti) };
         // SAFETY: The caller vouches for `error`.
         let status = BlkStatus::from_raw(unsafe { error.read() });
@@ -197,6 +200,8 @@ impl<T: Target> TargetType<T> {
         let (action, status) = instance.target().end_io(info, bio).into_raw();
         // SAFETY: The caller vouches for `error`.
         unsafe { error.write(status.as_raw()) };
+        // SAFETY: This is the answer to the bio, and the target is not used from here on.
+        unsafe { leave_taken(action) };
         action
     }
 
