@@ -151,6 +151,9 @@ impl<'a, T: Target> MapBio<'a, T> {
             unsafe { (&raw mut (*data).user).write(T::PerBio::default()) };
             data
         } else {
+            // There is a value for `per_bio` now, for what it says and not for what it holds: it has
+            // no size, and nothing to drop.
+            mem::forget(T::PerBio::default());
             ptr::null_mut()
         };
         // INVARIANT: The caller vouches for the bio, and `user` was just initialised.
@@ -179,7 +182,7 @@ impl<'a, T: Target> MapBio<'a, T> {
     /// Whether this is a flush: a write without data. Its sector means nothing.
     #[inline(always)]
     pub fn is_flush(&self) -> bool {
-        self.opf().is_preflush()
+        self.opf().is_preflush() && self.sectors() == 0
     }
 
     /// Returns the first sector, counted from the start of the mapped device.
@@ -219,7 +222,7 @@ impl<'a, T: Target> MapBio<'a, T> {
             unsafe { &mut (*self.data).user }
         } else {
             // SAFETY: `USED` is false only if the type has no size, and then any aligned pointer is
-            // valid. There is a value, as `default` made one: `Default` is all that is asked of it.
+            // valid. There is a value: `new` made it.
             unsafe { NonNull::dangling().as_mut() }
         }
     }

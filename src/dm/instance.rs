@@ -173,12 +173,6 @@ impl Constructor<'_> {
         self.ti().set_limit_swap_bios(yes);
     }
 
-    /// Lets device mapper send flushes to the devices itself. For targets that do nothing but pass
-    /// them on.
-    pub fn set_flush_bypasses_map(&mut self, yes: bool) {
-        self.ti().set_flush_bypasses_map(yes);
-    }
-
     /// Has bios split so that none crosses a multiple of `sectors` of the target.
     pub fn set_max_io_sectors(&mut self, sectors: u32) {
         self.ti().max_io_len = sectors;

@@ -125,7 +125,7 @@ impl<T: Target> OwnedBio<T> {
 
     /// Whether this is a flush: a write without data.
     pub fn is_flush(&self) -> bool {
-        self.opf().is_preflush()
+        self.opf().is_preflush() && self.bytes() == 0
     }
 
     /// Returns the first sector, counted from the start of the mapped device.
@@ -168,7 +168,7 @@ impl<T: Target> OwnedBio<T> {
             // SAFETY: `map` has initialised this, and by the type invariants, nobody else has it.
             unsafe { &mut (*self.data()).user }
         } else {
-            // SAFETY: The type has no size, so any aligned pointer is valid.
+            // SAFETY: The type has no size, so any aligned pointer is valid; `map` made the value.
             unsafe { NonNull::dangling().as_mut() }
         }
     }
