@@ -25,11 +25,10 @@ unsigned long dm_rust_srcu_down_read(struct srcu_struct *srcu)
  */
 bool dm_rust_srcu_up_read(struct srcu_struct *srcu, unsigned long reader)
 {
-	struct srcu_ctr __percpu *ctr = (struct srcu_ctr __percpu __force *)reader;
-
-	if (unlikely((size_t)(ctr - &srcu->sda->srcu_ctrs[0]) > 1))
+	if (unlikely(reader != (unsigned long __force)&srcu->sda->srcu_ctrs[0] &&
+		     reader != (unsigned long __force)&srcu->sda->srcu_ctrs[1]))
 		return false;
-	srcu_up_read_fast(srcu, ctr);
+	srcu_up_read_fast(srcu, (struct srcu_ctr __percpu __force *)reader);
 	return true;
 }
 

@@ -7,6 +7,9 @@
 //! A target gives each bio a [`SrcuTicket`] in `map` and takes it back in `end_io`, on whichever CPU
 //! and in whatever context that is. [`Srcu::synchronize`] then waits until all tickets that were out
 //! when it was called are back. Giving out and taking back cost an increment of per-CPU memory each.
+//!
+//! This depends on `TREE_SRCU`, where a reader is named by the address of a counter. That is the SRCU
+//! of all kernels but the smallest, which have one CPU and no preemption (`TINY_SRCU`).
 
 use super::bindings;
 use super::warn::warn_once;
