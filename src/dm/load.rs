@@ -5,6 +5,7 @@
 //! The methods of [`Atomic`] call functions written in C, which costs more than the load itself where
 //! each instruction counts. These here are what those functions do.
 
+use core::mem::size_of;
 use core::sync::atomic::fence;
 use core::sync::atomic::Ordering;
 use kernel::sync::atomic::Atomic;
@@ -13,7 +14,8 @@ use kernel::sync::atomic::AtomicType;
 /// `READ_ONCE()`: loads the value, which orders nothing but what depends on it as an address.
 #[inline(always)]
 pub fn load_relaxed<T: AtomicType>(atomic: &Atomic<T>) -> T {
-    // SAFETY: The pointer is valid, and the value has the size of a machine word at most, so that a
+    const { assert!(size_of::<T>() <= size_of::<usize>()) };
+    // SAFETY: The pointer is valid, and the value was just seen to fit into a machine word, so that a
     // volatile load takes all of it at once, as the kernel's memory model has it.
     unsafe { atomic.as_ptr().read_volatile() }
 }

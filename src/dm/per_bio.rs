@@ -25,6 +25,7 @@
 use super::bindings;
 use super::instance::Instance;
 use super::target::Target;
+use core::mem::align_of;
 
 /// What the next completion of a bio means.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,15 +52,15 @@ impl<T: Target> PerBio<T> {
     /// Whether this target needs the data at all.
     pub(super) const USED: bool = T::HAS_END_IO || core::mem::size_of::<T::PerBio>() != 0;
 
-    /// The size that device mapper is asked for. It keeps the start aligned, since bios are aligned
-    /// to 8 bytes.
+    /// The size that device mapper is asked for. The data ends where something begins that contains
+    /// the bio, and is aligned as a bio is if its size is a multiple of that.
     pub(super) const SIZE: usize = {
-        assert!(core::mem::align_of::<Self>() <= 8);
+        assert!(align_of::<Self>() <= align_of::<bindings::bio>());
         // Device mapper frees bios without telling the target.
         assert!(!core::mem::needs_drop::<T::PerBio>());
         assert!(core::mem::size_of::<Self>() <= 512);
         if Self::USED {
-            core::mem::size_of::<Self>().next_multiple_of(8)
+            core::mem::size_of::<Self>().next_multiple_of(align_of::<bindings::bio>())
         } else {
             0
         }
