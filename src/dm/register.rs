@@ -114,11 +114,16 @@ impl<T: Target> TargetType<T> {
         }
         let inner = self.inner.get();
         // SAFETY: `used` was false, so device mapper does not know this yet, and nobody else gets
-        // here any more.
+        // here now.
         unsafe { (*inner).module = module.as_ptr() };
         // SAFETY: All that device mapper demands is set, and `self` exists for ever: whoever uses the
         // target holds a reference to the module.
-        to_result(unsafe { bindings::dm_register_target(inner) })?;
+        let result = to_result(unsafe { bindings::dm_register_target(inner) });
+        if result.is_err() {
+            // Device mapper does not know this, so that it may be tried again.
+            self.used.store(false, Relaxed);
+        }
+        result?;
         // INVARIANT: The registration succeeded.
         Ok(Registration { inner })
     }
