@@ -3,6 +3,7 @@
 //! What a target may ask about its own line of the table and the mapped device around it.
 
 use super::bindings;
+use kernel::fmt;
 use kernel::prelude::*;
 use kernel::str::CStr;
 use kernel::types::Opaque;
@@ -114,11 +115,25 @@ impl TargetInfo {
 /// Two tables of one mapped device have the same identity; that is how state is handed over when a
 /// table is replaced. It may come back for another device after this one was removed, so whatever
 /// is found by it has to be given up before the last table of the device is destroyed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MappedDeviceId(usize);
 
 /// The identity of a table, for comparing only.
 ///
 /// Like that of a mapped device, it may come back after the table was destroyed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TableId(usize);
+
+/// Opaque, as the identity is an address in the kernel.
+impl fmt::Debug for MappedDeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MappedDeviceId")
+    }
+}
+
+/// Opaque, as the identity is an address in the kernel.
+impl fmt::Debug for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TableId")
+    }
+}
