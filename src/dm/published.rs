@@ -65,7 +65,8 @@ impl<T: Send + Sync + 'static> Published<T> {
 
     /// Publishes another value.
     ///
-    /// If there are several writers, all values are published, in some order.
+    /// If there are several writers, all values are published, in some order. What was published
+    /// before must be given up, as all results but this, without an [`rcu::Guard`]: see [`Retired`].
     pub fn replace(&self, value: KBox<T>) -> Retired<T> {
         // Readers who see the new pointer see the value, as the exchange is fully ordered.
         let old = self.value.xchg(KBox::into_raw(value), Full);
@@ -89,7 +90,8 @@ impl<T: Send + Sync + 'static> Drop for Published<T> {
 
 /// A value that was replaced, and may still be read.
 ///
-/// Dropping this waits for the readers, which takes milliseconds, and frees the value.
+/// Dropping this waits for the readers, which takes milliseconds, and frees the value. Like all that
+/// sleeps, it must not be done by a reader: not while the same thread has an [`rcu::Guard`].
 ///
 /// # Invariants
 ///
@@ -106,7 +108,7 @@ unsafe impl<T: Send + Sync + 'static> Send for Retired<T> {}
 unsafe impl<T: Send + Sync + 'static> Sync for Retired<T> {}
 
 impl<T: Send + Sync + 'static> Retired<T> {
-    /// Waits for all readers and returns the value.
+    /// Waits for all readers and returns the value. Not for who has an [`rcu::Guard`].
     pub fn reclaim(self) -> KBox<T> {
         let this = ManuallyDrop::new(self);
         // SAFETY: There are no demands but that it may sleep.
@@ -143,7 +145,7 @@ impl<T: Send + Sync + 'static> Drop for Retired<T> {
     }
 }
 
-/// Waits for all who hold the RCU read lock now.
+/// Waits for all who hold the RCU read lock now, among whom the caller must not be.
 pub fn synchronize_rcu() {
     // SAFETY: There are no demands but that it may sleep.
     unsafe { bindings::synchronize_rcu() };
