@@ -195,10 +195,7 @@ impl<'a, T: Target> MapBio<'a, T> {
     /// Returns the first sector, counted from the start of the target.
     #[inline(always)]
     pub fn target_sector(&self) -> u64 {
-        // SAFETY: By the type invariants, we are in the `map` callback, so the target is valid.
-        let begin = unsafe { (*self.ti).begin };
-        // Device mapper sends a target its own sectors only; a flush has sector 0, though.
-        self.sector().wrapping_sub(begin)
+        self.instance.target_sector(self.sector())
     }
 
     /// Returns the number of sectors.
@@ -422,6 +419,12 @@ impl<'a, T: Target> EndedBio<'a, T> {
     pub fn sector(&self) -> u64 {
         // SAFETY: By the type invariants, the data is initialised.
         unsafe { (*self.data).iter.bi_sector }
+    }
+
+    /// Returns the first sector, counted from the start of the target.
+    #[inline(always)]
+    pub fn target_sector(&self) -> u64 {
+        self.instance.target_sector(self.sector())
     }
 
     /// Returns the number of sectors.

@@ -54,6 +54,8 @@ impl Drop for Resources {
 /// The target is declared, and so dropped, first.
 pub(super) struct Instance<T: Target> {
     target: Pin<KBox<T>>,
+    /// The mapped device's first sector that the target serves.
+    begin: u64,
     resources: Resources,
 }
 
@@ -77,6 +79,7 @@ impl<T: Target> Instance<T> {
         let instance = KBox::new(
             Self {
                 target,
+                begin: constructor.begin(),
                 resources: constructor.resources,
             },
             GFP_KERNEL,
@@ -111,6 +114,13 @@ impl<T: Target> Instance<T> {
     #[inline(always)]
     pub(super) fn target(&self) -> &T {
         &self.target
+    }
+
+    /// Returns the sector of the target that is `sector` of the mapped device.
+    #[inline(always)]
+    pub(super) fn target_sector(&self, sector: u64) -> u64 {
+        // Device mapper sends a target its own sectors only; a flush has sector 0, though.
+        sector.wrapping_sub(self.begin)
     }
 
     #[inline(always)]

@@ -134,6 +134,11 @@ impl<T: Target> OwnedBio<T> {
         unsafe { (*self.bio.as_ptr()).bi_iter.bi_sector }
     }
 
+    /// Returns the first sector, counted from the start of the target.
+    pub fn target_sector(&self) -> u64 {
+        self.instance().target_sector(self.sector())
+    }
+
     /// Returns the number of sectors.
     pub fn sectors(&self) -> u32 {
         self.bytes() >> 9

@@ -138,7 +138,7 @@ impl WorkItem for Shared {
 impl Shared {
     fn resubmit(&self, mut bio: OwnedBio<Retry>) {
         bio.per_bio().resubmitted = true;
-        let sector = bio.sector();
+        let sector = bio.target_sector();
         bio.submit(&self.spare, sector);
     }
 
@@ -157,7 +157,7 @@ impl Shared {
         let mut offset = 0;
         while offset < bio.bytes() {
             let len = BLOCK_BYTES.min(bio.bytes() - offset);
-            let sector = bio.sector() + u64::from(offset / 512);
+            let sector = bio.target_sector() + u64::from(offset / 512);
             let on = |device| match bio.op() {
                 Op::Read => self.pool.read_slice(bio, offset, len, device, sector),
                 Op::Write => {
