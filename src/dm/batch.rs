@@ -204,6 +204,20 @@ impl Slot {
         BlkStatus::from_raw(self.status.load(Relaxed) as u8)
     }
 
+    /// Lets the I/O count as failed although, or as far as, no bio was submitted for it. Returns the
+    /// error for whoever starts it.
+    #[cold]
+    fn not_started(&self, error: Error) -> Error {
+        self.failed(bindings::DM_STS_RESOURCE);
+        error
+    }
+
+    /// Notes an error. The first one stays.
+    fn failed(&self, status: bindings::blk_status_t) {
+        let ok = i32::from(bindings::DM_STS_OK);
+        let _ = self.status.cmpxchg(ok, i32::from(status), Relaxed);
+    }
+
     fn finish(&self) {
         // SAFETY: No bio is under way, and the thread is the one that has the batch.
         let (start, len) = unsafe { *self.vmap.get() };
@@ -216,10 +230,11 @@ impl Slot {
 
 /// Several I/Os that are under way at a time. See [`BioPool::batch`].
 ///
-/// The functions that start one return its number, for [`BatchSlots::status`]. They fail only if it
-/// could not be started at all: with [`ENOSPC`] if there is no slot left, with [`EINVAL`] if the
-/// operation or the range is wrong, and with [`EBUSY`] inside of a `map` function, where it would
-/// never end.
+/// The functions that start one return its number, for [`BatchSlots::status`]. They fail with
+/// [`ENOSPC`] if there is no slot left, with [`EINVAL`] if the operation or the range is wrong, and
+/// with [`EBUSY`] inside of a `map` function, where it would never end; then no slot is used. If bios
+/// run out half way, which a pool prevents, they fail with [`ENOMEM`], and the slot says
+/// [`BlkStatus::RESOURCE`].
 ///
 /// Of the flags in an [`Opf`], these heed `FUA`, `PREFLUSH`, `SYNC` and `META`.
 pub struct Batch<'a, 'env> {
@@ -306,7 +321,7 @@ impl<'a, 'env> Batch<'a, 'env> {
     /// Flushes the cache of `device`. What was not done before is not part of it.
     pub fn flush(&mut self, device: &'env Device) -> Result<usize> {
         let (index, slot) = self.next_slot(ptr::null_mut(), 0)?;
-        let bio = self.alloc(device, 0, Opf::WRITE.preflush().sync())?;
+        let bio = self.alloc(slot, device, 0, Opf::WRITE.preflush().sync())?;
         // SAFETY: The bio was just made and has no data.
         unsafe { self.submit(slot, bio) };
         Ok(index)
@@ -368,7 +383,13 @@ impl<'a, 'env> Batch<'a, 'env> {
         Ok((index, slot))
     }
 
-    fn alloc(&self, device: &Device, pages: usize, opf: Opf) -> Result<NonNull<bindings::bio>> {
+    fn alloc(
+        &self,
+        slot: &Slot,
+        device: &Device,
+        pages: usize,
+        opf: Opf,
+    ) -> Result<NonNull<bindings::bio>> {
         // SAFETY: The device is open, and the pool initialised. As it may wait, this does not fail.
         let bio = unsafe {
             bindings::bio_alloc_bioset(
@@ -379,7 +400,7 @@ impl<'a, 'env> Batch<'a, 'env> {
                 self.pool.as_raw(),
             )
         };
-        NonNull::new(bio).ok_or(ENOMEM)
+        NonNull::new(bio).ok_or_else(|| slot.not_started(ENOMEM))
     }
 
     /// # Safety
@@ -407,14 +428,14 @@ impl<'a, 'env> Batch<'a, 'env> {
             let odd = usize::from(start.addr() % PAGE_SIZE != 0);
             let size = size.min((MAX_PAGES - odd) * PAGE_SIZE);
             let pages = size.div_ceil(PAGE_SIZE) + odd;
-            let bio = self.alloc(device, pages, opf)?;
+            let bio = self.alloc(slot, device, pages, opf)?;
             // SAFETY: The bio is new and has room for all pages, as counted above. The memory is an
             // `IoBuffer`, which is vmalloc memory.
             unsafe {
                 (*bio.as_ptr()).bi_iter.bi_sector = sector.wrapping_add((at / 512) as u64);
                 if !bindings::bio_add_vmalloc(bio.as_ptr(), start.add(at).cast(), size as c_uint) {
                     bindings::bio_put(bio.as_ptr());
-                    return Err(EINVAL);
+                    return Err(slot.not_started(EINVAL));
                 }
             }
             // SAFETY: The memory stays until the batch is done, by the caller's promise.
@@ -452,7 +473,7 @@ impl<'a, 'env> Batch<'a, 'env> {
                 self.pool.as_raw(),
             )
         };
-        let slice = NonNull::new(slice).ok_or(ENOMEM)?;
+        let slice = NonNull::new(slice).ok_or_else(|| slot.not_started(ENOMEM))?;
         // SAFETY: The bio, and so its memory, is not answered before the batch is done, as it is
         // borrowed for that long.
         unsafe { self.submit(slot, slice) };
@@ -483,8 +504,7 @@ impl<'a, 'env> Batch<'a, 'env> {
         // SAFETY: The bio is ours again.
         let status = unsafe { (*bio).bi_status };
         if status != bindings::DM_STS_OK {
-            // The first error stays.
-            let _ = slot.status.cmpxchg(0, i32::from(status), Relaxed);
+            slot.failed(status);
         }
         // SAFETY: By the invariants of `Slot`, this is valid while a bio points to it.
         let under_way = unsafe { &**slot.under_way.get() };
