@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which slots are there, and room for them in memory.
+
+use super::Publish;
+use super::Writer;
+use super::STAGED_MAX;
+use crate::logic::alloc;
+use crate::logic::alloc::SlotRun;
+use crate::logic::commit::EXTEND_BLOCKS_MAX;
+use crate::logic::slot::SlotWord;
+use crate::logic::table;
+use crate::target::io::SpareIo;
+use crate::target::map::Map;
+use crate::target::state::State;
+use kernel::prelude::*;
+
+/// How short of slots a spare is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Shortage {
+    None,
+    Low,
+    Exhausted,
+}
+
+impl Writer {
+    /// How many slots can be used: those below the high-water mark that there is memory for.
+    pub(in crate::target) fn usable(&self) -> u32 {
+        let known = u32::try_from(self.generations.len()).unwrap_or(u32::MAX);
+        self.metadata.superblock().usable_slots().min(known)
+    }
+
+    /// How many slots could still be given out, initialised or not.
+    pub(in crate::target) fn slots_left(&self) -> u32 {
+        let superblock = self.metadata.superblock();
+        let behind = superblock
+            .geometry
+            .slots()
+            .saturating_sub(superblock.usable_slots());
+        self.allocator.available().saturating_add(behind)
+    }
+
+    /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
+    pub(in crate::target) fn crosses_low_water(&mut self, percent: u32) -> bool {
+        let left = u64::from(self.slots_left());
+        let slots = u64::from(self.metadata.superblock().geometry.slots());
+        let now = if left == 0 {
+            Shortage::Exhausted
+        } else if left * 100 < slots * u64::from(percent) {
+            Shortage::Low
+        } else {
+            Shortage::None
+        };
+        let worse = now > self.told;
+        self.told = now;
+        worse
+    }
+
+    /// Makes room in memory for `more` blocks in the map.
+    pub(in crate::target) fn reserve(&mut self, state: &State, more: u32) -> Result {
+        let (needed, capacity) = state.with_map(|map| {
+            let needed = table::needs_rebuild(&self.counts, map.buckets(), more);
+            (needed, map.capacity())
+        });
+        if needed {
+            self.resize(state, more, capacity)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the table, as it is, takes `more` blocks and keeps some buckets empty.
+    pub(super) fn has_room(&self, state: &State, more: u32) -> bool {
+        let buckets = state.with_map(Map::buckets);
+        let taken = u64::from(self.counts.used)
+            .saturating_add(u64::from(self.counts.tombstones))
+            .saturating_add(u64::from(more));
+        taken < buckets as u64 / 16 * 15
+    }
+
+    /// Replaces the map by one with room for `more` blocks and for `slots` slots. Readers go on
+    /// meanwhile.
+    fn resize(&mut self, state: &State, more: u32, slots: usize) -> Result {
+        let was = state.with_map(Map::buckets);
+        let remaps = self.counts.used.saturating_add(more);
+        let fresh = KBox::new(Map::new(core::iter::empty(), slots, remaps)?, GFP_KERNEL)?;
+        let buckets = fresh.buckets();
+        self.counts = state.with_map(|old| fresh.copy_from(old))?;
+        drop(state.map.replace(fresh));
+        if buckets != was {
+            pr_info!("{}: Adaptive hash table: {was} -> {buckets}\n", state.name);
+        }
+        Ok(())
+    }
+
+    /// Initialises more of the slot table, so that more slots can be given out. Fails with
+    /// [`ENOSPC`] if there are no more.
+    pub(in crate::target) fn extend(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+        let superblock = self.metadata.superblock();
+        let geometry = superblock.geometry;
+        let mark = superblock.high_water;
+        if mark >= geometry.table_blocks() {
+            return Err(ENOSPC);
+        }
+        // First the memory: what is initialised can be used.
+        let known = self.usable();
+        let slots = geometry.slots_in(mark.saturating_add(EXTEND_BLOCKS_MAX)) as usize;
+        let capacity = state.with_map(Map::capacity);
+        if slots > capacity {
+            let roomy = capacity.saturating_mul(2).min(geometry.slots() as usize);
+            self.resize(state, 0, roomy.max(slots))?;
+        }
+        if slots > self.generations.len() {
+            self.generations.resize(slots, 0, GFP_KERNEL)?;
+        }
+        let outcome = io.drive(self.metadata.extend(EXTEND_BLOCKS_MAX), None, |_, _, _| ());
+        self.note(state, &outcome)?;
+        self.allocator.add(self.usable().saturating_sub(known));
+        Ok(())
+    }
+
+    /// Gives out up to `want` consecutive slots, held for whoever asked. Fails with [`ENOSPC`] if
+    /// there is none.
+    pub(in crate::target) fn take_slots(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        want: u32,
+    ) -> Result<SlotRun> {
+        if self.allocator.available() < want {
+            match self.extend(state, io) {
+                Err(error) if error != ENOSPC && self.allocator.available() == 0 => {
+                    return Err(error);
+                }
+                _ => (),
+            }
+        }
+        let usable = self.usable();
+        state
+            .with_map(|map| self.allocator.take(map.slots(usable), want))
+            .ok_or(ENOSPC)
+    }
+
+    /// Gives out a given free slot; [`EBUSY`] if it is not free.
+    pub(in crate::target) fn take_slot(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        slot: u32,
+    ) -> Result {
+        while slot >= self.usable() {
+            self.extend(state, io)?;
+        }
+        let usable = self.usable();
+        if state.with_map(|map| self.allocator.take_slot(map.slots(usable), slot)) {
+            Ok(())
+        } else {
+            Err(EBUSY)
+        }
+    }
+
+    /// Whether a slot is free, initialised or not.
+    pub(in crate::target) fn is_free(&self, state: &State, slot: u32) -> bool {
+        slot >= self.usable() || state.with_map(|map| map.word(slot)).is_available()
+    }
+
+    /// Takes a slot that was set aside for the next write of a lost block: a block that fails now
+    /// needs it more. The lost block is still lost, and still reads as an error.
+    pub(in crate::target) fn steal_slot(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+    ) -> Result<SlotRun> {
+        let usable = self.usable();
+        let (slot, word) = state
+            .with_map(|map| alloc::find_pending(map.slots(usable)))
+            .ok_or(ENOSPC)?;
+        self.stage(
+            state,
+            slot,
+            SlotWord::FREE,
+            Publish::Remove(word.main_block()),
+        )?;
+        self.commit(state, io)?;
+        Ok(SlotRun {
+            first: slot,
+            count: 1,
+        })
+    }
+
+    /// Gives back a slot that is held. No bio may be on its way to it.
+    pub(in crate::target) fn give_back(&mut self, state: &State, slot: u32) {
+        let usable = self.usable();
+        state.with_map(|map| self.allocator.give_back(map.slots(usable), slot));
+    }
+
+    /// Has memory and slots ready for the next bio that fails, so that nothing has to be waited for
+    /// then. If that is not possible, the next bio tries again.
+    pub(in crate::target) fn prepare(&mut self, state: &State, io: &mut SpareIo<'_>) {
+        let _ = self.reserve(state, STAGED_MAX as u32);
+        if (self.allocator.available() as usize) < STAGED_MAX {
+            let _ = self.extend(state, io);
+        }
+    }
+}
