@@ -323,7 +323,7 @@ impl<'a, 'env> Batch<'a, 'env> {
         let (index, slot) = self.next_slot(ptr::null_mut(), 0)?;
         let bio = self.alloc(slot, device, 0, Opf::WRITE.preflush().sync())?;
         // SAFETY: The bio was just made and has no data.
-        unsafe { self.submit(slot, bio) };
+        unsafe { self.submit(slot, bio, None) };
         Ok(index)
     }
 
@@ -439,7 +439,7 @@ impl<'a, 'env> Batch<'a, 'env> {
                 }
             }
             // SAFETY: The memory stays until the batch is done, by the caller's promise.
-            unsafe { self.submit(slot, bio) };
+            unsafe { self.submit(slot, bio, None) };
             at += size;
         }
         Ok(index)
@@ -476,22 +476,32 @@ impl<'a, 'env> Batch<'a, 'env> {
         let slice = NonNull::new(slice).ok_or_else(|| slot.not_started(ENOMEM))?;
         // SAFETY: The bio, and so its memory, is not answered before the batch is done, as it is
         // borrowed for that long.
-        unsafe { self.submit(slot, slice) };
+        unsafe { self.submit(slot, slice, Some(bio.as_raw())) };
         Ok(index)
     }
 
     /// # Safety
     ///
     /// `bio` must be new, from the pool, to a device that stays open during `'env`, and its memory must
-    /// be good for it during `'env`. `slot` must have been set up by this batch.
-    unsafe fn submit(&self, slot: &'a Slot, bio: NonNull<bindings::bio>) {
+    /// be good for it during `'env`. `slot` must have been set up by this batch. `on_behalf_of` must be
+    /// a clone that device mapper made and that is not answered, if there is one.
+    unsafe fn submit(
+        &self,
+        slot: &'a Slot,
+        bio: NonNull<bindings::bio>,
+        on_behalf_of: Option<*mut bindings::bio>,
+    ) {
         self.under_way.add();
         let bio = bio.as_ptr();
         // SAFETY: The caller vouches for the bio. The slot is there until the batch is done.
         unsafe {
             (*bio).bi_private = ptr::from_ref(slot).cast_mut().cast();
             (*bio).bi_end_io = Some(Self::end_io);
-            bindings::submit_bio(bio);
+            match on_behalf_of {
+                // The I/O is accounted for as that of the clone's submitter, and in its cgroup.
+                Some(clone) => bindings::dm_submit_bio_remap(clone, bio),
+                None => bindings::submit_bio(bio),
+            }
         }
     }
 

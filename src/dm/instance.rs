@@ -88,6 +88,10 @@ impl<T: Target> Instance<T> {
         unsafe {
             (*ti).private = KBox::into_raw(instance).cast();
             (*ti).per_io_data_size = const { PerBio::<T>::SIZE as u32 };
+            // Otherwise device mapper starts to account for a bio that `map` took over after `map`
+            // returned, when its worker may have answered and so freed it. Those that are answered
+            // without having been submitted are accounted for when they end, if they succeed.
+            (*ti).set_accounts_remapped_io(true);
         }
         Ok(())
     }

@@ -178,7 +178,8 @@ impl<T: Target> OwnedBio<T> {
         }
     }
 
-    /// Completes the bio. `end_io` does not see it again.
+    /// Completes the bio. `end_io` does not see it again, so that what [`PerBio`](Target::PerBio) has to
+    /// give back has to be taken out before.
     pub fn complete(self, status: BlkStatus) {
         let bio = self.into_raw().as_ptr();
         // SAFETY: By the type invariants, the bio was ours, and this answers it.
@@ -217,7 +218,9 @@ impl<T: Target> OwnedBio<T> {
             (*bio.as_ptr()).bi_opf = opf.as_raw();
             (*bio.as_ptr()).bi_iter.bi_sector = sector;
             (*bio.as_ptr()).bi_status = bindings::DM_STS_OK;
-            bindings::submit_bio_noacct(bio.as_ptr());
+            // This also starts to account for the bio, unless that was done when it was mapped, and
+            // gives it the cgroup of whom it is for, which it lost when it was completed below.
+            bindings::dm_submit_bio_remap(bio.as_ptr(), ptr::null_mut());
         }
     }
 
