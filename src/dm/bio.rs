@@ -312,7 +312,11 @@ impl<'a, T: Target> MapBio<'a, T> {
         self.kill()
     }
 
-    /// Completes the bio, without any device. `end_io` does not see it.
+    /// Completes the bio, without any device. `end_io` does not see it, so that what [`PerBio`] has to
+    /// give back, such as an [`SrcuTicket`], has to be taken out before.
+    ///
+    /// [`PerBio`]: Target::PerBio
+    /// [`SrcuTicket`]: super::SrcuTicket
     pub fn complete(mut self, status: BlkStatus) -> Mapped<'a> {
         self.record(Pass::Through);
         // SAFETY: By the type invariants, the bio is ours, and now it is answered.
@@ -323,13 +327,14 @@ impl<'a, T: Target> MapBio<'a, T> {
         Mapped(bindings::DM_MAPIO_SUBMITTED as c_int, PhantomData)
     }
 
-    /// Fails the bio with an I/O error. `end_io` does not see it.
+    /// Fails the bio with an I/O error. `end_io` does not see it: see [`complete`](MapBio::complete).
     pub fn kill(self) -> Mapped<'a> {
         Mapped(bindings::DM_MAPIO_KILL as c_int, PhantomData)
     }
 
     /// Gives the bio back, to be mapped anew. Device mapper takes it only while it is suspending
-    /// without a flush and makes it an I/O error otherwise.
+    /// without a flush and makes it an I/O error otherwise. `end_io` does not see it: see
+    /// [`complete`](MapBio::complete).
     pub fn requeue(self) -> Mapped<'a> {
         Mapped(bindings::DM_MAPIO_REQUEUE as c_int, PhantomData)
     }

@@ -72,7 +72,9 @@ impl Features {
 pub trait Target: Sized + Send + Sync + 'static {
     /// Data of the target's own that accompanies each bio from `map` to `end_io`. It is made by
     /// `Default` before `map` is called. As device mapper frees bios without asking, this must not
-    /// need dropping, and as it is made for each bio, it should be small.
+    /// need dropping, and as it is made for each bio, it should be small. What it holds of other
+    /// things, such as an [`SrcuTicket`](super::SrcuTicket), is lost with the bio: whoever answers it
+    /// has to give that back first.
     type PerBio: Default + Send + 'static;
 
     /// Version of the target, shown by `dmsetup targets`.

@@ -286,12 +286,13 @@ impl dm::Target for Retry {
         if u64::from(bio.sectors()) > room && bio.accept_partial(room as u32).is_err() {
             return bio.kill();
         }
-        if bio.opf().is_write() {
-            bio.per_bio().ticket = Some(shared.writes.down_read());
-        }
         let generation = *shared.generation.load(&rcu::read_lock());
         if generation == u64::MAX {
             return bio.complete(BlkStatus::IOERR);
+        }
+        // From here on, `end_io` sees the bio, and takes the ticket back.
+        if bio.opf().is_write() {
+            bio.per_bio().ticket = Some(shared.writes.down_read());
         }
         bio.remap(&shared.main, sector)
     }
