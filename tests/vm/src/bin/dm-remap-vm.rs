@@ -110,6 +110,10 @@ fn shell(command: Vec<OsString>) -> io::Result<ExitCode> {
         false => machine.echo(),
     };
     let outcome = machine.start()?.wait()?;
+    if interactive && matches!(outcome.end, End::Command(_)) {
+        // What a person's last command ended with is nobody's business.
+        return Ok(ExitCode::SUCCESS);
+    }
     eprint!("{outcome}");
     Ok(match outcome.end {
         End::Command(status @ 0..=255) => ExitCode::from(status as u8),
