@@ -140,11 +140,7 @@ fn until_cut(files: &Files) -> Told {
             }
         }
         if progress.mib >= half + 20 && safe >= half {
-            println!(
-                "  after {} of {} MiB, {CUT_NOW}",
-                progress.mib,
-                files.mib()
-            );
+            println!("  after {} of {} MiB, {CUT_NOW}", progress.mib, files.mib());
         }
         Ok(())
     });
