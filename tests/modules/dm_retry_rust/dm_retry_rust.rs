@@ -4,12 +4,13 @@
 //! failed, and tried again in parts or as a whole; I/O of its own; RCU, SRCU, work, events, messages.
 //!
 //! ```text
-//! <start> <len> retry_rust <main> <spare> slices|resubmit
+//! <start> <len> retry_rust <main> <spare> slices|resubmit|deferred
 //! ```
 //!
 //! All I/O goes to `main`. What fails there is done on `spare`, at the same sectors: block by block
-//! (`slices`), or by sending the bio there (`resubmit`). Nobody remembers what is where, so this is
-//! of no use for anything but tests.
+//! (`slices`), or by sending the bio there (`resubmit`). `deferred` is like `resubmit`, but leaves the
+//! first attempt to the worker, too. Nobody remembers what is where, so this is of no use for anything
+//! but tests.
 
 use core::fmt::Write;
 use dm::Args;
@@ -47,12 +48,14 @@ use dm::TargetInfo;
 use dm::TargetType;
 use dm::WorkQueue;
 use kernel::impl_has_work;
+use kernel::new_spinlock;
 use kernel::new_work;
 use kernel::prelude::*;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::rcu;
 use kernel::sync::Arc;
+use kernel::sync::SpinLock;
 use kernel::workqueue::Work;
 use kernel::workqueue::WorkItem;
 
@@ -77,6 +80,7 @@ const BLOCK_BYTES: u32 = 4096;
 enum Mode {
     Slices,
     Resubmit,
+    Deferred,
 }
 
 /// What accompanies a bio.
@@ -96,6 +100,9 @@ struct Shared {
     mode: Mode,
     events: Events,
     failed: BioList<Retry>,
+    /// A failed bio that has not been through a list.
+    #[pin]
+    single: SpinLock<Option<OwnedBio<Retry>>>,
     retried: Atomic<u64>,
     /// Something to be read in `map` and replaced by the message `replace`.
     generation: Published<u64>,
@@ -124,18 +131,43 @@ impl WorkItem for Shared {
 
     fn run(this: Arc<Self>) {
         let _scope = NoIoScope::enter();
+        let single = this.single.lock().take();
+        if let Some(bio) = single {
+            this.serve(bio);
+        }
         for bio in this.failed.take_all() {
-            this.retried.fetch_add(1, Relaxed);
-            match this.mode {
-                Mode::Slices => this.retry_slices(bio),
-                Mode::Resubmit => this.resubmit(bio),
-            }
+            this.serve(bio);
         }
         this.events.raise();
     }
 }
 
 impl Shared {
+    fn serve(&self, bio: OwnedBio<Retry>) {
+        if bio.status().is_ok() {
+            return self.submit_first(bio);
+        }
+        self.retried.fetch_add(1, Relaxed);
+        match self.mode {
+            Mode::Slices => self.retry_slices(bio),
+            Mode::Resubmit | Mode::Deferred => self.resubmit(bio),
+        }
+    }
+
+    /// Does what `map` left to the worker.
+    fn submit_first(&self, bio: OwnedBio<Retry>) {
+        if !bio.is_flush() {
+            let sector = bio.target_sector();
+            return bio.submit(&self.main, sector);
+        }
+        let device = match bio.target_bio_nr() {
+            0 => &self.main,
+            _ => &self.spare,
+        };
+        let status = self.pool.flush(device).err().unwrap_or(BlkStatus::OK);
+        bio.complete(status);
+    }
+
     fn resubmit(&self, mut bio: OwnedBio<Retry>) {
         bio.per_bio().resubmitted = true;
         let sector = bio.target_sector();
@@ -240,6 +272,7 @@ impl dm::Target for Retry {
         let mode = match mode {
             "slices" => Mode::Slices,
             "resubmit" => Mode::Resubmit,
+            "deferred" => Mode::Deferred,
             _ => return Err(CtrError::new(EINVAL, c"Unknown mode")),
         };
         let path = |index| args.get(index).ok_or(EINVAL);
@@ -257,6 +290,7 @@ impl dm::Target for Retry {
                 mode,
                 events,
                 failed: BioList::new(),
+                single <- new_spinlock!(None),
                 retried: Atomic::new(0),
                 generation,
                 pool <- BioPool::new(4),
@@ -275,6 +309,9 @@ impl dm::Target for Retry {
     #[inline(always)]
     fn map<'a>(&self, _ti: &TargetInfo, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
         let shared = &*self.shared;
+        if bio.is_flush() && shared.mode == Mode::Deferred {
+            return self.defer(bio);
+        }
         if bio.is_flush() {
             return match bio.target_bio_nr() {
                 0 => bio.redirect(&shared.main),
@@ -294,6 +331,9 @@ impl dm::Target for Retry {
         if bio.opf().is_write() {
             bio.per_bio().ticket = Some(shared.writes.down_read());
         }
+        if shared.mode == Mode::Deferred {
+            return self.defer(bio);
+        }
         bio.remap(&shared.main, sector)
     }
 
@@ -309,10 +349,17 @@ impl dm::Target for Retry {
             return bio.done();
         }
         let (bio, ended) = bio.take();
-        if self.shared.failed.push(bio) {
-            // If the worker is queued already, it finds the bio when it runs.
-            let _ = self.queue.enqueue(self.shared.clone());
+        let mut bio = Some(bio);
+        if let Some(mut single) = self.shared.single.try_lock() {
+            if single.is_none() {
+                *single = bio.take();
+            }
         }
+        if let Some(bio) = bio {
+            self.shared.failed.push(bio);
+        }
+        // If the worker is queued already, it finds the bio when it runs.
+        let _ = self.queue.enqueue(self.shared.clone());
         ended
     }
 
@@ -330,6 +377,7 @@ impl dm::Target for Retry {
         let mode = match shared.mode {
             Mode::Slices => "slices",
             Mode::Resubmit => "resubmit",
+            Mode::Deferred => "deferred",
         };
         let (main, spare) = (shared.main.number(), shared.spare.number());
         let retried = shared.retried.load(Relaxed);
@@ -377,6 +425,17 @@ impl dm::Target for Retry {
     fn io_hints(&self, _ti: &TargetInfo, limits: &mut dm::QueueLimits) {
         limits.clear_feature(dm::QueueFeature::Poll);
         limits.raise_io_min(4096);
+    }
+}
+
+impl Retry {
+    fn defer<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+        let (bio, mapped) = bio.take();
+        if self.shared.failed.push(bio) {
+            // If the worker is queued already, it finds the bio when it runs.
+            let _ = self.queue.enqueue(self.shared.clone());
+        }
+        mapped
     }
 }
 

@@ -185,8 +185,10 @@ fn tables_are_replaced_under_load() {
 /// Main and spare, each behind a table of pieces, so that bios are split once more below the target.
 struct Retry {
     device: Mapped,
+    /// Where the target is in the table of `device`.
+    begin: u64,
     _main: Mapped,
-    _spare: Mapped,
+    spare: Mapped,
     main_disk: SickDisk,
     spare_disk: SickDisk,
     _module: Example,
@@ -195,20 +197,32 @@ struct Retry {
 impl Retry {
     #[track_caller]
     fn new(mode: &str) -> Self {
+        Self::behind(0, mode)
+    }
+
+    /// One that has something else in front of it, in the same table.
+    #[track_caller]
+    fn behind(begin: u64, mode: &str) -> Self {
         let module = Example::load("dm_retry_rust");
         let main_disk = SickDisk::start(Options::memory(SECTORS * 512).without_cache()).unwrap();
         let spare_disk = disk();
         let main = mapped(&pieces(&main_disk, &[0, 1030, 1060]));
         let spare = mapped(&pieces(&spare_disk, &[0, 1026, 1034, 1041, 1055, 1080]));
+        let spare_path = spare.path();
+        let front = match begin {
+            0 => String::new(),
+            _ => format!("0 {begin} linear {} 0\n", spare_path.display()),
+        };
         let device = mapped(&format!(
-            "0 {SECTORS} retry_rust {} {} {mode}",
+            "{front}{begin} {SECTORS} retry_rust {} {} {mode}",
             main.path().display(),
-            spare.path().display()
+            spare_path.display()
         ));
         Self {
             device,
+            begin,
             _main: main,
-            _spare: spare,
+            spare,
             main_disk,
             spare_disk,
             _module: module,
@@ -240,31 +254,76 @@ fn pieces(disk: &SickDisk, starts: &[u64]) -> String {
 fn a_bio_that_failed_is_done_elsewhere_as_a_whole() {
     // One bio each: several may be merged, and fail together, for writing but not for reading.
     let ranges = [(1024, 64), (1025, 62), (1050, 3), (0, 1024)];
-    failing_bios_are_done_elsewhere("resubmit", &ranges);
+    failing_bios_are_done_elsewhere(Retry::new, "resubmit", &ranges);
+}
+
+#[test]
+fn a_bio_that_was_deferred_and_failed_is_done_elsewhere() {
+    let ranges = [(1024, 64), (1025, 62), (1050, 3), (0, 1024)];
+    failing_bios_are_done_elsewhere(Retry::new, "deferred", &ranges);
 }
 
 #[test]
 fn a_bio_that_failed_is_done_elsewhere_in_parts() {
     let ranges = [(0, 2048), (1024, 64), (1025, 62), (1050, 3), (960, 192)];
-    failing_bios_are_done_elsewhere("slices", &ranges);
+    failing_bios_are_done_elsewhere(Retry::new, "slices", &ranges);
 }
 
-fn failing_bios_are_done_elsewhere(mode: &str, ranges: &[(u64, u64)]) {
+#[test]
+fn a_bio_that_failed_is_done_elsewhere_by_its_sector_of_the_target() {
+    let behind = |mode: &str| Retry::behind(4096, mode);
+    for mode in ["slices", "resubmit", "deferred"] {
+        failing_bios_are_done_elsewhere(behind, mode, &[(1024, 64), (1025, 62)]);
+    }
+}
+
+fn failing_bios_are_done_elsewhere(
+    make: impl Fn(&str) -> Retry,
+    mode: &str,
+    ranges: &[(u64, u64)],
+) {
     let _test = vmtest::begin!();
-    let retry = Retry::new(mode);
+    let retry = make(mode);
+    let begin = retry.begin;
     let bad = Fault::bad(Direction::Both);
     retry.main_disk.disk().spoil(ASIDE + 1032, 24, bad);
     let device = Direct::open(&retry.device.path());
     for &(sector, sectors) in ranges {
         let data = stamps(sector, sectors, sector + 7);
-        device.write(sector, &data).unwrap();
-        let found = device.read(sector, sectors).unwrap();
+        device.write(begin + sector, &data).unwrap();
+        let found = device.read(begin + sector, sectors).unwrap();
         assert!(found == data, "{sector}: {:?}", identify(&found));
     }
+    device.flush().unwrap();
+    // The last one with these sectors has left them on the spare.
+    let &(sector, _) = ranges.iter().rfind(|range| covers(range, 1050)).unwrap();
+    let found = Direct::open(&retry.spare.path()).read(1050, 1).unwrap();
+    assert!(
+        found == stamps(1050, 1, sector + 7),
+        "{:?}",
+        identify(&found)
+    );
+    assert_eq!(in_flight(&retry.device), [0, 0]);
     // With nothing to fall back on, an error is an error.
     retry.spare_disk.disk().spoil(1032, 24, bad);
-    assert!(device.read(1032, 8).is_err());
-    assert!(device.read(1064, 8).is_ok());
+    assert!(device.read(begin + 1032, 8).is_err());
+    assert!(device.read(begin + 1064, 8).is_ok());
+    assert_eq!(in_flight(&retry.device), [0, 0]);
+}
+
+fn covers(&(start, len): &(u64, u64), sector: u64) -> bool {
+    (start..start + len).contains(&sector)
+}
+
+/// How many reads and writes are under way, as the kernel counts them.
+fn in_flight(device: &Mapped) -> [u64; 2] {
+    let path = device.path();
+    let node = path.file_name().unwrap().to_str().unwrap();
+    let counts = std::fs::read_to_string(format!("/sys/class/block/{node}/inflight")).unwrap();
+    let mut counts = counts
+        .split_whitespace()
+        .map(|count| count.parse().unwrap());
+    [counts.next().unwrap(), counts.next().unwrap()]
 }
 
 /// What is split on the way to main, fails, and is split on the way to the spare is done when all
@@ -300,7 +359,7 @@ fn fua_survives_a_device_without_a_cache() {
 #[test]
 fn suspending_waits_for_bios_that_are_tried_again() {
     let _test = vmtest::begin!();
-    for mode in ["slices", "resubmit"] {
+    for mode in ["slices", "resubmit", "deferred"] {
         let retry = Retry::new(mode);
         let bad = Fault::bad(Direction::Both);
         retry.main_disk.disk().spoil(0, 4096, bad);
