@@ -90,6 +90,9 @@ pub(super) fn construct(
 
     let (begin, len) = (ctor.begin(), ctor.len());
     let block_shift = check_devices(&main, &spare, len)?;
+    if !ctor.is_read_only() {
+        check_write_access(&main, &spare)?;
+    }
     let window = find_window(&main, &spare, &line.options, len)?;
     let target = Line {
         main: &main,
@@ -169,6 +172,23 @@ fn check_devices(main: &dm::Device, spare: &dm::Device, len: u64) -> CtrResult<u
         return Err(refuse(Errno::Range, c"Main is smaller than the target"));
     }
     Ok(sectors.trailing_zeros())
+}
+
+/// Device mapper opens a device for writing even if it refuses writes.
+fn check_write_access(main: &dm::Device, spare: &dm::Device) -> CtrResult<()> {
+    if main.is_read_only() {
+        return Err(refuse(
+            Errno::ReadOnly,
+            c"Main device is read-only: load the table read-only",
+        ));
+    }
+    if spare.is_read_only() {
+        return Err(refuse(
+            Errno::ReadOnly,
+            c"Spare device is read-only: load the table read-only",
+        ));
+    }
+    Ok(())
 }
 
 /// First sector of the window on the spare, and number of sectors. Metadata blocks are aligned on

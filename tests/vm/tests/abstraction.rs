@@ -326,6 +326,30 @@ fn in_flight(device: &Mapped) -> [u64; 2] {
     [counts.next().unwrap(), counts.next().unwrap()]
 }
 
+/// Neighbours are merged into requests on their way to a disk, and fail together. Each goes on by
+/// itself, whatever it was linked to. What is merged is what is submitted at one go in several bios,
+/// and so more than fits into one.
+#[test]
+fn bios_that_failed_together_are_done_elsewhere_one_by_one() {
+    let _test = vmtest::begin!();
+    let _module = Example::load("dm_retry_rust");
+    let main = SickDisk::start(Options::memory(SECTORS * 512).without_cache()).unwrap();
+    let spare = disk();
+    let device = mapped(&format!(
+        "0 {SECTORS} retry_rust {} {} resubmit",
+        main.path().display(),
+        spare.path().display()
+    ));
+    main.disk().spoil(0, 8192, Fault::bad(Direction::Both));
+    let direct = Direct::open(&device.path());
+    for round in 0..10 {
+        let data = stamps(0, 4096, round);
+        direct.write(0, &data).unwrap();
+        assert!(direct.read(0, 4096).unwrap() == data);
+    }
+    assert_eq!(in_flight(&device), [0, 0]);
+}
+
 /// What is split on the way to main, fails, and is split on the way to the spare is done when all
 /// of it is, and not when the first part is.
 #[test]

@@ -404,16 +404,28 @@ fn a_spare_with_larger_blocks_is_refused() {
     assert_eq!(remap.spare.disk().record().writes, 0);
 }
 
+/// P9: a table that may write needs devices that take writes.
 #[test]
-fn a_read_only_spare_is_refused() {
+fn read_only_devices_are_refused() {
     let _test = vmtest::begin!();
-    let mut remap = Remap::inactive(
-        Options::memory(MAIN * 512),
-        Options::memory(SPARE * 512).read_only(),
-        "",
-    );
-    let refusal = remap.try_activate().unwrap_err();
-    assert!(!refusal.reason.is_empty(), "{refusal:?}");
+    let disk = |sectors: u64| Options::memory(sectors * 512);
+    for (main, spare, says) in [
+        (
+            disk(MAIN),
+            disk(SPARE).read_only(),
+            "Spare device is read-only",
+        ),
+        (
+            disk(MAIN).read_only(),
+            disk(SPARE),
+            "Main device is read-only",
+        ),
+    ] {
+        let mut remap = Remap::inactive(main, spare, "");
+        let refusal = remap.try_activate().unwrap_err();
+        assert!(refusal.reason.contains(says), "{refusal:?}");
+        assert_eq!(refusal.error, "Read-only file system", "{refusal:?}");
+    }
 }
 
 /// P5: metadata that is damaged in all copies is refused, with the fault named, and left alone.

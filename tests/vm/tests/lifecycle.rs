@@ -6,6 +6,7 @@ use std::io::Read;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use vmtest::guest::load;
 use vmtest::guest::run;
@@ -139,6 +140,65 @@ fn a_table_may_change_its_length() {
     }
     let told = remap.device().message("verify 100000").unwrap();
     assert!(told.contains("spare"), "{told}");
+}
+
+/// P5, P9: blocks that main did not have before are remapped like others, and are there again after
+/// the next activation.
+#[test]
+fn main_may_grow_while_in_use() {
+    let _test = vmtest::begin!();
+    load();
+    let disk = SickDisk::start(Options::memory(64 << 20)).unwrap();
+    let spare = SickDisk::start(Options::memory(8 << 20)).unwrap();
+    let volume = |sectors: u64| format!("0 {sectors} linear {} 0", disk.path().display());
+    let main = Mapped::new(&volume(65536));
+    let line = |sectors: u64| {
+        let (main, spare) = (main.path(), spare.path());
+        format!(
+            "0 {sectors} dm-remap {} {}",
+            main.display(),
+            spare.display()
+        )
+    };
+    let remap = Mapped::new(&line(65536));
+    main.load(&volume(131_072)).unwrap();
+    main.resume().unwrap();
+    remap.load(&line(131_072)).unwrap();
+    remap.resume().unwrap();
+    Direct::open(&remap.path())
+        .write(100_000, &stamps(100_000, 8, 1))
+        .unwrap();
+    remap.message("remap 100000 8").unwrap();
+    remap.remove();
+
+    let remap = Mapped::new(&line(131_072));
+    assert_eq!(remap.remapped(), 8);
+    let read = Direct::open(&remap.path()).read(100_000, 8).unwrap();
+    assert!(read == stamps(100_000, 8, 1));
+    remap.remove();
+    main.remove();
+}
+
+/// E8: a message that takes long does not hold up a suspend, and what it has done stays done.
+#[test]
+fn a_suspend_ends_a_long_message() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let sectors = remap.main.disk().sectors();
+    let slow = Duration::from_millis(2);
+    remap.main.disk().slow(0..sectors, slow);
+    std::thread::scope(|scope| {
+        let message = scope.spawn(|| remap.device().message("remap 0 16000"));
+        std::thread::sleep(Duration::from_secs(2));
+        let start = Instant::now();
+        remap.device().suspend().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(message.join().unwrap().is_err());
+    });
+    let moved = remap.device().remapped();
+    assert!(0 < moved && moved < 16000, "{moved}");
+    remap.device().resume().unwrap();
+    assert_eq!(remap.device().remapped(), moved);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
 use vmtest::guest::Remap;
 
@@ -113,6 +114,22 @@ fn verify_tells_where_a_sector_is_served() {
         .message("verify 101")
         .unwrap()
         .contains("main"));
+}
+
+/// P6: a main that is away loses nothing, and leaves nothing pending.
+#[test]
+fn remap_of_a_main_that_is_away_is_an_error() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    for status in [Status::Offline, Status::Transport, Status::Io] {
+        remap.main.disk().die(status, Direction::Both);
+        assert!(remap.device().message("remap 0 64").is_err(), "{status:?}");
+        remap.main.disk().revive();
+        assert_eq!(remap.device().pending(), 0, "{status:?}");
+        assert_eq!(remap.device().remapped(), 0, "{status:?}");
+    }
+    remap.device().message("remap 0 64").unwrap();
+    assert_eq!(remap.device().remapped(), 64);
 }
 
 /// P2: moving back brings what was written last, and frees the slot.

@@ -135,6 +135,25 @@ fn a_failed_megabyte_costs_little() {
     );
 }
 
+/// P1, P3: a flush of the spare that fails is an error, and a later one does not vouch for the data
+/// that it lost.
+#[test]
+fn a_spare_that_cannot_flush_takes_no_remaps() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    remap
+        .main
+        .disk()
+        .spoil(100, 1, Fault::bad(Direction::Write));
+    remap.spare.disk().fail_flushes(Status::Io, 1);
+    assert!(device.write(96, &stamps(96, 8, 1)).is_err());
+    assert_eq!(remap.device().remapped(), 0);
+    device.write(96, &stamps(96, 8, 2)).unwrap();
+    assert_eq!(remap.device().remapped(), 1);
+    assert!(device.read(96, 8).unwrap() == stamps(96, 8, 2));
+}
+
 /// P6: a sector that only failed once is not moved.
 #[test]
 fn what_works_when_tried_again_stays() {
