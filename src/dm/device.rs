@@ -233,7 +233,13 @@ impl fmt::Debug for DeviceNumber {
 /// # Invariants
 ///
 /// - `ti` is valid as long as `self` exists.
-/// - Each entry of `devices` stands for one successful `dm_get_device`.
+/// - Each entry of `devices` stands for one successful `dm_get_device`, and is valid until it is put.
+///
+/// The last point depends on the other targets of the table. `dm_get_device` frees and replaces a
+/// `dm_dev` that is in use, without telling, when someone asks for the same device in a wider mode
+/// (`upgrade_mode()`). Here the mode is always the table's, as nearly everywhere. Only in a read-only
+/// table can another target ask for more, as cache, clone and era do whatever the table says, and
+/// the two would have to share a device. Targets in C are in the same position.
 pub(super) struct OpenDevices {
     ti: *mut bindings::dm_target,
     owner: Owner,
@@ -260,8 +266,8 @@ impl OpenDevices {
         self.devices.reserve(1, GFP_KERNEL)?;
 
         let mut dm_dev = core::ptr::null_mut();
-        // The mode is always the table's: device mapper replaces a `dm_dev` whose mode is widened,
-        // and the pointer that we keep would dangle.
+        // The mode is always the table's, so that we do not widen the mode of what others have, nor of
+        // what was opened here before: see the type invariants.
         //
         // SAFETY: `ti` is valid by the type invariants, the path is terminated, and `dm_dev` is ours.
         kernel::error::to_result(unsafe {
