@@ -48,6 +48,9 @@
 //!   again. It is set anew.
 //! - When a target completes a bio that it took over, device mapper calls `end_io` once more. The
 //!   abstraction keeps that call to itself.
+//! - A bio that was part of a request comes back linked to the others. The link is cut.
+//! - A bio that was taken over may be answered, and the table be destroyed, before `end_io` returns. The
+//!   target is kept until then.
 //! - A bio that went to a partition is marked as remapped, and would miss the start of the next one.
 //!   Changing the device removes the mark.
 //!
