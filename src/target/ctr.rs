@@ -88,7 +88,7 @@ pub(super) fn construct(
         .device(spare)
         .message(c"Spare device cannot be opened")?;
 
-    let (begin, len) = (ctor.begin(), ctor.len());
+    let len = ctor.len();
     let block_shift = check_devices(&main, &spare, len)?;
     if !ctor.is_read_only() {
         check_write_access(&main, &spare)?;
@@ -122,7 +122,6 @@ pub(super) fn construct(
                 low_water: line.options.low_water.unwrap_or(LOW_WATER),
             },
             options: line.options,
-            begin,
             len,
             events: ctor.events(),
             resumed: Atomic::new(false),

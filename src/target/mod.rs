@@ -93,8 +93,7 @@ pub(crate) struct DmRemap {
     spare: dm::Device,
     options: Options,
     settings: Settings,
-    /// First sector of the target in the mapped device, and number of sectors.
-    begin: u64,
+    /// Number of sectors.
     len: u64,
     /// Size of the main device when the table was loaded.
     main_sectors: u64,
@@ -350,11 +349,6 @@ impl DmRemap {
         if self.state.writer.lock().writer.crosses_low_water(low) {
             self.events.raise();
         }
-    }
-
-    /// Sector of main that a sector of the mapped device stands for.
-    fn main_sector(&self, sector: u64) -> u64 {
-        sector.saturating_sub(self.begin)
     }
 
     fn status_line(&self) -> Status {

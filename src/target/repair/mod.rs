@@ -188,7 +188,7 @@ struct Repair<'a> {
 impl Repair<'_> {
     /// The bio's first block of main.
     fn first(&self) -> u64 {
-        self.bio.target().main_sector(self.bio.sector()) >> self.state.block_shift
+        self.bio.target_sector() >> self.state.block_shift
     }
 
     /// How many blocks the bio has.
