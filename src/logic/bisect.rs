@@ -59,17 +59,6 @@ impl Bisect {
         Some(bisect)
     }
 
-    /// The same, for a range that failed as a whole just now: begins with its halves.
-    pub fn new_failed(blocks: u32) -> Option<Self> {
-        let mut bisect = Self::new(blocks)?;
-        // A single block is tried once more: one failure is no proof.
-        if blocks > 1 {
-            bisect.next_try();
-            bisect.report(false);
-        }
-        Some(bisect)
-    }
-
     /// The next segment to try; none if every block is known.
     pub fn next_try(&mut self) -> Option<Segment> {
         if self.current.is_none() {
@@ -106,17 +95,6 @@ impl Bisect {
         None
     }
 
-    /// What is left undecided, when the search has to stop before its end: from this block on.
-    pub fn undecided(&self) -> Option<u32> {
-        match self.current {
-            Some(segment) => Some(segment.first),
-            None => {
-                let last = self.depth.checked_sub(1)?;
-                self.waiting.get(last).map(|segment| segment.first)
-            }
-        }
-    }
-
     /// Gives the last run of bad blocks.
     pub fn finish(mut self) -> Option<Segment> {
         self.bad.take()
@@ -142,7 +120,6 @@ mod tests {
         let mut runs = Vec::new();
         let mut tries = 0;
         while let Some(segment) = bisect.next_try() {
-            assert_eq!(bisect.undecided(), Some(segment.first));
             tries += 1;
             let good = !(segment.first..segment.first + segment.count).any(bad);
             runs.extend(bisect.report(good));
@@ -169,10 +146,6 @@ mod tests {
                 let bad = |b: u32| bits >> b & 1 != 0;
                 let expected = plain(blocks, &bad);
                 assert_eq!(search(Bisect::new(blocks).unwrap(), &bad).0, expected);
-                assert_eq!(
-                    search(Bisect::new_failed(blocks).unwrap(), &bad).0,
-                    expected
-                );
             }
         }
     }
