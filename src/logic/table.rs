@@ -269,17 +269,6 @@ impl<'a, B: Word<u32>, S: Word<u64>> View<'a, B, S> {
         }
     }
 
-    /// Another slot than `slot` that claims `main_block`: one that was replaced, and whose
-    /// retirement did not get to the spare. For the writer, before `slot` is freed: all others
-    /// must be freed before, durably, or the next load takes one of them for the truth (M5). Looks
-    /// at every slot.
-    pub fn other_claim(&self, main_block: u64, slot: u32) -> Option<u32> {
-        self.slots.iter().zip(0u32..).find_map(|(cell, other)| {
-            let word = SlotWord::from_memory(cell.load());
-            (other != slot && word.claims(main_block)).then_some(other)
-        })
-    }
-
     /// Fills `fresh`, which must be empty and a power of two in number, with all that `self` holds.
     /// The caller then publishes a view of `fresh` over the same slots. For the writer.
     pub fn rebuild<F: Word<u32>>(&self, fresh: &[F]) -> Result<Counts, InsertError> {

@@ -86,10 +86,11 @@ pub(super) fn handle(
         }
         Message::Remap(range) => {
             let blocks = range.blocks(target.len, block_sectors).map_err(refuse)?;
-            let tally = mover::to_spare(target, ti, blocks)
-                .inspect_err(|_| state.complain("remap: not all blocks were moved"))?;
-            text.tally("remapped", "remapped before", &tally);
+            let result = mover::to_spare(target, ti, blocks);
             target.tell_shortage();
+            let tally =
+                result.inspect_err(|_| state.complain("remap: not all blocks were moved"))?;
+            text.tally("remapped", "remapped before", &tally);
         }
         Message::RemoveRemap(range) => {
             let blocks = range.blocks(target.len, block_sectors).map_err(refuse)?;

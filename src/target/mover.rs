@@ -36,6 +36,7 @@ use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
 use crate::logic::slot::State as SlotState;
+use crate::logic::table::RunKind;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 
@@ -88,10 +89,11 @@ impl Drop for Closed<'_> {
 /// Copies blocks of main to the spare and serves them from there.
 pub(super) fn to_spare(target: &DmRemap, ti: &dm::TargetInfo, blocks: Blocks) -> Result<Tally> {
     in_parts(target, ti, blocks, |mover, part, tally| {
-        let result = mover.copy_to_slots(part, tally);
+        let mut done = 0;
+        let result = mover.copy_to_slots(part, tally, &mut done);
         mover.flush_and_commit(result)?;
         mover.state.counters.manual_remaps.add(tally.moved);
-        Ok(())
+        Ok(done)
     })
 }
 
@@ -109,46 +111,38 @@ pub(super) fn redirect(
     blocks: Blocks,
     first_slot: u32,
 ) -> Result {
-    let mut locked = target.lock_active(ti)?;
-    let state = &*target.state;
     let count = u32::try_from(blocks.count).map_err(|_| ERANGE)?;
-    let pairs = || {
-        (0..count).map(|index| {
-            (
-                blocks.first.saturating_add(u64::from(index)),
-                first_slot.saturating_add(index),
-            )
-        })
+    let slot_of = |main_block: u64| {
+        // The range has less than 2^32 blocks, and its slots were checked to exist.
+        first_slot.saturating_add(main_block.saturating_sub(blocks.first) as u32)
     };
-    for (main_block, slot) in pairs() {
-        if state.slot_of(main_block).is_some() {
-            return Err(EEXIST);
-        }
-        if !locked.writer.is_free(state, slot) {
-            return Err(EBUSY);
-        }
-    }
-    let _closed = Closed::new(target, blocks);
+    // Refuse what can be refused before anything is done.
+    let mut locked = target.lock_active(ti)?;
     let mut mover = Mover::new(target, &mut locked);
-    for (main_block, slot) in pairs() {
-        let staged = mover.redirect_one(main_block, slot);
-        if staged.is_err() || mover.writer.is_half_full() {
-            mover.flush_and_commit(staged)?;
-        }
-    }
-    mover.flush_and_commit(Ok(()))?;
-    state.counters.manual_remaps.add(blocks.count);
+    mover.check_redirect(blocks, slot_of)?;
+    let last = first_slot.saturating_add(count.saturating_sub(1));
+    mover.writer.extend_to(mover.state, &mut mover.io, last)?;
+    drop(locked);
+
+    in_parts(target, ti, blocks, |mover, part, _| {
+        mover.check_redirect(part, slot_of)?;
+        let mut range = part.first..part.first.saturating_add(part.count);
+        let staged = range.try_for_each(|block| mover.redirect_one(block, slot_of(block)));
+        mover.flush_and_commit(staged)?;
+        mover.state.counters.manual_remaps.add(part.count);
+        Ok(part.count)
+    })?;
     Ok(())
 }
 
 /// Does a part of the range at a time, each with the lock taken and the gate closed anew: whoever
-/// waits for these waits for one part. Ends early if the device is to be suspended (E8) or the
-/// caller was interrupted; what was moved by then stays moved.
+/// waits for these waits for one part. `work` tells how many blocks it has done. Ends early if the
+/// device is to be suspended (E8) or the caller was interrupted; what was moved by then stays moved.
 fn in_parts(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     blocks: Blocks,
-    mut work: impl FnMut(&mut Mover<'_>, Blocks, &mut Tally) -> Result,
+    mut work: impl FnMut(&mut Mover<'_>, Blocks, &mut Tally) -> Result<u64>,
 ) -> Result<Tally> {
     let step = (DATA_BYTES >> 9 >> target.state.block_shift) as u64;
     let end = blocks.first.saturating_add(blocks.count);
@@ -160,16 +154,21 @@ fn in_parts(
             count: step.min(end.saturating_sub(first)),
         };
         let mut locked = target.lock_active(ti)?;
-        if target.state.stopping.load(Relaxed) || kernel::current!().signal_pending() {
+        if must_stop(&target.state) {
             return Err(EINTR);
         }
         let _closed = Closed::new(target, part);
         let mut tally = Tally::default();
-        work(&mut Mover::new(target, &mut locked), part, &mut tally)?;
+        let done = work(&mut Mover::new(target, &mut locked), part, &mut tally)?;
         total.add(&tally);
-        first = first.saturating_add(part.count);
+        first = first.saturating_add(done);
     }
     Ok(total)
+}
+
+/// Whether to come to an end.
+fn must_stop(state: &State) -> bool {
+    state.stopping.load(Relaxed) || kernel::current!().signal_pending()
 }
 
 struct Mover<'a> {
@@ -197,7 +196,9 @@ impl<'a> Mover<'a> {
         }
     }
 
-    fn copy_to_slots(&mut self, blocks: Blocks, tally: &mut Tally) -> Result {
+    /// Copies the blocks of a part. An unreadable block took its time, so the part ends with it;
+    /// `done` gets the number of blocks that are done.
+    fn copy_to_slots(&mut self, blocks: Blocks, tally: &mut Tally, done: &mut u64) -> Result {
         for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
             self.writer.settle(self.state, &mut self.io, main_block)?;
             match self.state.slot_of(main_block) {
@@ -205,6 +206,10 @@ impl<'a> Mover<'a> {
                     tally.there = tally.there.saturating_add(1);
                 }
                 old => self.copy_to_slot(main_block, old.map(|(slot, _)| slot), tally)?,
+            }
+            *done = done.saturating_add(1);
+            if tally.unreadable != 0 || must_stop(self.state) {
+                break;
             }
         }
         Ok(())
@@ -264,8 +269,21 @@ impl<'a> Mover<'a> {
             .map_err(to_error)
     }
 
+    /// Checks that blocks are served by main and that their slots are free.
+    fn check_redirect(&self, blocks: Blocks, slot_of: impl Fn(u64) -> u32) -> Result {
+        for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
+            if self.state.slot_of(main_block).is_some() {
+                return Err(EEXIST);
+            }
+            if !self.writer.is_free(self.state, slot_of(main_block)) {
+                return Err(EBUSY);
+            }
+        }
+        Ok(())
+    }
+
     fn redirect_one(&mut self, main_block: u64, slot: u32) -> Result {
-        self.writer.take_slot(self.state, &mut self.io, slot)?;
+        self.writer.take_slot(self.state, slot)?;
         let staged = SlotWord::new(main_block, SlotState::Valid, Origin::Manual)
             .ok_or(ERANGE)
             .and_then(|word| {
@@ -281,6 +299,9 @@ impl<'a> Mover<'a> {
     /// Data before metadata (P3). If what was done before failed, nothing is committed, and that
     /// error is handed on.
     fn flush_and_commit(&mut self, before: Result) -> Result {
+        if before.is_ok() && self.writer.staged() == 0 {
+            return Ok(());
+        }
         let flushed = before.and_then(|()| self.io.pool.flush(self.io.spare).map_err(to_error));
         if flushed.is_err() {
             self.writer.forget_staged(self.state);
@@ -289,17 +310,19 @@ impl<'a> Mover<'a> {
         self.writer.commit(self.state, &mut self.io)
     }
 
-    fn copy_back(&mut self, blocks: Blocks, tally: &mut Tally) -> Result {
-        let range = blocks.first..blocks.first.saturating_add(blocks.count);
-        for main_block in range.clone() {
-            if let Some((slot, _)) = self.state.slot_of(main_block) {
-                self.writer.settle(self.state, &mut self.io, main_block)?;
-                self.writer
-                    .make_sole_claim(self.state, &mut self.io, main_block, slot)?;
-            }
+    /// Copies the blocks of a part back, and returns how many are done.
+    fn copy_back(&mut self, blocks: Blocks, tally: &mut Tally) -> Result<u64> {
+        let count = u32::try_from(blocks.count).map_err(|_| ERANGE)?;
+        let run = self.state.run(blocks.first, count);
+        if run.kind == RunKind::Main {
+            // Nothing to do for these.
+            tally.there = tally.there.saturating_add(u64::from(run.count));
+            return Ok(u64::from(run.count));
         }
+        self.writer.retire_older_claims(self.state, &mut self.io)?;
         let mut freed = KVec::with_capacity(blocks.count as usize, GFP_KERNEL)?;
-        let copied = self.stage_removals(range, &mut freed, tally);
+        let mut done = 0;
+        let copied = self.stage_removals(blocks, &mut freed, tally, &mut done);
         // What was copied before an error is on main and the same as on the slot, so it may be
         // committed; nothing may be left staged when the gate opens.
         let committed = match self.io.pool.flush(self.main) {
@@ -314,32 +337,39 @@ impl<'a> Mover<'a> {
         for slot in freed {
             self.writer.give_back(self.state, slot);
         }
-        copied.and(committed)
+        copied.and(committed)?;
+        Ok(done)
     }
 
     /// Copies blocks back to main and stages that their slots are free.
     fn stage_removals(
         &mut self,
-        range: core::ops::Range<u64>,
+        blocks: Blocks,
         freed: &mut KVec<u32>,
         tally: &mut Tally,
+        done: &mut u64,
     ) -> Result {
-        for main_block in range {
-            let Some((slot, word)) = self.state.slot_of(main_block) else {
+        for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
+            self.writer.settle(self.state, &mut self.io, main_block)?;
+            if let Some((slot, word)) = self.state.slot_of(main_block) {
+                if word.state() != SlotState::Pending {
+                    self.copy_one_back(main_block, slot)?;
+                }
+                freed.push_within_capacity(slot).map_err(|_| ENOMEM)?;
+                self.writer.stage(
+                    self.state,
+                    slot,
+                    SlotWord::FREE,
+                    Publish::Remove(main_block),
+                )?;
+                tally.moved = tally.moved.saturating_add(1);
+            } else {
                 tally.there = tally.there.saturating_add(1);
-                continue;
-            };
-            if word.state() != SlotState::Pending {
-                self.copy_one_back(main_block, slot)?;
             }
-            freed.push_within_capacity(slot).map_err(|_| ENOMEM)?;
-            self.writer.stage(
-                self.state,
-                slot,
-                SlotWord::FREE,
-                Publish::Remove(main_block),
-            )?;
-            tally.moved = tally.moved.saturating_add(1);
+            *done = done.saturating_add(1);
+            if must_stop(self.state) {
+                break;
+            }
         }
         Ok(())
     }

@@ -203,21 +203,6 @@ fn a_full_table_ends() {
 }
 
 #[test]
-fn claims_that_were_not_retired() {
-    let buckets = cells32(64);
-    let slots = cells64(4);
-    let table = View::new(&buckets, &slots);
-    table.set_slot(1, word(7, State::Valid));
-    table.set_slot(2, word(8, State::Valid));
-    assert_eq!(table.other_claim(7, 1), None);
-    table.set_slot(3, word(7, State::Pending));
-    assert_eq!(table.other_claim(7, 1), Some(3));
-    assert_eq!(table.other_claim(7, 3), Some(1));
-    table.set_slot(3, SlotWord::FREE);
-    assert_eq!(table.other_claim(7, 1), None);
-}
-
-#[test]
 fn no_table_at_all() {
     let none: [AtomicU32; 0] = [];
     let slots: [AtomicU64; 0] = [];

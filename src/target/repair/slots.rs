@@ -202,8 +202,10 @@ impl Repair<'_> {
         done
     }
 
-    /// Gives back slots that failed or were to be replaced, to be found out again.
+    /// Gives back slots that failed, to be found out again. Those that were to be replaced may be
+    /// by now, as far as the commit went.
     fn forget_retired(&mut self) {
+        self.writer.note_older_claims();
         while let Some(slot) = self.scratch.retired.pop() {
             self.writer.give_back(self.state, slot);
         }

@@ -106,27 +106,62 @@ impl Writer {
         })
     }
 
-    /// Sees to it that no slot but `slot` claims a block, on the spare either (M5). One that was
-    /// replaced still does if it could not be retired then; once the newer claim is removed, loading
-    /// would take it for the truth. Nothing else may be staged.
-    pub(super) fn make_sole_claim(
-        &mut self,
-        state: &State,
-        io: &mut SpareIo<'_>,
-        main_block: u64,
-        slot: u32,
-    ) -> Result {
+    /// Sees to it that no slot claims a block that another one serves, on the spare either (M5). One
+    /// that was replaced still does if it could not be retired then; once the newer claim is
+    /// removed, loading would take it for the truth. Nothing else may be staged.
+    pub(super) fn retire_older_claims(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
         if self.metadata.is_unsettled() {
             self.commit_blocks(state, io, &[])?;
         }
         while self.older_claims {
-            match state.with_map(|map| map.view().other_claim(main_block, slot)) {
-                Some(other) => self.stage(state, other, SlotWord::BAD, Publish::Keep)?,
-                None => break,
+            // A retirement in doubt may not have got anywhere: write it again.
+            let (blocks, count) =
+                self.first_slots(state, |_, _, word| word.is_doubt() && !word.is_claim());
+            if count != 0 {
+                let mut blocks = blocks.map(|slot| state.geometry.entry_place(slot).0);
+                let blocks = blocks.get_mut(..count).unwrap_or(&mut []);
+                self.commit_blocks(state, io, blocks)?;
+                continue;
+            }
+            let (slots, count) = self.first_slots(state, |map, slot, word| {
+                let serves = map.view().lookup(word.main_block());
+                word.is_claim() && serves.is_none_or(|(other, _)| other != slot)
+            });
+            for slot in slots.iter().take(count) {
+                self.stage(state, *slot, SlotWord::BAD, Publish::Keep)?;
             }
             self.commit(state, io)?;
+            self.older_claims = count != 0;
         }
         Ok(())
+    }
+
+    /// The first slots that `wanted` picks, one in each table block, and how many these are.
+    fn first_slots(
+        &self,
+        state: &State,
+        wanted: impl Fn(&Map, u32, SlotWord) -> bool,
+    ) -> ([u32; COMMIT_BLOCKS_MAX], usize) {
+        let mut slots = [0u32; COMMIT_BLOCKS_MAX];
+        let mut count = 0usize;
+        let usable = self.usable();
+        state.with_map(|map| {
+            let mut slot = 0;
+            while slot < usable {
+                if wanted(map, slot, map.word(slot)) {
+                    let Some(place) = slots.get_mut(count) else {
+                        break;
+                    };
+                    *place = slot;
+                    count = count.saturating_add(1);
+                    let (block, _) = state.geometry.entry_place(slot);
+                    slot = state.geometry.block_slots(block).1;
+                } else {
+                    slot = slot.saturating_add(1);
+                }
+            }
+        });
+        (slots, count)
     }
 
     /// Remembers that a retirement failed.
@@ -188,11 +223,6 @@ impl Writer {
                 publish,
             })
             .map_err(|_| ENOSPC)
-    }
-
-    /// Whether it is time to commit, if more is to come.
-    pub(super) fn is_half_full(&self) -> bool {
-        self.staged() >= STAGED_MAX / 2
     }
 
     /// Gives back a slot that is held, unless a change of it is staged.

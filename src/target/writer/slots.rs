@@ -107,7 +107,7 @@ impl Writer {
         let capacity = state.with_map(Map::capacity);
         if slots > capacity {
             let roomy = capacity.saturating_mul(2).min(geometry.slots() as usize);
-            self.resize(state, 0, roomy.max(slots))?;
+            self.resize(state, STAGED_MAX as u32, roomy.max(slots))?;
         }
         if slots > self.generations.len() {
             self.generations.resize(slots, 0, GFP_KERNEL)?;
@@ -141,7 +141,17 @@ impl Writer {
     }
 
     /// Gives out a given free slot; [`EBUSY`] if it is not free.
-    pub(in crate::target) fn take_slot(
+    pub(in crate::target) fn take_slot(&mut self, state: &State, slot: u32) -> Result {
+        let usable = self.usable();
+        if state.with_map(|map| self.allocator.take_slot(map.slots(usable), slot)) {
+            Ok(())
+        } else {
+            Err(EBUSY)
+        }
+    }
+
+    /// Initialises as much of the slot table as it takes to use a given slot.
+    pub(in crate::target) fn extend_to(
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
@@ -150,12 +160,7 @@ impl Writer {
         while slot >= self.usable() {
             self.extend(state, io)?;
         }
-        let usable = self.usable();
-        if state.with_map(|map| self.allocator.take_slot(map.slots(usable), slot)) {
-            Ok(())
-        } else {
-            Err(EBUSY)
-        }
+        Ok(())
     }
 
     /// Whether a slot is free, initialised or not.
