@@ -6,6 +6,7 @@ use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::PowerCut;
+use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
 use vmtest::guest::Content;
 use vmtest::guest::Dice;
@@ -192,4 +193,39 @@ fn a_lost_sector_stays_lost_until_it_is_written() {
     remap.reactivate();
     assert!(remap.open().read(100, 1).unwrap() == stamps(100, 1, 2));
     assert_eq!(remap.device().pending(), 0);
+}
+
+/// P2, M5: a slot that was replaced while the metadata could be written half way only does not come
+/// back with its old content, once the newer remap is taken back.
+#[test]
+fn a_replaced_slot_does_not_come_back() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(512);
+    remap.device().message("remap 100").unwrap();
+    let told = remap.device().message("verify 100").unwrap();
+    let slot: u64 = told
+        .split_whitespace()
+        .find_map(|word| word.parse().ok())
+        .expect("the slot's sector");
+    let device = remap.open();
+    device.write(100, &stamps(100, 1, 1)).unwrap();
+
+    // The slot fails, and so does the way to the second replica, at the end of the spare.
+    let end = remap.spare.disk().sectors();
+    let away = Fault::bad(Direction::Write).status(Status::Transport);
+    remap
+        .spare
+        .disk()
+        .spoil(slot, 1, Fault::bad(Direction::Write));
+    remap.spare.disk().spoil(end - 1200, 1200, away);
+    assert!(device.write(100, &stamps(100, 1, 2)).is_err());
+    remap.spare.disk().heal(0, end);
+
+    device.write(100, &stamps(100, 1, 3)).unwrap();
+    remap.device().message("remove_remap 100").unwrap();
+    assert_eq!(remap.device().remapped(), 0);
+    drop(device);
+    remap.reactivate();
+    assert_eq!(remap.device().remapped(), 0);
+    assert!(remap.open().read(100, 1).unwrap() == stamps(100, 1, 3));
 }
