@@ -27,6 +27,7 @@
 pub mod bytes;
 pub mod error;
 pub mod geometry;
+pub mod head;
 pub mod reserve;
 pub mod statistics;
 pub mod superblock;

@@ -46,27 +46,22 @@
 //! A reserve block is 0 (free), 0xffffffff (bad), or holds a table block: bits 0 to 30 give the
 //! block's number plus one, bit 31 says that the block's own place is bad.
 
-use super::super::crc32c::crc32c;
 use super::super::text::MainId;
 use super::super::text::Uuid;
 use super::bytes;
 use super::geometry::Geometry;
 use super::geometry::GeometryError;
-use super::is_zero;
+use super::head;
 use super::reserve::Reserves;
 use super::statistics::Statistics;
 use super::Block;
 use super::FormatError;
-use super::BLOCK_BYTES;
-use super::FORMAT_VERSION;
 use super::REPLICAS;
 use super::RESERVE_BLOCKS;
 use super::SUPER_COPIES;
 
 const MAGIC: [u8; 8] = *b"DM-REMAP";
 
-const AT_CRC: usize = 8;
-const AT_VERSION: usize = 12;
 const AT_COMPAT: usize = 16;
 const AT_RO_COMPAT: usize = 24;
 const AT_INCOMPAT: usize = 32;
@@ -230,25 +225,7 @@ impl Superblock {
 
     /// Checks all of `image`, read where copy `copy` belongs.
     pub fn decode(image: &Block, copy: u8) -> Result<Self, FormatError> {
-        if bytes::get(image, 0) != MAGIC {
-            return Err(if is_zero(image) {
-                FormatError::Blank
-            } else {
-                FormatError::Foreign
-            });
-        }
-        if bytes::get_u32(image, AT_CRC) != checksum(image) {
-            return Err(FormatError::Checksum);
-        }
-        match bytes::get_u32(image, AT_VERSION) {
-            FORMAT_VERSION => (),
-            0 => {
-                return Err(FormatError::Field {
-                    name: "format version",
-                })
-            }
-            found => return Err(FormatError::Newer { found }),
-        }
+        head::check(image, &MAGIC)?;
         let incompat = bytes::get_u64(image, AT_INCOMPAT);
         if incompat & !INCOMPAT_KNOWN != 0 {
             return Err(FormatError::Features {
@@ -299,14 +276,15 @@ impl Superblock {
 
     /// The bytes that are the same in every copy: all but checksum and number.
     pub fn content(image: &Block) -> Option<(&[u8], &[u8])> {
-        Some((image.get(AT_VERSION..AT_COPY)?, image.get(AT_COPY + 1..)?))
+        Some((
+            image.get(head::AT_VERSION..AT_COPY)?,
+            image.get(AT_COPY + 1..)?,
+        ))
     }
 
     /// Makes copy `copy`.
     pub fn encode(&self, image: &mut Block, copy: u8) {
-        *image = [0; BLOCK_BYTES];
-        bytes::put(image, 0, &MAGIC);
-        bytes::put(image, AT_VERSION, &FORMAT_VERSION.to_le_bytes());
+        head::begin(image, &MAGIC);
         bytes::put(image, AT_COMPAT, &self.compat.to_le_bytes());
         bytes::put(image, AT_RO_COMPAT, &self.ro_compat.to_le_bytes());
         bytes::put(image, AT_INCOMPAT, &self.incompat.to_le_bytes());
@@ -352,8 +330,7 @@ impl Superblock {
             bytes::put(image, at, &word.to_le_bytes());
             at += 4;
         }
-        let crc = checksum(image);
-        bytes::put(image, AT_CRC, &crc.to_le_bytes());
+        head::seal(image);
     }
 
     fn check(&self, replicas: u8) -> Result<(), FormatError> {
@@ -416,8 +393,4 @@ fn decode_geometry(image: &Block) -> Result<Geometry, FormatError> {
     } else {
         Err(GeometryError::Mismatch.into())
     }
-}
-
-fn checksum(image: &Block) -> u32 {
-    crc32c(image.get(AT_VERSION..).unwrap_or(&[]))
 }

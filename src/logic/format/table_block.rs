@@ -19,23 +19,18 @@
 //!
 //! The same bytes stand in every replica.
 
-use super::super::crc32c::crc32c;
 use super::super::slot::Entry;
 use super::super::slot::SlotWord;
 use super::super::text::Uuid;
 use super::bytes;
-use super::is_zero;
+use super::head;
 use super::Block;
 use super::FormatError;
-use super::BLOCK_BYTES;
-use super::FORMAT_VERSION;
 
 /// How many entries a block has.
 pub const ENTRIES: u32 = 252;
 
 const MAGIC: [u8; 8] = *b"DMRMPTBL";
-const AT_CRC: usize = 8;
-const AT_VERSION: usize = 12;
 const AT_UUID: usize = 16;
 const AT_NUMBER: usize = 32;
 const AT_SEQUENCE: usize = 40;
@@ -52,26 +47,7 @@ pub struct TableBlock<'a> {
 impl<'a> TableBlock<'a> {
     /// Checks all of `image`, read where block `number` of the spare `member` belongs.
     pub fn decode(image: &'a Block, member: &Uuid, number: u32) -> Result<Self, FormatError> {
-        if bytes::get(image, 0) != MAGIC {
-            let blank = is_zero(image);
-            return Err(if blank {
-                FormatError::Blank
-            } else {
-                FormatError::Foreign
-            });
-        }
-        if bytes::get_u32(image, AT_CRC) != checksum(image) {
-            return Err(FormatError::Checksum);
-        }
-        match bytes::get_u32(image, AT_VERSION) {
-            FORMAT_VERSION => (),
-            0 => {
-                return Err(FormatError::Field {
-                    name: "format version",
-                })
-            }
-            found => return Err(FormatError::Newer { found }),
-        }
+        head::check(image, &MAGIC)?;
         let found = Uuid(bytes::get(image, AT_UUID));
         if found != *member {
             return Err(FormatError::OtherSpare { found });
@@ -129,9 +105,7 @@ pub fn encode(
     sequence: u64,
     entries: impl Iterator<Item = Entry>,
 ) {
-    *image = [0; BLOCK_BYTES];
-    bytes::put(image, 0, &MAGIC);
-    bytes::put(image, AT_VERSION, &FORMAT_VERSION.to_le_bytes());
+    head::begin(image, &MAGIC);
     bytes::put(image, AT_UUID, &member.0);
     bytes::put(image, AT_NUMBER, &number.to_le_bytes());
     bytes::put(image, AT_SEQUENCE, &sequence.to_le_bytes());
@@ -141,12 +115,7 @@ pub fn encode(
         word.copy_from_slice(&entry.word.to_disk().to_le_bytes());
         generation.copy_from_slice(&entry.generation.to_le_bytes());
     }
-    let crc = checksum(image);
-    bytes::put(image, AT_CRC, &crc.to_le_bytes());
-}
-
-fn checksum(image: &Block) -> u32 {
-    crc32c(image.get(AT_VERSION..).unwrap_or(&[]))
+    head::seal(image);
 }
 
 fn decode_entry(entry: &[u8]) -> Option<Entry> {
