@@ -40,16 +40,20 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::initramfs;
+use crate::kernel::Kernel;
 use crate::verdict;
 use crate::verdict::Fault;
 
 /// How often a waiting thread looks whether QEMU still runs.
 const POLL: Duration = Duration::from_millis(50);
 
+/// Tells the command how many times slower than on the stock kernel everything may be.
+pub(crate) const SLOWNESS: &str = "DM_REMAP_SLOWNESS";
+
 /// A virtual machine to be started.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    modules: PathBuf,
+    kernel: Kernel,
     command: Vec<OsString>,
     directory: PathBuf,
     environment: Vec<(OsString, OsString)>,
@@ -64,18 +68,19 @@ pub struct Machine {
 
 impl Machine {
     /// A machine that runs `command` (a program and its arguments, found in the root that this
-    /// process has) on the stock kernel, and is switched off when the command ends.
+    /// process has), and is switched off when the command ends.
     ///
     /// The kernel is the newest in `/usr/lib/modules` that has a bootable image, or the one whose
-    /// version `KVER` holds.
+    /// version `KVER` holds; or the debug kernel, if `DM_REMAP_DEBUG_KERNEL` names its folder.
     pub fn new<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> io::Result<Self> {
+        let kernel = Kernel::wanted()?;
         Ok(Self {
-            modules: kernel_modules()?,
+            memory_mib: kernel.memory_mib(),
+            kernel,
             command: command.into_iter().map(Into::into).collect(),
             directory: std::env::current_dir()?,
             environment: Vec::new(),
             disks: Vec::new(),
-            memory_mib: 2048,
             processors: 2,
             time_limit: Duration::from_secs(300),
             echo: false,
@@ -106,7 +111,8 @@ impl Machine {
         self
     }
 
-    /// Sets how long the machine may run, boot included, before it is killed.
+    /// Sets how long the machine may run, boot included, before it is killed, if it has the stock
+    /// kernel; slower ones get more.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
@@ -137,14 +143,17 @@ impl Machine {
 
     /// The version of the kernel that will run.
     pub fn kernel_version(&self) -> &OsStr {
-        self.modules.file_name().unwrap_or_default()
+        self.kernel.version()
     }
 
     /// Switches the machine on.
     pub fn start(self) -> io::Result<Running> {
         let share = Share::new()?;
         let busybox = Path::new("/usr/bin/busybox");
-        fs::write(share.initramfs(), initramfs::build(&self.modules, busybox)?)?;
+        fs::write(
+            share.initramfs(),
+            initramfs::build(self.kernel.modules(), busybox)?,
+        )?;
         fs::write(share.path.join("start"), self.start_script())?;
 
         let mut qemu = self.qemu(&share);
@@ -162,7 +171,7 @@ impl Machine {
             reader,
             output,
             share,
-            deadline: Instant::now() + self.time_limit,
+            deadline: Instant::now() + self.time_limit * self.kernel.slowness(),
             console_copy: self.console_copy,
         })
     }
@@ -179,14 +188,21 @@ done
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing
 ip link set lo up 2>/dev/null
-cd ",
+",
         );
+        if let Some(commands) = self.kernel.mount_modules() {
+            script.extend_from_slice(commands.as_bytes());
+            script.push(b'\n');
+        }
+        script.extend_from_slice(b"cd ");
         quote(&mut script, self.directory.as_os_str());
         script.extend_from_slice(match self.interactive {
             true => b"\nbusybox setsid -c env",
             false => b"\nenv",
         });
-        for (name, value) in &self.environment {
+        let slowness = self.kernel.slowness().to_string();
+        let ours = (OsString::from(SLOWNESS), OsString::from(slowness));
+        for (name, value) in self.environment.iter().chain([&ours]) {
             let mut pair = name.clone();
             pair.push("=");
             pair.push(value);
@@ -219,15 +235,17 @@ cd ",
             .args(["-smp", &self.processors.to_string()])
             .args(["-m", &self.memory_mib.to_string()])
             .arg("-kernel")
-            .arg(self.modules.join("vmlinuz"))
+            .arg(self.kernel.image())
             .arg("-initrd")
             .arg(share.initramfs())
             // Anything that hangs or breaks ends the machine at once, with the reason in its log.
             .arg("-append")
             .arg(format!(
                 "console=ttyS0 loglevel={} printk.devkmsg=on panic=-1 oops=panic mitigations=off \
-                 sysctl.kernel.hung_task_timeout_secs=90 sysctl.kernel.hung_task_panic=1",
-                if self.interactive { 4 } else { 7 }
+                 sysctl.kernel.hung_task_timeout_secs={} sysctl.kernel.hung_task_panic=1{}",
+                if self.interactive { 4 } else { 7 },
+                90 * self.kernel.slowness(),
+                self.kernel.arguments(),
             ))
             .arg("-chardev")
             .arg(match self.interactive {
@@ -282,35 +300,6 @@ fn quote(script: &mut Vec<u8>, word: &OsStr) {
         }
     }
     script.push(b'\'');
-}
-
-/// The folder of the kernel to boot.
-fn kernel_modules() -> io::Result<PathBuf> {
-    let all = Path::new("/usr/lib/modules");
-    if let Some(version) = std::env::var_os("KVER") {
-        return Ok(all.join(version));
-    }
-    let mut found: Vec<PathBuf> = fs::read_dir(all)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.join("vmlinuz").exists())
-        .collect();
-    found.sort_by_key(|path| version_key(path));
-    found.pop().ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::NotFound,
-            "no kernel with a boot image in /usr/lib/modules",
-        )
-    })
-}
-
-/// Makes 7.10 newer than 7.9.
-fn version_key(path: &Path) -> Vec<u64> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.split(|c: char| !c.is_ascii_digit())
-        .filter_map(|number| number.parse().ok())
-        .collect()
 }
 
 /// The folder that both sides see, gone when dropped. The console's log stands in it too.

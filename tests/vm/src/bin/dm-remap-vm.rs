@@ -7,6 +7,8 @@
 //!   not set).
 //! * `dm-remap-vm shell [COMMAND...]`: a shell in a machine that has the module loaded, or a
 //!   command instead of the shell.
+//! * `dm-remap-vm together PROGRAM[::FILTER]...`: several test programs in one machine.
+//! * `dm-remap-vm in-turn PROGRAM[::FILTER]...`: what runs in that machine.
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
@@ -18,8 +20,10 @@ use std::process::Command;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use vmtest::guest;
 use vmtest::machine::End;
 use vmtest::machine::Machine;
+use vmtest::together;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -32,6 +36,10 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let result = if program == "shell" {
         shell(arguments)
+    } else if program == "together" {
+        together(&arguments)
+    } else if program == "in-turn" {
+        in_turn(arguments)
     } else if runs_outside(Path::new(&program)) {
         Err(Command::new(&program).args(&arguments).exec())
     } else {
@@ -57,16 +65,11 @@ fn run_inside(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode>
     command.push("--test-threads=1".into());
 
     let console = console_path(&program);
-    let mut machine = Machine::new(command)?
+    let machine = Machine::new(command)?
         .time_limit(time_limit())
         .keep_console(&console)
         .echo();
-    for name in ["DM_REMAP_MODULE", "RUST_BACKTRACE", "KVER"] {
-        if let Some(value) = std::env::var_os(name) {
-            machine = machine.env(name, value);
-        }
-    }
-    let outcome = machine.start()?.wait()?;
+    let outcome = with_environment(machine).start()?.wait()?;
     if outcome.passed() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -76,6 +79,37 @@ fn run_inside(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode>
         End::Command(status @ 1..=255) => ExitCode::from(status as u8),
         _ => ExitCode::FAILURE,
     })
+}
+
+/// What of our environment is for the tests.
+fn with_environment(machine: Machine) -> Machine {
+    std::env::vars_os()
+        .filter(|(name, _)| {
+            name.as_encoded_bytes().starts_with(b"DM_REMAP_")
+                || name == "RUST_BACKTRACE"
+                || name == "KVER"
+        })
+        .fold(machine, |machine, (name, value)| machine.env(name, value))
+}
+
+fn together(programs: &[OsString]) -> io::Result<ExitCode> {
+    let us = std::env::current_exe()?;
+    let logs = us.with_file_name("vm-logs");
+    together::run(&us, programs, &logs, with_environment).map(exit_code)
+}
+
+fn in_turn(programs: Vec<OsString>) -> io::Result<ExitCode> {
+    let programs: Result<Vec<String>, OsString> =
+        programs.into_iter().map(OsString::into_string).collect();
+    let programs = programs.map_err(|_| io::Error::other("a name that is no text"))?;
+    Ok(exit_code(guest::in_turn(&programs)))
+}
+
+fn exit_code(well: bool) -> ExitCode {
+    match well {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
 }
 
 /// What a machine's own shell does before it is the user's.
@@ -92,8 +126,9 @@ exec bash --norc -i
 ";
 
 fn shell(command: Vec<OsString>) -> io::Result<ExitCode> {
-    let module = std::env::var_os("DM_REMAP_MODULE")
-        .ok_or_else(|| io::Error::other("DM_REMAP_MODULE names no module"))?;
+    if std::env::var_os("DM_REMAP_MODULE").is_none() {
+        return Err(io::Error::other("DM_REMAP_MODULE names no module"));
+    }
     let programs = std::env::current_exe()?
         .parent()
         .map(|folder| folder.as_os_str().to_owned())
@@ -102,10 +137,9 @@ fn shell(command: Vec<OsString>) -> io::Result<ExitCode> {
     let mut words: Vec<OsString> = ["sh", "-c", WELCOME, "shell"].map(OsString::from).into();
     words.push(programs);
     words.extend(command);
-    let mut machine = Machine::new(words)?
-        .env("DM_REMAP_MODULE", module)
-        .time_limit(Duration::from_secs(7 * 24 * 3600));
-    machine = match interactive {
+    let machine =
+        with_environment(Machine::new(words)?).time_limit(Duration::from_secs(7 * 24 * 3600));
+    let machine = match interactive {
         true => machine.interactive(),
         false => machine.echo(),
     };

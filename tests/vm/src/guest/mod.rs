@@ -19,9 +19,11 @@
 mod device;
 mod dice;
 mod disks;
+mod in_turn;
 mod io;
 mod ioctl;
 mod kmsg;
+mod leaks;
 mod module;
 mod remap;
 mod run;
@@ -32,6 +34,7 @@ pub use device::Refusal;
 pub use dice::Dice;
 pub use disks::NullBlk;
 pub use disks::ScsiDebug;
+pub use in_turn::in_turn;
 pub use io::drop_caches;
 pub use io::Direct;
 pub use ioctl::make_and_remove;
@@ -90,6 +93,12 @@ impl Test {
     pub fn kernel_log(&mut self) -> String {
         self.log.text()
     }
+}
+
+/// How many times slower than on the stock kernel everything may be here.
+pub fn slowness() -> u32 {
+    let told = std::env::var(crate::machine::SLOWNESS);
+    told.ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 impl Drop for Test {
