@@ -3,12 +3,12 @@
 # What people type. Everything happens in scripts/, and there inside a Debian root in the cache
 # (${DM_REMAP_CACHE:-/var/cache/dm-remap}), so that the machine itself needs nothing but this.
 
-export KVER DM_REMAP_HERE
+export KVER DM_REMAP_HERE TEST
 
 # Nothing goes on when make itself is killed.
 run := setpriv --pdeathsig TERM
 
-.PHONY: module test check demo vm promises install clean help
+.PHONY: module test test-debug check demo vm promises install clean help
 .NOTPARALLEL:
 
 module:
@@ -16,6 +16,9 @@ module:
 
 test:
 	@$(run) scripts/test
+
+test-debug:
+	@$(run) scripts/test-debug
 
 check:
 	@$(run) scripts/check
@@ -41,6 +44,9 @@ help:
 	@echo 'make demo       a failing disk without dm-remap and with it, in a virtual machine'
 	@echo 'make vm         a shell in a virtual machine that has the module loaded'
 	@echo 'make test       all tests: pure logic here, everything else in virtual machines'
+	@echo 'make test-debug the tests in virtual machines, on a kernel that looks for mistakes (KASAN,'
+	@echo '                lockdep, kmemleak ...) and is built for it first, which takes 20 minutes;'
+	@echo '                TEST="name name::filter" restricts them'
 	@echo 'make check      formatting, lints, documentation, shell scripts'
 	@echo 'make promises   the tests, by the promise that they hold the code to'
 	@echo 'make install    install the module for the running kernel'
