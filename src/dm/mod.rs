@@ -217,6 +217,7 @@ pub use target::Target;
 pub use text::ReplyBuffer;
 pub use text::StatusBuffer;
 pub use text::StatusKind;
+pub use util::monotonic_ms;
 pub use util::random_uuid;
 pub use util::wall_clock_seconds;
 pub use util::RateLimit;

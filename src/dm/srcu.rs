@@ -12,9 +12,12 @@
 //! of all kernels but the smallest, which have one CPU and no preemption (`TINY_SRCU`).
 
 use super::bindings;
+use super::util::monotonic_ms;
 use super::warn::warn_once;
 use core::num::NonZeroUsize;
 use kernel::prelude::*;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kernel::types::Opaque;
 
 /// A domain of readers and whoever waits for them: `struct srcu_struct`.
@@ -83,6 +86,26 @@ impl Srcu {
     pub fn synchronize_expedited(&self) {
         // SAFETY: By the type invariants, the domain is initialised.
         unsafe { bindings::synchronize_srcu_expedited(self.inner.get()) };
+    }
+}
+
+impl Srcu {
+    /// Like [`synchronize`](Srcu::synchronize), but gives up after `milliseconds`. Returns whether all
+    /// readers are gone.
+    pub fn synchronize_within(&self, milliseconds: u64) -> bool {
+        // SAFETY: By the type invariants, the domain is initialised.
+        let cookie = unsafe { bindings::start_poll_synchronize_srcu(self.inner.get()) };
+        let begun = monotonic_ms();
+        loop {
+            // SAFETY: By the type invariants, the domain is initialised; the cookie is from it.
+            if unsafe { bindings::poll_state_synchronize_srcu(self.inner.get(), cookie) } {
+                return true;
+            }
+            if monotonic_ms().saturating_sub(begun) >= milliseconds {
+                return false;
+            }
+            fsleep(Delta::from_millis(1));
+        }
     }
 }
 

@@ -21,6 +21,14 @@ pub fn wall_clock_seconds() -> i64 {
     unsafe { bindings::ktime_get_real_seconds() }
 }
 
+/// Returns how many milliseconds ago the machine was started, not counting sleep. From any context.
+pub fn monotonic_ms() -> u64 {
+    // SAFETY: There are no demands.
+    let nanoseconds = unsafe { bindings::ktime_get() };
+    // It begins at 0 and does not go back.
+    nanoseconds.unsigned_abs() / 1_000_000
+}
+
 /// Limits how often something is said.
 ///
 /// # Examples

@@ -142,11 +142,15 @@ impl Allocator {
 }
 
 /// Finds a slot that is only set aside, for when no other is left: what it is set aside for is a
-/// hint, and a write that fails now needs it more (E4). Returns the slot and its word.
-pub fn find_pending<S: Word<u64>>(slots: &[S]) -> Option<(u32, SlotWord)> {
+/// hint, and a write that fails now needs it more (E4). Only those that `wanted` accepts. Returns the
+/// slot and its word.
+pub fn find_pending<S: Word<u64>>(
+    slots: &[S],
+    wanted: impl Fn(SlotWord) -> bool,
+) -> Option<(u32, SlotWord)> {
     slots.iter().zip(0u32..).find_map(|(cell, slot)| {
         let word = SlotWord::from_memory(cell.load());
         let pending = word.state() == State::Pending && !word.is_doubt() && !word.is_held();
-        pending.then_some((slot, word))
+        (pending && wanted(word)).then_some((slot, word))
     })
 }

@@ -14,6 +14,7 @@ use core::ffi::CStr;
 use core::fmt;
 
 use super::errno::Errno;
+use super::limit::Limit;
 use super::text::MainId;
 use super::text::Uuid;
 
@@ -52,12 +53,8 @@ pub struct Options {
     pub uuid: Option<Uuid>,
     /// What the user calls main.
     pub main_id: Option<MainId>,
-    /// How often a failed read is tried again.
-    pub read_retries: Option<u32>,
-    /// After how many failures of whole devices the breaker trips.
-    pub error_threshold: Option<u32>,
-    /// Percentage of free slots below which an event is sent.
-    pub low_water: Option<u32>,
+    /// The numbers, in the order of [`Limit::ALL`].
+    limits: [Option<u32>; Limit::ALL.len()],
     /// Format a spare that is not blank.
     pub format: bool,
     order: [Option<Key>; KEYS],
@@ -71,20 +68,11 @@ enum Key {
     SpareLen,
     Uuid,
     MainId,
-    ReadRetries,
-    ErrorThreshold,
-    LowWater,
+    Limit(Limit),
     Format,
 }
 
-const KEYS: usize = 9;
-
-/// The largest number for `read_retries`.
-pub const READ_RETRIES_MAX: u64 = 100;
-/// The largest number for `error_threshold`.
-pub const ERROR_THRESHOLD_MAX: u64 = 1_000_000;
-/// The largest number for `low_water`.
-pub const LOW_WATER_MAX: u64 = 100;
+const KEYS: usize = 6 + Limit::ALL.len();
 
 /// The last sector that a device can have, and one more.
 const SECTORS_MAX: u64 = 1 << 55;
@@ -119,12 +107,8 @@ pub enum ArgsErrorKind {
     WindowTooLarge,
     Uuid,
     MainId,
-    ReadRetriesNotNumber,
-    ReadRetriesTooLarge,
-    ErrorThresholdNotNumber,
-    ErrorThresholdTooLarge,
-    LowWaterNotNumber,
-    LowWaterTooLarge,
+    LimitNotNumber(Limit),
+    LimitOutOfRange(Limit),
     FormatWithUuid,
     DevicesEqual,
 }
@@ -140,7 +124,7 @@ impl ArgsError {
             CountTooLarge => c"Number of optional arguments is too large",
             CountMismatch => c"Number of optional arguments does not match what follows",
             Unknown => {
-                c"Unknown argument, known are: auto_remap, spare_start, spare_len, uuid, main_id, read_retries, error_threshold, low_water, format"
+                c"Unknown argument, known are: auto_remap, spare_start, spare_len, uuid, main_id, read_retries, error_threshold, low_water, deadline_ms, format"
             }
             NoValue => c"Last argument lacks its value",
             Twice => c"Argument given twice",
@@ -153,12 +137,18 @@ impl ArgsError {
             WindowTooLarge => c"spare_start + spare_len is too large",
             Uuid => c"uuid is not of the form xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx",
             MainId => c"main_id is longer than 64 characters, or has others than visible ASCII",
-            ReadRetriesNotNumber => c"read_retries is not a decimal number",
-            ReadRetriesTooLarge => c"read_retries is more than 100",
-            ErrorThresholdNotNumber => c"error_threshold is not a decimal number",
-            ErrorThresholdTooLarge => c"error_threshold is more than 1000000",
-            LowWaterNotNumber => c"low_water is not a decimal number",
-            LowWaterTooLarge => c"low_water is more than 100 percent",
+            LimitNotNumber(limit) => match limit {
+                Limit::ReadRetries => c"read_retries is not a decimal number",
+                Limit::ErrorThreshold => c"error_threshold is not a decimal number",
+                Limit::LowWater => c"low_water is not a decimal number",
+                Limit::DeadlineMs => c"deadline_ms is not a decimal number",
+            },
+            LimitOutOfRange(limit) => match limit {
+                Limit::ReadRetries => c"read_retries is more than 100",
+                Limit::ErrorThreshold => c"error_threshold is more than 1000000",
+                Limit::LowWater => c"low_water is more than 100 percent",
+                Limit::DeadlineMs => c"deadline_ms is not from 100 to 600000",
+            },
             FormatWithUuid => c"format and uuid contradict each other: a new spare gets a new uuid",
             DevicesEqual => c"Main and spare are the same device",
         }
@@ -169,30 +159,15 @@ impl ArgsError {
         use ArgsErrorKind::*;
         match self.kind {
             CountTooLarge => Errno::TooMany,
-            SpareStartTooLarge
-            | SpareLenTooLarge
-            | WindowTooLarge
-            | ReadRetriesTooLarge
-            | ErrorThresholdTooLarge
-            | LowWaterTooLarge => Errno::Range,
+            SpareStartTooLarge | SpareLenTooLarge | WindowTooLarge | LimitOutOfRange(_) => {
+                Errno::Range
+            }
             Unknown => Errno::NotSupported,
             Twice => Errno::Exists,
             DevicesEqual => Errno::Busy,
-            DmRemapTooFew
-            | RemapCount
-            | CountNotNumber
-            | CountMismatch
-            | NoValue
-            | AutoRemap
-            | SpareStartNotNumber
-            | SpareLenNotNumber
-            | SpareLenZero
-            | Uuid
-            | MainId
-            | ReadRetriesNotNumber
-            | ErrorThresholdNotNumber
-            | LowWaterNotNumber
-            | FormatWithUuid => Errno::Invalid,
+            DmRemapTooFew | RemapCount | CountNotNumber | CountMismatch | NoValue | AutoRemap
+            | SpareStartNotNumber | SpareLenNotNumber | SpareLenZero | Uuid | MainId
+            | LimitNotNumber(_) | FormatWithUuid => Errno::Invalid,
         }
     }
 }
@@ -213,11 +188,25 @@ impl Options {
             spare_len: None,
             uuid: None,
             main_id: None,
-            read_retries: None,
-            error_threshold: None,
-            low_water: None,
+            limits: [None; Limit::ALL.len()],
             format: false,
             order: [None; KEYS],
+        }
+    }
+
+    /// The number that was given for a limit, if any.
+    pub fn limit(&self, limit: Limit) -> Option<u32> {
+        let values = Limit::ALL.iter().zip(self.limits);
+        values
+            .filter(|(which, _)| **which == limit)
+            .find_map(|(_, value)| value)
+    }
+
+    fn set_limit(&mut self, limit: Limit, value: u32) {
+        for (which, place) in Limit::ALL.iter().zip(&mut self.limits) {
+            if *which == limit {
+                *place = Some(value);
+            }
         }
     }
 
@@ -309,17 +298,11 @@ fn set(options: &mut Options, key: Key, value: &str, at: usize) -> Result<(), Ar
             let id = super::text::MainId::new(value);
             options.main_id = Some(id.ok_or(error(MainId, at))?);
         }
-        Key::ReadRetries => {
-            let kinds = (ReadRetriesNotNumber, ReadRetriesTooLarge);
-            options.read_retries = Some(small(value, at, READ_RETRIES_MAX, kinds)?);
-        }
-        Key::ErrorThreshold => {
-            let kinds = (ErrorThresholdNotNumber, ErrorThresholdTooLarge);
-            options.error_threshold = Some(small(value, at, ERROR_THRESHOLD_MAX, kinds)?);
-        }
-        Key::LowWater => {
-            let kinds = (LowWaterNotNumber, LowWaterTooLarge);
-            options.low_water = Some(small(value, at, LOW_WATER_MAX, kinds)?);
+        Key::Limit(limit) => {
+            let out_of_range = LimitOutOfRange(limit);
+            let number = number(value, at, LimitNotNumber(limit), out_of_range)?;
+            let number = limit.checked(number).ok_or(error(out_of_range, at))?;
+            options.set_limit(limit, number);
         }
         Key::Format => options.format = true,
     }
@@ -369,19 +352,6 @@ fn spare_len(value: &str, at: usize) -> Result<u64, ArgsError> {
     }
 }
 
-fn small(
-    value: &str,
-    at: usize,
-    max: u64,
-    (not_number, too_large): (ArgsErrorKind, ArgsErrorKind),
-) -> Result<u32, ArgsError> {
-    let value = number(value, at, not_number, too_large)?;
-    u32::try_from(value)
-        .ok()
-        .filter(|_| value <= max)
-        .ok_or(error(too_large, at))
-}
-
 fn number(
     value: &str,
     at: usize,
@@ -402,11 +372,8 @@ fn key(name: &str) -> Option<Key> {
         "spare_len" => Key::SpareLen,
         "uuid" => Key::Uuid,
         "main_id" => Key::MainId,
-        "read_retries" => Key::ReadRetries,
-        "error_threshold" => Key::ErrorThreshold,
-        "low_water" => Key::LowWater,
         "format" => Key::Format,
-        _ => return None,
+        _ => Key::Limit(Limit::named(name)?),
     })
 }
 
@@ -459,12 +426,14 @@ fn print_options(out: &mut dyn fmt::Write, options: &Options) -> fmt::Result {
                 let id = options.main_id.unwrap_or_default();
                 write!(out, " main_id {}", id.as_str())?;
             }
-            Key::ReadRetries => write!(out, " read_retries {}", options.read_retries.unwrap_or(0))?,
-            Key::ErrorThreshold => {
-                let threshold = options.error_threshold.unwrap_or(0);
-                write!(out, " error_threshold {threshold}")?;
+            Key::Limit(limit) => {
+                write!(
+                    out,
+                    " {} {}",
+                    limit.name(),
+                    options.limit(*limit).unwrap_or(0)
+                )?;
             }
-            Key::LowWater => write!(out, " low_water {}", options.low_water.unwrap_or(0))?,
             Key::Format => (),
         }
     }

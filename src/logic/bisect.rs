@@ -38,6 +38,7 @@ pub struct Bisect {
     depth: usize,
     current: Option<Segment>,
     bad: Option<Segment>,
+    one_by_one: bool,
 }
 
 impl Bisect {
@@ -51,6 +52,7 @@ impl Bisect {
             depth: 0,
             current: None,
             bad: None,
+            one_by_one: false,
         };
         bisect.push(Segment {
             first: 0,
@@ -62,10 +64,46 @@ impl Bisect {
     /// The next segment to try; none if every block is known.
     pub fn next_try(&mut self) -> Option<Segment> {
         if self.current.is_none() {
-            self.depth = self.depth.checked_sub(1)?;
-            self.current = self.waiting.get(self.depth).copied();
+            let segment = self.pop()?;
+            self.current = Some(if self.one_by_one {
+                self.first_of(segment)
+            } else {
+                segment
+            });
         }
         self.current
+    }
+
+    /// From now on, tries block by block. For ranges in which a failure takes long: k bad blocks are
+    /// met k times then.
+    pub fn one_by_one(&mut self) {
+        self.one_by_one = true;
+    }
+
+    /// Gives up the search: gives, one after the other, what is known to be bad and what was not
+    /// decided yet, in ascending order.
+    pub fn rest(&mut self) -> Option<Segment> {
+        if let Some(bad) = self.bad.take() {
+            return Some(bad);
+        }
+        match self.current.take() {
+            Some(segment) => Some(segment),
+            None => self.pop(),
+        }
+    }
+
+    /// The first block of a segment; the others are to be tried next.
+    fn first_of(&mut self, segment: Segment) -> Segment {
+        if segment.count > 1 {
+            self.push(Segment {
+                first: segment.first + 1,
+                count: segment.count - 1,
+            });
+        }
+        Segment {
+            first: segment.first,
+            count: 1,
+        }
     }
 
     /// Takes the result of the try. Gives a run of bad blocks when one has come to its end.
@@ -82,6 +120,10 @@ impl Bisect {
                 }
             }
             return self.bad.replace(segment);
+        }
+        if self.one_by_one {
+            self.push(segment);
+            return None;
         }
         let half = segment.count / 2;
         self.push(Segment {
@@ -100,8 +142,14 @@ impl Bisect {
         self.bad.take()
     }
 
+    fn pop(&mut self) -> Option<Segment> {
+        self.depth = self.depth.checked_sub(1)?;
+        self.waiting.get(self.depth).copied()
+    }
+
     fn push(&mut self, segment: Segment) {
-        // 2^16 blocks are halved 16 times, so that there is always room.
+        // 2^16 blocks are halved 16 times, so that there is always room. A segment that is taken block
+        // by block gives back what it has taken.
         if let Some(place) = self.waiting.get_mut(self.depth) {
             *place = segment;
             self.depth += 1;
@@ -146,6 +194,76 @@ mod tests {
                 let bad = |b: u32| bits >> b & 1 != 0;
                 let expected = plain(blocks, &bad);
                 assert_eq!(search(Bisect::new(blocks).unwrap(), &bad).0, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn one_by_one_meets_each_bad_block_once() {
+        for blocks in [1, 2, 7, 12] {
+            for bits in 0u32..1 << blocks {
+                for slow_from in 0..4 {
+                    let bad = |b: u32| bits >> b & 1 != 0;
+                    let mut bisect = Bisect::new(blocks).unwrap();
+                    let (mut runs, mut tries, mut failures) = (Vec::new(), 0, 0);
+                    while let Some(segment) = bisect.next_try() {
+                        let good = !(segment.first..segment.first + segment.count).any(bad);
+                        tries += 1;
+                        if !good {
+                            failures += 1;
+                        }
+                        if tries > slow_from && !good {
+                            bisect.one_by_one();
+                        }
+                        runs.extend(bisect.report(good));
+                    }
+                    runs.extend(bisect.finish());
+                    assert_eq!(runs, plain(blocks, &bad));
+                    assert!(failures <= bits.count_ones() + slow_from + 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_rest_is_what_is_not_known_to_be_good() {
+        for blocks in [1, 2, 7, 12] {
+            for bits in 0u32..1 << blocks {
+                for tries in 0..8 {
+                    for slow in [false, true] {
+                        let bad = |b: u32| bits >> b & 1 != 0;
+                        let mut bisect = Bisect::new(blocks).unwrap();
+                        let mut open: Vec<bool> = (0..blocks).map(|_| true).collect();
+                        let mut given: Vec<bool> = (0..blocks).map(|_| false).collect();
+                        for _ in 0..tries {
+                            let Some(segment) = bisect.next_try() else {
+                                break;
+                            };
+                            let range = segment.first..segment.first + segment.count;
+                            let good = !range.clone().any(bad);
+                            if slow {
+                                bisect.one_by_one();
+                            }
+                            if good {
+                                range.for_each(|b| open[b as usize] = false);
+                            }
+                            for run in bisect.report(good) {
+                                (run.first..run.first + run.count)
+                                    .for_each(|b| given[b as usize] = true);
+                            }
+                        }
+                        let mut last = None;
+                        while let Some(segment) = bisect.rest() {
+                            assert!(last < Some(segment.first));
+                            last = Some(segment.first);
+                            for block in segment.first..segment.first + segment.count {
+                                assert!(!given[block as usize]);
+                                given[block as usize] = true;
+                            }
+                        }
+                        assert_eq!(given, open, "{blocks} {bits:b} {tries}");
+                    }
+                }
             }
         }
     }

@@ -55,8 +55,8 @@ pub enum Verdict {
     PassUp,
     /// The medium may be at fault: try every block by itself.
     Suspect,
-    /// A failed flush: try it once more, then latch the failure (E6).
-    RetryFlush,
+    /// A failed flush: what the cache held may be lost, so remember it (E6).
+    Latch,
 }
 
 /// What to do with a bio that finished with `status`. A failed read-ahead never costs a remap:
@@ -78,11 +78,10 @@ pub fn classify(operation: Operation, status: Status, read_ahead: bool) -> Verdi
         // Writing zeroes is writing: the blocks can be moved and be zero there. Those drives that
         // can't do it say NotSupp or Target, and the block layer then writes plain zeroes.
         (Operation::WriteZeroes, Status::Medium | Status::IoErr) => Verdict::Suspect,
-        // A drive that stays away, or says that it can't, will say it again.
-        (
-            Operation::Flush,
-            Status::Medium | Status::IoErr | Status::Target | Status::Timeout | Status::Resource,
-        ) => Verdict::RetryFlush,
+        // Whatever the reason is: what the cache holds is not durable. Only one that was not tried is
+        // as if it had not been sent.
+        (Operation::Flush, Status::NotSupp | Status::Again | Status::DmRequeue) => Verdict::PassUp,
+        (Operation::Flush, _) => Verdict::Latch,
         _ => Verdict::PassUp,
     }
 }
@@ -102,40 +101,37 @@ mod tests {
     const ROWS: [(Status, [Verdict; 6]); 20] = [
         (Status::Ok, [Done, Done, Done, Done, Done, Done]),
         (Status::NotSupp, [PassUp; 6]),
-        (
-            Status::Timeout,
-            [PassUp, PassUp, RetryFlush, PassUp, PassUp, PassUp],
-        ),
-        (Status::NoSpc, [PassUp; 6]),
-        (Status::Transport, [PassUp; 6]),
+        (Status::Timeout, ONLY_FLUSH),
+        (Status::NoSpc, ONLY_FLUSH),
+        (Status::Transport, ONLY_FLUSH),
         (
             Status::Target,
-            [Suspect, Suspect, RetryFlush, PassUp, PassUp, PassUp],
+            [Suspect, Suspect, Latch, PassUp, PassUp, PassUp],
         ),
-        (Status::ResvConflict, [PassUp; 6]),
+        (Status::ResvConflict, ONLY_FLUSH),
         (
             Status::Medium,
-            [Suspect, Suspect, RetryFlush, PassUp, Suspect, PassUp],
+            [Suspect, Suspect, Latch, PassUp, Suspect, PassUp],
         ),
-        (Status::Protection, [PassUp; 6]),
-        (
-            Status::Resource,
-            [PassUp, PassUp, RetryFlush, PassUp, PassUp, PassUp],
-        ),
+        (Status::Protection, ONLY_FLUSH),
+        (Status::Resource, ONLY_FLUSH),
         (
             Status::IoErr,
-            [Suspect, Suspect, RetryFlush, PassUp, Suspect, PassUp],
+            [Suspect, Suspect, Latch, PassUp, Suspect, PassUp],
         ),
         (Status::DmRequeue, [PassUp; 6]),
         (Status::Again, [PassUp; 6]),
-        (Status::DevResource, [PassUp; 6]),
-        (Status::ZoneOpenResource, [PassUp; 6]),
-        (Status::ZoneActiveResource, [PassUp; 6]),
-        (Status::Offline, [PassUp; 6]),
-        (Status::DurationLimit, [PassUp; 6]),
-        (Status::Inval, [PassUp; 6]),
-        (Status::Other, [PassUp; 6]),
+        (Status::DevResource, ONLY_FLUSH),
+        (Status::ZoneOpenResource, ONLY_FLUSH),
+        (Status::ZoneActiveResource, ONLY_FLUSH),
+        (Status::Offline, ONLY_FLUSH),
+        (Status::DurationLimit, ONLY_FLUSH),
+        (Status::Inval, ONLY_FLUSH),
+        (Status::Other, ONLY_FLUSH),
     ];
+
+    /// Nobody's business but of those who flush.
+    const ONLY_FLUSH: [Verdict; 6] = [PassUp, PassUp, Latch, PassUp, PassUp, PassUp];
 
     #[test]
     fn every_row() {

@@ -5,12 +5,15 @@
 use core::fmt;
 
 use super::errno::Errno;
+use super::limit::Limit;
 
 /// All messages, for replies and errors.
 pub const HELP: &str = "remap <sector> [<count>], \
     add_remap <main sector> <spare sector> <count>, \
-    remove_remap <sector> [<count>], verify <sector>, save, sync, status, metadata_status, \
-    set_auto_remap 0|1, clear_stats, ping, help";
+    remove_remap <sector> [<count>], clear_all, verify <sector>, save, sync, status, \
+    metadata_status, set_auto_remap 0|1, set <limit> <number>, clear_stats, ping, help";
+
+const SET: &str = "set read_retries|error_threshold|low_water|deadline_ms <number>";
 
 /// A range of main as the user gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub enum Message {
     },
     /// Move these sectors back to main.
     RemoveRemap(Sectors),
+    /// Move everything back to main.
+    ClearAll,
     /// Tell where this sector is served from.
     Verify {
         /// The sector.
@@ -63,6 +68,8 @@ pub enum Message {
     MetadataStatus,
     /// Switch automatic remapping on or off.
     SetAutoRemap(bool),
+    /// Set a limit.
+    Set(Limit, u32),
     /// Set the counters to zero.
     ClearStats,
     /// List the messages.
@@ -103,6 +110,16 @@ pub enum MessageError<'a> {
         /// What was given.
         word: &'a str,
     },
+    /// No such limit.
+    UnknownLimit {
+        /// What was given.
+        word: &'a str,
+    },
+    /// A limit cannot have this number.
+    LimitOutOfRange {
+        /// The limit.
+        limit: Limit,
+    },
     /// The range goes beyond the device.
     OutOfRange {
         /// The device's size in sectors.
@@ -119,8 +136,10 @@ impl MessageError<'_> {
     /// The error number for the user.
     pub fn errno(&self) -> Errno {
         match self {
-            MessageError::Unknown { .. } => Errno::NotSupported,
-            MessageError::Overflow { .. } | MessageError::OutOfRange { .. } => Errno::Range,
+            MessageError::Unknown { .. } | MessageError::UnknownLimit { .. } => Errno::NotSupported,
+            MessageError::Overflow { .. }
+            | MessageError::OutOfRange { .. }
+            | MessageError::LimitOutOfRange { .. } => Errno::Range,
             MessageError::Count { .. }
             | MessageError::NotNumber { .. }
             | MessageError::Zero
@@ -144,6 +163,16 @@ impl fmt::Display for MessageError<'_> {
             MessageError::Zero => f.write_str("count is 0, at least 1 is needed"),
             MessageError::NotSwitch { word } => {
                 write!(f, "{word:?} is neither 0 (off) nor 1 (on)")
+            }
+            MessageError::UnknownLimit { word } => write!(f, "unknown limit {word:?}, use: {SET}"),
+            MessageError::LimitOutOfRange { limit } => {
+                write!(
+                    f,
+                    "{} is not from {} to {}",
+                    limit.name(),
+                    limit.min(),
+                    limit.max()
+                )
             }
             MessageError::OutOfRange { sectors } => {
                 write!(f, "range goes beyond the device's {sectors} sectors")
@@ -196,6 +225,16 @@ pub fn parse<'a>(words: &[&'a str]) -> Result<Message, MessageError<'a>> {
                 usage: "set_auto_remap 0|1",
             }),
         },
+        "set" => match rest {
+            [name, value] => {
+                let limit = Limit::named(name).ok_or(MessageError::UnknownLimit { word: name })?;
+                let value = limit.checked(number(value, limit.name())?);
+                let value = value.ok_or(MessageError::LimitOutOfRange { limit })?;
+                Ok(Message::Set(limit, value))
+            }
+            _ => Err(MessageError::Count { usage: SET }),
+        },
+        "clear_all" => alone(Message::ClearAll, "clear_all"),
         "save" => alone(Message::Save, "save"),
         "sync" => alone(Message::Sync, "sync"),
         "ping" => alone(Message::Ping, "ping"),

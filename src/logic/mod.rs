@@ -33,11 +33,15 @@
 pub mod alloc;
 pub mod args;
 pub mod bisect;
+pub mod breaker;
 pub mod classify;
 pub mod commit;
 pub mod crc32c;
+pub mod desk;
 pub mod errno;
 pub mod format;
+pub mod latch;
+pub mod limit;
 pub mod load;
 pub mod message;
 pub mod presence;

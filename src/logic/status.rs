@@ -86,6 +86,49 @@ pub struct Status {
     pub superblocks: u8,
     /// Metadata blocks that were repaired or moved.
     pub metadata_repairs: u64,
+    /// What has failed as a whole.
+    pub breakers: Breakers,
+    /// Whether the last flush of some device failed.
+    pub flush_failed: bool,
+    /// Blocks that were moved because they could only be read after several tries.
+    pub weak_moves: u64,
+}
+
+/// Which breakers are open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Breakers {
+    /// Main cannot be read.
+    pub main_read: bool,
+    /// Main cannot be written.
+    pub main_write: bool,
+    /// The spare cannot be written.
+    pub spare: bool,
+}
+
+impl Breakers {
+    /// Whether one is open.
+    pub const fn any(&self) -> bool {
+        self.main_read || self.main_write || self.spare
+    }
+}
+
+impl fmt::Display for Breakers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            (self.main_read, "main_read"),
+            (self.main_write, "main_write"),
+            (self.spare, "spare"),
+        ];
+        let mut separator = "";
+        for (_, name) in all.iter().filter(|(open, _)| *open) {
+            write!(f, "{separator}{name}")?;
+            separator = ",";
+        }
+        if separator.is_empty() {
+            f.write_str("none")?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Status {
@@ -127,19 +170,23 @@ impl fmt::Display for Status {
         write!(
             f,
             " auto_remap={auto_remap} bad_slots={} spare_errors=W{}:R{} replicas={} superblocks={} \
-             metadata_repairs={}",
+             metadata_repairs={} breaker={} flush={} weak_moves={}",
             self.slots_bad,
             self.spare_write_errors,
             self.spare_read_errors,
             self.replicas,
             self.superblocks,
-            self.metadata_repairs
+            self.metadata_repairs,
+            self.breakers,
+            if self.flush_failed { "failed" } else { "good" },
+            self.weak_moves
         )
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Breakers;
     use super::Status;
 
     #[test]
@@ -161,7 +208,19 @@ mod tests {
             std::format!("{status}"),
             "v3.0 2/1000 0/1000 2/1000 health=1 errors=W0:R0 auto_remaps=0 manual_remaps=2 \
              scan=0% metadata=enabled autosave=active saves=5/5 auto_remap=on bad_slots=0 \
-             spare_errors=W0:R0 replicas=2 superblocks=4 metadata_repairs=0"
+             spare_errors=W0:R0 replicas=2 superblocks=4 metadata_repairs=0 breaker=none \
+             flush=good weak_moves=0"
         );
+    }
+
+    #[test]
+    fn breakers_by_name() {
+        let mut breakers = Breakers {
+            spare: true,
+            ..Breakers::default()
+        };
+        assert_eq!(std::format!("{breakers}"), "spare");
+        breakers.main_write = true;
+        assert_eq!(std::format!("{breakers}"), "main_write,spare");
     }
 }

@@ -16,7 +16,6 @@ use super::load::Rewrite;
 use super::names::Show;
 use super::state::Locked;
 use super::state::State;
-use super::writer::STAGED_MAX;
 use crate::dm;
 use crate::logic::commit::COMMIT_BLOCKS_MAX;
 use kernel::prelude::*;
@@ -67,8 +66,7 @@ pub(super) fn activate(state: &State, locked: &mut Locked, spare: &dm::Device) -
     if writer.metadata.superblock().high_water == 0 {
         writer.extend(state, &mut io)?;
     }
-    // Here memory can still be waited for.
-    writer.reserve(state, STAGED_MAX as u32)
+    Ok(())
 }
 
 /// Writes down that everything is in order. If this fails, nothing is lost: the metadata is good

@@ -8,23 +8,26 @@
 
 use super::activate::Start;
 use super::cells::cells64;
+use super::crew;
 use super::gate::Gate;
+use super::life::Life;
+use super::limits::Limits;
 use super::load::Loaded;
 use super::load::Refused;
 use super::load::Window;
+use super::mover;
 use super::mover::DATA_BYTES;
 use super::names::LogName;
 use super::names::Show;
 use super::registry;
 use super::registry::Part;
 use super::registry::StateRef;
-use super::repair::Scratch;
 use super::state::Counters;
 use super::state::Locked;
 use super::state::State;
+use super::writer::growth;
 use super::writer::Writer;
 use super::DmRemap;
-use super::Settings;
 use crate::dm;
 use crate::dm::CtrError;
 use crate::dm::CtrMessage;
@@ -32,6 +35,7 @@ use crate::logic::args;
 use crate::logic::args::Form;
 use crate::logic::args::Options;
 use crate::logic::commit::Metadata;
+use crate::logic::desk::Desk;
 use crate::logic::errno::Errno;
 use crate::logic::format::geometry::ALIGN_SECTORS_MAX;
 use crate::logic::format::geometry::WINDOW_SECTORS_MIN;
@@ -45,17 +49,12 @@ use crate::logic::load::Expected;
 use crate::logic::load::LoadError;
 use crate::logic::presence;
 use crate::logic::text::Uuid;
+use kernel::new_condvar;
 use kernel::new_mutex;
 use kernel::new_work;
 use kernel::prelude::*;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::Arc;
-
-/// How often a block is tried again, unless the table line says otherwise.
-const READ_RETRIES: u32 = 2;
-
-/// Percentage of slots left below which there is an event, unless the table line says otherwise.
-const LOW_WATER: u32 = 10;
 
 /// Bios of our own that are set aside.
 const POOL_BIOS: u16 = 16;
@@ -106,8 +105,12 @@ pub(super) fn construct(
         name: LogName::new(ctor.device_name())?,
     };
     let state = target.find_state()?;
+    // Here memory can still be waited for.
+    growth::grow(&state)?;
 
     ctor.set_num_bios(dm::BioKind::Flush, 2);
+    // These are there if both devices have them.
+    ctor.set_num_bios(dm::BioKind::WriteZeroes, 1);
     if main.max_discard_sectors() != 0 {
         ctor.set_num_bios(dm::BioKind::Discard, 1);
         ctor.set_discards_supported(true);
@@ -117,15 +120,13 @@ pub(super) fn construct(
             main_sectors: main.sectors(),
             main,
             spare,
-            settings: Settings {
-                read_retries: line.options.read_retries.unwrap_or(READ_RETRIES),
-                low_water: line.options.low_water.unwrap_or(LOW_WATER),
-            },
             options: line.options,
             len,
             events: ctor.events(),
             resumed: Atomic::new(false),
-            queue: dm::WorkQueue::new(c"dm-remap", dm::Placement::Unbound, 1)?,
+            queue: dm::WorkQueue::new(c"dm-remap", dm::Placement::Unbound, 0)?,
+            growth: dm::WorkQueue::new(c"dm-remap-growth", dm::Placement::Unbound, 1)?,
+            crew: crew::hire(&state)?,
             state,
         },
         GFP_KERNEL,
@@ -392,8 +393,6 @@ impl Line<'_> {
         let locked = Locked {
             writer,
             block: dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?,
-            data: dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
-            scratch: Scratch::new()?,
             start: Some(Start {
                 format,
                 rewrites,
@@ -401,6 +400,8 @@ impl Line<'_> {
             }),
         };
         let map = dm::Published::new(KBox::new(map, GFP_KERNEL)?);
+        let tools = mover::Tools::new()?;
+        let zeroes = dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
         let (name, window_start, block_shift) = (self.name, self.window.0, self.block_shift);
         Ok(Arc::pin_init(
             try_pin_init!(State {
@@ -415,12 +416,19 @@ impl Line<'_> {
                 gate: Gate::new(),
                 stopping: Atomic::new(false),
                 deferred: dm::BioList::new(),
+                desk <- new_mutex!(Desk::new(), "dm_remap_desk"),
+                desk_changed <- new_condvar!("dm_remap_desk"),
+                life: Life::new(),
+                limits: Limits::new(),
                 counters,
                 auto_remap: Atomic::new(true),
                 log <- dm::RateLimit::new(5, 10),
                 pool <- dm::BioPool::new(POOL_BIOS),
+                zeroes,
+                mover <- new_mutex!(tools, "dm_remap_mover"),
                 writer <- new_mutex!(locked, "dm_remap_writer"),
-                work <- new_work!("dm_remap_work"),
+                dispatch <- new_work!("dm_remap_dispatch"),
+                growth <- new_work!("dm_remap_growth"),
             }),
             GFP_KERNEL,
         )?)

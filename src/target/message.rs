@@ -48,6 +48,10 @@ pub(super) fn handle(
             state.auto_remap.store(on, Relaxed);
             text.line(format_args!("auto_remap={}", u32::from(on)));
         }
+        Message::Set(limit, value) => {
+            state.limits.set(limit, value);
+            text.line(format_args!("{}={value}", limit.name()));
+        }
         Message::ClearStats => {
             let counters = &state.counters;
             for counter in [
@@ -55,6 +59,7 @@ pub(super) fn handle(
                 &counters.read_errors,
                 &counters.auto_remaps,
                 &counters.manual_remaps,
+                &counters.weak_moves,
                 &counters.spare_write_errors,
                 &counters.spare_read_errors,
             ] {
@@ -98,6 +103,14 @@ pub(super) fn handle(
                 .inspect_err(|_| state.complain("remove_remap: not all blocks were moved back"))?;
             text.tally("moved back", "not remapped", &tally);
         }
+        Message::ClearAll => {
+            let tally = mover::all_to_main(target, ti)
+                .inspect_err(|_| state.complain("clear_all: not all blocks were moved back"))?;
+            text.line(format_args!(
+                "{} blocks moved back, {} stay on the spare",
+                tally.moved, tally.failed
+            ));
+        }
         Message::AddRemap {
             main_sector,
             spare_sector,
@@ -129,7 +142,7 @@ impl Text<'_, '_> {
     fn tally(&mut self, moved: &str, there: &str, tally: &Tally) {
         self.line(format_args!(
             "{} blocks {moved}, {} {there}, {} unreadable",
-            tally.moved, tally.there, tally.unreadable
+            tally.moved, tally.there, tally.failed
         ));
     }
 }

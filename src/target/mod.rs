@@ -10,8 +10,11 @@
 //! | `state`      | what outlives tables, and the order of locks                                |
 //! | `map`, `cells`, `gate` | what the path of a bio looks at                                   |
 //! | `load`, `activate`     | from the spare's metadata to a state; its first writes            |
-//! | `repair`     | the worker: failed bios                                                     |
-//! | `mover`      | moving blocks that did not fail                                             |
+//! | `life`, `limits`       | breakers, latched flush errors; the numbers that users set        |
+//! | `crew`       | who repairs what, and when                                                  |
+//! | `repair`     | one failed bio                                                              |
+//! | `relocate`   | moving blocks to slots                                                      |
+//! | `mover`      | moving blocks that did not fail, by message                                 |
 //! | `writer`, `io` | every change of the map, in memory and on the spare                       |
 //! | `message`    | what users say                                                              |
 //!
@@ -33,9 +36,12 @@
 
 mod activate;
 mod cells;
+mod crew;
 mod ctr;
 mod gate;
 mod io;
+mod life;
+mod limits;
 mod load;
 mod map;
 mod message;
@@ -43,6 +49,7 @@ mod mover;
 mod names;
 mod probe;
 mod registry;
+mod relocate;
 mod repair;
 mod state;
 mod writer;
@@ -54,37 +61,49 @@ use crate::logic::args::Options;
 use crate::logic::classify::classify;
 use crate::logic::classify::Operation;
 use crate::logic::classify::Verdict;
+use crate::logic::latch::Answer;
+use crate::logic::latch::Ticket;
+use crate::logic::limit::Limit;
 use crate::logic::status::Health;
 use crate::logic::status::MetadataState;
 use crate::logic::status::Status;
 use crate::logic::table::RunKind;
 use core::fmt::Write;
+use crew::Repairer;
 use kernel::prelude::*;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::lock::mutex::MutexBackend;
 use kernel::sync::lock::Guard;
+use kernel::sync::Arc;
+use life::Direction;
+use life::Disk;
 use registry::StateRef;
 use state::Locked;
 
-/// The most blocks of a discard that are looked up at a time.
+/// The most blocks of a bio without data that are looked up at a time.
 const DISCARD_BLOCKS: u32 = 4096;
-
-/// What the table line says about errors.
-struct Settings {
-    /// How often the worker tries again to read a block.
-    read_retries: u32,
-    /// Percentage of slots left below which there is an event.
-    low_water: u32,
-}
 
 /// What goes with every bio.
 #[derive(Default)]
 pub(crate) struct BioData {
     /// The bio is registered as reader.
     ticket: Option<dm::SrcuTicket>,
+    /// For a flush, how the latch of its device was; for a bio that has failed, when that was, in
+    /// milliseconds and without the higher bits.
+    stamp: u32,
+    /// The bio has failed.
+    failed: bool,
     /// The bio went to the spare.
     redirected: bool,
+}
+
+impl BioData {
+    /// When the bio failed, in milliseconds, if it did. That is not long ago.
+    fn failed_at(&self, now: u64) -> Option<u64> {
+        let age = (now as u32).wrapping_sub(self.stamp);
+        self.failed.then(|| now.saturating_sub(u64::from(age)))
+    }
 }
 
 /// One line of a table.
@@ -92,7 +111,6 @@ pub(crate) struct DmRemap {
     main: dm::Device,
     spare: dm::Device,
     options: Options,
-    settings: Settings,
     /// Number of sectors.
     len: u64,
     /// Size of the main device when the table was loaded.
@@ -100,8 +118,11 @@ pub(crate) struct DmRemap {
     events: dm::Events,
     /// Whether this table was resumed before.
     resumed: Atomic<bool>,
-    /// Runs the state's work. Dropping it waits for that, and comes before the state.
+    /// Runs the crew. Dropping it waits for that, and comes before crew and state.
     queue: dm::WorkQueue,
+    /// Runs what waits for memory, and so must not keep a repair waiting.
+    growth: dm::WorkQueue,
+    crew: KVec<Arc<Repairer>>,
     state: StateRef,
 }
 
@@ -133,10 +154,13 @@ impl dm::Target for DmRemap {
         if let Some(ticket) = bio.per_bio().ticket.take() {
             self.state.readers.up_read(ticket);
         }
-        if bio.status().is_ok() {
-            return bio.done();
+        if bio.status().is_err() {
+            return self.failed(bio);
         }
-        self.failed(bio)
+        if self.state.life.is_watched() {
+            return self.succeeded(bio);
+        }
+        bio.done()
     }
 
     fn presuspend(&self, _ti: &dm::TargetInfo) {
@@ -149,7 +173,10 @@ impl dm::Target for DmRemap {
 
     fn postsuspend(&self, ti: &dm::TargetInfo) {
         self.queue.flush();
+        self.growth.flush();
         let _scope = dm::NoIoScope::enter();
+        // A message that has this lock is about to see that it has to stop.
+        let _mover = self.state.mover.lock();
         let mut locked = self.state.writer.lock();
         if !ti.is_read_only() {
             activate::deactivate(&self.state, &mut locked, &self.spare);
@@ -165,7 +192,9 @@ impl dm::Target for DmRemap {
             locked.writer.metadata.set_main(self.main_sectors, main_id);
             activate::activate(&self.state, &mut locked, &self.spare)?;
         }
-        Ok(())
+        drop(locked);
+        // Here memory can still be waited for.
+        writer::growth::grow(&self.state)
     }
 
     fn resume(&self, ti: &dm::TargetInfo) {
@@ -173,8 +202,11 @@ impl dm::Target for DmRemap {
         locked.writer.active = !ti.is_read_only();
         self.state.stopping.store(false, Relaxed);
         // Later, what users said by message counts.
-        if let (Some(on), false) = (self.options.auto_remap, self.resumed.xchg(true, Relaxed)) {
-            self.state.auto_remap.store(on, Relaxed);
+        if !self.resumed.xchg(true, Relaxed) {
+            self.state.limits.set_from(&self.options);
+            if let Some(on) = self.options.auto_remap {
+                self.state.auto_remap.store(on, Relaxed);
+            }
         }
     }
 
@@ -220,7 +252,6 @@ impl dm::Target for DmRemap {
         limits.clear_feature(dm::QueueFeature::Dax);
         limits.clear_feature(dm::QueueFeature::AtomicWrites);
         limits.limit_discard_sectors(self.main.max_discard_sectors());
-        limits.limit_write_zeroes_sectors(0);
     }
 }
 
@@ -228,15 +259,16 @@ impl DmRemap {
     /// Maps a bio that has to be registered while it is under way: see the module's picture.
     fn map_registered<'a>(&self, mut bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
         if bio.is_flush() {
-            // One for each device, and the first number is for main.
-            let device = match bio.target_bio_nr() {
-                0 => &self.main,
-                _ => &self.spare,
-            };
+            let (disk, device) = self.flushed(bio.target_bio_nr());
+            bio.per_bio().stamp = self.state.life.flush_sent(disk).0;
             return bio.redirect(device);
         }
         let state = &**self.state;
         let write = bio.opf().is_write();
+        if bio.opf().is_fua() && state.life.is_flush_latched() {
+            // Device mapper drops the error of a flush that came before the data.
+            return bio.complete(BlkStatus::IOERR);
+        }
         // From here on, whoever closes the gate or removes a remap waits for this bio.
         let ticket = state.readers.down_read();
         if write && state.gate.covers(sector, bio.sectors()) {
@@ -248,13 +280,13 @@ impl DmRemap {
             return bio.remap(&self.main, sector);
         }
         let mut blocks = bio.sectors() >> state.block_shift;
-        if bio.op() == dm::Op::Discard {
-            // Discards can be gigabytes long, and each block is looked up.
+        if matches!(bio.op(), dm::Op::Discard | dm::Op::WriteZeroes) {
+            // These can be gigabytes long, and each block is looked up.
             blocks = blocks.min(DISCARD_BLOCKS);
         }
         let run = state.run(sector >> state.block_shift, blocks);
         if bio.accept_partial(state.sectors(run.count)).is_err() {
-            // Neither a read nor a write nor a discard of whole blocks.
+            // None of whole blocks.
             state.readers.up_read(ticket);
             return bio.complete(BlkStatus::NOTSUPP);
         }
@@ -267,10 +299,9 @@ impl DmRemap {
                 return bio.complete(BlkStatus::OK);
             }
             RunKind::Slots { first } => {
-                *bio.per_bio() = BioData {
-                    ticket: Some(ticket),
-                    redirected: true,
-                };
+                let data = bio.per_bio();
+                data.ticket = Some(ticket);
+                data.redirected = true;
                 return bio.remap(&self.spare, state.slot_sector(first));
             }
             RunKind::Pending { .. } | RunKind::Doubt => {
@@ -296,37 +327,86 @@ impl DmRemap {
     /// Decides about a bio that came back with an error. May run in an interrupt.
     #[cold]
     fn failed<'a>(&self, mut bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
+        let state = &**self.state;
         let opf = bio.opf();
-        let operation = match opf.op() {
-            dm::Op::Read => Operation::Read,
-            dm::Op::Write if bio.sectors() == 0 => Operation::Flush,
-            dm::Op::Write => Operation::Write,
-            dm::Op::Discard => Operation::Discard,
-            _ => Operation::Other,
-        };
+        let operation = operation_of(&bio);
         let main = !bio.per_bio().redirected;
-        let verdict = classify(operation, io::status_of(bio.status()), opf.is_readahead());
-        if verdict != Verdict::Suspect {
+        match classify(operation, io::status_of(bio.status()), opf.is_readahead()) {
+            Verdict::Suspect => (),
+            Verdict::Latch => {
+                let (disk, _) = self.flushed(bio.target_bio_nr());
+                let ticket = Ticket(bio.per_bio().stamp);
+                state.life.flush_ended(disk, ticket, false);
+                return bio.done();
+            }
+            _ => return bio.done(),
+        }
+        let direction = match operation {
+            Operation::Read => Direction::MainRead,
+            _ => Direction::MainWrite,
+        };
+        if main {
+            match operation {
+                Operation::Read => state.counters.read_errors.add(1),
+                _ => state.counters.write_errors.add(1),
+            }
+            if !state.life.admits(direction) {
+                return bio.done();
+            }
+        }
+        if !state.auto_remap.load(Relaxed) {
             return bio.done();
         }
-        match operation {
-            Operation::Read if main => self.state.counters.read_errors.add(1),
-            Operation::Write if main => self.state.counters.write_errors.add(1),
-            _ => (),
-        }
-        if !self.state.auto_remap.load(Relaxed) {
-            return bio.done();
-        }
+        let data = bio.per_bio();
+        data.failed = true;
+        data.stamp = dm::monotonic_ms() as u32;
         let (owned, ended) = bio.take();
-        self.state.deferred.push(owned);
+        state.deferred.push(owned);
         self.kick();
         ended
+    }
+
+    /// Sees a bio that succeeded where others did not. May run in an interrupt.
+    #[cold]
+    fn succeeded<'a>(&self, mut bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
+        let life = &self.state.life;
+        let main = !bio.per_bio().redirected;
+        let direction = match operation_of(&bio) {
+            Operation::Flush => {
+                let (disk, _) = self.flushed(bio.target_bio_nr());
+                let ticket = Ticket(bio.per_bio().stamp);
+                return match life.flush_ended(disk, ticket, true) {
+                    Answer::Pass => bio.done(),
+                    Answer::Fail => bio.done_with(BlkStatus::IOERR),
+                };
+            }
+            Operation::Read if main => Direction::MainRead,
+            Operation::Write | Operation::WriteZeroes if main => Direction::MainWrite,
+            Operation::Write | Operation::WriteZeroes => Direction::SpareWrite,
+            _ => return bio.done(),
+        };
+        life.succeeded(direction);
+        bio.done()
+    }
+
+    /// Where a flush goes: there is one for each device, and the first number is for main.
+    fn flushed(&self, number: u32) -> (Disk, &dm::Device) {
+        match number {
+            0 => (Disk::Main, &self.main),
+            _ => (Disk::Spare, &self.spare),
+        }
     }
 
     /// Lets the worker look at what is deferred.
     fn kick(&self) {
         // If the work is queued already, it will see what is deferred now.
-        let _ = self.queue.enqueue((*self.state).clone());
+        let _ = self.queue.enqueue::<_, 0>((*self.state).clone());
+    }
+
+    /// Checks that a message may use the devices, as [`DmRemap::lock_active`] does. It may as long as
+    /// the caller has the mover's lock.
+    fn check_active(&self, ti: &dm::TargetInfo) -> Result {
+        self.lock_active(ti).map(drop)
     }
 
     /// Takes the writer's lock for a message that needs the devices. Fails with [`EBUSY`] while the
@@ -345,7 +425,7 @@ impl DmRemap {
 
     /// Raises an event if slots run low (P7).
     fn tell_shortage(&self) {
-        let low = self.settings.low_water;
+        let low = self.state.limits.get(Limit::LowWater);
         if self.state.writer.lock().writer.crosses_low_water(low) {
             self.events.raise();
         }
@@ -357,13 +437,15 @@ impl DmRemap {
         let capacity = u64::from(state.geometry.slots());
         let (remapped, pending) = (counters.remapped.get(), counters.pending.get());
         let bad = counters.bad.get();
+        let breakers = state.life.breakers();
+        let flush_failed = state.life.is_flush_latched();
         let degraded = counters.replicas.get() < 2 || counters.superblocks.get() < 4;
         Status {
             remapped,
             capacity,
             pending,
             slots_used: remapped.saturating_add(pending).saturating_add(bad),
-            health: if pending != 0 {
+            health: if pending != 0 || breakers.any() || flush_failed {
                 Health::Failing
             } else if degraded || bad != 0 || counters.left.get() == 0 {
                 Health::Degraded
@@ -390,6 +472,21 @@ impl DmRemap {
             replicas: counters.replicas.get() as u8,
             superblocks: counters.superblocks.get() as u8,
             metadata_repairs: counters.metadata_repairs.get(),
+            breakers,
+            flush_failed,
+            weak_moves: counters.weak_moves.get(),
         }
+    }
+}
+
+/// What a bio wanted.
+fn operation_of(bio: &dm::EndedBio<'_, DmRemap>) -> Operation {
+    match bio.op() {
+        dm::Op::Read => Operation::Read,
+        dm::Op::Write if bio.sectors() == 0 => Operation::Flush,
+        dm::Op::Write => Operation::Write,
+        dm::Op::WriteZeroes => Operation::WriteZeroes,
+        dm::Op::Discard => Operation::Discard,
+        _ => Operation::Other,
     }
 }

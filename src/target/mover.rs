@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   to the spare                          back to main (M7)
-//!   close the gate, drain                 close the gate, drain
+//!   take the range, close the gate, drain take the range, close the gate, drain
 //!   read main                             read the slot
 //!   write slots, flush                    write main, flush, read again and compare
 //!   commit: the slots are valid           commit: the slots are free
@@ -18,20 +18,30 @@
 //! Reads go on all the time: both places have the same content whenever a reader can be sent to
 //! either. A crash leaves the block where it was or where it was to go, with the same content.
 //!
+//! A block that cannot be read may take seconds. So each part is read before the gate is closed, too,
+//! and only what could be read then is read again behind it.
+//!
 //! All of this runs in the context of a message: process context, which may sleep, and holds what a
-//! suspend waits for. Lock order: the writer's lock, then the gate.
+//! suspend waits for. [`state`](super::state) has the order of locks.
 
+use super::crew;
 use super::io::is_suspect;
 use super::io::read_twice;
-use super::io::SpareIo;
+use super::life::Disk;
 use super::probe;
-use super::state::Locked;
+use super::relocate::push;
+use super::relocate::Lists;
+use super::relocate::Move;
+use super::relocate::Relocation;
+use super::relocate::Source;
 use super::state::State;
+use super::writer::growth;
 use super::writer::Publish;
-use super::writer::Writer;
 use super::DmRemap;
 use crate::dm;
+use crate::dm::BlkStatus;
 use crate::logic::classify::Operation;
+use crate::logic::desk::Range;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
@@ -43,6 +53,27 @@ use kernel::sync::atomic::Relaxed;
 /// Bytes that are copied at a time.
 pub(super) const DATA_BYTES: usize = 64 * 1024;
 
+/// What one who moves blocks needs, and no other has meanwhile.
+pub(super) struct Tools {
+    lists: Lists,
+    data: dm::IoBuffer,
+    /// One block, to compare.
+    check: dm::IoBuffer,
+    /// Slots that were freed, one for each block of a part.
+    freed: KVec<u32>,
+}
+
+impl Tools {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            lists: Lists::new()?,
+            data: dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
+            check: dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
+            freed: KVec::with_capacity(DATA_BYTES >> 9, GFP_KERNEL)?,
+        })
+    }
+}
+
 /// What became of a range.
 #[derive(Default)]
 pub(super) struct Tally {
@@ -50,58 +81,138 @@ pub(super) struct Tally {
     pub(super) moved: u64,
     /// Blocks that were where they were to go.
     pub(super) there: u64,
-    /// Blocks that could not be read.
-    pub(super) unreadable: u64,
+    /// Blocks that could not be read, or that main could not take back.
+    pub(super) failed: u64,
 }
 
-impl Tally {
-    fn add(&mut self, other: &Tally) {
-        self.moved = self.moved.saturating_add(other.moved);
-        self.there = self.there.saturating_add(other.there);
-        self.unreadable = self.unreadable.saturating_add(other.unreadable);
-    }
-}
-
-/// Keeps writes out of a range while it exists, and has waited for those that were in it.
-struct Closed<'a> {
+/// Keeps writes and repairers out of a range while it exists, and has waited for those that were in
+/// it. Only for who has the mover's lock.
+pub(super) struct Closed<'a> {
     state: &'a State,
-    target: &'a DmRemap,
 }
 
 impl<'a> Closed<'a> {
-    fn new(target: &'a DmRemap, blocks: Blocks) -> Self {
-        let state = &*target.state;
+    /// Waits for repairers and for users' writes. Not for the worker.
+    fn wait(state: &'a State, blocks: Blocks) -> Self {
+        let mut desk = state.desk.lock();
+        desk.move_begin(range(state, blocks));
+        while !desk.move_clear() {
+            state.desk_changed.wait(&mut desk);
+        }
+        drop(desk);
+        let closed = Self::gate(state, blocks);
+        state.readers.synchronize_expedited();
+        closed
+    }
+
+    /// Gives up if a repairer has the range, or if users' writes take longer than `milliseconds`.
+    pub(super) fn attempt(state: &'a State, blocks: Blocks, milliseconds: u64) -> Option<Self> {
+        let mut desk = state.desk.lock();
+        desk.move_begin(range(state, blocks));
+        if !desk.move_clear() {
+            desk.move_end();
+            drop(desk);
+            // Somebody may have come to the desk meanwhile.
+            crew::dispatch(state);
+            return None;
+        }
+        drop(desk);
+        let closed = Self::gate(state, blocks);
+        state
+            .readers
+            .synchronize_within(milliseconds)
+            .then_some(closed)
+    }
+
+    fn gate(state: &'a State, blocks: Blocks) -> Self {
         let sectors = blocks.count << state.block_shift;
         state.gate.close(state.sector_of(blocks.first), sectors);
-        state.readers.synchronize_expedited();
-        Self { state, target }
+        Self { state }
     }
 }
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
         self.state.gate.open();
-        // The worker has what came to the gate meanwhile, and waits for the writer's lock.
-        self.target.kick();
+        self.state.desk.lock().move_end();
+        // What came to the gate meanwhile waits for the range.
+        crew::dispatch(self.state);
     }
+}
+
+fn range(state: &State, blocks: Blocks) -> Range {
+    // Parts are small.
+    let sectors = u32::try_from(blocks.count << state.block_shift).unwrap_or(u32::MAX);
+    Range::new(state.sector_of(blocks.first), sectors)
 }
 
 /// Copies blocks of main to the spare and serves them from there.
 pub(super) fn to_spare(target: &DmRemap, ti: &dm::TargetInfo, blocks: Blocks) -> Result<Tally> {
-    in_parts(target, ti, blocks, |mover, part, tally| {
-        let mut done = 0;
-        let result = mover.copy_to_slots(part, tally, &mut done);
-        mover.flush_and_commit(result)?;
-        mover.state.counters.manual_remaps.add(tally.moved);
-        Ok(done)
-    })
+    let mut total = Tally::default();
+    in_parts(target, ti, blocks, |mover, part| {
+        mover.copy_to_spare(part, &mut total)
+    })?;
+    Ok(total)
 }
 
 /// Copies blocks back to main and serves them from there. Stops at the first that fails.
 pub(super) fn to_main(target: &DmRemap, ti: &dm::TargetInfo, blocks: Blocks) -> Result<Tally> {
-    in_parts(target, ti, blocks, |mover, part, tally| {
-        mover.copy_back(part, tally)
+    let mut total = Tally::default();
+    in_parts(target, ti, blocks, |mover, part| {
+        mover.copy_back(part, &mut total)
+    })?;
+    Ok(total)
+}
+
+/// Copies all blocks back to main. Those that main cannot take stay on the spare.
+pub(super) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Result<Tally> {
+    let state = &**target.state;
+    let mut total = Tally::default();
+    let mut slot = 0;
+    while let Some((at, main_block)) = next_claim(state, slot) {
+        slot = at.saturating_add(1);
+        if main_block >= target.len >> state.block_shift {
+            // Beyond a table that was shortened: not ours to decide.
+            continue;
+        }
+        let step = (DATA_BYTES >> 9 >> state.block_shift) as u32;
+        let run = Blocks {
+            first: main_block,
+            count: u64::from(state.run(main_block, step).count),
+        };
+        let before = total.moved;
+        let moved = in_parts(target, ti, run, |mover, part| {
+            mover.copy_back(part, &mut total)
+        });
+        match moved {
+            Err(error) if is_media(error) => {
+                // Only the first of a run is behind us; the others come again.
+                if total.moved == before {
+                    total.failed = total.failed.saturating_add(1);
+                }
+            }
+            other => other?,
+        }
+    }
+    Ok(total)
+}
+
+/// The first slot from `slot` on that serves a block, and the block.
+fn next_claim(state: &State, slot: u32) -> Option<(u32, u64)> {
+    let usable = state.writer.lock().writer.usable();
+    state.with_map(|map| {
+        (slot..usable).find_map(|slot| {
+            let word = map.word(slot);
+            let serves = map.view().lookup(word.main_block());
+            let current = word.is_claim() && serves.is_some_and(|(other, _)| other == slot);
+            current.then(|| (slot, word.main_block()))
+        })
     })
+}
+
+/// Whether an error of a block says nothing about others.
+fn is_media(error: Error) -> bool {
+    error == EIO || error == to_error(BlkStatus::MEDIUM) || error == to_error(BlkStatus::TARGET)
 }
 
 /// Serves blocks of main from slots that hold what they are to hold already.
@@ -111,27 +222,66 @@ pub(super) fn redirect(
     blocks: Blocks,
     first_slot: u32,
 ) -> Result {
+    let state = &**target.state;
     let count = u32::try_from(blocks.count).map_err(|_| ERANGE)?;
     let slot_of = |main_block: u64| {
         // The range has less than 2^32 blocks, and its slots were checked to exist.
         first_slot.saturating_add(main_block.saturating_sub(blocks.first) as u32)
     };
     // Refuse what can be refused before anything is done.
-    let mut locked = target.lock_active(ti)?;
-    let mut mover = Mover::new(target, &mut locked);
-    mover.check_redirect(blocks, slot_of)?;
     let last = first_slot.saturating_add(count.saturating_sub(1));
-    mover.writer.extend_to(mover.state, &mut mover.io, last)?;
-    drop(locked);
-
-    in_parts(target, ti, blocks, |mover, part, _| {
-        mover.check_redirect(part, slot_of)?;
-        let mut range = part.first..part.first.saturating_add(part.count);
-        let staged = range.try_for_each(|block| mover.redirect_one(block, slot_of(block)));
-        mover.flush_and_commit(staged)?;
-        mover.state.counters.manual_remaps.add(part.count);
+    target.check_active(ti)?;
+    loop {
+        let ready = state.with_writer(&target.spare, |writer, io| {
+            check_redirect(state, writer, blocks, slot_of)?;
+            writer.extend_to(state, io, last)
+        });
+        match ready {
+            Err(error) if error == ENOMEM => growth::grow(state)?,
+            other => break other?,
+        }
+    }
+    in_parts(target, ti, blocks, |_, part| {
+        let _closed = Closed::wait(state, part);
+        // What the slots hold may be in the spare's cache.
+        state.flush(Disk::Spare, &target.spare).map_err(to_error)?;
+        state.with_writer(&target.spare, |writer, io| {
+            check_redirect(state, writer, part, slot_of)?;
+            for main_block in part.first..part.first.saturating_add(part.count) {
+                let slot = slot_of(main_block);
+                let staged = writer.take_slot(state, slot).and_then(|()| {
+                    let word = SlotWord::new(main_block, SlotState::Valid, Origin::Manual);
+                    let word = word.ok_or(ERANGE)?.with_raw();
+                    writer.stage(state, slot, word, Publish::Insert)
+                });
+                if staged.is_err() {
+                    writer.give_back(state, slot);
+                    writer.forget_staged(state);
+                    return staged;
+                }
+            }
+            writer.commit(state, io)
+        })?;
+        state.counters.manual_remaps.add(part.count);
         Ok(part.count)
-    })?;
+    })
+}
+
+/// Checks that blocks are served by main and that their slots are free.
+fn check_redirect(
+    state: &State,
+    writer: &super::writer::Writer,
+    blocks: Blocks,
+    slot_of: impl Fn(u64) -> u32,
+) -> Result {
+    for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
+        if state.slot_of(main_block).is_some() {
+            return Err(EEXIST);
+        }
+        if !writer.is_free(state, slot_of(main_block)) {
+            return Err(EBUSY);
+        }
+    }
     Ok(())
 }
 
@@ -142,28 +292,35 @@ fn in_parts(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     blocks: Blocks,
-    mut work: impl FnMut(&mut Mover<'_>, Blocks, &mut Tally) -> Result<u64>,
-) -> Result<Tally> {
-    let step = (DATA_BYTES >> 9 >> target.state.block_shift) as u64;
+    mut work: impl FnMut(&mut Mover<'_>, Blocks) -> Result<u64>,
+) -> Result {
+    let state = &**target.state;
+    let step = (DATA_BYTES >> 9 >> state.block_shift) as u64;
     let end = blocks.first.saturating_add(blocks.count);
-    let mut total = Tally::default();
     let mut first = blocks.first;
     while first < end {
         let part = Blocks {
             first,
             count: step.min(end.saturating_sub(first)),
         };
-        let mut locked = target.lock_active(ti)?;
-        if must_stop(&target.state) {
+        // A suspend that has come past this waits for the mover's lock.
+        let mut tools = state.mover.lock();
+        target.check_active(ti)?;
+        if must_stop(state) {
             return Err(EINTR);
         }
-        let _closed = Closed::new(target, part);
-        let mut tally = Tally::default();
-        let done = work(&mut Mover::new(target, &mut locked), part, &mut tally)?;
-        total.add(&tally);
-        first = first.saturating_add(done);
+        let mut mover = Mover {
+            target,
+            state,
+            tools: &mut tools,
+            bytes: state.bytes(1) as usize,
+        };
+        first = first.saturating_add(work(&mut mover, part)?);
+        drop(tools);
+        // Here memory can be waited for.
+        growth::grow(state)?;
     }
-    Ok(total)
+    Ok(())
 }
 
 /// Whether to come to an end.
@@ -171,224 +328,225 @@ fn must_stop(state: &State) -> bool {
     state.stopping.load(Relaxed) || kernel::current!().signal_pending()
 }
 
+/// One who has the mover's lock.
 struct Mover<'a> {
     target: &'a DmRemap,
     state: &'a State,
-    main: &'a dm::Device,
-    io: SpareIo<'a>,
-    writer: &'a mut Writer,
-    data: &'a mut dm::IoBuffer,
+    tools: &'a mut Tools,
     /// Bytes of a block.
     bytes: usize,
 }
 
-impl<'a> Mover<'a> {
-    fn new(target: &'a DmRemap, locked: &'a mut Locked) -> Self {
-        let state = &*target.state;
-        Self {
-            target,
-            state,
-            main: &target.main,
-            io: SpareIo::new(state, &target.spare, &mut locked.block),
-            writer: &mut locked.writer,
-            data: &mut locked.data,
-            bytes: state.bytes(1) as usize,
-        }
-    }
-
-    /// Copies the blocks of a part. An unreadable block took its time, so the part ends with it;
-    /// `done` gets the number of blocks that are done.
-    fn copy_to_slots(&mut self, blocks: Blocks, tally: &mut Tally, done: &mut u64) -> Result {
-        for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
-            self.writer.settle(self.state, &mut self.io, main_block)?;
-            match self.state.slot_of(main_block) {
-                Some((_, word)) if word.state() != SlotState::Pending => {
-                    tally.there = tally.there.saturating_add(1);
-                }
-                old => self.copy_to_slot(main_block, old.map(|(slot, _)| slot), tally)?,
+impl Mover<'_> {
+    /// Copies the first blocks of a part, as far as they are of a kind, and returns how many these
+    /// are.
+    fn copy_to_spare(&mut self, part: Blocks, tally: &mut Tally) -> Result<u64> {
+        let state = self.state;
+        let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
+        let run = state.run(part.first, count);
+        let count = match run.kind {
+            RunKind::Slots { .. } => {
+                tally.there = tally.there.saturating_add(u64::from(run.count));
+                return Ok(u64::from(run.count));
             }
-            *done = done.saturating_add(1);
-            if tally.unreadable != 0 || must_stop(self.state) {
-                break;
+            RunKind::Doubt => {
+                self.settle(part.first)?;
+                return Ok(0);
             }
-        }
-        Ok(())
-    }
-
-    /// Copies a block to a slot: to the one that is set aside for it, if there is one. A block that
-    /// main cannot read becomes pending.
-    fn copy_to_slot(&mut self, main_block: u64, pending: Option<u32>, tally: &mut Tally) -> Result {
-        let sector = self.state.sector_of(main_block);
-        let state = match read_twice(self.io.pool, self.main, sector, self.data, self.bytes) {
-            Ok(()) => SlotState::Valid,
-            Err(status) => {
-                let block = Blocks {
-                    first: main_block,
-                    count: 1,
-                };
-                if !is_suspect(Operation::Read, status)
-                    || !probe::is_alive(self.target, block, self.data)
-                {
-                    return Err(to_error(status));
-                }
-                tally.unreadable = tally.unreadable.saturating_add(1);
-                SlotState::Pending
-            }
+            RunKind::Main => run.count,
+            // Each has a slot already, so they are of no use together.
+            RunKind::Pending { .. } => 1,
         };
-        let (slot, publish) = match (pending, state) {
-            (Some(_), SlotState::Pending) => return Ok(()),
-            (Some(slot), _) => (slot, Publish::Keep),
-            (None, _) => {
-                let run = self.writer.take_slots(self.state, &mut self.io, 1)?;
-                (run.first, Publish::Insert)
-            }
+        let readable = self.readable(part.first, count)?;
+        if readable == 0 {
+            // It took its time, so the part ends with it.
+            self.note_unreadable(part.first)?;
+            tally.failed = tally.failed.saturating_add(1);
+            return Ok(1);
+        }
+        let blocks = Blocks {
+            first: part.first,
+            count: u64::from(readable),
         };
-        let stored = match state {
-            SlotState::Valid => self.write_slot(slot),
-            _ => Ok(()),
+        let _closed = Closed::wait(state, blocks);
+        if state.run(blocks.first, readable).kind != run.kind {
+            // A write was faster.
+            return Ok(0);
+        }
+        let sector = state.sector_of(blocks.first);
+        let bytes = self.bytes.saturating_mul(readable as usize);
+        let (main, spare) = (&self.target.main, &self.target.spare);
+        read_twice(&state.pool, main, sector, &mut self.tools.data, bytes).map_err(to_error)?;
+        let lists = &mut self.tools.lists;
+        lists.moves.clear();
+        for index in 0..readable {
+            let main_block = blocks.first.saturating_add(u64::from(index));
+            let next = Move::new(main_block, state.bytes(index));
+            push(&mut lists.moves, next).map_err(to_error)?;
+        }
+        let source = Source::Buffer(&self.tools.data);
+        let error = BlkStatus::IOERR;
+        let moved = Relocation::new(state, spare, lists, source, Origin::Manual, error).run();
+        let moved = moved.map_err(|_| self.why())? as u64;
+        state.counters.manual_remaps.add(moved);
+        tally.moved = tally.moved.saturating_add(moved);
+        Ok(blocks.count)
+    }
+
+    /// Why blocks could not be moved to the spare: it has no slot left, or it failed.
+    fn why(&self) -> Error {
+        if self.state.writer.lock().writer.slots_left() == 0 {
+            ENOSPC
+        } else {
+            EIO
+        }
+    }
+
+    /// How many blocks from `first` on main can read, of `count`.
+    fn readable(&mut self, first: u64, count: u32) -> Result<u32> {
+        let state = self.state;
+        let main = &self.target.main;
+        let bytes = self.bytes.saturating_mul(count as usize);
+        let data = &mut self.tools.data;
+        let all = read_twice(&state.pool, main, state.sector_of(first), data, bytes);
+        if all.is_ok() {
+            return Ok(count);
+        }
+        for index in 0..count {
+            let block = first.saturating_add(u64::from(index));
+            let sector = state.sector_of(block);
+            let Err(status) = read_twice(&state.pool, main, sector, data, self.bytes) else {
+                continue;
+            };
+            let suspect = Blocks {
+                first: block,
+                count: 1,
+            };
+            let deadline = dm::monotonic_ms().saturating_add(PROBE_MS);
+            if !is_suspect(Operation::Read, status)
+                || !probe::can_read(self.target, suspect, deadline, data)
+            {
+                return Err(to_error(status));
+            }
+            return Ok(index);
+        }
+        Ok(count)
+    }
+
+    /// Sets a slot aside for a block that main cannot read, unless there is one.
+    fn note_unreadable(&mut self, main_block: u64) -> Result {
+        let state = self.state;
+        let block = Blocks {
+            first: main_block,
+            count: 1,
         };
-        let staged = stored.and_then(|()| {
-            let word = SlotWord::new(main_block, state, Origin::Manual).ok_or(ERANGE)?;
-            self.writer.stage(self.state, slot, word, publish)
-        });
-        if staged.is_err() {
-            self.writer.give_back(self.state, slot);
-        } else if state == SlotState::Valid {
-            tally.moved = tally.moved.saturating_add(1);
-        }
-        staged
-    }
-
-    fn write_slot(&mut self, slot: u32) -> Result {
-        let data = self.data.slice(0..self.bytes)?;
-        let opf = dm::Opf::WRITE.sync();
-        let sector = self.state.slot_sector(slot);
-        self.io
-            .pool
-            .write(self.io.spare, sector, data, opf)
-            .map_err(to_error)
-    }
-
-    /// Checks that blocks are served by main and that their slots are free.
-    fn check_redirect(&self, blocks: Blocks, slot_of: impl Fn(u64) -> u32) -> Result {
-        for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
-            if self.state.slot_of(main_block).is_some() {
-                return Err(EEXIST);
-            }
-            if !self.writer.is_free(self.state, slot_of(main_block)) {
-                return Err(EBUSY);
-            }
-        }
-        Ok(())
-    }
-
-    fn redirect_one(&mut self, main_block: u64, slot: u32) -> Result {
-        self.writer.take_slot(self.state, slot)?;
-        let staged = SlotWord::new(main_block, SlotState::Valid, Origin::Manual)
-            .ok_or(ERANGE)
-            .and_then(|word| {
-                self.writer
-                    .stage(self.state, slot, word.with_raw(), Publish::Insert)
-            });
-        if staged.is_err() {
-            self.writer.give_back(self.state, slot);
-        }
-        staged
-    }
-
-    /// Data before metadata (P3). If what was done before failed, nothing is committed, and that
-    /// error is handed on.
-    fn flush_and_commit(&mut self, before: Result) -> Result {
-        if before.is_ok() && self.writer.staged() == 0 {
+        let _closed = Closed::wait(state, block);
+        if state.slot_of(main_block).is_some() {
             return Ok(());
         }
-        let flushed = before.and_then(|()| self.io.pool.flush(self.io.spare).map_err(to_error));
-        if flushed.is_err() {
-            self.writer.forget_staged(self.state);
-            return flushed;
-        }
-        self.writer.commit(self.state, &mut self.io)
+        state.with_writer(&self.target.spare, |writer, io| {
+            let run = writer.take_slots(state, io, 1)?;
+            let staged = SlotWord::new(main_block, SlotState::Pending, Origin::Manual)
+                .ok_or(ERANGE)
+                .and_then(|word| writer.stage(state, run.first, word, Publish::Insert));
+            if staged.is_err() {
+                writer.give_back(state, run.first);
+                return staged;
+            }
+            writer.commit(state, io)
+        })
+    }
+
+    fn settle(&self, main_block: u64) -> Result {
+        let state = self.state;
+        state.with_writer(&self.target.spare, |writer, io| {
+            writer.settle(state, io, main_block)
+        })
     }
 
     /// Copies the blocks of a part back, and returns how many are done.
-    fn copy_back(&mut self, blocks: Blocks, tally: &mut Tally) -> Result<u64> {
-        let count = u32::try_from(blocks.count).map_err(|_| ERANGE)?;
-        let run = self.state.run(blocks.first, count);
+    fn copy_back(&mut self, part: Blocks, tally: &mut Tally) -> Result<u64> {
+        let state = self.state;
+        let (main, spare) = (&self.target.main, &self.target.spare);
+        let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
+        let run = state.run(part.first, count);
         if run.kind == RunKind::Main {
             // Nothing to do for these.
             tally.there = tally.there.saturating_add(u64::from(run.count));
             return Ok(u64::from(run.count));
         }
-        self.writer.retire_older_claims(self.state, &mut self.io)?;
-        let mut freed = KVec::with_capacity(blocks.count as usize, GFP_KERNEL)?;
+        let _closed = Closed::wait(state, part);
+        state.with_writer(spare, |writer, io| writer.retire_older_claims(state, io))?;
         let mut done = 0;
-        let copied = self.stage_removals(blocks, &mut freed, tally, &mut done);
-        // What was copied before an error is on main and the same as on the slot, so it may be
-        // committed; nothing may be left staged when the gate opens.
-        let committed = match self.io.pool.flush(self.main) {
-            Ok(()) => self.writer.commit(self.state, &mut self.io),
-            Err(status) => {
-                self.writer.forget_staged(self.state);
-                Err(to_error(status))
+        let mut moved = 0;
+        let mut copied = Ok(());
+        self.tools.freed.clear();
+        for main_block in part.first..part.first.saturating_add(part.count) {
+            copied = self.copy_one_back(main_block);
+            if copied.is_err() {
+                break;
             }
-        };
-        // Those that still serve are not given back by this.
-        self.state.readers.synchronize_expedited();
-        for slot in freed {
-            self.writer.give_back(self.state, slot);
-        }
-        copied.and(committed)?;
-        Ok(done)
-    }
-
-    /// Copies blocks back to main and stages that their slots are free.
-    fn stage_removals(
-        &mut self,
-        blocks: Blocks,
-        freed: &mut KVec<u32>,
-        tally: &mut Tally,
-        done: &mut u64,
-    ) -> Result {
-        for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
-            self.writer.settle(self.state, &mut self.io, main_block)?;
-            if let Some((slot, word)) = self.state.slot_of(main_block) {
-                if word.state() != SlotState::Pending {
-                    self.copy_one_back(main_block, slot)?;
+            match state.slot_of(main_block) {
+                // There is a place for each block of a part.
+                Some((slot, _)) if self.tools.freed.push_within_capacity(slot).is_ok() => {
+                    moved += 1;
                 }
-                freed.push_within_capacity(slot).map_err(|_| ENOMEM)?;
-                self.writer.stage(
-                    self.state,
-                    slot,
-                    SlotWord::FREE,
-                    Publish::Remove(main_block),
-                )?;
-                tally.moved = tally.moved.saturating_add(1);
-            } else {
-                tally.there = tally.there.saturating_add(1);
+                _ => tally.there = tally.there.saturating_add(1),
             }
-            *done = done.saturating_add(1);
-            if must_stop(self.state) {
+            done += 1;
+            if must_stop(state) {
                 break;
             }
         }
-        Ok(())
+        // What was copied before an error is on main and the same as on the slot, so it may be
+        // committed.
+        state.flush(Disk::Main, main).map_err(to_error)?;
+        let freed = &self.tools.freed;
+        let committed = state.with_writer(spare, |writer, io| {
+            let staged = freed.iter().try_for_each(|slot| {
+                let main_block = state.with_map(|map| map.word(*slot)).main_block();
+                writer.stage(state, *slot, SlotWord::FREE, Publish::Remove(main_block))
+            });
+            if staged.is_err() {
+                writer.forget_staged(state);
+                return staged;
+            }
+            writer.commit(state, io)
+        });
+        // Nobody is on the way to these slots when the readers are gone. Those that still serve are not
+        // given back by this.
+        state.readers.synchronize_expedited();
+        let mut locked = state.writer.lock();
+        for slot in freed {
+            locked.writer.give_back(state, *slot);
+        }
+        drop(locked);
+        committed?;
+        tally.moved = tally.moved.saturating_add(moved);
+        copied?;
+        Ok(done)
     }
 
-    fn copy_one_back(&mut self, main_block: u64, slot: u32) -> Result {
-        let (from, to) = (
-            self.state.slot_sector(slot),
-            self.state.sector_of(main_block),
-        );
-        let bytes = self.bytes;
-        let pool = self.io.pool;
-        read_twice(pool, self.io.spare, from, self.data, bytes).map_err(to_error)?;
-        let data = self.data.slice(0..bytes)?;
-        pool.write(self.main, to, data, dm::Opf::WRITE.sync().fua())
+    /// Copies a block to main, if a slot serves it, and compares.
+    fn copy_one_back(&mut self, main_block: u64) -> Result {
+        let state = self.state;
+        self.settle(main_block)?;
+        let Some((slot, word)) = state.slot_of(main_block) else {
+            return Ok(());
+        };
+        if word.state() == SlotState::Pending {
+            return Ok(());
+        }
+        let (main, spare) = (&self.target.main, &self.target.spare);
+        let (from, to) = (state.slot_sector(slot), state.sector_of(main_block));
+        let (pool, bytes) = (&state.pool, self.bytes);
+        let (data, check) = (&mut self.tools.data, &mut self.tools.check);
+        read_twice(pool, spare, from, data, bytes).map_err(to_error)?;
+        let opf = dm::Opf::WRITE.sync().fua();
+        pool.write(main, to, data.slice(0..bytes)?, opf)
             .map_err(to_error)?;
-        // The metadata block's buffer is free between commits and larger than a block of main.
-        read_twice(pool, self.main, to, self.io.buffer, bytes).map_err(to_error)?;
-        let same = self.io.buffer.as_slice().get(..bytes) == self.data.as_slice().get(..bytes);
-        if same {
+        read_twice(pool, main, to, check, bytes).map_err(to_error)?;
+        if check.as_slice().get(..bytes) == data.as_slice().get(..bytes) {
             Ok(())
         } else {
             Err(EIO)
@@ -396,6 +554,9 @@ impl<'a> Mover<'a> {
     }
 }
 
-fn to_error(status: dm::BlkStatus) -> Error {
+/// How long it may take to find out whether main works, in milliseconds.
+const PROBE_MS: u64 = 10_000;
+
+fn to_error(status: BlkStatus) -> Error {
     Error::from_errno(status.to_errno())
 }

@@ -6,26 +6,40 @@
 //! by mapped device and spare set. So nothing here refers to a table, a target or a device; whoever
 //! works on the state brings the devices of the active table along.
 //!
-//! Locks and contexts:
-//! 1. `writer`, a mutex: everything that changes the map or the metadata, taken by the worker,
-//!    by messages and by suspend and resume. Allocations below it are NOIO, as the I/O that an
-//!    allocation would wait for may itself wait for the lock.
-//! 2. RCU, for a moment: looking at the map. `map` and `end_io` take nothing else.
-//! 3. `readers`, an SRCU domain: a bio is registered from its look-up to its completion if it is a
-//!    write, or if its presence bit is set (E5). It is unregistered before it is queued for the
-//!    worker, so that a holder of `writer` may wait for all of them.
+//! Locks and contexts, in the order in which they are taken:
+//! 1. `mover`, a mutex: moving blocks that did not fail. There is one gate, and whoever has this may
+//!    close it. Messages wait for it; repairers only try, as its holder may wait for them.
+//! 2. The desk's range: a repairer has that of its bio, the holder of `mover` that of its blocks. No
+//!    range has two, so that a block's place in the map changes for its holder alone, but for two
+//!    things that the holder of `writer` may do: settle a doubt, and take away the slot of a pending
+//!    block that is in nobody's range.
+//! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and
+//!    never for data I/O, so that no slow block is waited for. Nothing is allocated below it.
+//! 4. `desk`, a mutex: who has which range. Held for a moment.
+//! 5. RCU, for a moment: looking at the map. `map` and `end_io` take nothing else.
+//!
+//! `readers` is an SRCU domain: a bio is registered from its look-up to its completion if it is a
+//! write, or if its presence bit is set (E5). It is unregistered before it is queued for the worker,
+//! so that holders of all these locks may wait for it.
 //!
 //! Counters are written under `writer` or by rare events, and read at any time.
 
 use super::activate::Start;
 use super::cells::Cell64;
+use super::crew;
 use super::gate::Gate;
+use super::io::SpareIo;
+use super::life::Disk;
+use super::life::Life;
+use super::limits::Limits;
 use super::map::Map;
+use super::mover;
 use super::names::LogName;
-use super::repair;
+use super::writer::growth;
 use super::writer::Writer;
 use super::DmRemap;
 use crate::dm;
+use crate::logic::desk::Desk;
 use crate::logic::format::Geometry;
 use crate::logic::format::Superblock;
 use crate::logic::format::REPLICAS;
@@ -41,6 +55,7 @@ use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::rcu;
 use kernel::sync::Arc;
+use kernel::sync::CondVar;
 use kernel::sync::Mutex;
 use kernel::workqueue::impl_has_work;
 use kernel::workqueue::Work;
@@ -64,8 +79,16 @@ pub(super) struct State {
     #[pin]
     pub(super) readers: dm::Srcu,
     pub(super) gate: Gate,
-    /// Bios that need the worker.
+    /// Bios that wait for a repairer.
     pub(super) deferred: dm::BioList<DmRemap>,
+    /// Which blocks are being worked on.
+    #[pin]
+    pub(super) desk: Mutex<Desk>,
+    /// Signals that a range at the desk is free.
+    #[pin]
+    pub(super) desk_changed: CondVar,
+    pub(super) life: Life,
+    pub(super) limits: Limits,
     pub(super) counters: Counters,
     /// The device is about to be suspended: what takes long has to come to its end.
     pub(super) stopping: Atomic<bool>,
@@ -77,10 +100,18 @@ pub(super) struct State {
     /// Bios for I/O of our own.
     #[pin]
     pub(super) pool: dm::BioPool,
+    /// Zeroes, to be written.
+    pub(super) zeroes: dm::IoBuffer,
+    #[pin]
+    pub(super) mover: Mutex<mover::Tools>,
     #[pin]
     pub(super) writer: Mutex<Locked>,
+    /// Hands deferred bios to repairers.
     #[pin]
-    pub(super) work: Work<State>,
+    pub(super) dispatch: Work<State, 0>,
+    /// Enlarges the map.
+    #[pin]
+    pub(super) growth: Work<State, 1>,
 }
 
 /// What is behind the writer's lock.
@@ -88,22 +119,29 @@ pub(super) struct Locked {
     pub(super) writer: Writer,
     /// One metadata block.
     pub(super) block: dm::IoBuffer,
-    /// Data on its way.
-    pub(super) data: dm::IoBuffer,
-    pub(super) scratch: repair::Scratch,
     /// What is to be done before the first bio.
     pub(super) start: Option<Start>,
 }
 
 impl_has_work! {
-    impl HasWork<Self> for State { self.work }
+    impl HasWork<Self, 0> for State { self.dispatch }
+    impl HasWork<Self, 1> for State { self.growth }
 }
 
-impl WorkItem for State {
+impl WorkItem<0> for State {
     type Pointer = Arc<State>;
 
     fn run(this: Arc<State>) {
-        repair::run(&this);
+        crew::dispatch(&this);
+    }
+}
+
+impl WorkItem<1> for State {
+    type Pointer = Arc<State>;
+
+    fn run(this: Arc<State>) {
+        // If there is no memory, the next repair asks again.
+        let _ = growth::grow(&this);
     }
 }
 
@@ -112,6 +150,31 @@ impl State {
     #[inline(always)]
     pub(super) fn may_be_remapped(&self, sector: u64, sectors: u32) -> bool {
         Presence::new(&self.presence).any(sector, u64::from(sectors))
+    }
+
+    /// Calls `work` with the writer and the spare, under the writer's lock.
+    pub(super) fn with_writer<R>(
+        &self,
+        spare: &dm::Device,
+        work: impl FnOnce(&mut Writer, &mut SpareIo<'_>) -> R,
+    ) -> R {
+        let mut locked = self.writer.lock();
+        let Locked { writer, block, .. } = &mut *locked;
+        work(writer, &mut SpareIo::new(self, spare, block))
+    }
+
+    /// Flushes the cache of a disk. A flush that failed is not tried again: see
+    /// [`relocate`](super::relocate).
+    pub(super) fn flush(&self, disk: Disk, device: &dm::Device) -> dm::IoResult {
+        let flushed = self.pool.flush(device);
+        if flushed.is_err() {
+            self.life.own_flush_failed(disk);
+            self.complain(match disk {
+                Disk::Main => "main cannot be flushed",
+                Disk::Spare => "the spare cannot be flushed",
+            });
+        }
+        flushed
     }
 
     /// Calls `look` with the map. Must not sleep in there.
@@ -224,6 +287,8 @@ pub(super) struct Counters {
     pub(super) auto_remaps: Counter,
     /// Blocks that users have remapped.
     pub(super) manual_remaps: Counter,
+    /// Blocks that the worker has remapped because they could only be read after several tries.
+    pub(super) weak_moves: Counter,
     /// Metadata commits that were begun.
     pub(super) saves: Counter,
     /// Metadata commits that ended well.
@@ -253,6 +318,7 @@ impl Counters {
             read_errors: Counter::new(statistics.read_errors),
             auto_remaps: Counter::new(statistics.auto_remaps),
             manual_remaps: Counter::new(statistics.manual_remaps),
+            weak_moves: Counter::new(0),
             saves: Counter::new(statistics.saves),
             saves_done: Counter::new(statistics.saves_done),
             metadata_repairs: Counter::new(statistics.metadata_repairs),

@@ -130,10 +130,11 @@ fn what_is_in_doubt_is_not_given_out() {
 #[test]
 fn pending_slots_are_found() {
     let slots = slots(&[true, false, false]);
-    assert_eq!(find_pending(&slots), None);
+    assert_eq!(find_pending(&slots, |_| true), None);
     let pending = SlotWord::new(7, State::Pending, Origin::Auto).unwrap();
     slots[1].store(pending.with_doubt(true).to_memory(), Ordering::Relaxed);
-    assert_eq!(find_pending(&slots), None);
+    assert_eq!(find_pending(&slots, |_| true), None);
     slots[2].store(pending.to_memory(), Ordering::Relaxed);
-    assert_eq!(find_pending(&slots), Some((2, pending)));
+    assert_eq!(find_pending(&slots, |_| true), Some((2, pending)));
+    assert_eq!(find_pending(&slots, |word| word != pending), None);
 }

@@ -7,6 +7,7 @@ use dm_remap_logic::args::print;
 use dm_remap_logic::args::ArgsErrorKind;
 use dm_remap_logic::args::Form;
 use dm_remap_logic::errno::Errno;
+use dm_remap_logic::limit::Limit;
 use proptest::prelude::*;
 
 const UUID: &str = "01234567-89ab-4def-8edc-ba9876543210";
@@ -26,6 +27,9 @@ fn back(form: Form, text: &str) -> String {
 
 fn options() -> impl Strategy<Value = Vec<String>> {
     let number = |name: &'static str, max: u64| (0..=max).prop_map(move |n| format!("{name} {n}"));
+    let limit = |limit: Limit| {
+        (limit.min()..=limit.max()).prop_map(move |n| format!("{} {n}", limit.name()))
+    };
     let all = (
         prop_oneof![
             Just("auto_remap on".to_string()),
@@ -36,11 +40,13 @@ fn options() -> impl Strategy<Value = Vec<String>> {
         "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}"
             .prop_map(|uuid| format!("uuid {uuid}")),
         "[!-~]{1,64}".prop_map(|id| format!("main_id {id}")),
-        number("read_retries", 100),
-        number("error_threshold", 1_000_000),
-        number("low_water", 100),
+        Limit::ALL.map(limit),
     );
-    let list = all.prop_map(|(a, b, c, d, e, f, g, h)| vec![a, b, c, d, e, f, g, h]);
+    let list = all.prop_map(|(a, b, c, d, e, limits)| {
+        let mut list = vec![a, b, c, d, e];
+        list.extend(limits);
+        list
+    });
     list.prop_shuffle()
         .prop_flat_map(|all| (0..=all.len()).prop_map(move |n| all[..n].to_vec()))
 }
@@ -141,30 +147,47 @@ fn what_is_wrong_is_named() {
         (&long, MainId, 4, Errno::Invalid),
         (
             "a b 2 read_retries x",
-            ReadRetriesNotNumber,
+            LimitNotNumber(Limit::ReadRetries),
             4,
             Errno::Invalid,
         ),
         (
             "a b 2 read_retries 101",
-            ReadRetriesTooLarge,
+            LimitOutOfRange(Limit::ReadRetries),
             4,
             Errno::Range,
         ),
         (
             "a b 2 error_threshold x",
-            ErrorThresholdNotNumber,
+            LimitNotNumber(Limit::ErrorThreshold),
             4,
             Errno::Invalid,
         ),
         (
             "a b 2 error_threshold 1000001",
-            ErrorThresholdTooLarge,
+            LimitOutOfRange(Limit::ErrorThreshold),
             4,
             Errno::Range,
         ),
-        ("a b 2 low_water x", LowWaterNotNumber, 4, Errno::Invalid),
-        ("a b 2 low_water 101", LowWaterTooLarge, 4, Errno::Range),
+        ("a b 2 low_water x", LimitNotNumber(Limit::LowWater), 4, Errno::Invalid),
+        (
+            "a b 2 low_water 101",
+            LimitOutOfRange(Limit::LowWater),
+            4,
+            Errno::Range,
+        ),
+        (
+            "a b 2 deadline_ms soon",
+            LimitNotNumber(Limit::DeadlineMs),
+            4,
+            Errno::Invalid,
+        ),
+        (
+            "a b 2 deadline_ms 99",
+            LimitOutOfRange(Limit::DeadlineMs),
+            4,
+            Errno::Range,
+        ),
         (&uuid, FormatWithUuid, 3, Errno::Invalid),
         ("a a", DevicesEqual, 1, Errno::Busy),
     ] {
@@ -207,12 +230,14 @@ fn every_kind_has_its_own_words() {
         WindowTooLarge,
         Uuid,
         MainId,
-        ReadRetriesNotNumber,
-        ReadRetriesTooLarge,
-        ErrorThresholdNotNumber,
-        ErrorThresholdTooLarge,
-        LowWaterNotNumber,
-        LowWaterTooLarge,
+        LimitNotNumber(Limit::ReadRetries),
+        LimitOutOfRange(Limit::ReadRetries),
+        LimitNotNumber(Limit::ErrorThreshold),
+        LimitOutOfRange(Limit::ErrorThreshold),
+        LimitNotNumber(Limit::LowWater),
+        LimitOutOfRange(Limit::LowWater),
+        LimitNotNumber(Limit::DeadlineMs),
+        LimitOutOfRange(Limit::DeadlineMs),
         FormatWithUuid,
         DevicesEqual,
     ];

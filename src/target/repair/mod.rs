@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The worker: bios that failed, or that `map` could not decide about.
+//! Serving a bio that failed, or that `map` could not decide about.
 //!
 //! A bio is looked up again when its turn comes, as the map may have changed since. It is then
 //! served piece by piece, each piece being as long as the map is uniform:
@@ -16,171 +16,157 @@
 //! 2. Slots: the same; a slot that fails a write by itself is bad, and its block moves on.
 //! 3. Pending blocks are not tried: they are known to be bad, and the bio has new content for them.
 //!
-//! Bad blocks of a write are moved: to slots, flushed, and then as [`writer`](super::writer) says.
-//! That happens only after proof of life (E2): the capacity is what it was, and some other block
-//! can be read. Otherwise it is the device that failed and not the medium, and the error goes up.
+//! Bad blocks of a write are moved to slots, as [`relocate`](super::relocate) says. That happens only
+//! if the medium is to blame: the capacity is what it was, and main works otherwise
+//! ([`Repair::blames_medium`]). If not, it is the device that failed, and the error goes up.
 //!
 //! Bad blocks of a read fail the bio with the error that main gave, after everything that can be
 //! read was read into it. They are set aside as pending once the bio is answered: that is a hint
-//! and nothing that anybody waits for (E4).
+//! and nothing that anybody waits for (E4). Blocks that could be read in the end, after they had
+//! failed by themselves, are weak, and are moved to the spare then ([`weak`]).
+//!
+//! A disk may take seconds for a bad block. From the first slow failure on, blocks are tried one by
+//! one, which meets each bad block once. When the bio's deadline is over, the rest of a write is
+//! moved unconfirmed, and the rest of a read fails and is not recorded (E7). Each piece has one try
+//! at any rate.
 //!
 //! A crash at any point of a write finds the bio not acknowledged: the blocks have their old
 //! content, or the new one, or an error.
 
 mod read;
-mod slots;
+mod weak;
 
+use super::crew::Tools;
 use super::io::is_suspect;
-use super::io::SpareIo;
+use super::life::Direction;
 use super::probe;
-use super::state::Locked;
+use super::relocate::push;
+use super::relocate::Lists;
+use super::relocate::Move;
+use super::relocate::Relocation;
+use super::relocate::Source;
 use super::state::State;
 use super::writer::Publish;
-use super::writer::Writer;
 use super::writer::STAGED_MAX;
 use super::DmRemap;
 use crate::dm;
 use crate::dm::BlkStatus;
 use crate::logic::bisect::Bisect;
 use crate::logic::bisect::Segment;
+use crate::logic::breaker::Need;
 use crate::logic::classify::Operation;
+use crate::logic::limit::Limit;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
 use crate::logic::slot::State as SlotState;
 use crate::logic::table::RunKind;
 use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
 
 /// How many blocks of a bio are served at a time, so that their changes fit into one commit with
 /// room for what bad slots add.
 const CHUNK_BLOCKS: u32 = STAGED_MAX as u32 / 2;
 
-/// A block that has to go to a slot.
-#[derive(Clone, Copy)]
-struct Move {
-    main_block: u64,
-    /// Where its data is in the bio, in bytes.
-    offset: u32,
-    /// Whether the slot that was set aside for it failed.
-    own_failed: bool,
-}
+/// A failure that took longer, in milliseconds, is worth to be met once only.
+const SLOW_MS: u64 = 100;
 
-/// Lists that the worker needs, made beforehand: there may be no memory when it does.
-pub(super) struct Scratch {
-    /// Blocks that have to go to slots.
-    moves: KVec<Move>,
-    /// Slots that failed, or that are replaced.
-    retired: KVec<u32>,
-    /// Blocks of main that cannot be read.
-    lost: KVec<u64>,
-}
-
-impl Scratch {
-    /// Makes the lists.
-    pub(super) fn new() -> Result<Self> {
-        Ok(Self {
-            moves: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
-            retired: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
-            lost: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
-        })
-    }
-}
-
-/// Serves all deferred bios. Runs on a work queue of its own.
-pub(super) fn run(state: &State) {
-    let _scope = dm::NoIoScope::enter();
-    for bio in state.deferred.take_all() {
-        serve(state, bio);
-    }
-}
-
-fn serve(state: &State, bio: dm::OwnedBio<DmRemap>) {
+/// Serves a bio. The caller has its range at the desk.
+pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut Tools) {
+    let now = dm::monotonic_ms();
+    let failed_at = bio.per_bio().failed_at(now);
     let main = bio.target().main.clone();
     let spare = bio.target().spare.clone();
     let events = bio.target().events.clone();
-    let low_water = bio.target().settings.low_water;
-    let mut lock = state.writer.lock();
-    let Locked {
-        writer,
-        block,
-        data,
-        scratch,
-        ..
-    } = &mut *lock;
-    scratch.lost.clear();
+    let deadline = u64::from(state.limits.get(Limit::DeadlineMs));
+    tools.lists.lost.clear();
+    tools.lists.weak.clear();
     let mut repair = Repair {
         state,
-        writer,
-        io: SpareIo::new(state, &spare, block),
-        probe: data,
-        scratch,
         main: &main,
+        spare: &spare,
         bio: &bio,
-        main_alive: false,
-        spare_alive: false,
+        data: &mut tools.data,
+        lists: &mut tools.lists,
+        failed_at: failed_at.unwrap_or(now),
+        deadline: failed_at.unwrap_or(now).saturating_add(deadline),
+        verdicts: [None; 2],
+        tell: false,
         error: bio.status(),
     };
     let status = match bio.op() {
-        dm::Op::Write => repair.write(),
+        dm::Op::Write | dm::Op::WriteZeroes => repair.write(),
         dm::Op::Read => repair.read(),
         // A discard is a hint, and the block layer allows to do nothing.
         _ => Ok(()),
     };
+    let tell = repair.tell;
+    if state.writer.lock().writer.wants_growth(state) {
+        let target = bio.target();
+        let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
+    }
     bio.complete(status.err().unwrap_or(BlkStatus::OK));
-    finish(state, &mut lock, &spare);
-    let tell = lock.writer.crosses_low_water(low_water);
-    drop(lock);
-    if tell {
+
+    note_lost(state, &spare, &mut tools.lists);
+    weak::move_weak(state, &main, &spare, tools);
+    let low_water = state.limits.get(Limit::LowWater);
+    let short = state.with_writer(&spare, |writer, io| {
+        writer.prepare(state, io);
+        writer.crosses_low_water(low_water)
+    });
+    if tell || short {
         events.raise();
     }
 }
 
-/// What nobody waits for: remembers blocks of main that cannot be read, so that their next write
-/// goes to the spare, and gets ready for the next bio.
-fn finish(state: &State, lock: &mut Locked, spare: &dm::Device) {
-    let mut io = SpareIo::new(state, spare, &mut lock.block);
-    let writer = &mut lock.writer;
-    if let (true, Some(first)) = (writer.active, lock.scratch.lost.first()) {
-        state.report("cannot be read", lock.scratch.lost.len(), *first);
-    } else {
-        lock.scratch.lost.clear();
-    }
-    for main_block in &lock.scratch.lost {
-        if state.slot_of(*main_block).is_some() {
-            continue;
+/// Remembers blocks of main that cannot be read, so that their next write goes to the spare. Nobody
+/// waits for this.
+fn note_lost(state: &State, spare: &dm::Device, lists: &mut Lists) {
+    let Some(first) = lists.lost.first() else {
+        return;
+    };
+    state.with_writer(spare, |writer, io| {
+        if !writer.active {
+            return;
         }
-        // A full spare has better use for its slots.
-        let Ok(run) = writer.take_slots(state, &mut io, 1) else {
-            break;
-        };
-        let staged = SlotWord::new(*main_block, SlotState::Pending, Origin::Auto)
-            .ok_or(ERANGE)
-            .and_then(|word| writer.stage(state, run.first, word, Publish::Insert));
-        if staged.is_err() {
-            writer.give_back(state, run.first);
-            break;
+        state.report("cannot be read", lists.lost.len(), *first);
+        for main_block in &lists.lost {
+            if state.slot_of(*main_block).is_some() {
+                continue;
+            }
+            // A full spare has better use for its slots.
+            let Ok(run) = writer.take_slots(state, io, 1) else {
+                break;
+            };
+            let staged = SlotWord::new(*main_block, SlotState::Pending, Origin::Auto)
+                .ok_or(ERANGE)
+                .and_then(|word| writer.stage(state, run.first, word, Publish::Insert));
+            if staged.is_err() {
+                writer.give_back(state, run.first);
+                break;
+            }
         }
-    }
-    // If this fails, the next read finds it out again.
-    let _ = writer.commit(state, &mut io);
-    if writer.active {
-        writer.prepare(state, &mut io);
-    }
+        // If this fails, the next read finds it out again.
+        let _ = writer.commit(state, io);
+    });
 }
 
 struct Repair<'a> {
     state: &'a State,
-    writer: &'a mut Writer,
-    io: SpareIo<'a>,
-    /// Where probes read to.
-    probe: &'a mut dm::IoBuffer,
-    scratch: &'a mut Scratch,
     main: &'a dm::Device,
+    spare: &'a dm::Device,
     bio: &'a dm::OwnedBio<DmRemap>,
-    /// Whether main has shown life since the bio failed.
-    main_alive: bool,
-    /// Whether a slot has taken data since.
-    spare_alive: bool,
+    /// One block, for probes.
+    data: &'a mut dm::IoBuffer,
+    lists: &'a mut Lists,
+    /// When the bio failed, in milliseconds; for one that did not, when its turn came.
+    failed_at: u64,
+    /// When it has to be answered.
+    deadline: u64,
+    /// Whether the medium is to blame for failures to read and to write main, once that was asked.
+    verdicts: [Option<bool>; 2],
+    /// Whether something happened that users wait for.
+    tell: bool,
     /// The last error that was seen.
     error: BlkStatus,
 }
@@ -196,12 +182,15 @@ impl Repair<'_> {
         self.bio.sectors() >> self.state.block_shift
     }
 
+    fn is_late(&self) -> bool {
+        dm::monotonic_ms() >= self.deadline
+    }
+
     fn write(&mut self) -> dm::IoResult {
         let mut done = 0;
         while done < self.blocks() {
             let count = CHUNK_BLOCKS.min(self.blocks().saturating_sub(done));
-            self.scratch.moves.clear();
-            self.scratch.retired.clear();
+            self.lists.moves.clear();
             self.write_in_place(done, count)?;
             self.move_blocks()?;
             done = done.saturating_add(count);
@@ -223,16 +212,7 @@ impl Repair<'_> {
                 }
                 RunKind::Pending { .. } => self.note_moves(at, run.count)?,
                 RunKind::Main | RunKind::Slots { .. } => {
-                    let mut search = Bisect::new(run.count).ok_or(BlkStatus::INVAL)?;
-                    while let Some(part) = search.next_try() {
-                        let good = self.write_part(run.kind, main_block, at, part)?;
-                        if let Some(bad) = search.report(good) {
-                            self.note_moves(at.saturating_add(bad.first), bad.count)?;
-                        }
-                    }
-                    if let Some(bad) = search.finish() {
-                        self.note_moves(at.saturating_add(bad.first), bad.count)?;
-                    }
+                    self.write_run(run.kind, main_block, at, run.count)?;
                 }
             }
             at = at.saturating_add(run.count);
@@ -240,49 +220,118 @@ impl Repair<'_> {
         Ok(())
     }
 
+    /// Tries to write a run, and notes what fails as moves.
+    fn write_run(&mut self, kind: RunKind, main_block: u64, at: u32, count: u32) -> dm::IoResult {
+        let mut search = Bisect::new(count).ok_or(BlkStatus::INVAL)?;
+        let mut tried = false;
+        while let Some(part) = search.next_try() {
+            if tried && self.is_late() {
+                if kind != RunKind::Main {
+                    // The spare is late, so that moving there would not be in time.
+                    return Err(self.error_for_bio());
+                }
+                while let Some(rest) = search.rest() {
+                    self.note_moves(at.saturating_add(rest.first), rest.count)?;
+                }
+                break;
+            }
+            tried = true;
+            let begun = dm::monotonic_ms();
+            let result = self.write_part(kind, main_block, at, part);
+            let good = self.judge(Operation::Write, kind, begun, result)?;
+            if !good {
+                if part.count == 1 && kind == RunKind::Main && !self.blames_medium(WRITE) {
+                    return Err(self.error_for_bio());
+                }
+                if dm::monotonic_ms().saturating_sub(begun) > SLOW_MS {
+                    search.one_by_one();
+                }
+            }
+            if let Some(bad) = search.report(good) {
+                self.note_moves(at.saturating_add(bad.first), bad.count)?;
+            }
+        }
+        if let Some(bad) = search.finish() {
+            self.note_moves(at.saturating_add(bad.first), bad.count)?;
+        }
+        Ok(())
+    }
+
     /// Tries to write a part of a run that starts at block `at` of the bio.
-    fn write_part(
-        &mut self,
-        kind: RunKind,
-        main_block: u64,
-        at: u32,
-        part: Segment,
-    ) -> Result<bool, BlkStatus> {
+    fn write_part(&self, kind: RunKind, main_block: u64, at: u32, part: Segment) -> dm::IoResult {
         let (device, sector) = self.place(kind, main_block);
-        let result = self.io.pool.write_slice(
-            self.bio,
-            self.bytes(at.saturating_add(part.first)),
-            self.bytes(part.count),
-            &device,
-            sector.saturating_add(u64::from(self.state.sectors(part.first))),
-            self.bio.opf().for_retry(),
-        );
-        self.judge(Operation::Write, kind, result)
+        let bytes = self.state.bytes(part.count);
+        let offset = self.offset(at.saturating_add(part.first));
+        let sector = sector.saturating_add(u64::from(self.state.sectors(part.first)));
+        let opf = dm::Opf::WRITE.sync();
+        let opf = if self.bio.opf().is_fua() {
+            opf.fua()
+        } else {
+            opf
+        };
+        self.source()
+            .write(self.state, (offset, bytes), device, sector, opf)
+    }
+
+    fn source(&self) -> Source<'_> {
+        match self.bio.op() {
+            dm::Op::WriteZeroes => Source::Zeroes,
+            _ => Source::Bio(self.bio),
+        }
     }
 
     /// Notes that `count` blocks from block `at` of the bio on have to move.
     fn note_moves(&mut self, at: u32, count: u32) -> dm::IoResult {
         for index in at..at.saturating_add(count) {
-            let block = Move {
-                main_block: self.first().saturating_add(u64::from(index)),
-                offset: self.bytes(index),
-                own_failed: false,
-            };
-            push(&mut self.scratch.moves, block)?;
+            let main_block = self.first().saturating_add(u64::from(index));
+            let offset = self.offset(index);
+            push(&mut self.lists.moves, Move::new(main_block, offset))?;
         }
         Ok(())
     }
 
-    /// Whether an I/O succeeded. Fails with its status if the medium is not to blame.
+    /// Moves what was noted.
+    fn move_blocks(&mut self) -> dm::IoResult {
+        let moves = self.lists.moves.iter();
+        let fresh = moves
+            .filter(|block| self.state.slot_of(block.main_block).is_none())
+            .count();
+        let allowed =
+            fresh == 0 || (self.state.auto_remap.load(Relaxed) && self.blames_medium(WRITE));
+        if !allowed {
+            return Err(self.error_for_bio());
+        }
+        let error = self.error_for_bio();
+        let source = match self.bio.op() {
+            dm::Op::WriteZeroes => Source::Zeroes,
+            _ => Source::Bio(self.bio),
+        };
+        let lists = &mut *self.lists;
+        let moved =
+            Relocation::new(self.state, self.spare, lists, source, Origin::Auto, error).run()?;
+        self.state.counters.auto_remaps.add(moved as u64);
+        Ok(())
+    }
+
+    /// Whether an I/O that began at `begun` succeeded. Fails with its status if the medium is not to
+    /// blame.
     fn judge(
         &mut self,
         operation: Operation,
         kind: RunKind,
+        begun: u64,
         result: dm::IoResult,
     ) -> Result<bool, BlkStatus> {
+        let direction = match (kind, operation) {
+            (RunKind::Slots { .. }, _) => None,
+            (_, Operation::Read) => Some(Direction::MainRead),
+            _ => Some(Direction::MainWrite),
+        };
         match result {
             Ok(()) => {
-                self.main_alive |= !matches!(kind, RunKind::Slots { .. });
+                if let Some(direction) = direction {
+                    self.tell |= self.state.life.proven(direction, begun);
+                }
                 Ok(true)
             }
             Err(status) => {
@@ -296,32 +345,76 @@ impl Repair<'_> {
         }
     }
 
-    /// Whether main still works as such (E2).
-    fn proof_of_life(&mut self) -> bool {
-        if !self.main_alive {
-            let suspects = Blocks {
-                first: self.first(),
-                count: u64::from(self.blocks()),
-            };
-            self.main_alive = probe::is_alive(self.bio.target(), suspects, self.probe);
+    /// Whether the medium is to blame for what fails on main, and not the device as a whole (E2): its
+    /// capacity is what it was, and since the bio failed it has done something else of the kind. The
+    /// answer is the same for all of a bio.
+    fn blames_medium(&mut self, way: usize) -> bool {
+        if let Some(Some(verdict)) = self.verdicts.get(way) {
+            return *verdict;
         }
-        self.main_alive && self.main.sectors() >= self.bio.target().main_sectors
+        let verdict = self.ask_for_life(way);
+        if let Some(known) = self.verdicts.get_mut(way) {
+            *known = Some(verdict);
+        }
+        verdict
+    }
+
+    fn ask_for_life(&mut self, way: usize) -> bool {
+        let (state, life) = (self.state, &self.state.life);
+        let direction = if way == WRITE {
+            Direction::MainWrite
+        } else {
+            Direction::MainRead
+        };
+        if self.main.sectors() < self.bio.target().main_sectors {
+            state.complain("main is smaller than it was");
+            return false;
+        }
+        if life.is_proven_since(direction, self.failed_at) {
+            return true;
+        }
+        let need = life.failed(direction, state.limits.get(Limit::ErrorThreshold));
+        let suspects = Blocks {
+            first: self.first(),
+            count: u64::from(self.blocks()),
+        };
+        let target = self.bio.target();
+        let alive = life.is_proven_since(Direction::MainRead, self.failed_at)
+            || probe::can_read(target, suspects, self.deadline, self.data);
+        let proven = match need {
+            Need::Probe if way == WRITE => {
+                alive && probe::can_write(target, suspects, self.deadline, self.data)
+            }
+            Need::Life | Need::Probe => alive,
+        };
+        if !proven {
+            if life.disproved(direction) {
+                state.complain(match way {
+                    WRITE => "main cannot be written, nothing is remapped until it can",
+                    _ => "main cannot be read, nothing is remapped until it can",
+                });
+                self.tell = true;
+            }
+        }
+        proven
     }
 
     fn settle(&mut self, main_block: u64) -> dm::IoResult {
-        if !self.writer.active {
-            return Err(BlkStatus::IOERR);
-        }
-        self.writer
-            .settle(self.state, &mut self.io, main_block)
-            .map_err(|_| BlkStatus::IOERR)
+        self.state.with_writer(self.spare, |writer, io| {
+            if !writer.active {
+                return Err(BlkStatus::IOERR);
+            }
+            writer
+                .settle(self.state, io, main_block)
+                .map_err(|_| BlkStatus::IOERR)
+        })
     }
 
     /// Where a run lies.
-    fn place(&self, kind: RunKind, main_block: u64) -> (dm::Device, u64) {
+    fn place(&self, kind: RunKind, main_block: u64) -> (&dm::Device, u64) {
         match kind {
-            RunKind::Slots { first } => (self.io.spare.clone(), self.state.slot_sector(first)),
-            _ => (self.main.clone(), self.state.sector_of(main_block)),
+            RunKind::Slots { first } => (self.spare, self.state.slot_sector(first)),
+            _ => (self.main, self.state.sector_of(main_block)),
         }
     }
 
@@ -333,13 +426,15 @@ impl Repair<'_> {
         }
     }
 
-    fn bytes(&self, blocks: u32) -> u32 {
-        self.state.bytes(blocks)
+    /// Where a block of the bio is in its data, in bytes. Zeroes have no data, and may be longer.
+    fn offset(&self, block: u32) -> u32 {
+        match self.bio.op() {
+            dm::Op::WriteZeroes => 0,
+            _ => self.state.bytes(block),
+        }
     }
 }
 
-/// Adds to a list that was made large enough.
-fn push<T>(list: &mut KVec<T>, value: T) -> dm::IoResult {
-    list.push_within_capacity(value)
-        .map_err(|_| BlkStatus::RESOURCE)
-}
+/// Numbers of the verdicts.
+const READ: usize = 0;
+const WRITE: usize = 1;

@@ -2,15 +2,18 @@
 
 //! Reading what can be read.
 
-use super::push;
 use super::Repair;
 use super::CHUNK_BLOCKS;
+use super::READ;
+use super::SLOW_MS;
 use crate::dm;
 use crate::dm::BlkStatus;
 use crate::logic::bisect::Bisect;
 use crate::logic::bisect::Segment;
 use crate::logic::classify::Operation;
+use crate::logic::limit::Limit;
 use crate::logic::table::RunKind;
+use crate::target::relocate::push;
 use kernel::sync::atomic::Relaxed;
 
 impl Repair<'_> {
@@ -28,10 +31,11 @@ impl Repair<'_> {
             }
             let part = self.read_run(run.kind, main_block, at, run.count);
             status = status.and(part);
+            if status.is_err() && self.verdicts.get(READ) == Some(&Some(false)) {
+                // It is not the medium, so trying more is to no avail.
+                break;
+            }
             at = at.saturating_add(run.count);
-        }
-        if !self.scratch.lost.is_empty() && !self.proof_of_life() {
-            self.scratch.lost.clear();
         }
         status
     }
@@ -39,49 +43,69 @@ impl Repair<'_> {
     fn read_run(&mut self, kind: RunKind, main_block: u64, at: u32, count: u32) -> dm::IoResult {
         let mut status = Ok(());
         let mut search = Bisect::new(count).ok_or(BlkStatus::INVAL)?;
+        let mut tried = false;
         while let Some(part) = search.next_try() {
+            if tried && self.is_late() {
+                return Err(self.error_for_bio());
+            }
+            tried = true;
+            let begun = dm::monotonic_ms();
             let result = self.read_part(kind, main_block, at, part);
-            let good = self.judge(Operation::Read, kind, result)?;
+            let mut good = self.judge(Operation::Read, kind, begun, result)?;
+            let slow = dm::monotonic_ms().saturating_sub(begun) > SLOW_MS;
             if !good && part.count == 1 {
-                self.note_lost(kind, main_block.saturating_add(u64::from(part.first)));
-                status = status.and(result);
+                let served_by_main = !matches!(kind, RunKind::Slots { .. });
+                if served_by_main && !self.blames_medium(READ) {
+                    return result;
+                }
+                good = self.read_again(kind, main_block, at, part)?;
+                let block = main_block.saturating_add(u64::from(part.first));
+                if good {
+                    self.note_weak(kind, block);
+                } else {
+                    self.note_lost(kind, block);
+                    status = status.and(result);
+                }
+            }
+            if !good && slow {
+                search.one_by_one();
             }
             search.report(good);
         }
         status
     }
 
-    /// Reads a part of a run that starts at block `at` of the bio. A single block is tried several
-    /// times.
-    fn read_part(
+    /// Tries again to read a block that has failed by itself.
+    fn read_again(
         &mut self,
         kind: RunKind,
         main_block: u64,
         at: u32,
-        part: Segment,
-    ) -> dm::IoResult {
-        let (device, sector) = self.place(kind, main_block);
-        let retries = match part.count {
-            1 => self.bio.target().settings.read_retries,
-            _ => 0,
-        };
-        let read = || {
-            self.io.pool.read_slice(
-                self.bio,
-                self.bytes(at.saturating_add(part.first)),
-                self.bytes(part.count),
-                &device,
-                sector.saturating_add(u64::from(self.state.sectors(part.first))),
-            )
-        };
-        let mut result = read();
-        for _ in 0..retries {
-            if result.is_ok() {
+        block: Segment,
+    ) -> Result<bool, BlkStatus> {
+        for _ in 0..self.state.limits.get(Limit::ReadRetries) {
+            if self.is_late() {
                 break;
             }
-            result = read();
+            let begun = dm::monotonic_ms();
+            let result = self.read_part(kind, main_block, at, block);
+            if self.judge(Operation::Read, kind, begun, result)? {
+                return Ok(true);
+            }
         }
-        result
+        Ok(false)
+    }
+
+    /// Tries to read a part of a run that starts at block `at` of the bio.
+    fn read_part(&self, kind: RunKind, main_block: u64, at: u32, part: Segment) -> dm::IoResult {
+        let (device, sector) = self.place(kind, main_block);
+        self.state.pool.read_slice(
+            self.bio,
+            self.offset(at.saturating_add(part.first)),
+            self.state.bytes(part.count),
+            device,
+            sector.saturating_add(u64::from(self.state.sectors(part.first))),
+        )
     }
 
     fn note_lost(&mut self, kind: RunKind, main_block: u64) {
@@ -89,7 +113,17 @@ impl Repair<'_> {
             RunKind::Slots { .. } => self.state.counters.spare_read_errors.add(1),
             RunKind::Main if self.state.auto_remap.load(Relaxed) => {
                 // What finds no room is found out again by the next read.
-                let _ = push(&mut self.scratch.lost, main_block);
+                let _ = push(&mut self.lists.lost, main_block);
+            }
+            _ => (),
+        }
+    }
+
+    fn note_weak(&mut self, kind: RunKind, main_block: u64) {
+        match kind {
+            RunKind::Main | RunKind::Pending { .. } if self.state.auto_remap.load(Relaxed) => {
+                // The same.
+                let _ = push(&mut self.lists.weak, main_block);
             }
             _ => (),
         }

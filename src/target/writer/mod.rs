@@ -24,6 +24,7 @@
 //! replacement (M5): with one replica torn, either the old slot still claims the block, and loses
 //! against the newer claim, or it does not.
 
+pub(super) mod growth;
 mod slots;
 
 use super::io::SpareIo;
@@ -183,11 +184,6 @@ impl Writer {
         }
     }
 
-    /// How many changes are staged.
-    pub(super) fn staged(&self) -> usize {
-        self.staged.len()
-    }
-
     /// Stages a change of a slot's entry for the next [`Writer::commit`].
     pub(super) fn stage(
         &mut self,
@@ -198,9 +194,8 @@ impl Writer {
     ) -> Result {
         if matches!(publish, Publish::Insert | Publish::Replace(_)) {
             let staged = u32::try_from(self.staged.len()).unwrap_or(u32::MAX);
-            let more = staged.saturating_add(1);
-            // A table that cannot grow works on as long as it has empty buckets.
-            if self.reserve(state, more).is_err() && !self.has_room(state, more) {
+            // It grows long before that.
+            if !self.has_room(state, staged.saturating_add(1)) {
                 return Err(ENOMEM);
             }
         }
@@ -223,13 +218,6 @@ impl Writer {
                 publish,
             })
             .map_err(|_| ENOSPC)
-    }
-
-    /// Gives back a slot that is held, unless a change of it is staged.
-    pub(super) fn give_back_unless_staged(&mut self, state: &State, slot: u32) {
-        if !self.staged.iter().any(|change| change.slot == slot) {
-            self.give_back(state, slot);
-        }
     }
 
     /// Forgets all that was staged.

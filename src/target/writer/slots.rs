@@ -8,8 +8,8 @@ use super::STAGED_MAX;
 use crate::logic::alloc;
 use crate::logic::alloc::SlotRun;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
+use crate::logic::desk::Range;
 use crate::logic::slot::SlotWord;
-use crate::logic::table;
 use crate::target::io::SpareIo;
 use crate::target::map::Map;
 use crate::target::state::State;
@@ -56,18 +56,6 @@ impl Writer {
         worse
     }
 
-    /// Makes room in memory for `more` blocks in the map.
-    pub(in crate::target) fn reserve(&mut self, state: &State, more: u32) -> Result {
-        let (needed, capacity) = state.with_map(|map| {
-            let needed = table::needs_rebuild(&self.counts, map.buckets(), more);
-            (needed, map.capacity())
-        });
-        if needed {
-            self.resize(state, more, capacity)?;
-        }
-        Ok(())
-    }
-
     /// Whether the table, as it is, takes `more` blocks and keeps some buckets empty.
     pub(super) fn has_room(&self, state: &State, more: u32) -> bool {
         let buckets = state.with_map(Map::buckets);
@@ -77,23 +65,9 @@ impl Writer {
         taken < buckets as u64 / 16 * 15
     }
 
-    /// Replaces the map by one with room for `more` blocks and for `slots` slots. Readers go on
-    /// meanwhile.
-    fn resize(&mut self, state: &State, more: u32, slots: usize) -> Result {
-        let was = state.with_map(Map::buckets);
-        let remaps = self.counts.used.saturating_add(more);
-        let fresh = KBox::new(Map::new(core::iter::empty(), slots, remaps)?, GFP_KERNEL)?;
-        let buckets = fresh.buckets();
-        self.counts = state.with_map(|old| fresh.copy_from(old))?;
-        drop(state.map.replace(fresh));
-        if buckets != was {
-            pr_info!("{}: Adaptive hash table: {was} -> {buckets}\n", state.name);
-        }
-        Ok(())
-    }
-
     /// Initialises more of the slot table, so that more slots can be given out. Fails with
-    /// [`ENOSPC`] if there are no more.
+    /// [`ENOSPC`] if there are no more, and with [`ENOMEM`] if [`growth`](super::growth) has to come
+    /// first.
     pub(in crate::target) fn extend(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
         let superblock = self.metadata.superblock();
         let geometry = superblock.geometry;
@@ -104,13 +78,8 @@ impl Writer {
         // First the memory: what is initialised can be used.
         let known = self.usable();
         let slots = geometry.slots_in(mark.saturating_add(EXTEND_BLOCKS_MAX)) as usize;
-        let capacity = state.with_map(Map::capacity);
-        if slots > capacity {
-            let roomy = capacity.saturating_mul(2).min(geometry.slots() as usize);
-            self.resize(state, STAGED_MAX as u32, roomy.max(slots))?;
-        }
-        if slots > self.generations.len() {
-            self.generations.resize(slots, 0, GFP_KERNEL)?;
+        if slots > state.with_map(Map::capacity).min(self.generations.len()) {
+            return Err(ENOMEM);
         }
         let outcome = io.drive(self.metadata.extend(EXTEND_BLOCKS_MAX), None, |_, _, _| ());
         self.note(state, &outcome)?;
@@ -176,9 +145,18 @@ impl Writer {
         io: &mut SpareIo<'_>,
     ) -> Result<SlotRun> {
         let usable = self.usable();
-        let (slot, word) = state
-            .with_map(|map| alloc::find_pending(map.slots(usable)))
-            .ok_or(ENOSPC)?;
+        // Whoever has a pending block's range may be about to use its slot.
+        let desk = state.desk.lock();
+        let is_busy = |word: SlotWord| {
+            let sector = state.sector_of(word.main_block());
+            desk.is_busy(Range::new(sector, state.sectors(1)))
+        };
+        let found =
+            state.with_map(|map| alloc::find_pending(map.slots(usable), |word| !is_busy(word)));
+        drop(desk);
+        // Who gets the range from here on looks for the block's slot under the writer's lock, which is
+        // ours until the slot is free.
+        let (slot, word) = found.ok_or(ENOSPC)?;
         self.stage(
             state,
             slot,
@@ -198,10 +176,9 @@ impl Writer {
         state.with_map(|map| self.allocator.give_back(map.slots(usable), slot));
     }
 
-    /// Has memory and slots ready for the next bio that fails, so that nothing has to be waited for
-    /// then. If that is not possible, the next bio tries again.
+    /// Has slots ready for the next bio that fails, so that nothing has to be waited for then. If that
+    /// is not possible, the next bio tries again.
     pub(in crate::target) fn prepare(&mut self, state: &State, io: &mut SpareIo<'_>) {
-        let _ = self.reserve(state, STAGED_MAX as u32);
         if (self.allocator.available() as usize) < STAGED_MAX {
             let _ = self.extend(state, io);
         }

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who repairs what, and when.
+//!
+//! ```text
+//!   map, end_io --> deferred bios --> dispatch --> repairer 0 --> answered
+//!                        ^               |         repairer 1 --> answered
+//!                        +-- its blocks -+            ...
+//!                            are taken, or nobody is free
+//! ```
+//!
+//! A disk may take seconds for each bad block, and must not keep others waiting (E7). So several
+//! bios are repaired at a time, each with lists and a buffer of its own, made beforehand. Two of the
+//! same region never are: repairs are serialised for each block, and a region that is slow gets hold
+//! of one repairer and not of all. One repairer is kept for bios that `map` has deferred, as these
+//! have not met a bad block of main yet.
+//!
+//! Repairers belong to a table and the bios to its mapped device, which exist as long as there is a
+//! bio to be answered. What comes after the answer ends before the table's queue does.
+
+use super::relocate::Lists;
+use super::repair;
+use super::state::State;
+use super::DmRemap;
+use crate::dm;
+use crate::logic::desk::Range;
+use crate::logic::desk::JOBS;
+use kernel::new_mutex;
+use kernel::new_work;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::sync::Mutex;
+use kernel::workqueue::impl_has_work;
+use kernel::workqueue::Work;
+use kernel::workqueue::WorkItem;
+
+/// Serves one bio at a time.
+#[pin_data]
+pub(super) struct Repairer {
+    state: Arc<State>,
+    /// Its number at the desk.
+    number: usize,
+    /// What to do next.
+    #[pin]
+    bio: Mutex<Option<dm::OwnedBio<DmRemap>>>,
+    #[pin]
+    tools: Mutex<Tools>,
+    #[pin]
+    work: Work<Repairer>,
+}
+
+/// What a repairer needs: there may be no memory when it does.
+pub(super) struct Tools {
+    pub(super) lists: Lists,
+    /// One block.
+    pub(super) data: dm::IoBuffer,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Repairer { self.work }
+}
+
+impl WorkItem for Repairer {
+    type Pointer = Arc<Repairer>;
+
+    fn run(this: Arc<Repairer>) {
+        let _scope = dm::NoIoScope::enter();
+        let bio = this.bio.lock().take();
+        if let Some(bio) = bio {
+            repair::serve(&this.state, bio, &mut this.tools.lock());
+        }
+        let mut desk = this.state.desk.lock();
+        desk.end(this.number);
+        drop(desk);
+        this.state.desk_changed.notify_all();
+        dispatch(&this.state);
+    }
+}
+
+/// Makes the repairers for a table.
+pub(super) fn hire(state: &Arc<State>) -> Result<KVec<Arc<Repairer>>> {
+    let mut crew = KVec::with_capacity(JOBS, GFP_KERNEL)?;
+    for number in 0..JOBS {
+        let tools = Tools {
+            lists: Lists::new()?,
+            data: dm::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?,
+        };
+        let state = state.clone();
+        let repairer = Arc::pin_init(
+            try_pin_init!(Repairer {
+                state,
+                number,
+                bio <- new_mutex!(None, "dm_remap_bio"),
+                tools <- new_mutex!(tools, "dm_remap_tools"),
+                work <- new_work!("dm_remap_repair"),
+            }),
+            GFP_KERNEL,
+        )?;
+        crew.push(repairer, GFP_KERNEL)?;
+    }
+    Ok(crew)
+}
+
+/// Gives deferred bios to repairers, as far as possible. Whoever frees a range has to call this.
+/// May sleep.
+pub(super) fn dispatch(state: &State) {
+    // Held all the time: who frees a range meanwhile waits, and then sees what was put back.
+    let mut desk = state.desk.lock();
+    for mut bio in state.deferred.take_all() {
+        let range = Range::new(bio.target_sector(), bio.sectors());
+        let quick = !bio.per_bio().failed;
+        let Some(number) = desk.start(range, quick) else {
+            state.deferred.push(bio);
+            continue;
+        };
+        let target = bio.target();
+        let Some(repairer) = target.crew.get(number).cloned() else {
+            // There are as many as places at the desk.
+            desk.end(number);
+            bio.complete(dm::BlkStatus::IOERR);
+            continue;
+        };
+        // It runs at once, if it likes, and waits for the lock.
+        let mut next = repairer.bio.lock();
+        let _ = target.queue.enqueue(repairer.clone());
+        *next = Some(bio);
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Do main and spare work as such? What no error of a single block tells (P6, E2, E6).
+//!
+//! A breaker for each direction of main, and one for writes to the spare, counts bios that failed
+//! without any success in between; a latch for each device remembers that a flush failed. All of
+//! them are single words, changed by compare and exchange from any context: `end_io` sees users'
+//! successes, the worker what it tries itself.
+//!
+//! On the fast path there is one load: [`Life::is_watched`] tells whether any of these words waits
+//! for a success.
+
+use crate::dm;
+use crate::logic::breaker::Breaker;
+use crate::logic::breaker::Need;
+use crate::logic::latch::Answer;
+use crate::logic::latch::Latch;
+use crate::logic::latch::Ticket;
+use crate::logic::status::Breakers;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::Full;
+use kernel::sync::atomic::Relaxed;
+
+/// What may fail as a whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    MainRead,
+    MainWrite,
+    SpareWrite,
+}
+
+/// A device with a cache.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Disk {
+    Main,
+    Spare,
+}
+
+const DIRECTIONS: [Direction; 3] = [
+    Direction::MainRead,
+    Direction::MainWrite,
+    Direction::SpareWrite,
+];
+
+const DISKS: [Disk; 2] = [Disk::Main, Disk::Spare];
+
+/// A breaker, and what the worker saw itself.
+struct Circuit {
+    breaker: Atomic<u64>,
+    /// When the latest I/O of the worker's that succeeded began, in milliseconds; 0 if none did.
+    proven_at: Atomic<u64>,
+}
+
+impl Circuit {
+    const fn new() -> Self {
+        Self {
+            breaker: Atomic::new(0),
+            proven_at: Atomic::new(0),
+        }
+    }
+}
+
+/// See the module's documentation.
+pub(super) struct Life {
+    watched: Atomic<bool>,
+    main_read: Circuit,
+    main_write: Circuit,
+    spare_write: Circuit,
+    main_flush: Atomic<u64>,
+    spare_flush: Atomic<u64>,
+}
+
+impl Life {
+    /// All is well.
+    pub(super) const fn new() -> Self {
+        Self {
+            watched: Atomic::new(false),
+            main_read: Circuit::new(),
+            main_write: Circuit::new(),
+            spare_write: Circuit::new(),
+            main_flush: Atomic::new(0),
+            spare_flush: Atomic::new(0),
+        }
+    }
+
+    /// Whether successes matter.
+    #[inline(always)]
+    pub(super) fn is_watched(&self) -> bool {
+        dm::load_relaxed(&self.watched)
+    }
+
+    fn circuit(&self, direction: Direction) -> &Circuit {
+        match direction {
+            Direction::MainRead => &self.main_read,
+            Direction::MainWrite => &self.main_write,
+            Direction::SpareWrite => &self.spare_write,
+        }
+    }
+
+    fn flush(&self, disk: Disk) -> &Atomic<u64> {
+        match disk {
+            Disk::Main => &self.main_flush,
+            Disk::Spare => &self.spare_flush,
+        }
+    }
+
+    /// Changes a word by `change`, which gets the old one, and may be called again.
+    fn update<R>(&self, cell: &Atomic<u64>, change: impl Fn(u64) -> (u64, R)) -> R {
+        let mut old = cell.load(Relaxed);
+        loop {
+            let (new, result) = change(old);
+            if new == old {
+                return result;
+            }
+            match cell.cmpxchg(old, new, Full) {
+                Ok(_) => {
+                    self.watch();
+                    return result;
+                }
+                Err(other) => old = other,
+            }
+        }
+    }
+
+    /// Brings `watched` up to date. Whoever changes a word does it after that, and looks at the words
+    /// again afterwards, so that of two at the same time the last one sees both.
+    fn watch(&self) {
+        let any = || {
+            let failing = |direction: &Direction| {
+                let word = self.circuit(*direction).breaker.load(Relaxed);
+                !Breaker::from_word(word).is_quiet()
+            };
+            DIRECTIONS.iter().any(failing) || self.is_flush_latched()
+        };
+        loop {
+            let now = any();
+            self.watched.xchg(now, Full);
+            if any() == now {
+                return;
+            }
+        }
+    }
+
+    fn change<R>(&self, direction: Direction, change: impl Fn(&mut Breaker) -> R) -> R {
+        self.update(&self.circuit(direction).breaker, |word| {
+            let mut breaker = Breaker::from_word(word);
+            let result = change(&mut breaker);
+            (breaker.to_word(), result)
+        })
+    }
+
+    /// I/O has succeeded. Returns whether that closes a breaker. From any context.
+    pub(super) fn succeeded(&self, direction: Direction) -> bool {
+        self.change(direction, Breaker::proven)
+    }
+
+    /// An I/O of the worker's that began at `begun` has succeeded. Returns whether that closes a
+    /// breaker.
+    pub(super) fn proven(&self, direction: Direction, begun: u64) -> bool {
+        let at = &self.circuit(direction).proven_at;
+        // Of two at the same time, either will do.
+        at.store(at.load(Relaxed).max(begun), Relaxed);
+        self.succeeded(direction)
+    }
+
+    /// Whether an I/O of the worker's that began at `moment` or later has succeeded.
+    pub(super) fn is_proven_since(&self, direction: Direction, moment: u64) -> bool {
+        let at = self.circuit(direction).proven_at.load(Relaxed);
+        at != 0 && at >= moment
+    }
+
+    /// A bio has failed, and there was no success since. Tells what it takes to blame the medium.
+    pub(super) fn failed(&self, direction: Direction, threshold: u32) -> Need {
+        self.change(direction, |breaker| breaker.failed(threshold))
+    }
+
+    /// What [`Life::failed`] asked for was not to be had. Returns whether that opens the breaker.
+    pub(super) fn disproved(&self, direction: Direction) -> bool {
+        let now = dm::monotonic_ms();
+        self.change(direction, |breaker| breaker.disproved(now))
+    }
+
+    /// Whether a failed bio is to be looked at, rather than passed up at once. From any context.
+    pub(super) fn admits(&self, direction: Direction) -> bool {
+        let now = dm::monotonic_ms();
+        self.change(direction, |breaker| breaker.admits(now))
+    }
+
+    /// Which breakers are open.
+    pub(super) fn breakers(&self) -> Breakers {
+        let is_open =
+            |direction| Breaker::from_word(self.circuit(direction).breaker.load(Relaxed)).is_open();
+        Breakers {
+            main_read: is_open(Direction::MainRead),
+            main_write: is_open(Direction::MainWrite),
+            spare: is_open(Direction::SpareWrite),
+        }
+    }
+
+    /// A user's flush goes to a disk.
+    pub(super) fn flush_sent(&self, disk: Disk) -> Ticket {
+        Latch::from_word(self.flush(disk).load(Relaxed)).mapped()
+    }
+
+    /// A user's flush comes back. From any context.
+    pub(super) fn flush_ended(&self, disk: Disk, ticket: Ticket, good: bool) -> Answer {
+        self.update(self.flush(disk), |word| {
+            let (latch, answer) = Latch::from_word(word).ended(ticket, good);
+            (latch.to_word(), answer)
+        })
+    }
+
+    /// A flush of our own has failed: it took an error that a user would have got.
+    pub(super) fn own_flush_failed(&self, disk: Disk) {
+        self.update(self.flush(disk), |word| {
+            (Latch::from_word(word).own_failed().to_word(), ())
+        });
+    }
+
+    /// Whether the last flush of some disk has failed, so that nothing can be promised to be durable.
+    pub(super) fn is_flush_latched(&self) -> bool {
+        DISKS.iter().any(|disk| {
+            let word = self.flush(*disk).load(Relaxed);
+            Latch::from_word(word).fails_fua()
+        })
+    }
+}

@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Moving blocks of main to slots: whatever the reason, it is done here.
+//!
+//! The order is P3's: data to the slots, flush, commit, publish. The caller has the blocks' range at
+//! the desk, so that nobody else changes where they are served from. Only the commit is made under
+//! the writer's lock; data goes to slots that are held for it meanwhile:
+//!
+//! ```text
+//!   take slots (lock)    write data    flush    stage, commit, publish (lock)    retire (lock)
+//!        ^                   |
+//!        +--- a slot fails --+
+//! ```
+//!
+//! A crash before the commit leaves the old state, and slots that nobody knows of.
+
+use super::io::is_suspect;
+use super::life::Direction;
+use super::life::Disk;
+use super::state::State;
+use super::writer::Publish;
+use super::writer::STAGED_MAX;
+use super::DmRemap;
+use crate::dm;
+use crate::dm::BlkStatus;
+use crate::logic::alloc::SlotRun;
+use crate::logic::bisect::Bisect;
+use crate::logic::classify::Operation;
+use crate::logic::slot::Origin;
+use crate::logic::slot::SlotWord;
+use crate::logic::slot::State as SlotState;
+use kernel::prelude::*;
+
+/// How many slots may fail for one bio before any has taken data: more, and it is the spare that
+/// failed and not its medium.
+const SLOTS_TRIED: usize = 16;
+
+/// A block that has to go to a slot.
+#[derive(Clone, Copy)]
+pub(super) struct Move {
+    pub(super) main_block: u64,
+    /// Where its data is in the source, in bytes.
+    pub(super) offset: u32,
+    /// Whether the slot that was set aside for it failed.
+    own_failed: bool,
+}
+
+impl Move {
+    pub(super) fn new(main_block: u64, offset: u32) -> Self {
+        Self {
+            main_block,
+            offset,
+            own_failed: false,
+        }
+    }
+}
+
+/// A block whose data is on a slot.
+#[derive(Clone, Copy)]
+struct Placed {
+    main_block: u64,
+    slot: u32,
+}
+
+/// Lists that it takes, made beforehand: there may be no memory then.
+pub(super) struct Lists {
+    /// Blocks that have to go to slots.
+    pub(super) moves: KVec<Move>,
+    placed: KVec<Placed>,
+    /// Slots that failed, or that are replaced.
+    retired: KVec<u32>,
+    /// Blocks of main that cannot be read.
+    pub(super) lost: KVec<u64>,
+    /// Blocks of main that could only be read after several tries.
+    pub(super) weak: KVec<u64>,
+}
+
+impl Lists {
+    /// Makes the lists.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            moves: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            placed: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            retired: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            lost: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            weak: KVec::with_capacity(WEAK_MAX, GFP_KERNEL)?,
+        })
+    }
+}
+
+/// How many weak blocks of one bio are moved; the others will be found again.
+const WEAK_MAX: usize = 64;
+
+/// Adds to a list that was made large enough.
+pub(super) fn push<T>(list: &mut KVec<T>, value: T) -> dm::IoResult {
+    list.push_within_capacity(value)
+        .map_err(|_| BlkStatus::RESOURCE)
+}
+
+/// Where data comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// A write.
+    Bio(&'a dm::OwnedBio<DmRemap>),
+    /// What was read before.
+    Buffer(&'a dm::IoBuffer),
+    /// There is none: zeroes are written.
+    Zeroes,
+}
+
+impl Source<'_> {
+    /// Writes `bytes` from byte `offset` of the source on to `sector` of a device. Waits for it.
+    pub(super) fn write(
+        &self,
+        state: &State,
+        (offset, bytes): (u32, u32),
+        device: &dm::Device,
+        sector: u64,
+        opf: dm::Opf,
+    ) -> dm::IoResult {
+        let pool = &state.pool;
+        match self {
+            Source::Bio(bio) => pool.write_slice(bio, offset, bytes, device, sector, opf),
+            Source::Buffer(buffer) => {
+                let start = offset as usize;
+                let end = start.saturating_add(bytes as usize);
+                pool.write(device, sector, buffer.slice(start..end)?, opf)
+            }
+            Source::Zeroes => {
+                let mut done = 0usize;
+                while done < bytes as usize {
+                    let step = state
+                        .zeroes
+                        .len()
+                        .min((bytes as usize).saturating_sub(done));
+                    let at = sector.saturating_add(done as u64 >> 9);
+                    pool.write(device, at, state.zeroes.slice(0..step)?, opf)?;
+                    done = done.saturating_add(step);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Moves what is in `lists.moves`.
+pub(super) struct Relocation<'a> {
+    pub(super) state: &'a State,
+    pub(super) spare: &'a dm::Device,
+    pub(super) lists: &'a mut Lists,
+    pub(super) source: Source<'a>,
+    pub(super) origin: Origin,
+    /// What the blocks fail with if they cannot be moved.
+    pub(super) error: BlkStatus,
+    /// Whether a slot has taken data.
+    alive: bool,
+}
+
+impl<'a> Relocation<'a> {
+    pub(super) fn new(
+        state: &'a State,
+        spare: &'a dm::Device,
+        lists: &'a mut Lists,
+        source: Source<'a>,
+        origin: Origin,
+        error: BlkStatus,
+    ) -> Self {
+        Self {
+            state,
+            spare,
+            lists,
+            source,
+            origin,
+            error,
+            alive: false,
+        }
+    }
+
+    /// Moves the blocks. Returns how many were moved; after an error, it may have been some.
+    pub(super) fn run(mut self) -> Result<usize, BlkStatus> {
+        self.lists.placed.clear();
+        self.lists.retired.clear();
+        if self.lists.moves.is_empty() {
+            return Ok(0);
+        }
+        if !self.state.life.admits(Direction::SpareWrite) {
+            return Err(self.error);
+        }
+        let placed = self.place();
+        // What was placed is complete in itself, even if the rest found no place.
+        let committed = self.commit();
+        if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
+            self.state
+                .report("moved to the spare", count, first.main_block);
+        }
+        placed.and(committed)
+    }
+
+    /// Writes the data of all moves to slots. A block whose slot fails goes to the end of the queue and
+    /// gets another one.
+    fn place(&mut self) -> dm::IoResult {
+        let mut next = 0;
+        while let Some(block) = self.lists.moves.get(next).copied() {
+            let own = self.own_slot(block);
+            let run = match own {
+                Some(run) => run,
+                None => self.take_slots(self.run_length(next))?,
+            };
+            self.fill_slots(run, next, own.is_some())?;
+            next = next.saturating_add(run.count as usize);
+        }
+        Ok(())
+    }
+
+    /// The slot that is set aside for a block, if it is of use.
+    fn own_slot(&self, block: Move) -> Option<SlotRun> {
+        // Under the lock: a slot that is set aside may be taken away, if it is not in use (`steal_slot`).
+        let _locked = self.state.writer.lock();
+        match self.state.slot_of(block.main_block) {
+            Some((slot, word)) if word.state() == SlotState::Pending && !block.own_failed => {
+                Some(SlotRun {
+                    first: slot,
+                    count: 1,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// How many moves from number `next` on are of consecutive blocks with consecutive data and can
+    /// go to new slots together.
+    fn run_length(&self, next: usize) -> u32 {
+        let rest = self.lists.moves.get(next..).unwrap_or(&[]);
+        let Some(first) = rest.first() else {
+            return 0;
+        };
+        let block_bytes = self.state.bytes(1);
+        let mut count = 1u32;
+        for block in rest.iter().skip(1) {
+            let pending = |(_, word): (u32, SlotWord)| word.state() == SlotState::Pending;
+            let distance = count.saturating_mul(block_bytes);
+            if block.main_block != first.main_block.saturating_add(u64::from(count))
+                || block.offset != first.offset.saturating_add(distance)
+                || self.state.slot_of(block.main_block).is_some_and(pending)
+            {
+                break;
+            }
+            count = count.saturating_add(1);
+        }
+        count
+    }
+
+    /// Writes the data of as many moves from number `next` on as there are slots in `run`.
+    fn fill_slots(&mut self, run: SlotRun, next: usize, own: bool) -> dm::IoResult {
+        let first = *self.lists.moves.get(next).ok_or(BlkStatus::IOERR)?;
+        let mut search = Bisect::new(run.count).ok_or(BlkStatus::INVAL)?;
+        // Slots before this one are placed or have failed.
+        let mut settled = 0u32;
+        while let Some(part) = search.next_try() {
+            let begun = dm::monotonic_ms();
+            let offset = first.offset.saturating_add(self.state.bytes(part.first));
+            let result = self.source.write(
+                self.state,
+                (offset, self.state.bytes(part.count)),
+                self.spare,
+                self.state.slot_sector(run.first.saturating_add(part.first)),
+                dm::Opf::WRITE.sync(),
+            );
+            let taken = match result {
+                Ok(()) => {
+                    self.alive = true;
+                    self.state.life.proven(Direction::SpareWrite, begun);
+                    (part.first..part.first.saturating_add(part.count))
+                        .try_for_each(|index| self.note_placed(run.first, index, next))
+                }
+                Err(status) if !is_suspect(Operation::Write, status) => {
+                    self.spare_failed("the spare cannot be written");
+                    Err(self.error)
+                }
+                Err(_) if part.count == 1 => self.slot_failed(run.first, part.first, next, own),
+                Err(_) => {
+                    search.report(false);
+                    continue;
+                }
+            };
+            if let Err(status) = taken {
+                if !own {
+                    let rest =
+                        run.first.saturating_add(settled)..run.first.saturating_add(run.count);
+                    self.give_back(rest);
+                }
+                return Err(status);
+            }
+            search.report(result.is_ok());
+            settled = part.first.saturating_add(part.count);
+        }
+        Ok(())
+    }
+
+    fn note_placed(&mut self, first: u32, index: u32, next: usize) -> dm::IoResult {
+        let block = self.move_at(next, index)?;
+        let placed = Placed {
+            main_block: block.main_block,
+            slot: first.saturating_add(index),
+        };
+        push(&mut self.lists.placed, placed)
+    }
+
+    /// A slot cannot take data: its block needs another one.
+    fn slot_failed(&mut self, first: u32, index: u32, next: usize, own: bool) -> dm::IoResult {
+        let mut block = self.move_at(next, index)?;
+        block.own_failed |= own;
+        push(&mut self.lists.moves, block)?;
+        // One that has a claim is retired together with being replaced, and not before.
+        if !own {
+            push(&mut self.lists.retired, first.saturating_add(index))?;
+        }
+        if !self.alive && self.lists.retired.len() > SLOTS_TRIED {
+            self.spare_failed("the spare fails everywhere");
+            return Err(self.error);
+        }
+        Ok(())
+    }
+
+    fn spare_failed(&self, what: &str) {
+        if self.state.life.disproved(Direction::SpareWrite) {
+            self.state.complain(what);
+        }
+    }
+
+    fn move_at(&self, next: usize, index: u32) -> Result<Move, BlkStatus> {
+        self.lists
+            .moves
+            .get(next.saturating_add(index as usize))
+            .copied()
+            .ok_or(BlkStatus::IOERR)
+    }
+
+    /// Gives back slots that were taken.
+    fn give_back(&self, slots: impl Iterator<Item = u32>) {
+        let mut locked = self.state.writer.lock();
+        for slot in slots {
+            locked.writer.give_back(self.state, slot);
+        }
+    }
+
+    /// Finds slots, in need those that are only set aside.
+    fn take_slots(&mut self, want: u32) -> Result<SlotRun, BlkStatus> {
+        let taken = self.state.with_writer(self.spare, |writer, io| {
+            match writer.take_slots(self.state, io, want) {
+                Err(error) if error == ENOSPC => writer.steal_slot(self.state, io),
+                other => other,
+            }
+        });
+        taken.map_err(|error| {
+            if error == ENOSPC {
+                self.state.complain("no free slot is left");
+            }
+            self.error
+        })
+    }
+
+    /// Data before metadata (P3). A flush that failed is not tried again: a disk may drop what it
+    /// could not write, and report success for the rest.
+    fn commit(&mut self) -> Result<usize, BlkStatus> {
+        if self.lists.placed.is_empty() {
+            self.give_back(self.lists.retired.iter().copied());
+            return Ok(0);
+        }
+        if let Err(status) = self.state.flush(Disk::Spare, self.spare) {
+            self.give_back(self.lists.placed.iter().map(|placed| placed.slot));
+            self.give_back(self.lists.retired.iter().copied());
+            return Err(status);
+        }
+        let (state, origin) = (self.state, self.origin);
+        let (placed, retired) = (&self.lists.placed, &mut self.lists.retired);
+        let result = state.with_writer(self.spare, |writer, io| {
+            let mut staged = Ok(());
+            for Placed { main_block, slot } in placed {
+                let publish = match state.slot_of(*main_block) {
+                    Some((old, _)) if old == *slot => Publish::Keep,
+                    Some((old, _)) => Publish::Replace(old),
+                    None => Publish::Insert,
+                };
+                let word = SlotWord::new(*main_block, SlotState::Valid, origin).ok_or(ERANGE);
+                let done = word.and_then(|word| writer.stage(state, *slot, word, publish));
+                match (done, publish) {
+                    (Err(error), _) => {
+                        writer.give_back(state, *slot);
+                        staged = Err(error);
+                    }
+                    (Ok(()), Publish::Replace(old)) => {
+                        // The list has room for as many as were placed.
+                        let _ = push(retired, old);
+                    }
+                    _ => (),
+                }
+            }
+            let committed = writer.commit(state, io);
+            if committed.is_ok() {
+                for slot in retired.iter() {
+                    // Not marked as bad, it is found out again.
+                    if writer.stage_retirement(state, *slot).is_err() {
+                        writer.note_older_claims();
+                        break;
+                    }
+                    state.counters.spare_write_errors.add(1);
+                }
+                // If this fails, loading finds two claims and frees the older, and the slot fails
+                // again when it is written.
+                if writer.commit(state, io).is_err() {
+                    writer.note_older_claims();
+                }
+            } else {
+                // They may be replaced by now, as far as the commit went.
+                writer.note_older_claims();
+                for slot in retired.iter() {
+                    writer.give_back(state, *slot);
+                }
+            }
+            committed.and(staged)
+        });
+        match result {
+            Ok(()) => Ok(self.lists.placed.len()),
+            Err(_) => Err(self.error),
+        }
+    }
+}

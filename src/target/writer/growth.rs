@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory for the map, ahead of need.
+//!
+//! A repair must not wait for memory: what frees memory may be a write that waits for the repair
+//! (P10). So there is always room for more remaps than a few bios can ask for, and when it gets less,
+//! the map is replaced by a larger one, by work of its own on a queue of its own. Memory is allocated
+//! outside of the writer's lock, and filled under it. Should there be none for long, remaps go on
+//! until the map is full, and errors are passed up then.
+
+use super::Writer;
+use super::STAGED_MAX;
+use crate::dm;
+use crate::logic::commit::EXTEND_BLOCKS_MAX;
+use crate::logic::table;
+use crate::target::map::Map;
+use crate::target::state::State;
+use kernel::prelude::*;
+
+/// How many more remaps there is room for.
+const ROOM: u32 = 4 * STAGED_MAX as u32;
+
+/// A larger map that is to be.
+struct Plan {
+    /// How many remaps it has room for.
+    remaps: u32,
+    /// How many slots it has words for.
+    slots: usize,
+}
+
+impl Writer {
+    /// Whether the map should be replaced by a larger one.
+    pub(in crate::target) fn wants_growth(&self, state: &State) -> bool {
+        self.plan(state).is_some()
+    }
+
+    fn plan(&self, state: &State) -> Option<Plan> {
+        let superblock = self.metadata.superblock();
+        let geometry = &superblock.geometry;
+        let ahead = superblock.high_water.saturating_add(EXTEND_BLOCKS_MAX);
+        let needed = geometry.slots_in(ahead) as usize;
+        state.with_map(|map| {
+            let known = map.capacity().min(self.generations.len());
+            let short = table::needs_rebuild(&self.counts, map.buckets(), ROOM);
+            if known >= needed && !short {
+                return None;
+            }
+            let slots = if known < needed {
+                let roomy = known.saturating_mul(2).min(geometry.slots() as usize);
+                roomy.max(needed)
+            } else {
+                known
+            };
+            Some(Plan {
+                // Not to be asked again soon.
+                remaps: self.counts.used.saturating_add(2 * ROOM),
+                slots,
+            })
+        })
+    }
+
+    /// Takes over a larger map, unless it has become too small meanwhile. Returns what is to be freed.
+    fn adopt(
+        &mut self,
+        state: &State,
+        map: KBox<Map>,
+        mut generations: KVVec<u64>,
+    ) -> Result<Option<(dm::Retired<Map>, KVVec<u64>)>> {
+        let was = state.with_map(Map::buckets);
+        let buckets = map.buckets();
+        let small = generations.capacity() < self.generations.len()
+            || map.capacity() < state.with_map(Map::capacity)
+            || table::needs_rebuild(&self.counts, buckets, STAGED_MAX as u32);
+        if small {
+            return Ok(None);
+        }
+        for generation in &self.generations {
+            generations.push_within_capacity(*generation)?;
+        }
+        while generations.len() < map.capacity() {
+            generations.push_within_capacity(0)?;
+        }
+        self.counts = state.with_map(|old| map.copy_from(old))?;
+        let old = state.map.replace(map);
+        let unused = core::mem::replace(&mut self.generations, generations);
+        if buckets != was {
+            pr_info!("{}: Adaptive hash table: {was} -> {buckets}\n", state.name);
+        }
+        Ok(Some((old, unused)))
+    }
+}
+
+/// Enlarges the map as far as it should be. Allocates, and so is not for repairs; nor may the caller
+/// hold locks.
+pub(in crate::target) fn grow(state: &State) -> Result {
+    let _scope = dm::NoIoScope::enter();
+    loop {
+        let Some(plan) = ({
+            let locked = state.writer.lock();
+            locked.writer.plan(state)
+        }) else {
+            return Ok(());
+        };
+        let map = Map::new(core::iter::empty(), plan.slots, plan.remaps)?;
+        let map = KBox::new(map, GFP_KERNEL)?;
+        let generations = KVVec::with_capacity(plan.slots, GFP_KERNEL)?;
+        let mut locked = state.writer.lock();
+        let old = locked.writer.adopt(state, map, generations)?;
+        drop(locked);
+        // Readers are waited for without the lock.
+        drop(old);
+    }
+}
