@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
 use super::kmsg::Kmsg;
+use super::run::run;
 
 /// A device-mapper device; removed when dropped.
 #[derive(Debug)]
@@ -145,6 +146,26 @@ impl Mapped {
     /// Suspends without flushing: I/O under way may come back to be queued.
     pub fn suspend_noflush(&self) -> Result<(), Refusal> {
         dmsetup(&["suspend", "--noflush", "--nolockfs", &self.name]).map(drop)
+    }
+
+    /// Suspends with these options of dmsetup.
+    pub fn suspend_with(&self, options: &[&str]) -> Result<(), Refusal> {
+        dmsetup(&[&["suspend"], options, &[self.name.as_str()]].concat()).map(drop)
+    }
+
+    /// How many events there were.
+    #[track_caller]
+    pub fn events(&self) -> u64 {
+        let told = self.must(&["info", "--columns", "--noheadings", "-o", "events"]);
+        told.trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("{told:?} events"))
+    }
+
+    /// Waits for an event after number `seen`, at most so many seconds. Tells whether there is one.
+    pub fn wait_for_event(&self, seen: u64, seconds: u32) -> bool {
+        let line = format!("timeout {seconds} dmsetup wait {} {seen}", self.name);
+        run(&line).status == 0
     }
 
     /// Resumes, with the table that was loaded last.

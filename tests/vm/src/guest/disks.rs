@@ -99,9 +99,11 @@ impl ScsiDebug {
     #[track_caller]
     pub fn new(mib: u32, first_bad: u64, bad: u64) -> Self {
         succeed("modprobe sd_mod");
-        // opts=2: medium errors. What comes by itself before a probe must not fail.
+        // opts=2: medium errors, of all sectors if the count is 0. What comes by itself before a
+        // probe must not fail.
+        let opts = if bad == 0 { 0 } else { 2 };
         succeed(&format!(
-            "modprobe scsi_debug dev_size_mb={mib} opts=2 delay=0 \
+            "modprobe scsi_debug dev_size_mb={mib} opts={opts} delay=0 \
              medium_error_start={first_bad} medium_error_count={bad}"
         ));
         let path = (0..100).find_map(|_| {
@@ -126,6 +128,31 @@ impl ScsiDebug {
             })
             .map(|disk| Path::new("/dev").join(disk.file_name()))
             .filter(|path| path.exists())
+    }
+
+    /// Adds a rule of scsi_debug's own: `2 -3 0x2a 0 0 2 3 0xc 0` fails the next three WRITE(10)
+    /// with a check condition and this sense data.
+    #[track_caller]
+    pub fn rule(&self, rule: &str) {
+        let path = self.rules();
+        fs::write(&path, rule)
+            .unwrap_or_else(|error| panic!("{rule} > {}: {error}", path.display()));
+    }
+
+    /// Removes rules by type and command: `2 0x2a`.
+    #[track_caller]
+    pub fn end_rule(&self, rule: &str) {
+        self.rule(&format!("- {rule}"));
+    }
+
+    fn rules(&self) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default();
+        let device = Path::new("/sys/class/block").join(name).join("device");
+        let address = fs::canonicalize(&device).expect("the disk's SCSI device");
+        let address = address.file_name().unwrap_or_default();
+        Path::new("/sys/kernel/debug/scsi_debug")
+            .join(address)
+            .join("error")
     }
 
     /// The block device.

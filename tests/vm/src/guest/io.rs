@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::nowait;
+
 const SECTOR: u64 = 512;
 
 /// Direct I/O needs memory that is aligned to the device's blocks.
@@ -43,12 +45,26 @@ impl Direct {
 
     /// Reads sectors: one request, as long as the device takes that much.
     pub fn read(&self, sector: u64, sectors: u64) -> io::Result<Vec<u8>> {
+        self.read_by(sectors, |data| self.file.read_at(data, sector * SECTOR))
+    }
+
+    /// The same with `RWF_NOWAIT`: an error of `EAGAIN` rather than a wait.
+    pub fn read_nowait(&self, sector: u64, sectors: u64) -> io::Result<Vec<u8>> {
+        self.read_by(sectors, |data| {
+            nowait::read(&self.file, data, sector * SECTOR)
+        })
+    }
+
+    fn read_by(
+        &self,
+        sectors: u64,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Vec<u8>> {
         let length = (sectors * SECTOR) as usize;
         let mut memory = vec![0; length + ALIGNMENT];
         let start = memory.as_ptr().align_offset(ALIGNMENT);
         let aligned = &mut memory[start..start + length];
-        let count = self.file.read_at(aligned, sector * SECTOR)?;
-        if count != length {
+        if read(aligned)? != length {
             return Err(short());
         }
         Ok(aligned.to_vec())
@@ -56,12 +72,26 @@ impl Direct {
 
     /// Writes sectors: one request, as long as the device takes that much.
     pub fn write(&self, sector: u64, data: &[u8]) -> io::Result<()> {
+        self.write_by(data, |data| self.file.write_at(data, sector * SECTOR))
+    }
+
+    /// The same with `RWF_NOWAIT`: an error of `EAGAIN` rather than a wait.
+    pub fn write_nowait(&self, sector: u64, data: &[u8]) -> io::Result<()> {
+        self.write_by(data, |data| {
+            nowait::write(&self.file, data, sector * SECTOR)
+        })
+    }
+
+    fn write_by(
+        &self,
+        data: &[u8],
+        write: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
         let mut memory = vec![0; data.len() + ALIGNMENT];
         let start = memory.as_ptr().align_offset(ALIGNMENT);
         let aligned = &mut memory[start..start + data.len()];
         aligned.copy_from_slice(data);
-        let count = self.file.write_at(aligned, sector * SECTOR)?;
-        if count != data.len() {
+        if write(aligned)? != data.len() {
             return Err(short());
         }
         Ok(())

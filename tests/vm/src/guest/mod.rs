@@ -25,9 +25,12 @@ mod ioctl;
 mod kmsg;
 mod leaks;
 mod module;
+mod nowait;
+mod partition;
 mod remap;
 mod run;
 mod stamp;
+mod wait;
 
 pub use device::Mapped;
 pub use device::Refusal;
@@ -41,6 +44,7 @@ pub use ioctl::make_and_remove;
 pub use kmsg::Kmsg;
 pub use module::load;
 pub use module::unload;
+pub use partition::Partition;
 pub use remap::device_number;
 pub use remap::Remap;
 pub use run::run;
@@ -50,6 +54,8 @@ pub use sickdisk;
 pub use stamp::identify;
 pub use stamp::stamps;
 pub use stamp::Content;
+pub use wait::eventually;
+pub use wait::timed;
 
 use crate::verdict;
 

@@ -114,6 +114,17 @@ impl Remap {
         self.device().path()
     }
 
+    /// Where on the spare a sector of main is served from, if it is.
+    #[track_caller]
+    pub fn slot_of(&self, sector: u64) -> Option<u64> {
+        let told = self
+            .device()
+            .message(&format!("verify {sector}"))
+            .expect("verify");
+        let (_, place) = told.split_once(": spare sector ")?;
+        place.split_whitespace().next()?.parse().ok()
+    }
+
     /// The device, for direct I/O.
     #[track_caller]
     pub fn open(&self) -> Direct {

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+//! P7: what happens when slots run out or go bad, and when the spare does not work.
+
+use super::bad;
+use super::number;
+use super::slots_used;
+use super::unreadable;
+use super::unwritable;
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::Status;
+use vmtest::guest::stamps;
+use vmtest::guest::Remap;
+
+/// Main of 16 MiB, and a spare with few slots. Returns how many.
+fn small(arguments: &str) -> (Remap, u64) {
+    let main = Options::memory(16 << 20).logical_block(4096);
+    let spare = Options::memory(1 << 20).logical_block(4096);
+    let remap = Remap::on(main, spare, arguments);
+    let (_, capacity) = remap.device().status_fraction(0);
+    assert!(capacity > 20 && capacity < 256, "capacity {capacity}");
+    (remap, capacity)
+}
+
+/// The first sector of block number `number`.
+fn at(number: u64) -> u64 {
+    number * 8
+}
+
+/// One event at the low-water mark, one when the last slot is taken, and none without cause.
+#[test]
+fn events_at_low_water_and_at_exhaustion() {
+    let _test = vmtest::begin!();
+    let (remap, capacity) = small("2 low_water 20");
+    let low = capacity - capacity * 20 / 100;
+    let device = remap.device();
+    let seen = device.events();
+    let message = |first: u64, blocks: u64| {
+        let (first, sectors) = (at(first), at(blocks));
+        device.message(&format!("remap {first} {sectors}")).unwrap();
+    };
+    message(0, low - 1);
+    assert_eq!(device.events(), seen, "more than the mark is left");
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| device.wait_for_event(seen, 20));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        message(low - 1, 2);
+        assert!(waiter.join().unwrap(), "nobody was told of the mark");
+    });
+    assert_eq!(device.events(), seen + 1, "the mark");
+    message(low + 1, capacity - low - 2);
+    assert_eq!(device.events(), seen + 1, "one slot is left");
+    message(capacity - 1, 1);
+    assert_eq!(device.events(), seen + 2, "no slot is left");
+    assert_eq!(device.remapped(), capacity);
+}
+
+/// The same for slots that the worker takes.
+#[test]
+fn events_come_from_failed_writes_too() {
+    let _test = vmtest::begin!();
+    let (remap, capacity) = small("");
+    let device = remap.device();
+    let seen = device.events();
+    let sectors = at(capacity);
+    remap.main.disk().spoil(0, sectors, unwritable());
+    let opened = remap.open();
+    let half = sectors / 2;
+    opened.write(0, &stamps(0, half, 1)).unwrap();
+    assert_eq!(device.events(), seen);
+    opened
+        .write(half, &stamps(half, sectors - half, 1))
+        .unwrap();
+    assert!(device.wait_for_event(seen, 5));
+    assert_eq!(device.remapped(), capacity);
+    assert!(opened.read(0, sectors).unwrap() == stamps(0, sectors, 1));
+}
+
+/// With no slot left, a failed write is an error with the drive's own number, a lost block stays an
+/// error, and everything that was remapped is served.
+#[test]
+fn errors_are_true_when_the_spare_is_full() {
+    let _test = vmtest::begin!();
+    let (remap, capacity) = small("");
+    let device = remap.open();
+    let full = at(capacity);
+    device.write(0, &stamps(0, full + 64, 1)).unwrap();
+    remap.device().message(&format!("remap 0 {full}")).unwrap();
+    for (status, _) in [(Status::Medium, ()), (Status::Io, ()), (Status::Target, ())] {
+        remap.main.disk().spoil(full, 8, bad().status(status));
+        let error = device.read(full, 8).unwrap_err();
+        assert_eq!(
+            error.raw_os_error(),
+            Some(status.errno()),
+            "read, {status:?}"
+        );
+        assert!(
+            device.write(full, &stamps(full, 8, 2)).is_err(),
+            "{status:?}"
+        );
+        remap.main.disk().heal(full, 8);
+        assert_eq!(slots_used(&remap), capacity);
+    }
+    // A part that fails does not take the rest with it for ever.
+    device.write(0, &stamps(0, full + 64, 3)).unwrap();
+    assert!(device.read(0, full + 64).unwrap() == stamps(0, full + 64, 3));
+    let health = remap.device().status_value("health");
+    assert_ne!(health.as_deref(), Some("1"), "{}", remap.device().status());
+}
+
+/// A slot that is free again is used again, and its old content never shows.
+#[test]
+fn freed_slots_are_used_again() {
+    let _test = vmtest::begin!();
+    let (mut remap, capacity) = small("");
+    let full = at(capacity);
+    {
+        let device = remap.open();
+        device.write(0, &stamps(0, full + 64, 1)).unwrap();
+        remap.device().message(&format!("remap 0 {full}")).unwrap();
+        remap.main.disk().spoil(full, 64, bad());
+        assert!(device.write(full, &stamps(full, 64, 2)).is_err());
+        remap
+            .device()
+            .message(&format!("remove_remap 0 {}", at(8)))
+            .unwrap();
+        assert_eq!(remap.device().remapped(), capacity - 8);
+        device.write(full, &stamps(full, 64, 3)).unwrap();
+        assert_eq!(remap.device().remapped(), capacity);
+    }
+    for _ in 0..2 {
+        let device = remap.open();
+        assert!(device.read(0, full).unwrap() == stamps(0, full, 1));
+        assert!(device.read(full, 64).unwrap() == stamps(full, 64, 3));
+        drop(device);
+        remap.reactivate();
+    }
+}
+
+/// A remap of a remap: a slot that fails a write is marked bad and another takes its place, as often
+/// as it happens, also over an activation.
+#[test]
+fn slots_that_fail_are_replaced_again_and_again() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(512);
+    remap.main.disk().spoil(96, 16, bad());
+    remap.open().write(96, &stamps(96, 16, 1)).unwrap();
+    for round in 1..6 {
+        let slot = remap.slot_of(100).expect("a slot");
+        remap.spare.disk().spoil(slot, 1, bad());
+        let device = remap.open();
+        device.write(96, &stamps(96, 16, round + 1)).unwrap();
+        assert!(device.read(96, 16).unwrap() == stamps(96, 16, round + 1));
+        let another = remap.slot_of(100).expect("another slot");
+        assert_ne!(another, slot, "round {round}");
+        assert_eq!(number(&remap, "bad_slots"), round);
+        assert_eq!(remap.device().remapped(), 16);
+        drop(device);
+        if round == 3 {
+            remap.reactivate();
+        }
+    }
+}
+
+/// Several free slots in a row that fail, met by one bio: each is marked, and the bio succeeds.
+#[test]
+fn slots_that_fail_at_first_use_are_passed_over() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    remap.device().message("remap 0").unwrap();
+    let first = remap.slot_of(0).expect("a slot");
+    // Every second one of those that come next.
+    for slot in 1..6 {
+        remap.spare.disk().spoil(first + 2 * slot, 1, unwritable());
+    }
+    remap.main.disk().spoil(100, 8, bad());
+    let device = remap.open();
+    device.write(96, &stamps(96, 16, 1)).unwrap();
+    assert!(device.read(96, 16).unwrap() == stamps(96, 16, 1));
+    assert_eq!(remap.device().remapped(), 9);
+    let marked = number(&remap, "bad_slots");
+    assert!((1..=5).contains(&marked), "{marked} slots are marked");
+}
+
+/// A slot that cannot be read any more is an error until its block is written, which moves it.
+#[test]
+fn a_slot_that_becomes_unreadable_is_an_error_until_it_is_written() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    remap.main.disk().spoil(96, 4, bad());
+    device.write(96, &stamps(96, 4, 1)).unwrap();
+    let slot = remap.slot_of(97).expect("a slot");
+    remap.spare.disk().spoil(slot, 1, unreadable());
+    for _ in 0..2 {
+        assert!(device.read(97, 1).is_err());
+        assert!(device.read(96, 4).is_err());
+        assert!(device.read(98, 2).unwrap() == stamps(98, 2, 1));
+    }
+    remap.spare.disk().spoil(slot, 1, bad());
+    device.write(97, &stamps(97, 1, 2)).unwrap();
+    assert!(device.read(97, 1).unwrap() == stamps(97, 1, 2));
+    assert_ne!(remap.slot_of(97), Some(slot));
+}
+
+/// P6, P7: a spare that is gone: what lies on it is an error, main works as ever, nothing is marked
+/// bad; and when it is back, so is everything.
+#[test]
+fn a_spare_that_is_gone_takes_nothing_else_with_it() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    remap.main.disk().spoil(96, 4, bad());
+    device.write(64, &stamps(64, 64, 1)).unwrap();
+    remap.main.disk().spoil(256, 4, bad());
+    for status in [
+        Status::Offline,
+        Status::Transport,
+        Status::Io,
+        Status::Medium,
+    ] {
+        remap.spare.disk().die(status, Direction::Both);
+        for _ in 0..3 {
+            assert!(device.read(96, 4).is_err(), "{status:?}");
+            assert!(device.write(96, &stamps(96, 4, 9)).is_err(), "{status:?}");
+            assert!(device.write(256, &stamps(256, 4, 9)).is_err(), "{status:?}");
+            device.write(512, &stamps(512, 64, 1)).unwrap();
+            assert!(device.read(512, 64).unwrap() == stamps(512, 64, 1));
+            assert!(device.read(64, 32).unwrap() == stamps(64, 32, 1));
+        }
+        assert_eq!(number(&remap, "bad_slots"), 0, "{status:?}");
+        assert_eq!(remap.device().remapped(), 4, "{status:?}");
+        remap.spare.disk().revive();
+        let read = device.read(64, 64).unwrap();
+        assert!(
+            read == stamps(64, 64, 1),
+            "{status:?}: what failed was not written"
+        );
+    }
+    device.write(256, &stamps(256, 4, 2)).unwrap();
+    assert!(device.read(256, 4).unwrap() == stamps(256, 4, 2));
+    assert_eq!(remap.device().remapped(), 8);
+}
+
+/// A spare that takes no writes any more: what lies on it is read, writes to it are errors, no slot
+/// is marked bad, and main works as ever.
+#[test]
+fn a_spare_that_became_read_only_is_still_read() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    remap.main.disk().spoil(96, 4, bad());
+    device.write(64, &stamps(64, 64, 1)).unwrap();
+    remap.main.disk().spoil(256, 40, bad());
+    for status in [Status::Target, Status::Io] {
+        remap.spare.disk().die(status, Direction::Write);
+        for _ in 0..3 {
+            assert!(device.read(64, 64).unwrap() == stamps(64, 64, 1));
+            assert!(device.write(96, &stamps(96, 4, 9)).is_err(), "{status:?}");
+            assert!(
+                device.write(256, &stamps(256, 40, 9)).is_err(),
+                "{status:?}"
+            );
+        }
+        device.write(512, &stamps(512, 64, 1)).unwrap();
+        assert_eq!(number(&remap, "bad_slots"), 0, "{status:?}");
+        remap.spare.disk().revive();
+        assert!(
+            device.read(64, 64).unwrap() == stamps(64, 64, 1),
+            "{status:?}"
+        );
+    }
+    device.write(256, &stamps(256, 40, 2)).unwrap();
+    device.write(96, &stamps(96, 4, 2)).unwrap();
+    assert!(device.read(96, 4).unwrap() == stamps(96, 4, 2));
+    assert_eq!(remap.device().remapped(), 44);
+}

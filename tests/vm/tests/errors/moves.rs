@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0
+//! E3, E5, M7: moves to the spare and back while the same blocks are in use.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::bad;
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::stamps;
+use vmtest::guest::timed;
+use vmtest::guest::Dice;
+use vmtest::guest::Direct;
+use vmtest::guest::Remap;
+
+/// Writers at work in the same blocks, each with sectors of its own, so that each knows what it
+/// wrote last, while `job` runs. Whatever a writer reads must be that.
+fn contended(remap: &Remap, blocks: u64, unit: u64, job: impl FnOnce()) {
+    const WRITERS: u64 = 4;
+    let end = AtomicBool::new(false);
+    let path = remap.path();
+    std::thread::scope(|scope| {
+        let (end, path) = (&end, &path);
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                scope.spawn(move || {
+                    let device = Direct::open(path);
+                    let mut dice = Dice::new(writer + 1);
+                    let mut written = vec![0; blocks as usize];
+                    let mut generation = 0;
+                    while !end.load(Ordering::Relaxed) {
+                        let block = dice.roll(blocks / WRITERS) * WRITERS + writer;
+                        let sector = block * unit;
+                        generation += 1;
+                        device
+                            .write(sector, &stamps(sector, unit, generation))
+                            .unwrap();
+                        written[block as usize] = generation;
+                        // Another one, which was written some time ago.
+                        let block = dice.roll(blocks / WRITERS) * WRITERS + writer;
+                        check(&device, block, unit, &written);
+                    }
+                    for block in (writer..blocks).step_by(WRITERS as usize) {
+                        check(&device, block, unit, &written);
+                    }
+                    generation
+                })
+            })
+            .collect();
+        job();
+        end.store(true, Ordering::Relaxed);
+        for writer in writers {
+            let count = writer.join().expect("a writer");
+            assert!(count > 20, "only {count} writes");
+        }
+    });
+}
+
+#[track_caller]
+fn check(device: &Direct, block: u64, unit: u64, written: &[u64]) {
+    let sector = block * unit;
+    let expected = match written[block as usize] {
+        0 => vec![0; (unit * 512) as usize],
+        generation => stamps(sector, unit, generation),
+    };
+    assert!(
+        device.read(sector, unit).unwrap() == expected,
+        "an update of sector {sector} was lost"
+    );
+}
+
+/// E3, E5: no update is lost while blocks go to the spare and back, again and again.
+#[test]
+fn no_update_is_lost_while_blocks_move_to_and_fro() {
+    let _test = vmtest::begin!();
+    for block in [512, 4096] {
+        let unit = u64::from(block) / 512;
+        let remap = Remap::new(block);
+        let sectors = 64 * unit;
+        contended(&remap, 64, unit, || {
+            for _ in 0..4 {
+                remap
+                    .device()
+                    .message(&format!("remap 0 {sectors}"))
+                    .unwrap();
+                let back = format!("remove_remap 0 {sectors}");
+                remap.device().message(&back).unwrap();
+            }
+        });
+        assert_eq!(remap.device().remapped(), 0);
+    }
+}
+
+/// E3, E5: the same while writes fail and are moved by themselves.
+#[test]
+fn no_update_is_lost_while_blocks_fail_and_move() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    contended(&remap, 256, 1, || {
+        let mut dice = Dice::new(9);
+        for _ in 0..6 {
+            // What fails writes is read as before, so that nothing is lost by it.
+            let sector = dice.roll(256);
+            let fault = super::unwritable();
+            remap.main.disk().spoil(sector, 1 + dice.roll(4), fault);
+            let first = dice.roll(200);
+            remap
+                .device()
+                .message(&format!("remap {first} 56"))
+                .unwrap();
+            remap.main.disk().heal(0, 256);
+            remap.device().message("remove_remap 0 256").unwrap();
+        }
+    });
+    assert_eq!(remap.device().remapped(), 0);
+}
+
+/// E5: I/O elsewhere does not notice a long move, nor do reads of what is moved.
+#[test]
+fn others_do_not_notice_a_move() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    device.write(0, &stamps(0, 256, 1)).unwrap();
+    let spare = remap.spare.disk().sectors();
+    // The move cannot get further than its first write.
+    remap.spare.disk().hold(0..spare, Direction::Write);
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| remap.device().message("remap 0 256"));
+        std::thread::sleep(Duration::from_millis(200));
+        for round in 0..20 {
+            let sector = 4096 + round * 64;
+            let (written, took) = timed(|| device.write(sector, &stamps(sector, 64, 1)));
+            written.unwrap();
+            assert!(
+                took < Duration::from_secs(1),
+                "a write elsewhere took {took:?}"
+            );
+            let (read, took) = timed(|| device.read(0, 256));
+            assert!(read.unwrap() == stamps(0, 256, 1));
+            assert!(took < Duration::from_secs(1), "a read took {took:?}");
+        }
+        assert!(!mover.is_finished());
+        remap.spare.disk().release();
+        mover.join().unwrap().unwrap();
+    });
+    assert_eq!(remap.device().remapped(), 256);
+}
+
+/// E3: a move waits for writes that were on their way before, and has their content.
+#[test]
+fn a_move_waits_for_earlier_writes() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    device.write(0, &stamps(0, 64, 1)).unwrap();
+    remap.main.disk().hold(8..16, Direction::Write);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| device.write(8, &stamps(8, 8, 2)));
+        std::thread::sleep(Duration::from_millis(100));
+        let mover = scope.spawn(|| remap.device().message("remap 0 64"));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!mover.is_finished(), "the move overtook a write");
+        remap.main.disk().release();
+        writer.join().unwrap().unwrap();
+        mover.join().unwrap().unwrap();
+    });
+    assert_eq!(remap.device().remapped(), 64);
+    assert!(device.read(8, 8).unwrap() == stamps(8, 8, 2));
+    assert!(device.read(16, 48).unwrap() == stamps(16, 48, 1));
+}
+
+/// M7: a move back that main refuses leaves the block on the spare, with all its updates.
+#[test]
+fn a_move_back_that_main_refuses_changes_nothing() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    remap.main.disk().spoil(13, 1, bad());
+    remap.device().message("remap 0 64").unwrap();
+    // It was unreadable, so it is pending, and a write gives it content.
+    let device = remap.open();
+    device.write(0, &stamps(0, 64, 1)).unwrap();
+    assert_eq!(remap.device().remapped(), 64);
+    assert!(remap.device().message("remove_remap 0 64").is_err());
+    assert!(remap.slot_of(13).is_some(), "{}", remap.device().status());
+    assert!(device.read(0, 64).unwrap() == stamps(0, 64, 1));
+    device.write(0, &stamps(0, 64, 2)).unwrap();
+    assert!(device.read(0, 64).unwrap() == stamps(0, 64, 2));
+    remap.main.disk().heal(13, 1);
+    remap.device().message("remove_remap 0 64").unwrap();
+    assert_eq!(remap.device().remapped(), 0);
+    assert!(device.read(0, 64).unwrap() == stamps(0, 64, 2));
+}
+
+/// M7: what is moved back is durable on main before the slot is free.
+#[test]
+fn a_move_back_survives_a_power_cut() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(512);
+    {
+        let device = remap.open();
+        remap.device().message("remap 0 64").unwrap();
+        device.write(0, &stamps(0, 64, 1)).unwrap();
+        device.flush().unwrap();
+        remap.device().message("remove_remap 0 64").unwrap();
+    }
+    remap.power_cut(vmtest::guest::sickdisk::PowerCut::Drop);
+    assert_eq!(remap.device().remapped(), 0);
+    assert!(remap.open().read(0, 64).unwrap() == stamps(0, 64, 1));
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+//! P8: write-zeroes and discards over good, remapped, pending and failing blocks.
+
+use std::path::Path;
+
+use super::bad;
+use super::generations;
+use super::unreadable;
+use super::unwritable;
+use vmtest::guest::run;
+use vmtest::guest::stamps;
+use vmtest::guest::succeed;
+use vmtest::guest::Remap;
+
+/// Zeroes sectors as `fallocate` does it for a block device.
+#[track_caller]
+fn zero(path: &Path, sector: u64, sectors: u64) {
+    let (offset, length) = (sector * 512, sectors * 512);
+    succeed(&format!(
+        "fallocate --zero-range -o {offset} -l {length} {}",
+        path.display()
+    ));
+}
+
+/// Blocks 0 to 64 of generation 1, of which 16 to 24 are remapped and 32 to 40 pending.
+fn mixed(block: u32) -> Remap {
+    let unit = u64::from(block) / 512;
+    let remap = Remap::new(block);
+    let device = remap.open();
+    device.write(0, &stamps(0, 64 * unit, 1)).unwrap();
+    remap.main.disk().spoil(16 * unit, 8 * unit, bad());
+    device
+        .write(16 * unit, &stamps(16 * unit, 8 * unit, 1))
+        .unwrap();
+    remap.main.disk().spoil(32 * unit, 8 * unit, unreadable());
+    assert!(device.read(32 * unit, 8 * unit).is_err());
+    assert_eq!(
+        (remap.device().remapped(), remap.device().pending()),
+        (8, 8)
+    );
+    remap
+}
+
+/// What was zeroed reads as zeroes wherever it was, and nothing else does.
+#[test]
+fn zeroes_reach_main_slots_and_pending_blocks() {
+    let _test = vmtest::begin!();
+    for block in [512, 4096] {
+        let unit = u64::from(block) / 512;
+        let remap = mixed(block);
+        zero(&remap.path(), 8 * unit, 48 * unit);
+        let device = remap.open();
+        let found = generations(0, &device.read(0, 64 * unit).unwrap());
+        for (sector, generation) in (0..).zip(found) {
+            let zeroed = (8 * unit..56 * unit).contains(&sector);
+            assert_eq!(generation, u64::from(!zeroed), "sector {sector}");
+        }
+        assert_eq!(remap.device().pending(), 0, "blocks of {block}");
+        assert_eq!(remap.device().remapped(), 16, "blocks of {block}");
+    }
+}
+
+/// Zeroes that main does not take are moved like any write: only where it fails.
+#[test]
+fn failed_zeroes_are_moved() {
+    let _test = vmtest::begin!();
+    for block in [512, 4096] {
+        let unit = u64::from(block) / 512;
+        let remap = Remap::new(block);
+        let device = remap.open();
+        device.write(0, &stamps(0, 64 * unit, 1)).unwrap();
+        remap.main.disk().spoil(20 * unit, 3 * unit, unwritable());
+        zero(&remap.path(), 8 * unit, 48 * unit);
+        let found = generations(0, &device.read(0, 64 * unit).unwrap());
+        for (sector, generation) in (0..).zip(found) {
+            let zeroed = (8 * unit..56 * unit).contains(&sector);
+            assert_eq!(generation, u64::from(!zeroed), "sector {sector}");
+        }
+        assert_eq!(remap.device().remapped(), 3, "blocks of {block}");
+    }
+}
+
+/// After a discard each sector holds what it held, or zeroes; what was not discarded holds what it
+/// held; what was lost is not found again; and all of it can be written.
+#[test]
+fn a_discard_makes_nothing_up() {
+    let _test = vmtest::begin!();
+    for block in [512, 4096] {
+        let unit = u64::from(block) / 512;
+        let remap = mixed(block);
+        let (offset, length) = (8 * unit * 512, 48 * unit * 512);
+        let path = remap.path();
+        succeed(&format!(
+            "blkdiscard --force -o {offset} -l {length} {}",
+            path.display()
+        ));
+        let device = remap.open();
+        for number in 0..64 {
+            let sector = number * unit;
+            let read = device.read(sector, unit);
+            match number {
+                32..40 => assert!(read.is_err(), "block {number}"),
+                _ => {
+                    let found = generations(sector, &read.unwrap());
+                    let discarded = (8..56).contains(&number);
+                    let true_one =
+                        |&generation: &u64| generation == 1 || (discarded && generation == 0);
+                    assert!(found.iter().all(true_one), "block {number}: {found:?}");
+                }
+            }
+        }
+        device.write(0, &stamps(0, 64 * unit, 2)).unwrap();
+        assert!(device.read(0, 64 * unit).unwrap() == stamps(0, 64 * unit, 2));
+    }
+}
+
+/// Discards of odd places and lengths, across everything, with neighbours that stay.
+#[test]
+fn discards_of_any_size_stay_in_their_range() {
+    let _test = vmtest::begin!();
+    let remap = mixed(512);
+    let device = remap.open();
+    device.write(0, &stamps(0, 64, 2)).unwrap();
+    for (first, length) in [
+        (0, 1),
+        (15, 2),
+        (15, 10),
+        (23, 2),
+        (24, 1),
+        (31, 10),
+        (63, 1),
+    ] {
+        device.write(0, &stamps(0, 64, 3)).unwrap();
+        let path = remap.path();
+        succeed(&format!(
+            "blkdiscard --force -o {} -l {} {}",
+            first * 512,
+            length * 512,
+            path.display()
+        ));
+        let found = generations(0, &device.read(0, 64).unwrap());
+        for (sector, generation) in (0..).zip(found) {
+            let discarded = (first..first + length).contains(&sector);
+            assert!(
+                generation == 3 || (discarded && generation == 0),
+                "sector {sector} holds {generation} after {first}+{length}"
+            );
+        }
+    }
+}
+
+/// Discards of main that reach the end of the device, in one request and in many.
+#[test]
+fn the_whole_device_can_be_discarded() {
+    let _test = vmtest::begin!();
+    let remap = mixed(512);
+    let ran = run(&format!("blkdiscard --force {}", remap.path().display()));
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let discards = remap.main.disk().record().discards;
+    assert!(
+        discards >= Remap::MAIN_SECTORS / 2048,
+        "{discards} reached main"
+    );
+}
