@@ -21,8 +21,9 @@
 //! ([`Repair::blames_medium`]). If not, it is the device that failed, and the error goes up.
 //!
 //! Bad blocks of a read fail the bio with the error that main gave, after everything that can be
-//! read was read into it. They are set aside as pending once the bio is answered: that is a hint
-//! and nothing that anybody waits for (E4). Blocks that could be read in the end, after they had
+//! read was read into it. Before it is answered they are set aside as pending, so that their next
+//! write goes to the spare, however soon it comes (E4). That is a hint: if it cannot be stored, the
+//! next read finds it out again. Blocks that could be read in the end, after they had
 //! failed by themselves, are weak, and are moved to the spare then ([`weak`]).
 //!
 //! A disk may take seconds for a bad block. From the first slow failure on, blocks are tried one by
@@ -105,9 +106,11 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
         let target = bio.target();
         let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
     }
+    // Before the answer: whoever has another copy, md or btrfs, writes it here at once, and that has to
+    // go to the spare.
+    note_lost(state, &spare, &tools.lists);
     bio.complete(status.err().unwrap_or(BlkStatus::OK));
 
-    note_lost(state, &spare, &mut tools.lists);
     weak::move_weak(state, &main, &spare, tools);
     let low_water = state.limits.get(Limit::LowWater);
     let short = state.with_writer(&spare, |writer, io| {
@@ -119,9 +122,8 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     }
 }
 
-/// Remembers blocks of main that cannot be read, so that their next write goes to the spare. Nobody
-/// waits for this.
-fn note_lost(state: &State, spare: &dm::Device, lists: &mut Lists) {
+/// Remembers blocks of main that cannot be read, so that their next write goes to the spare.
+fn note_lost(state: &State, spare: &dm::Device, lists: &Lists) {
     let Some(first) = lists.lost.first() else {
         return;
     };
