@@ -87,8 +87,18 @@ pub enum PowerCut {
 struct Unflushed {
     offset: u64,
     before: Vec<u8>,
-    /// It was FUA: it stands here only because older entries may overlap it.
+    /// It is on the medium: it stands here only because older entries may overlap it.
     durable: bool,
+    /// A flush that failed gave it up: it is in the cache to be read, and never gets further.
+    forgotten: bool,
+}
+
+/// How flushes fail.
+#[derive(Clone, Copy, Debug)]
+struct FlushError {
+    status: Status,
+    times: u32,
+    forgets: bool,
 }
 
 /// A disk.
@@ -103,7 +113,7 @@ pub struct Disk {
     slow: Vec<(Range<u64>, Duration)>,
     held: Vec<(Range<u64>, Direction)>,
     dead: Option<(Status, Direction)>,
-    flush_error: Option<(Status, u32)>,
+    flush_error: Option<FlushError>,
     record: Record,
 }
 
@@ -168,7 +178,26 @@ impl Disk {
 
     /// Makes the next `times` flushes fail; they write nothing back.
     pub fn fail_flushes(&mut self, status: Status, times: u32) {
-        self.flush_error = Some((status, times));
+        self.flush_error = Some(FlushError {
+            status,
+            times,
+            forgets: false,
+        });
+    }
+
+    /// The same; they give up what they could not write back, so that a later flush succeeds and
+    /// a power cut takes it all the same. Drives do that, and so do kernels.
+    pub fn fail_flushes_and_forget(&mut self, status: Status, times: u32) {
+        self.flush_error = Some(FlushError {
+            status,
+            times,
+            forgets: true,
+        });
+    }
+
+    /// How many flushes are still to fail.
+    pub fn flushes_to_fail(&self) -> u32 {
+        self.flush_error.map_or(0, |error| error.times)
     }
 
     /// Makes accesses to these sectors take longer; no time at all ends that.
@@ -239,16 +268,18 @@ impl Disk {
             let mut after = vec![0; entry.before.len()];
             self.store.read(entry.offset, &mut after)?;
             self.store.write(entry.offset, &entry.before)?;
-            written.push((entry.offset, after, entry.durable));
+            written.push((entry, after));
         }
         // And forward again.
         let mut dice = Dice::new(match how {
             PowerCut::Some(seed) | PowerCut::Tear(seed) => seed,
             PowerCut::Keep | PowerCut::Drop => 0,
         });
-        for (offset, after, durable) in written.into_iter().rev() {
+        for (entry, after) in written.into_iter().rev() {
+            let offset = entry.offset;
             let whole = match how {
-                _ if durable => true,
+                _ if entry.durable => true,
+                _ if entry.forgotten => false,
                 PowerCut::Keep => true,
                 PowerCut::Drop => false,
                 PowerCut::Some(_) => dice.coin(),
@@ -356,6 +387,7 @@ impl Disk {
                 offset,
                 before,
                 durable: fua,
+                forgotten: false,
             });
             if self.unflushed_bytes > CACHE_BYTES {
                 let half = self.unflushed.len() / 2;
@@ -371,14 +403,24 @@ impl Disk {
     }
 
     fn flush(&mut self) -> Result<(), Status> {
-        if let Some((status, times)) = &mut self.flush_error {
-            if *times > 0 {
-                *times -= 1;
-                return Err(*status);
+        if let Some(error) = &mut self.flush_error {
+            if error.times > 0 {
+                error.times -= 1;
+                let failed = *error;
+                for entry in &mut self.unflushed {
+                    entry.forgotten |= failed.forgets && !entry.durable;
+                }
+                return Err(failed.status);
             }
             self.flush_error = None;
         }
         self.store.flush().map_err(|_| Status::Io)?;
+        if self.unflushed.iter().any(|entry| entry.forgotten) {
+            for entry in &mut self.unflushed {
+                entry.durable |= !entry.forgotten;
+            }
+            return Ok(());
+        }
         self.unflushed.clear();
         self.unflushed_bytes = 0;
         Ok(())
@@ -555,5 +597,19 @@ mod tests {
         assert_eq!(flush(&mut disk), Err(Status::Io));
         disk.power_cut(PowerCut::Drop).unwrap();
         assert_eq!(read(&mut disk, 0), Ok(0));
+    }
+
+    #[test]
+    fn a_flush_that_forgets_is_not_made_good_by_a_later_one() {
+        let mut disk = disk();
+        write(&mut disk, 0, 2, 1).unwrap();
+        disk.fail_flushes_and_forget(Status::Io, 1);
+        assert_eq!(flush(&mut disk), Err(Status::Io));
+        write(&mut disk, 1, 2, 2).unwrap();
+        assert_eq!(flush(&mut disk), Ok(()));
+        assert_eq!(read(&mut disk, 0), Ok(1), "it is still in the cache");
+        disk.power_cut(PowerCut::Keep).unwrap();
+        let content: Vec<u8> = (0..3).map(|s| read(&mut disk, s).unwrap()).collect();
+        assert_eq!(content, [0, 2, 2]);
     }
 }
