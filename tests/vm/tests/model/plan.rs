@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What is done: chosen by dice, the same for the same seed.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::sickdisk::PowerCut;
+use vmtest::guest::sickdisk::Status;
+use vmtest::guest::Dice;
+
+use crate::sickness::Ailment;
+use crate::sys::Flags;
+
+/// Something that is done to the device, to its disks, or to the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Step {
+    Read(Area, Flags),
+    Write(Area, Flags),
+    Zero(Area),
+    Discard(Area),
+    Flush,
+    SpoilMain(Area, Sick),
+    HealMain(Area),
+    HealSpare,
+    /// Slots, by their place in the data area.
+    SpoilSlots(Area, Sick),
+    /// Makes accesses slow for a while: the disk, where, milliseconds.
+    Slow(Which, Area, u64),
+    /// Holds accesses back for a while.
+    Hold(Which, Area, u64),
+    FailFlush(Which, u32),
+    Die(Which, Status),
+    Revive,
+    Remap(Area),
+    RemoveRemap(Area),
+    ClearAll,
+    /// Switches automatic remapping off: for so many milliseconds, or so many steps.
+    NoRemapping(u64),
+    Remapping,
+    Say(&'static str),
+    Suspend {
+        noflush: bool,
+        milliseconds: u64,
+    },
+    Reload,
+    Recreate,
+    Cut(PowerCut),
+    Wait(u64),
+}
+
+/// Sectors.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Area {
+    /// The first one.
+    pub first: u64,
+    /// How many.
+    pub sectors: u64,
+}
+
+impl Area {
+    /// The same as a range.
+    pub fn range(self) -> Range<u64> {
+        self.first..self.first + self.sectors
+    }
+
+    /// Whether a sector lies in it.
+    pub fn overlaps(self, other: Area) -> bool {
+        self.first < other.first + other.sectors && other.first < self.first + self.sectors
+    }
+}
+
+impl std::fmt::Debug for Area {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}+{}", self.first, self.sectors)
+    }
+}
+
+/// A disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Which {
+    Main,
+    Spare,
+}
+
+/// How sectors get sick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Sick {
+    Bad(Direction, Status),
+    Times(Direction, u32),
+    UntilWritten,
+}
+
+impl Sick {
+    /// What the sick disk is told.
+    pub fn fault(self) -> Fault {
+        match self {
+            Sick::Bad(direction, status) => Fault::bad(direction).status(status),
+            Sick::Times(direction, times) => Fault::bad(direction).times(times),
+            Sick::UntilWritten => Fault::until_written(),
+        }
+    }
+
+    /// What the journal is told.
+    pub fn ailment(self) -> Ailment {
+        let (direction, lasts, status) = match self {
+            Sick::Bad(direction, status) => (direction, true, status),
+            Sick::Times(direction, _) => (direction, false, Status::Medium),
+            Sick::UntilWritten => (Direction::Read, false, Status::Medium),
+        };
+        Ailment {
+            reads: direction != Direction::Write,
+            writes: direction != Direction::Read,
+            lasts,
+            foreign: !matches!(status, Status::Medium | Status::Io | Status::Target),
+        }
+    }
+}
+
+/// What a plan is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Sectors of a block.
+    pub block: u64,
+    /// Sectors that are read and written: the first ones of main.
+    pub area: u64,
+    /// Of these, the first so many are used more often than the rest.
+    pub hot: u64,
+    /// The longest transfer, in sectors.
+    pub longest: u64,
+    /// Sectors of the spare's data area.
+    pub slots: u64,
+    /// The most blocks of main that go bad together.
+    pub run: u64,
+    /// The most sectors of main that are bad at a time.
+    pub bad: u64,
+    /// Slots go bad, too.
+    pub bad_slots: bool,
+    /// Slots become unreadable, too: content is lost, and honestly so.
+    pub unreadable_slots: bool,
+    /// Flushes fail, where whole disks do.
+    pub flushes_fail: bool,
+    /// Whole disks fail, power is cut, the device is made again: only where nothing
+    /// else happens at the same time.
+    pub alone: bool,
+}
+
+impl Shape {
+    fn blocks(&self, dice: &mut Dice) -> u64 {
+        let most = self.longest / self.block;
+        let most = match dice.roll(20) {
+            0..=8 => 2,
+            9..=14 => 16,
+            15..=18 => 64,
+            _ => most,
+        }
+        .min(most);
+        1 + dice.roll(most)
+    }
+
+    fn place(&self, dice: &mut Dice, blocks: u64) -> Area {
+        let whole = match dice.roll(4) {
+            0 => self.area,
+            _ => self.hot.max(blocks * self.block),
+        };
+        let places = whole / self.block - blocks + 1;
+        Area {
+            first: dice.roll(places) * self.block,
+            sectors: blocks * self.block,
+        }
+    }
+
+    fn somewhere(&self, dice: &mut Dice) -> Area {
+        let blocks = self.blocks(dice);
+        self.place(dice, blocks)
+    }
+
+    fn few(&self, dice: &mut Dice, most: u64) -> Area {
+        let blocks = 1 + dice.roll(most);
+        self.place(dice, blocks)
+    }
+
+    /// A transfer, or a flush.
+    pub fn transfer(&self, dice: &mut Dice) -> Step {
+        let area = self.somewhere(dice);
+        let flags = |fua, nowait| Flags { fua, nowait };
+        match dice.roll(40) {
+            0..=13 => Step::Read(area, flags(false, false)),
+            14 => Step::Read(area, flags(false, true)),
+            15..=30 => Step::Write(area, flags(false, false)),
+            31 => Step::Write(area, flags(false, true)),
+            32 | 33 => Step::Write(area, flags(true, false)),
+            34 | 35 => Step::Zero(area),
+            36 => Step::Discard(area),
+            _ => Step::Flush,
+        }
+    }
+
+    /// Anything else.
+    pub fn event(&self, dice: &mut Dice) -> Step {
+        match dice.roll(if self.alone { 64 } else { 50 }) {
+            0..=20 => Step::SpoilMain(self.few(dice, self.run), self.sick(dice)),
+            21..=23 => Step::HealMain(self.place(dice, 1 + self.hot / 8 / self.block)),
+            24..=28 => Step::Remap(self.few(dice, 24)),
+            29..=33 => Step::RemoveRemap(self.few(dice, 48)),
+            34 => Step::ClearAll,
+            35 | 36 => self.bad_slot(dice),
+            37 => Step::HealSpare,
+            // With nobody else there, being slow makes no difference.
+            38..=41 if self.alone => Step::SpoilMain(self.few(dice, 2), self.sick(dice)),
+            38 | 39 => Step::Slow(self.which(dice), self.few(dice, 64), 1 + dice.roll(20)),
+            40 | 41 => Step::Hold(self.which(dice), self.few(dice, 64), 1 + dice.roll(40)),
+            42 | 43 => Step::Suspend {
+                noflush: dice.roll(2) == 0,
+                milliseconds: dice.roll(20),
+            },
+            44 => Step::Reload,
+            45..=47 => Step::Say(self.words(dice)),
+            48 => Step::Wait(1 + dice.roll(30)),
+            49 => Step::NoRemapping(1 + dice.roll(8)),
+            50..=53 => Step::Recreate,
+            54..=57 => {
+                let seed = dice.roll(1 << 30);
+                Step::Cut(match dice.roll(4) {
+                    0 => PowerCut::Keep,
+                    1 => PowerCut::Drop,
+                    2 => PowerCut::Some(seed),
+                    _ => PowerCut::Tear(seed),
+                })
+            }
+            58 | 59 if self.flushes_fail => {
+                Step::FailFlush(self.which(dice), 1 + dice.roll(2) as u32)
+            }
+            58..=61 => match self.status(dice) {
+                // To the kernel, a flush that nobody knows is a good one.
+                Status::Unsupported => Step::Die(self.which(dice), Status::Io),
+                status => Step::Die(self.which(dice), status),
+            },
+            _ => Step::Revive,
+        }
+    }
+
+    fn which(&self, dice: &mut Dice) -> Which {
+        match dice.roll(2) {
+            0 => Which::Main,
+            _ => Which::Spare,
+        }
+    }
+
+    fn status(&self, dice: &mut Dice) -> Status {
+        Status::ALL[dice.roll(Status::ALL.len() as u64) as usize].0
+    }
+
+    fn direction(&self, dice: &mut Dice) -> Direction {
+        match dice.roll(4) {
+            0 => Direction::Read,
+            1 => Direction::Both,
+            _ => Direction::Write,
+        }
+    }
+
+    fn sick(&self, dice: &mut Dice) -> Sick {
+        let direction = self.direction(dice);
+        match dice.roll(10) {
+            0..=3 => Sick::Bad(direction, Status::Medium),
+            4 => Sick::Bad(direction, Status::Io),
+            5 => Sick::Bad(direction, Status::Target),
+            6 | 7 => Sick::Times(direction, 1 + dice.roll(8) as u32),
+            8 => Sick::UntilWritten,
+            // Neighbours in one request would get the same answer, and could not be told apart.
+            _ if self.alone => Sick::Bad(direction, self.status(dice)),
+            _ => Sick::Times(direction, 1),
+        }
+    }
+
+    fn bad_slot(&self, dice: &mut Dice) -> Step {
+        if !self.bad_slots {
+            return Step::Wait(1);
+        }
+        let blocks = 1 + dice.roll(3);
+        let area = Area {
+            first: dice.roll((self.slots / self.block).saturating_sub(blocks)) * self.block,
+            sectors: blocks * self.block,
+        };
+        let direction = match dice.roll(6) {
+            0 if self.unreadable_slots => Direction::Both,
+            _ => Direction::Write,
+        };
+        match dice.roll(3) {
+            0 => Step::SpoilSlots(area, Sick::Times(direction, 1 + dice.roll(3) as u32)),
+            _ => Step::SpoilSlots(area, Sick::Bad(direction, Status::Medium)),
+        }
+    }
+
+    fn words(&self, dice: &mut Dice) -> &'static str {
+        const WORDS: [&str; 6] = [
+            "save",
+            "sync",
+            "status",
+            "metadata_status",
+            "ping",
+            "clear_stats",
+        ];
+        WORDS[dice.roll(WORDS.len() as u64) as usize]
+    }
+}
+
+/// How long to wait between events.
+pub fn pause(dice: &mut Dice) -> Duration {
+    Duration::from_millis(dice.roll(8))
+}

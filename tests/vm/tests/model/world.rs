@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The device, its disks and everything that is known about them: does what the plan says, and
+//! judges each answer.
+//!
+//! Locks: the book, then a disk. The book is never held while the device is waited for.
+
+mod events;
+mod judge;
+
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use vmtest::guest::identify;
+use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::PowerCut;
+use vmtest::guest::sickdisk::SickDisk;
+use vmtest::guest::Dice;
+use vmtest::guest::Remap;
+
+use crate::history::History;
+use crate::log::Log;
+use crate::plan;
+use crate::plan::Area;
+use crate::plan::Shape;
+use crate::plan::Step;
+use crate::plan::Which;
+use crate::sickness::Sickness;
+use crate::sys::Control;
+use crate::sys::Device;
+use crate::sys::Flags;
+
+/// Sectors of main.
+pub const MAIN_SECTORS: u64 = 8 << 11;
+
+/// How many threads read and write at a time.
+pub const THREADS: usize = 8;
+
+/// Sectors that are read at a time when everything is.
+const LOOK: u64 = 64;
+
+/// What is known.
+struct Book {
+    history: History,
+    sickness: Sickness,
+    log: Log,
+}
+
+/// The device and its disks.
+pub struct World {
+    remap: Remap,
+    control: Control,
+    shape: Shape,
+    /// Where the slots begin on the spare.
+    data_start: u64,
+    book: Mutex<Book>,
+    wrong: AtomicBool,
+    slowest: AtomicU64,
+    /// How many reads, writes and flushes succeeded and failed.
+    answers: [[AtomicU64; 2]; 3],
+    /// Names the scenario and its seed.
+    title: String,
+}
+
+impl World {
+    /// A device with blocks of `shape.block` sectors, and a spare of so many sectors.
+    pub fn new(title: String, mut shape: Shape, spare_sectors: u64) -> Self {
+        let block = shape.block as u32 * 512;
+        let disk = |sectors: u64| Options::memory(sectors * 512).logical_block(block);
+        let remap = Remap::on(disk(MAIN_SECTORS), disk(spare_sectors), "");
+        let control = Control::open();
+        let told = control
+            .message(remap.device().name(), "metadata_status")
+            .expect("metadata_status");
+        let number = |key: &str| {
+            let mut words = told.split_whitespace();
+            let found = words.find_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+            found.unwrap_or_else(|| panic!("no {key} in {told}"))
+        };
+        shape.slots = number("slots=") * shape.block;
+        Self {
+            remap,
+            control,
+            shape,
+            data_start: number("data_start="),
+            book: Mutex::new(Book {
+                history: History::new(MAIN_SECTORS),
+                sickness: Sickness::new(MAIN_SECTORS, !shape.alone),
+                log: Log::default(),
+            }),
+            wrong: AtomicBool::new(false),
+            slowest: AtomicU64::new(0),
+            answers: Default::default(),
+            title,
+        }
+    }
+
+    /// The device, opened.
+    pub fn open(&self) -> Device {
+        Device::open(&self.remap.path(), self.shape.longest.max(LOOK))
+    }
+
+    /// What happened: how often the device said yes and no, how long the slowest answer took, and
+    /// the status.
+    pub fn summary(&self) -> String {
+        let slowest = Duration::from_micros(self.slowest.load(Ordering::Relaxed));
+        let count = |what: usize| {
+            let [good, failed] = &self.answers[what];
+            let [good, failed] = [good, failed].map(|count| count.load(Ordering::Relaxed));
+            format!("{good}+{failed}")
+        };
+        format!(
+            "reads {}, changes {}, flushes {}, slowest {slowest:?}, {}",
+            count(0),
+            count(1),
+            count(2),
+            self.say("status").unwrap_or_default()
+        )
+    }
+
+    /// How many changes failed.
+    pub fn failed_changes(&self) -> u64 {
+        self.answers[1][1].load(Ordering::Relaxed)
+    }
+
+    fn count(&self, what: usize, good: bool) {
+        self.answers[what][usize::from(!good)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn disk(&self, which: Which) -> &SickDisk {
+        match which {
+            Which::Main => &self.remap.main,
+            Which::Spare => &self.remap.spare,
+        }
+    }
+
+    fn say(&self, text: &str) -> io::Result<String> {
+        self.control.message(self.remap.device().name(), text)
+    }
+
+    /// Tells what is wrong, and ends the test.
+    fn accuse(&self, book: MutexGuard<'_, Book>, area: Area, what: &str) -> ! {
+        let told = book.log.tell(area);
+        drop(book);
+        if self.wrong.swap(true, Ordering::SeqCst) {
+            // One is enough.
+            panic!("{what}");
+        }
+        let verify = self.say(&format!("verify {}", area.first));
+        let status = self.say("status");
+        let mut held = vec![0; 512];
+        let on_main = match self.remap.main.disk().peek(area.first, &mut held) {
+            Ok(()) => format!("{:?}", identify(&held)),
+            Err(error) => error.to_string(),
+        };
+        eprintln!(
+            "{}: {what}\nstatus: {status:?}\nverify: {verify:?}\nmain holds: {on_main}\n\
+             history (time from..to, [thread], what, outcome):\n{told}",
+            self.title
+        );
+        panic!("{}: {what}", self.title);
+    }
+
+    /// Reads everything, block by block where that is needed.
+    pub fn look_everywhere(&self) {
+        let mut device = self.open();
+        let flags = Flags::default();
+        for first in (0..MAIN_SECTORS).step_by(LOOK as usize) {
+            if device.read(first, LOOK, flags).is_ok() {
+                let area = Area {
+                    first,
+                    sectors: LOOK,
+                };
+                self.transfer(&mut device, 0, Step::Read(area, flags));
+                continue;
+            }
+            for first in (first..first + LOOK).step_by(self.shape.block as usize) {
+                let area = Area {
+                    first,
+                    sectors: self.shape.block,
+                };
+                self.transfer(&mut device, 0, Step::Read(area, flags));
+            }
+        }
+    }
+
+    /// Heals both disks.
+    pub fn heal_everything(&self) {
+        self.event(Step::Revive);
+        self.event(Step::HealSpare);
+        self.event(Step::HealMain(Area {
+            first: 0,
+            sectors: MAIN_SECTORS,
+        }));
+    }
+
+    /// Looks at everything as it is, with healthy disks, as a new device, and after the power was
+    /// cut.
+    pub fn finish(&mut self) {
+        self.look_everywhere();
+        self.again(Step::Recreate);
+        self.look_everywhere();
+        self.heal_everything();
+        self.look_everywhere();
+        let mut device = self.open();
+        self.transfer(&mut device, 0, Step::Flush);
+        drop(device);
+        self.again(Step::Cut(PowerCut::Drop));
+        self.look_everywhere();
+    }
+
+    /// So many transfers by each of several threads, while other things happen. The same seed
+    /// gives the same transfers to each thread.
+    pub fn rush(&self, seed: u64, transfers: u64) {
+        let working = AtomicUsize::new(THREADS);
+        std::thread::scope(|scope| {
+            for who in 1..=THREADS {
+                let working = &working;
+                let mut device = self.open();
+                scope.spawn(move || {
+                    let _count = Countdown(working);
+                    let mut dice = dice(seed, who);
+                    for _ in 0..transfers {
+                        if self.wrong.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let step = self.shape.transfer(&mut dice);
+                        self.transfer(&mut device, who, step);
+                    }
+                });
+            }
+            let mut dice = dice(seed, 0);
+            while working.load(Ordering::SeqCst) != 0 && !self.wrong.load(Ordering::Relaxed) {
+                self.event(self.shape.event(&mut dice));
+                std::thread::sleep(plan::pause(&mut dice));
+            }
+        });
+        let mut book = self.book();
+        book.history.tidy();
+    }
+
+    /// So many steps of all kinds, one after the other.
+    pub fn stroll(&mut self, seed: u64, steps: u64) {
+        let mut dice = dice(seed, 0);
+        let mut device = self.open();
+        let mut without = 0_u64;
+        for _ in 0..steps {
+            if without == 1 {
+                self.event(Step::Remapping);
+            }
+            without = without.saturating_sub(1);
+            if dice.roll(4) != 0 {
+                let step = self.shape.transfer(&mut dice);
+                self.transfer(&mut device, 1, step);
+                continue;
+            }
+            match self.shape.event(&mut dice) {
+                step @ (Step::Recreate | Step::Cut(_)) => {
+                    drop(device);
+                    self.again(step);
+                    device = self.open();
+                }
+                step @ (Step::Suspend { .. } | Step::Reload) => {
+                    self.revive();
+                    self.event(step);
+                }
+                step @ Step::NoRemapping(steps) => {
+                    without = steps + 1;
+                    self.event(step);
+                }
+                step => self.event(step),
+            }
+        }
+    }
+}
+
+/// Counts down when its thread ends, however it does.
+struct Countdown<'a>(&'a AtomicUsize);
+
+impl Drop for Countdown<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn dice(seed: u64, who: usize) -> Dice {
+    let mut dice = Dice::new(seed.wrapping_mul(64).wrapping_add(who as u64 + 1));
+    for _ in 0..16 {
+        // Seeds that are near each other need some rolls to part.
+        dice.roll(2);
+    }
+    dice
+}
