@@ -247,7 +247,7 @@ mod tests {
                             if good {
                                 range.for_each(|b| open[b as usize] = false);
                             }
-                            for run in bisect.report(good) {
+                            if let Some(run) = bisect.report(good) {
                                 (run.first..run.first + run.count)
                                     .for_each(|b| given[b as usize] = true);
                             }
