@@ -186,14 +186,17 @@ impl Life {
         self.change(direction, |breaker| breaker.admits(now))
     }
 
+    /// Whether a breaker is open.
+    pub(super) fn is_open(&self, direction: Direction) -> bool {
+        Breaker::from_word(self.circuit(direction).breaker.load(Relaxed)).is_open()
+    }
+
     /// Which breakers are open.
     pub(super) fn breakers(&self) -> Breakers {
-        let is_open =
-            |direction| Breaker::from_word(self.circuit(direction).breaker.load(Relaxed)).is_open();
         Breakers {
-            main_read: is_open(Direction::MainRead),
-            main_write: is_open(Direction::MainWrite),
-            spare: is_open(Direction::SpareWrite),
+            main_read: self.is_open(Direction::MainRead),
+            main_write: self.is_open(Direction::MainWrite),
+            spare: self.is_open(Direction::SpareWrite),
         }
     }
 

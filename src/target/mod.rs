@@ -94,6 +94,8 @@ pub(crate) struct BioData {
     stamp: u32,
     /// The bio has failed.
     failed: bool,
+    /// It has to find out whether main works again.
+    probes: bool,
     /// The bio went to the spare.
     redirected: bool,
 }
@@ -341,15 +343,14 @@ impl DmRemap {
             }
             _ => return bio.done(),
         }
-        let direction = match operation {
-            Operation::Read => Direction::MainRead,
-            _ => Direction::MainWrite,
-        };
+        let mut probes = false;
         if main {
-            match operation {
-                Operation::Read => state.counters.read_errors.add(1),
-                _ => state.counters.write_errors.add(1),
-            }
+            let (direction, counter) = match operation {
+                Operation::Read => (Direction::MainRead, &state.counters.read_errors),
+                _ => (Direction::MainWrite, &state.counters.write_errors),
+            };
+            counter.add(1);
+            probes = state.life.is_open(direction);
             if !state.life.admits(direction) {
                 return bio.done();
             }
@@ -359,6 +360,7 @@ impl DmRemap {
         }
         let data = bio.per_bio();
         data.failed = true;
+        data.probes = probes;
         data.stamp = dm::monotonic_ms() as u32;
         let (owned, ended) = bio.take();
         state.deferred.push(owned);

@@ -45,7 +45,7 @@ pub(super) fn can_write(
         return true;
     };
     let mut tried = 0;
-    candidates(target, suspects).any(|block| {
+    let good = candidates(target, suspects).any(|block| {
         let one = Blocks {
             first: block,
             count: 1,
@@ -61,7 +61,9 @@ pub(super) fn can_write(
         }
         tried += 1;
         write_back(target, state, block, buffer)
-    })
+    });
+    // If repairers are everywhere, nothing is known.
+    good || tried == 0
 }
 
 /// How many blocks may fail to be written before the answer is no.

@@ -76,6 +76,10 @@ const SLOW_MS: u64 = 100;
 pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut Tools) {
     let now = dm::monotonic_ms();
     let failed_at = bio.per_bio().failed_at(now);
+    if is_given_up(state, &mut bio) {
+        let status = bio.status();
+        return bio.complete(status);
+    }
     let main = bio.target().main.clone();
     let spare = bio.target().spare.clone();
     let events = bio.target().events.clone();
@@ -120,6 +124,16 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     if tell || short {
         events.raise();
     }
+}
+
+/// Whether a bio failed on a device that was found to have failed as a whole, since.
+fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
+    let direction = match bio.op() {
+        dm::Op::Read => Direction::MainRead,
+        _ => Direction::MainWrite,
+    };
+    let data = bio.per_bio();
+    data.failed && !data.redirected && !data.probes && state.life.is_open(direction)
 }
 
 /// Remembers blocks of main that cannot be read, so that their next write goes to the spare.
