@@ -92,17 +92,23 @@ pub(super) struct Closed<'a> {
 }
 
 impl<'a> Closed<'a> {
-    /// Waits for repairers and for users' writes. Not for the worker.
-    fn wait(state: &'a State, blocks: Blocks) -> Self {
+    /// Waits for repairers and for users' writes. Not for the worker. Fails with [`EINTR`] if the
+    /// caller is interrupted.
+    fn wait(state: &'a State, blocks: Blocks) -> Result<Self> {
         let mut desk = state.desk.lock();
         desk.move_begin(range(state, blocks));
-        while !desk.move_clear() {
-            state.desk_changed.wait(&mut desk);
+        let mut interrupted = false;
+        while !desk.move_clear() && !interrupted {
+            interrupted = state.desk_changed.wait_interruptible(&mut desk);
         }
         drop(desk);
-        let closed = Self::gate(state, blocks);
+        let closed = Self { state };
+        if interrupted {
+            return Err(EINTR);
+        }
+        closed.gate(blocks);
         state.readers.synchronize_expedited();
-        closed
+        Ok(closed)
     }
 
     /// Gives up if a repairer has the range, or if users' writes take longer than `milliseconds`.
@@ -117,17 +123,18 @@ impl<'a> Closed<'a> {
             return None;
         }
         drop(desk);
-        let closed = Self::gate(state, blocks);
+        let closed = Self { state };
+        closed.gate(blocks);
         state
             .readers
             .synchronize_within(milliseconds)
             .then_some(closed)
     }
 
-    fn gate(state: &'a State, blocks: Blocks) -> Self {
-        let sectors = blocks.count << state.block_shift;
-        state.gate.close(state.sector_of(blocks.first), sectors);
-        Self { state }
+    fn gate(&self, blocks: Blocks) {
+        let sectors = blocks.count << self.state.block_shift;
+        let first = self.state.sector_of(blocks.first);
+        self.state.gate.close(first, sectors);
     }
 }
 
@@ -242,7 +249,7 @@ pub(super) fn redirect(
         }
     }
     in_parts(target, ti, blocks, |_, part| {
-        let _closed = Closed::wait(state, part);
+        let _closed = Closed::wait(state, part)?;
         // What the slots hold may be in the spare's cache.
         state.flush(Disk::Spare, &target.spare).map_err(to_error)?;
         state.with_writer(&target.spare, |writer, io| {
@@ -368,7 +375,7 @@ impl Mover<'_> {
             first: part.first,
             count: u64::from(readable),
         };
-        let _closed = Closed::wait(state, blocks);
+        let _closed = Closed::wait(state, blocks)?;
         if state.run(blocks.first, readable).kind != run.kind {
             // A write was faster.
             return Ok(0);
@@ -440,7 +447,7 @@ impl Mover<'_> {
             first: main_block,
             count: 1,
         };
-        let _closed = Closed::wait(state, block);
+        let _closed = Closed::wait(state, block)?;
         if state.slot_of(main_block).is_some() {
             return Ok(());
         }
@@ -475,7 +482,7 @@ impl Mover<'_> {
             tally.there = tally.there.saturating_add(u64::from(run.count));
             return Ok(u64::from(run.count));
         }
-        let _closed = Closed::wait(state, part);
+        let _closed = Closed::wait(state, part)?;
         state.with_writer(spare, |writer, io| writer.retire_older_claims(state, io))?;
         let mut done = 0;
         let mut moved = 0;
