@@ -15,6 +15,7 @@ use core::fmt;
 
 use super::errno::Errno;
 use super::limit::Limit;
+use super::limit::Wrong;
 use super::text::MainId;
 use super::text::Uuid;
 
@@ -107,8 +108,7 @@ pub enum ArgsErrorKind {
     WindowTooLarge,
     Uuid,
     MainId,
-    LimitNotNumber(Limit),
-    LimitOutOfRange(Limit),
+    LimitValue(Limit, Wrong),
     FormatWithUuid,
     DevicesEqual,
 }
@@ -137,18 +137,7 @@ impl ArgsError {
             WindowTooLarge => c"spare_start + spare_len is too large",
             Uuid => c"uuid is not of the form xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx",
             MainId => c"main_id is longer than 64 characters, or has others than visible ASCII",
-            LimitNotNumber(limit) => match limit {
-                Limit::ReadRetries => c"read_retries is not a decimal number",
-                Limit::ErrorThreshold => c"error_threshold is not a decimal number",
-                Limit::LowWater => c"low_water is not a decimal number",
-                Limit::DeadlineMs => c"deadline_ms is not a decimal number",
-            },
-            LimitOutOfRange(limit) => match limit {
-                Limit::ReadRetries => c"read_retries is more than 100",
-                Limit::ErrorThreshold => c"error_threshold is more than 1000000",
-                Limit::LowWater => c"low_water is more than 100 percent",
-                Limit::DeadlineMs => c"deadline_ms is not from 100 to 600000",
-            },
+            LimitValue(limit, wrong) => limit.complaint(wrong),
             FormatWithUuid => c"format and uuid contradict each other: a new spare gets a new uuid",
             DevicesEqual => c"Main and spare are the same device",
         }
@@ -159,15 +148,26 @@ impl ArgsError {
         use ArgsErrorKind::*;
         match self.kind {
             CountTooLarge => Errno::TooMany,
-            SpareStartTooLarge | SpareLenTooLarge | WindowTooLarge | LimitOutOfRange(_) => {
-                Errno::Range
-            }
+            SpareStartTooLarge
+            | SpareLenTooLarge
+            | WindowTooLarge
+            | LimitValue(_, Wrong::OutOfRange) => Errno::Range,
             Unknown => Errno::NotSupported,
             Twice => Errno::Exists,
             DevicesEqual => Errno::Busy,
-            DmRemapTooFew | RemapCount | CountNotNumber | CountMismatch | NoValue | AutoRemap
-            | SpareStartNotNumber | SpareLenNotNumber | SpareLenZero | Uuid | MainId
-            | LimitNotNumber(_) | FormatWithUuid => Errno::Invalid,
+            DmRemapTooFew
+            | RemapCount
+            | CountNotNumber
+            | CountMismatch
+            | NoValue
+            | AutoRemap
+            | SpareStartNotNumber
+            | SpareLenNotNumber
+            | SpareLenZero
+            | Uuid
+            | MainId
+            | LimitValue(_, Wrong::NotNumber)
+            | FormatWithUuid => Errno::Invalid,
         }
     }
 }
@@ -299,9 +299,8 @@ fn set(options: &mut Options, key: Key, value: &str, at: usize) -> Result<(), Ar
             options.main_id = Some(id.ok_or(error(MainId, at))?);
         }
         Key::Limit(limit) => {
-            let out_of_range = LimitOutOfRange(limit);
-            let number = number(value, at, LimitNotNumber(limit), out_of_range)?;
-            let number = limit.checked(number).ok_or(error(out_of_range, at))?;
+            let number = limit.parse(value);
+            let number = number.map_err(|wrong| error(LimitValue(limit, wrong), at))?;
             options.set_limit(limit, number);
         }
         Key::Format => options.format = true,

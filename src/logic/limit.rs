@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The numbers that users can set, in the table line and by message.
+//! Which numbers can users set, in the table line and by message?
+
+use core::ffi::CStr;
 
 /// A number that users can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,60 @@ pub enum Limit {
     DeadlineMs,
 }
 
+/// Why a word is no value for a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It is not a decimal number.
+    NotNumber,
+    /// It is too small or too large.
+    OutOfRange,
+}
+
+/// What there is to know about a limit.
+struct Row {
+    name: &'static str,
+    default: u32,
+    min: u32,
+    max: u32,
+    not_number: &'static CStr,
+    out_of_range: &'static CStr,
+}
+
+macro_rules! row {
+    ($name:literal, $default:literal, $min:literal, $max:literal) => {{
+        const ROW: Row = Row {
+            name: $name,
+            default: $default,
+            min: $min,
+            max: $max,
+            not_number: text(concat!(
+                $name,
+                " is not a decimal number, ",
+                $min,
+                " to ",
+                $max,
+                " are allowed\0"
+            )),
+            out_of_range: text(concat!(
+                $name,
+                " is out of range, ",
+                $min,
+                " to ",
+                $max,
+                " are allowed\0"
+            )),
+        };
+        &ROW
+    }};
+}
+
+const fn text(with_nul: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(with_nul.as_bytes()) {
+        Ok(text) => text,
+        Err(_) => c"",
+    }
+}
+
 impl Limit {
     /// All of them.
     pub const ALL: [Limit; 4] = [
@@ -24,14 +80,19 @@ impl Limit {
         Limit::DeadlineMs,
     ];
 
+    const fn row(self) -> &'static Row {
+        match self {
+            //                          name           default min max
+            Limit::ReadRetries => row!("read_retries", 2, 0, 100),
+            Limit::ErrorThreshold => row!("error_threshold", 8, 0, 1_000_000),
+            Limit::LowWater => row!("low_water", 10, 0, 100),
+            Limit::DeadlineMs => row!("deadline_ms", 30_000, 100, 600_000),
+        }
+    }
+
     /// What users call it.
     pub const fn name(self) -> &'static str {
-        match self {
-            Limit::ReadRetries => "read_retries",
-            Limit::ErrorThreshold => "error_threshold",
-            Limit::LowWater => "low_water",
-            Limit::DeadlineMs => "deadline_ms",
-        }
+        self.row().name
     }
 
     /// Finds it by its name.
@@ -41,34 +102,85 @@ impl Limit {
 
     /// The smallest number.
     pub const fn min(self) -> u32 {
-        match self {
-            Limit::DeadlineMs => 100,
-            _ => 0,
-        }
+        self.row().min
     }
 
     /// The largest number.
     pub const fn max(self) -> u32 {
-        match self {
-            Limit::ReadRetries | Limit::LowWater => 100,
-            Limit::ErrorThreshold => 1_000_000,
-            Limit::DeadlineMs => 600_000,
-        }
+        self.row().max
     }
 
     /// The number that it has if nobody says anything.
     pub const fn default(self) -> u32 {
-        match self {
-            Limit::ReadRetries => 2,
-            Limit::ErrorThreshold => 8,
-            Limit::LowWater => 10,
-            Limit::DeadlineMs => 30_000,
+        self.row().default
+    }
+
+    /// Reads a value of this limit.
+    pub fn parse(self, word: &str) -> Result<u32, Wrong> {
+        if word.is_empty() || !word.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(Wrong::NotNumber);
+        }
+        // Of digits only too many can be wrong.
+        let value = word.parse().map_err(|_| Wrong::OutOfRange)?;
+        if (self.min()..=self.max()).contains(&value) {
+            Ok(value)
+        } else {
+            Err(Wrong::OutOfRange)
         }
     }
 
-    /// Takes a value that it may have.
-    pub fn checked(self, value: u64) -> Option<u32> {
-        let value = u32::try_from(value).ok()?;
-        (self.min()..=self.max()).contains(&value).then_some(value)
+    /// What is wrong with a value, and what is allowed.
+    pub const fn complaint(self, wrong: Wrong) -> &'static CStr {
+        match wrong {
+            Wrong::NotNumber => self.row().not_number,
+            Wrong::OutOfRange => self.row().out_of_range,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Limit;
+    use super::Wrong;
+    use std::string::ToString;
+
+    #[test]
+    fn every_limit_at_its_ends() {
+        for limit in Limit::ALL {
+            assert_eq!(Limit::named(limit.name()), Some(limit));
+            let (min, max) = (limit.min(), limit.max());
+            for good in [min, limit.default(), max] {
+                assert_eq!(limit.parse(&good.to_string()), Ok(good));
+            }
+            let above = (u64::from(max) + 1).to_string();
+            let wraps = ((1u64 << 32) + u64::from(min)).to_string();
+            for large in [&above, &wraps, "99999999999999999999"] {
+                assert_eq!(limit.parse(large), Err(Wrong::OutOfRange), "{large}");
+            }
+            if let Some(below) = min.checked_sub(1) {
+                assert_eq!(limit.parse(&below.to_string()), Err(Wrong::OutOfRange));
+            }
+            for word in ["", "x", "-1", "+1", "1.0", "0x10", " 1", "\u{661}"] {
+                assert_eq!(limit.parse(word), Err(Wrong::NotNumber), "{word:?}");
+            }
+        }
+        assert_eq!(Limit::named("read"), None);
+        assert_eq!(Limit::named(""), None);
+    }
+
+    #[test]
+    fn complaints_name_limit_and_range() {
+        for limit in Limit::ALL {
+            let range = std::format!("{} to {} are allowed", limit.min(), limit.max());
+            for wrong in [Wrong::NotNumber, Wrong::OutOfRange] {
+                let text = limit.complaint(wrong).to_str().unwrap();
+                assert!(text.starts_with(limit.name()), "{text}");
+                assert!(text.ends_with(&range), "{text}");
+            }
+        }
+        assert_eq!(
+            Limit::DeadlineMs.complaint(Wrong::OutOfRange),
+            c"deadline_ms is out of range, 100 to 600000 are allowed"
+        );
     }
 }

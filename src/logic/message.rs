@@ -6,6 +6,7 @@ use core::fmt;
 
 use super::errno::Errno;
 use super::limit::Limit;
+use super::limit::Wrong;
 
 /// All messages, for replies and errors.
 pub const HELP: &str = "remap <sector> [<count>], \
@@ -115,10 +116,12 @@ pub enum MessageError<'a> {
         /// What was given.
         word: &'a str,
     },
-    /// A limit cannot have this number.
-    LimitOutOfRange {
+    /// A limit cannot have this value.
+    Limit {
         /// The limit.
         limit: Limit,
+        /// What is wrong with the value.
+        wrong: Wrong,
     },
     /// The range goes beyond the device.
     OutOfRange {
@@ -139,11 +142,18 @@ impl MessageError<'_> {
             MessageError::Unknown { .. } | MessageError::UnknownLimit { .. } => Errno::NotSupported,
             MessageError::Overflow { .. }
             | MessageError::OutOfRange { .. }
-            | MessageError::LimitOutOfRange { .. } => Errno::Range,
+            | MessageError::Limit {
+                wrong: Wrong::OutOfRange,
+                ..
+            } => Errno::Range,
             MessageError::Count { .. }
             | MessageError::NotNumber { .. }
             | MessageError::Zero
             | MessageError::NotSwitch { .. }
+            | MessageError::Limit {
+                wrong: Wrong::NotNumber,
+                ..
+            }
             | MessageError::NotAligned { .. } => Errno::Invalid,
         }
     }
@@ -165,14 +175,8 @@ impl fmt::Display for MessageError<'_> {
                 write!(f, "{word:?} is neither 0 (off) nor 1 (on)")
             }
             MessageError::UnknownLimit { word } => write!(f, "unknown limit {word:?}, use: {SET}"),
-            MessageError::LimitOutOfRange { limit } => {
-                write!(
-                    f,
-                    "{} is not from {} to {}",
-                    limit.name(),
-                    limit.min(),
-                    limit.max()
-                )
+            MessageError::Limit { limit, wrong } => {
+                f.write_str(limit.complaint(*wrong).to_str().unwrap_or(""))
             }
             MessageError::OutOfRange { sectors } => {
                 write!(f, "range goes beyond the device's {sectors} sectors")
@@ -228,8 +232,8 @@ pub fn parse<'a>(words: &[&'a str]) -> Result<Message, MessageError<'a>> {
         "set" => match rest {
             [name, value] => {
                 let limit = Limit::named(name).ok_or(MessageError::UnknownLimit { word: name })?;
-                let value = limit.checked(number(value, limit.name())?);
-                let value = value.ok_or(MessageError::LimitOutOfRange { limit })?;
+                let value = limit.parse(value);
+                let value = value.map_err(|wrong| MessageError::Limit { limit, wrong })?;
                 Ok(Message::Set(limit, value))
             }
             _ => Err(MessageError::Count { usage: SET }),
@@ -360,6 +364,7 @@ mod tests {
             ("status", Message::Status),
             ("metadata_status", Message::MetadataStatus),
             ("clear_stats", Message::ClearStats),
+            ("clear_all", Message::ClearAll),
             ("help", Message::Help),
         ] {
             assert_eq!(ok(text), message);
@@ -371,8 +376,42 @@ mod tests {
     }
 
     #[test]
+    fn limits_can_be_set() {
+        for limit in Limit::ALL {
+            let set = |value: &str| std::format!("set {} {value}", limit.name());
+            for value in [limit.min(), limit.max()] {
+                assert_eq!(
+                    ok(&set(&std::format!("{value}"))),
+                    Message::Set(limit, value)
+                );
+            }
+            let usage = refused("set").0;
+            assert!(usage.contains(limit.name()), "{usage}");
+            for (value, wrong, errno) in [
+                ("soon", Wrong::NotNumber, Errno::Invalid),
+                ("99999999999", Wrong::OutOfRange, Errno::Range),
+            ] {
+                let complaint = limit.complaint(wrong).to_str().unwrap();
+                assert_eq!(refused(&set(value)), (complaint.into(), errno));
+            }
+        }
+        assert!(HELP.contains("set <limit> <number>"));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (text, says, errno) in [
+            ("set low_water", "use: set read_retries|", Errno::Invalid),
+            (
+                "set low_water 1 2",
+                "use: set read_retries|",
+                Errno::Invalid,
+            ),
+            (
+                "set speed 9",
+                "unknown limit \"speed\", use: set read_retries|",
+                Errno::NotSupported,
+            ),
             (
                 "",
                 "wrong number of words, use: remap <sector>",

@@ -17,6 +17,10 @@
 //! | [`alloc`]    | Which slots take new data?                                                 |
 //! | [`classify`] | Does an error suspect the medium, or is it passed up?                      |
 //! | [`bisect`]   | Which single blocks of a failed range are bad?                             |
+//! | [`breaker`]  | Has a device failed as a whole?                                            |
+//! | [`latch`]    | What follows from a flush that failed?                                     |
+//! | [`desk`]     | Who may work on which blocks of main at a time?                            |
+//! | [`limit`]    | Which numbers can users set?                                               |
 //! | [`args`]     | What does a table line ask for?                                            |
 //! | [`message`]  | What does a message ask for?                                               |
 //! | [`status`]   | How is the state told to users?                                            |

@@ -8,6 +8,7 @@ use dm_remap_logic::args::ArgsErrorKind;
 use dm_remap_logic::args::Form;
 use dm_remap_logic::errno::Errno;
 use dm_remap_logic::limit::Limit;
+use dm_remap_logic::limit::Wrong;
 use proptest::prelude::*;
 
 const UUID: &str = "01234567-89ab-4def-8edc-ba9876543210";
@@ -147,44 +148,49 @@ fn what_is_wrong_is_named() {
         (&long, MainId, 4, Errno::Invalid),
         (
             "a b 2 read_retries x",
-            LimitNotNumber(Limit::ReadRetries),
+            LimitValue(Limit::ReadRetries, Wrong::NotNumber),
             4,
             Errno::Invalid,
         ),
         (
             "a b 2 read_retries 101",
-            LimitOutOfRange(Limit::ReadRetries),
+            LimitValue(Limit::ReadRetries, Wrong::OutOfRange),
             4,
             Errno::Range,
         ),
         (
             "a b 2 error_threshold x",
-            LimitNotNumber(Limit::ErrorThreshold),
+            LimitValue(Limit::ErrorThreshold, Wrong::NotNumber),
             4,
             Errno::Invalid,
         ),
         (
             "a b 2 error_threshold 1000001",
-            LimitOutOfRange(Limit::ErrorThreshold),
+            LimitValue(Limit::ErrorThreshold, Wrong::OutOfRange),
             4,
             Errno::Range,
         ),
-        ("a b 2 low_water x", LimitNotNumber(Limit::LowWater), 4, Errno::Invalid),
+        (
+            "a b 2 low_water x",
+            LimitValue(Limit::LowWater, Wrong::NotNumber),
+            4,
+            Errno::Invalid,
+        ),
         (
             "a b 2 low_water 101",
-            LimitOutOfRange(Limit::LowWater),
+            LimitValue(Limit::LowWater, Wrong::OutOfRange),
             4,
             Errno::Range,
         ),
         (
             "a b 2 deadline_ms soon",
-            LimitNotNumber(Limit::DeadlineMs),
+            LimitValue(Limit::DeadlineMs, Wrong::NotNumber),
             4,
             Errno::Invalid,
         ),
         (
             "a b 2 deadline_ms 99",
-            LimitOutOfRange(Limit::DeadlineMs),
+            LimitValue(Limit::DeadlineMs, Wrong::OutOfRange),
             4,
             Errno::Range,
         ),
@@ -230,14 +236,14 @@ fn every_kind_has_its_own_words() {
         WindowTooLarge,
         Uuid,
         MainId,
-        LimitNotNumber(Limit::ReadRetries),
-        LimitOutOfRange(Limit::ReadRetries),
-        LimitNotNumber(Limit::ErrorThreshold),
-        LimitOutOfRange(Limit::ErrorThreshold),
-        LimitNotNumber(Limit::LowWater),
-        LimitOutOfRange(Limit::LowWater),
-        LimitNotNumber(Limit::DeadlineMs),
-        LimitOutOfRange(Limit::DeadlineMs),
+        LimitValue(Limit::ReadRetries, Wrong::NotNumber),
+        LimitValue(Limit::ReadRetries, Wrong::OutOfRange),
+        LimitValue(Limit::ErrorThreshold, Wrong::NotNumber),
+        LimitValue(Limit::ErrorThreshold, Wrong::OutOfRange),
+        LimitValue(Limit::LowWater, Wrong::NotNumber),
+        LimitValue(Limit::LowWater, Wrong::OutOfRange),
+        LimitValue(Limit::DeadlineMs, Wrong::NotNumber),
+        LimitValue(Limit::DeadlineMs, Wrong::OutOfRange),
         FormatWithUuid,
         DevicesEqual,
     ];
@@ -247,4 +253,13 @@ fn every_kind_has_its_own_words() {
     texts.sort();
     texts.dedup();
     assert_eq!(texts.len(), kinds.len());
+}
+
+#[test]
+fn who_errs_is_told_all_limits() {
+    let kind = ArgsErrorKind::Unknown;
+    let text = dm_remap_logic::args::ArgsError { kind, argument: 0 }.to_string();
+    for limit in Limit::ALL {
+        assert!(text.contains(limit.name()), "{text}");
+    }
 }
