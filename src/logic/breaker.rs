@@ -116,6 +116,115 @@ impl Breaker {
 mod tests {
     use super::Breaker;
     use super::Need;
+    use super::PROBE_INTERVAL_MS;
+    use std::vec::Vec;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Failed,
+        Proven,
+        Disproved,
+        Admits,
+        /// Time goes on by so much.
+        Wait(u64),
+    }
+
+    const INTERVAL: u64 = PROBE_INTERVAL_MS as u64;
+
+    const EVENTS: [Event; 6] = [
+        Event::Failed,
+        Event::Proven,
+        Event::Disproved,
+        Event::Admits,
+        Event::Wait(1),
+        Event::Wait(INTERVAL - 1),
+    ];
+
+    /// All that happened since the last success, and when. Everything follows from that.
+    #[derive(Clone, Default)]
+    struct Naive {
+        events: Vec<(u64, &'static str)>,
+    }
+
+    impl Naive {
+        fn count(&self, name: &str) -> usize {
+            let events = self.events.iter();
+            events.filter(|(_, event)| *event == name).count()
+        }
+
+        fn is_open(&self) -> bool {
+            self.count("disproved") != 0
+        }
+
+        fn admits(&self, now: u64) -> bool {
+            let mut events = self.events.iter().rev();
+            let last = events.find(|(_, event)| *event != "failed");
+            !self.is_open() || last.is_none_or(|(at, _)| now - at >= INTERVAL)
+        }
+    }
+
+    /// Lets every event follow, and compares.
+    fn explore(breaker: Breaker, naive: &Naive, threshold: u32, base: u64, now: u64, depth: u32) {
+        assert_eq!(breaker.is_open(), naive.is_open());
+        let quiet = naive.count("failed") == 0 && !naive.is_open();
+        assert_eq!(breaker.is_quiet(), quiet);
+        if depth == 0 {
+            return;
+        }
+        for event in EVENTS {
+            let mut breaker = Breaker::from_word(breaker.to_word());
+            let (mut naive, mut now) = (naive.clone(), now);
+            let clock = base.wrapping_add(now);
+            match event {
+                Event::Failed => {
+                    naive.events.push((now, "failed"));
+                    let many = threshold != 0 && naive.count("failed") >= threshold as usize;
+                    let need = match many || naive.is_open() {
+                        true => Need::Probe,
+                        false => Need::Life,
+                    };
+                    assert_eq!(breaker.failed(threshold), need);
+                }
+                Event::Proven => {
+                    assert_eq!(breaker.proven(), naive.is_open());
+                    naive.events.clear();
+                }
+                Event::Disproved => {
+                    assert_eq!(breaker.disproved(clock), !naive.is_open());
+                    naive.events.push((now, "disproved"));
+                }
+                Event::Admits => {
+                    let admits = naive.admits(now);
+                    assert_eq!(breaker.admits(clock), admits, "{:?}", naive.events);
+                    if admits && naive.is_open() {
+                        naive.events.push((now, "admitted"));
+                    }
+                }
+                Event::Wait(ms) => now += ms,
+            }
+            explore(breaker, &naive, threshold, base, now, depth - 1);
+        }
+    }
+
+    #[test]
+    fn every_history() {
+        let wraps = u64::from(u32::MAX);
+        for threshold in [0, 1, 2, 3] {
+            for base in [0, wraps - INTERVAL, wraps, u64::MAX] {
+                explore(Breaker::default(), &Naive::default(), threshold, base, 0, 6);
+            }
+        }
+    }
+
+    #[test]
+    fn counts_no_further_than_a_word_holds() {
+        let mut breaker = Breaker::from_word(u64::from(Breaker::FAILURES_MAX - 1));
+        for _ in 0..3 {
+            assert_eq!(breaker.failed(1_000_000), Need::Probe);
+            assert!(!breaker.is_open());
+            assert_eq!(Breaker::from_word(breaker.to_word()), breaker);
+        }
+    }
 
     #[test]
     fn counts_to_the_threshold() {

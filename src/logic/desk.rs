@@ -100,6 +100,7 @@ mod tests {
     use super::Desk;
     use super::Range;
     use super::JOBS;
+    use std::vec::Vec;
 
     const MIB: u64 = 2048;
 
@@ -142,6 +143,88 @@ mod tests {
         assert!(desk.start(Range::new(5 * MIB, 8), false).is_some());
         desk.move_end();
         assert!(desk.start(Range::new(200, 8), false).is_some());
+    }
+
+    /// The jobs by their numbers, and the regions that they have.
+    #[derive(Default)]
+    struct Naive {
+        jobs: Vec<(usize, Vec<u64>, bool)>,
+        moving: Vec<u64>,
+    }
+
+    impl Naive {
+        fn has_job(&self, regions: &[u64]) -> bool {
+            let meets = |job: &[u64]| job.iter().any(|region| regions.contains(region));
+            self.jobs.iter().any(|(_, job, _)| meets(job))
+        }
+
+        fn is_busy(&self, regions: &[u64]) -> bool {
+            self.has_job(regions) || regions.iter().any(|region| self.moving.contains(region))
+        }
+
+        fn has_place(&self, quick: bool) -> bool {
+            let ordinary = |job: &&(usize, Vec<u64>, bool)| job.0 != JOBS - 1;
+            let taken = self.jobs.iter().filter(ordinary).count();
+            taken < JOBS - 1 || (quick && self.jobs.len() < JOBS)
+        }
+    }
+
+    #[test]
+    fn against_a_naive_one() {
+        let mut seed = 1u64;
+        let mut below = |bound: u64| {
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (seed >> 33) % bound
+        };
+        let mut desk = Desk::new();
+        let mut naive = Naive::default();
+        let (mut started, mut taken, mut full) = (0, 0, 0);
+        for _ in 0..50_000 {
+            let (first, count) = (below(60 * MIB), 1 + below(3 * MIB));
+            let range = Range::new(first, count as u32);
+            let mut regions: Vec<u64> = (first..first + count).map(|s| s / MIB).collect();
+            regions.dedup();
+            match below(9) {
+                0..=5 => {
+                    let quick = below(4) == 0;
+                    let (busy, place) = (naive.is_busy(&regions), naive.has_place(quick));
+                    assert_eq!(desk.is_busy(range), busy);
+                    let job = desk.start(range, quick);
+                    assert_eq!(job.is_some(), !busy && place);
+                    if let Some(job) = job {
+                        assert!(job < JOBS && naive.jobs.iter().all(|(other, _, _)| *other != job));
+                        naive.jobs.push((job, regions, quick));
+                        started += 1;
+                    }
+                    taken += u32::from(busy);
+                    full += u32::from(!place);
+                    let slow = naive.jobs.iter().filter(|(_, _, quick)| !quick).count();
+                    assert!(slow < JOBS);
+                }
+                6 | 7 if !naive.jobs.is_empty() => {
+                    let index = below(naive.jobs.len() as u64) as usize;
+                    let (job, _, _) = naive.jobs.swap_remove(index);
+                    desk.end(job);
+                }
+                8 if naive.moving.is_empty() => {
+                    desk.move_begin(range);
+                    naive.moving = regions;
+                }
+                8 => {
+                    desk.move_end();
+                    naive.moving.clear();
+                }
+                _ => (),
+            }
+            assert_eq!(desk.move_clear(), !naive.has_job(&naive.moving));
+        }
+        // All of it was met.
+        assert!(
+            started.min(taken).min(full) > 1000,
+            "{started} {taken} {full}"
+        );
     }
 
     #[test]
