@@ -71,7 +71,7 @@ fn shape(block_bytes: u64) -> Shape {
         bad: MAIN_SECTORS / 20,
         bad_slots: true,
         unreadable_slots: false,
-        flushes_fail: false,
+        flushes_fail: true,
         alone: false,
     }
 }

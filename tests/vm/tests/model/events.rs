@@ -92,13 +92,20 @@ impl World {
                 done()
             }
             Step::FailFlush(which, times) => {
-                self.book().sickness.open(Excuse::Flush, begun);
+                let mut book = self.book();
+                book.sickness.open(Excuse::Flush, begun);
+                book.sickness.open(Excuse::Latched, begun);
+                drop(book);
                 let mut disk = self.disk(which).disk();
                 disk.fail_flushes_and_forget(Status::Io, times);
                 done()
             }
             Step::Die(which, status) => {
-                self.book().sickness.open(Excuse::Dead, begun);
+                let mut book = self.book();
+                book.sickness.open(Excuse::Dead, begun);
+                book.sickness.open(Excuse::Latched, begun);
+                book.sickness.open(Excuse::Breaker, begun);
+                drop(book);
                 self.disk(which).disk().die(status, Direction::Both);
                 done()
             }
@@ -226,12 +233,28 @@ impl World {
         self.closes(Excuse::Dead);
     }
 
+    /// Notes which consequences of what was done are over. Only where nothing else happens.
+    pub(super) fn look_what_is_over(&self) {
+        let armed = [Which::Main, Which::Spare]
+            .iter()
+            .any(|which| self.disk(*which).disk().flushes_to_fail() != 0);
+        if !armed {
+            self.closes(Excuse::Flush);
+        }
+        let book = self.book();
+        let asks = book.sickness.is_open(Excuse::Breaker) && !book.sickness.is_open(Excuse::Dead);
+        drop(book);
+        if asks && self.status_word("breaker=") == "none" {
+            self.closes(Excuse::Breaker);
+        }
+    }
+
     /// Makes the device anew, with or without a power cut. Nobody uses it.
     pub fn again(&mut self, step: Step) {
         let mut book = self.book();
         let begun = book.history.tick();
         let entry = book.log.begin(0, step, begun);
-        if book.sickness.is_open(Excuse::Flush) {
+        if book.sickness.is_open(Excuse::Latched) {
             // Whoever had to be told of a flush that failed is not there any more.
             book.history.flushed(begun, false);
         }
@@ -251,7 +274,9 @@ impl World {
         let refused = self.remap.try_activate().err();
         let mut book = self.book();
         let now = book.history.tick();
-        book.sickness.close(Excuse::Flush, now);
+        for over in [Excuse::Flush, Excuse::Latched, Excuse::Breaker] {
+            book.sickness.close(over, now);
+        }
         // What users said by message is gone with the device.
         book.sickness.close(Excuse::NoRemapping, now);
         match refused {

@@ -133,13 +133,15 @@ impl World {
             return;
         }
         sickness.touch(area.range());
-        if flags.fua && sickness.excuses_everything(begun, now) {
+        let latched = flags.fua && sickness.excuses_flush(begun, now);
+        if latched {
             // It may have been the flush in it that failed.
             history.flushed(begun, false);
         }
         let excused = match kind {
+            _ if latched => true,
             Kind::Discard => sickness.excuses_discard(area.range(), begun, now),
-            _ => sickness.excuses_write(area.range(), begun, now),
+            _ => sickness.excuses_write(area.range(), kind == Kind::Zeroes, begun, now),
         };
         drop(book);
         if !excused && !self.no_slot_was_left(begun) {
@@ -181,22 +183,20 @@ impl World {
         drop(book);
         let answer = device.flush();
         self.count(2, answer.is_ok());
-        let armed = [Which::Main, Which::Spare]
-            .iter()
-            .any(|which| self.disk(*which).disk().flushes_to_fail() != 0);
         let mut book = self.book();
         book.history.flushed(begun, answer.is_ok());
         let now = book.history.tick();
         match answer {
             Ok(()) => {
                 book.log.end(entry, now, "good".into());
-                if !armed {
-                    book.sickness.close(Excuse::Flush, now);
+                let sickness = &mut book.sickness;
+                if !sickness.is_open(Excuse::Dead) && !sickness.is_open(Excuse::Flush) {
+                    sickness.close(Excuse::Latched, now);
                 }
             }
             Err(error) => {
                 book.log.end(entry, now, error.to_string());
-                if !book.sickness.excuses_everything(begun, now) {
+                if !book.sickness.excuses_flush(begun, now) {
                     let everywhere = Area {
                         first: 0,
                         sectors: 0,

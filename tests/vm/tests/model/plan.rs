@@ -117,6 +117,7 @@ impl Sick {
             writes: direction != Direction::Read,
             lasts,
             foreign: !matches!(status, Status::Medium | Status::Io | Status::Target),
+            refuses_zeroes: status == Status::Target,
         }
     }
 }
@@ -297,13 +298,19 @@ impl Shape {
     }
 
     fn words(&self, dice: &mut Dice) -> &'static str {
-        const WORDS: [&str; 6] = [
+        const WORDS: [&str; 12] = [
             "save",
             "sync",
             "status",
             "metadata_status",
             "ping",
             "clear_stats",
+            "set read_retries 0",
+            "set read_retries 3",
+            "set error_threshold 2",
+            "set error_threshold 8",
+            "set low_water 20",
+            "set deadline_ms 30000",
         ];
         WORDS[dice.roll(WORDS.len() as u64) as usize]
     }

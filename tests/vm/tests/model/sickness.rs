@@ -23,6 +23,8 @@ pub struct Ailment {
     pub lasts: bool,
     /// The error says something else than that the medium is bad.
     pub foreign: bool,
+    /// It says so for writes of zeroes: that the drive has no such command (E2).
+    pub refuses_zeroes: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +52,12 @@ struct Window {
 pub enum Excuse {
     /// A disk fails as a whole.
     Dead,
-    /// Flushes fail, or one has and that is not over.
+    /// Flushes fail, those that a repair needs, too.
     Flush,
+    /// A flush has failed, and none has succeeded since (E6).
+    Latched,
+    /// A device has failed as a whole, and has not shown yet that it is back (P6).
+    Breaker,
     /// Slots cannot be read.
     SlotReads,
     /// Automatic remapping is off.
@@ -168,6 +174,11 @@ impl Sickness {
         self.held(Excuse::Dead, from, to) || self.held(Excuse::Flush, from, to)
     }
 
+    /// Whether flushes and writes with FUA may have failed.
+    pub fn excuses_flush(&self, from: Time, to: Time) -> bool {
+        self.excuses_everything(from, to) || self.held(Excuse::Latched, from, to)
+    }
+
     /// Whether it held at any time in between.
     pub fn held(&self, excuse: Excuse, from: Time, to: Time) -> bool {
         self.windows
@@ -256,16 +267,18 @@ impl Sickness {
         })
     }
 
-    /// Whether the device may fail a write, as long as there are free slots.
-    pub fn excuses_write(&self, sectors: Range<u64>, from: Time, to: Time) -> bool {
-        let off = self.held(Excuse::NoRemapping, from, to);
+    /// Whether the device may fail a write (or a write of zeroes), as long as there are free slots.
+    pub fn excuses_write(&self, sectors: Range<u64>, zeroes: bool, from: Time, to: Time) -> bool {
+        let off = self.held(Excuse::NoRemapping, from, to) || self.held(Excuse::Breaker, from, to);
         self.excuses_everything(from, to)
             || self.neighbours_excuse(from, to)
             || sectors.into_iter().any(|sector| {
                 let episodes = &self.sectors[sector as usize];
                 episodes.iter().any(|episode| {
                     episode.ailment.writes
-                        && (off || episode.ailment.foreign)
+                        && (off
+                            || episode.ailment.foreign
+                            || zeroes && episode.ailment.refuses_zeroes)
                         && episode.from <= to
                         && from <= episode.to
                 })

@@ -194,6 +194,14 @@ impl World {
         }
     }
 
+    /// A value of the status line.
+    fn status_word(&self, key: &str) -> String {
+        let status = self.say("status").unwrap_or_default();
+        let mut words = status.split_whitespace();
+        let found = words.find_map(|word| word.strip_prefix(key));
+        found.unwrap_or_default().into()
+    }
+
     /// Heals both disks.
     pub fn heal_everything(&self) {
         self.event(Step::Revive);
@@ -213,8 +221,18 @@ impl World {
         self.heal_everything();
         self.look_everywhere();
         let mut device = self.open();
+        let all = Area {
+            first: 0,
+            sectors: self.shape.longest,
+        };
+        self.transfer(&mut device, 0, Step::Write(all, Flags::default()));
         self.transfer(&mut device, 0, Step::Flush);
         drop(device);
+        // All is well and used, so nothing may be held against a disk any more.
+        for (key, expected) in [("breaker=", "none"), ("flush=", "good")] {
+            let found = self.status_word(key);
+            assert!(found == expected, "{}: {key}{found}", self.title);
+        }
         self.again(Step::Cut(PowerCut::Drop));
         self.look_everywhere();
     }
@@ -255,6 +273,7 @@ impl World {
         let mut device = self.open();
         let mut without = 0_u64;
         for _ in 0..steps {
+            self.look_what_is_over();
             if without == 1 {
                 self.event(Step::Remapping);
             }
