@@ -80,7 +80,7 @@ pub fn classify(operation: Operation, status: Status, read_ahead: bool) -> Verdi
         (Operation::WriteZeroes, Status::Medium | Status::IoErr) => Verdict::Suspect,
         // Whatever the reason is: what the cache holds is not durable. Only one that was not tried is
         // as if it had not been sent.
-        (Operation::Flush, Status::NotSupp | Status::Again | Status::DmRequeue) => Verdict::PassUp,
+        (Operation::Flush, Status::Again | Status::DmRequeue) => Verdict::PassUp,
         (Operation::Flush, _) => Verdict::Latch,
         _ => Verdict::PassUp,
     }
@@ -100,7 +100,7 @@ mod tests {
     /// One row for each status, one column for each operation above.
     const ROWS: [(Status, [Verdict; 6]); 20] = [
         (Status::Ok, [Done, Done, Done, Done, Done, Done]),
-        (Status::NotSupp, [PassUp; 6]),
+        (Status::NotSupp, ONLY_FLUSH),
         (Status::Timeout, ONLY_FLUSH),
         (Status::NoSpc, ONLY_FLUSH),
         (Status::Transport, ONLY_FLUSH),

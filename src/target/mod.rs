@@ -92,6 +92,8 @@ pub(crate) struct BioData {
     /// For a flush, how the latch of its device was; for a bio that has failed, when that was, in
     /// milliseconds and without the higher bits.
     stamp: u32,
+    /// The bio is a flush.
+    flush: bool,
     /// The bio has failed.
     failed: bool,
     /// It has to find out whether main works again.
@@ -159,7 +161,8 @@ impl dm::Target for DmRemap {
         if bio.status().is_err() {
             return self.failed(bio);
         }
-        if self.state.life.is_watched() {
+        // A flush that succeeds may have been sent before another one failed.
+        if self.state.life.is_watched() | bio.per_bio().flush {
             return self.succeeded(bio);
         }
         bio.done()
@@ -262,7 +265,9 @@ impl DmRemap {
     fn map_registered<'a>(&self, mut bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
         if bio.is_flush() {
             let (disk, device) = self.flushed(bio.target_bio_nr());
-            bio.per_bio().stamp = self.state.life.flush_sent(disk).0;
+            let data = bio.per_bio();
+            data.flush = true;
+            data.stamp = self.state.life.flush_sent(disk).0;
             return bio.redirect(device);
         }
         let state = &**self.state;
