@@ -237,6 +237,8 @@ fn a_spare_that_is_gone_takes_nothing_else_with_it() {
             "{status:?}: what failed was not written"
         );
     }
+    // The first write that the spare takes again shows that it lives.
+    device.write(96, &stamps(96, 4, 2)).unwrap();
     device.write(256, &stamps(256, 4, 2)).unwrap();
     assert!(device.read(256, 4).unwrap() == stamps(256, 4, 2));
     assert_eq!(remap.device().remapped(), 8);
@@ -270,8 +272,9 @@ fn a_spare_that_became_read_only_is_still_read() {
             "{status:?}"
         );
     }
-    device.write(256, &stamps(256, 40, 2)).unwrap();
+    // The first write that the spare takes again shows that it lives.
     device.write(96, &stamps(96, 4, 2)).unwrap();
+    device.write(256, &stamps(256, 40, 2)).unwrap();
     assert!(device.read(96, 4).unwrap() == stamps(96, 4, 2));
     assert_eq!(remap.device().remapped(), 44);
 }

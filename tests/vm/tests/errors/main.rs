@@ -3,14 +3,20 @@
 //! tests in its tables.
 
 mod block_sizes;
+mod breaker;
 mod classification;
+mod deadlines;
 mod exhaustion;
+mod flush_errors;
 mod healing;
 mod kernel_disks;
+mod limits;
+mod mirrors;
 mod moves;
 mod nowait;
 mod retries;
 mod suspends;
+mod weak_sectors;
 mod zeroes_and_discards;
 
 use vmtest::guest::identify;

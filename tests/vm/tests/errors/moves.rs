@@ -208,3 +208,51 @@ fn a_move_back_survives_a_power_cut() {
     assert_eq!(remap.device().remapped(), 0);
     assert!(remap.open().read(0, 64).unwrap() == stamps(0, 64, 1));
 }
+
+/// M7: everything goes back, and all slots are free; updates that come meanwhile are not lost.
+#[test]
+fn clear_all_moves_everything_back() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(512);
+    {
+        let device = remap.open();
+        device.write(0, &stamps(0, 2048, 1)).unwrap();
+        remap.device().message("remap 0 64").unwrap();
+        remap.device().message("remap 1000 100").unwrap();
+        remap.main.disk().spoil(500, 9, bad());
+        device.write(496, &stamps(496, 32, 1)).unwrap();
+        assert_eq!(remap.device().remapped(), 173);
+        remap.main.disk().heal(500, 9);
+        remap.device().message("clear_all").unwrap();
+        assert_eq!(remap.device().status_fraction(2).0, 0);
+        assert!(device.read(0, 2048).unwrap() == stamps(0, 2048, 1));
+    }
+    remap.reactivate();
+    assert_eq!(remap.device().status_fraction(2).0, 0);
+    assert!(remap.open().read(0, 2048).unwrap() == stamps(0, 2048, 1));
+    let remap = Remap::new(512);
+    contended(&remap, 256, 1, || {
+        for _ in 0..4 {
+            remap.device().message("remap 0 256").unwrap();
+            remap.device().message("clear_all").unwrap();
+        }
+    });
+    assert_eq!(remap.device().remapped(), 0);
+}
+
+/// M7: what main refuses stays on the spare, and the rest goes back.
+#[test]
+fn clear_all_leaves_what_main_refuses() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    remap.main.disk().spoil(20, 3, bad());
+    device.write(0, &stamps(0, 64, 1)).unwrap();
+    remap.device().message("remap 0 64").unwrap();
+    assert_eq!(remap.device().remapped(), 64);
+    let reply = remap.device().message("clear_all").unwrap();
+    assert!(reply.contains("61 blocks moved back"), "{reply}");
+    assert!(reply.contains("3 stay"), "{reply}");
+    assert_eq!(remap.device().remapped(), 3);
+    assert!(device.read(0, 64).unwrap() == stamps(0, 64, 1));
+}

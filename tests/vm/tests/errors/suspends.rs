@@ -68,11 +68,13 @@ fn every_kind_of_suspend_amid_a_long_message() {
     let _test = vmtest::begin!();
     let remap = Remap::new(4096);
     let device = remap.open();
-    device.write(0, &stamps(0, 2048, 1)).unwrap();
+    for sector in [0, 2048] {
+        device.write(sector, &stamps(sector, 2048, 1)).unwrap();
+    }
     let main = remap.main.disk().sectors();
-    let delay = Duration::from_millis(3);
+    let delay = Duration::from_millis(20);
     remap.main.disk().slow(0..main, delay);
-    for message in ["remap 0 2048", "remove_remap 0 2048"] {
+    for message in ["remap 0 4096", "remove_remap 0 4096"] {
         for kind in KINDS {
             std::thread::scope(|scope| {
                 let before = remap.device().remapped();
@@ -82,12 +84,7 @@ fn every_kind_of_suspend_amid_a_long_message() {
                 let (suspended, took) = timed(|| remap.device().suspend_with(kind));
                 suspended.unwrap_or_else(|refusal| panic!("{kind:?}: {refusal:?}"));
                 assert!(took < SOON, "{kind:?} took {took:?}");
-                let refusal = sender.join().unwrap().unwrap_err();
-                let ended = ["not all blocks", "while the device is suspended"];
-                assert!(
-                    ended.iter().any(|words| refusal.reason.contains(words)),
-                    "{message}: {refusal:?}"
-                );
+                assert!(sender.join().unwrap().is_err(), "{message} went on");
                 let there = remap.device().remapped();
                 remap.device().resume().unwrap();
                 assert_eq!(remap.device().remapped(), there, "{message}, {kind:?}");
@@ -95,9 +92,12 @@ fn every_kind_of_suspend_amid_a_long_message() {
         }
         remap.main.disk().slow(0..main, Duration::ZERO);
         remap.device().message(message).unwrap();
-        let moved = if message.starts_with("remap") { 256 } else { 0 };
+        let moved = if message.starts_with("remap") { 512 } else { 0 };
         assert_eq!(remap.device().remapped(), moved, "{message}");
-        assert!(device.read(0, 2048).unwrap() == stamps(0, 2048, 1));
+        for sector in [0, 2048] {
+            let read = device.read(sector, 2048).unwrap();
+            assert!(read == stamps(sector, 2048, 1), "{message}");
+        }
         remap.main.disk().slow(0..main, delay);
     }
 }

@@ -8,8 +8,14 @@ use super::generations;
 use super::unreadable;
 use super::unwritable;
 use vmtest::guest::run;
+use vmtest::guest::sickdisk::Entry;
+use vmtest::guest::sickdisk::Operation;
+use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
 use vmtest::guest::succeed;
+use vmtest::guest::Direct;
+use vmtest::guest::Mapped;
+use vmtest::guest::NullBlk;
 use vmtest::guest::Remap;
 
 /// Zeroes sectors as `fallocate` does it for a block device.
@@ -161,4 +167,67 @@ fn the_whole_device_can_be_discarded() {
         discards >= Remap::MAIN_SECTORS / 2048,
         "{discards} reached main"
     );
+}
+
+/// Zeroes go to main as what they are, if it knows them, and a punched hole is offered, too; where
+/// main does not, the kernel writes them.
+#[test]
+fn zeroes_are_offered_if_main_has_them() {
+    let _test = vmtest::begin!();
+    let remap = mixed(512);
+    remap.record();
+    zero(&remap.path(), 0, 64);
+    let zeroes = {
+        let main = remap.main.disk();
+        let entries = main.record().entries().iter();
+        let zeroes = |entry: &&Entry| entry.operation == Operation::WriteZeroes;
+        entries.filter(zeroes).count()
+    };
+    assert!(zeroes > 0, "main got no write-zeroes");
+    remap.open().write(0, &stamps(0, 64, 2)).unwrap();
+    succeed(&format!(
+        "fallocate --punch-hole -o 4096 -l 24576 {}",
+        remap.path().display()
+    ));
+    let found = generations(0, &remap.open().read(0, 64).unwrap());
+    for (sector, generation) in (0..).zip(found) {
+        let expected = if (8..56).contains(&sector) { 0 } else { 2 };
+        assert_eq!(generation, expected, "sector {sector}");
+    }
+
+    let main = NullBlk::new(16, 512);
+    let spare = NullBlk::new(8, 512);
+    let mapped = Mapped::new(&format!(
+        "0 32768 dm-remap {} {}",
+        main.path().display(),
+        spare.path().display()
+    ));
+    let device = Direct::open(&mapped.path());
+    device.write(0, &stamps(0, 64, 1)).unwrap();
+    main.spoil(20, 2);
+    zero(&mapped.path(), 8, 48);
+    let found = generations(0, &device.read(0, 64).unwrap());
+    assert!(found[8..56].iter().all(|&generation| generation == 0));
+    assert!(found[..8]
+        .iter()
+        .chain(&found[56..])
+        .all(|&generation| generation == 1));
+    assert_eq!(mapped.remapped(), 2);
+}
+
+/// An error of zeroes that says nothing about the medium is told, and moves nothing.
+#[test]
+fn innocent_errors_of_zeroes_pass_up() {
+    let _test = vmtest::begin!();
+    let remap = mixed(512);
+    for status in [Status::Transport, Status::Offline, Status::NoSpace] {
+        remap.main.disk().spoil(50, 1, unwritable().status(status));
+        let ran = run(&format!(
+            "fallocate --zero-range -o 24576 -l 4096 {}",
+            remap.path().display()
+        ));
+        assert_ne!(ran.status, 0, "{status:?}");
+        remap.main.disk().heal(50, 1);
+        assert_eq!(remap.device().remapped(), 8, "{status:?}");
+    }
 }

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0
+//! P6, E2: what is done about devices that fail as a whole: nothing is moved without proof of life,
+//! breakers open, errors pass up, and the first success closes them.
+
+use std::time::Duration;
+
+use super::bad;
+use super::number;
+use super::slots_used;
+use super::unwritable;
+use vmtest::guest::eventually;
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Status;
+use vmtest::guest::stamps;
+use vmtest::guest::Remap;
+
+#[track_caller]
+fn breaker(remap: &Remap) -> String {
+    let value = remap.device().status_value("breaker");
+    value.unwrap_or_else(|| panic!("no breaker in {}", remap.device().status()))
+}
+
+#[track_caller]
+fn health(remap: &Remap) -> u64 {
+    number(remap, "health")
+}
+
+/// A healthy device says so.
+#[test]
+fn all_breakers_are_closed_at_first() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    remap.open().write(0, &stamps(0, 64, 1)).unwrap();
+    assert_eq!(breaker(&remap), "none");
+    assert_eq!(health(&remap), 1);
+}
+
+/// A main that fails as a whole opens both breakers, costs no slot, and is asked once for each bio;
+/// the first success of each direction closes its breaker.
+#[test]
+fn a_dead_main_opens_the_breakers() {
+    let _test = vmtest::begin!();
+    for status in [Status::Medium, Status::Io, Status::Target] {
+        let remap = Remap::new(512);
+        let device = remap.open();
+        device.write(0, &stamps(0, 2048, 1)).unwrap();
+        remap.main.disk().die(status, Direction::Both);
+        for sector in (0..1024).step_by(64) {
+            let error = device.write(sector, &stamps(sector, 64, 2)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(status.errno()));
+            let error = device.read(sector, 64).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(status.errno()));
+        }
+        assert_eq!(breaker(&remap), "main_read,main_write", "{status:?}");
+        assert_eq!(health(&remap), 3);
+        assert_eq!(slots_used(&remap), 0, "{status:?}");
+
+        // From now on nothing is tried again, but for a probe now and then.
+        remap.record();
+        for sector in (0..1024).step_by(16) {
+            assert!(device.write(sector, &stamps(sector, 16, 2)).is_err());
+            assert!(device.read(sector, 16).is_err());
+        }
+        let (reads, writes) = {
+            let main = remap.main.disk();
+            (main.record().reads, main.record().writes)
+        };
+        assert!((64..=128).contains(&writes), "{writes} writes for 64");
+        assert!((64..=256).contains(&reads), "{reads} reads for 64");
+
+        remap.main.disk().revive();
+        device.write(0, &stamps(0, 64, 3)).unwrap();
+        assert_eq!(breaker(&remap), "main_read");
+        assert!(device.read(0, 64).unwrap() == stamps(0, 64, 3));
+        assert_eq!(breaker(&remap), "none");
+        assert_eq!(health(&remap), 1);
+        // And what is bad is moved again.
+        remap.main.disk().spoil(100, 1, bad());
+        device.write(96, &stamps(96, 16, 3)).unwrap();
+        assert_eq!(remap.device().remapped(), 1);
+    }
+}
+
+/// A probe closes the breaker without any success of the user's: a failing bio is let through now
+/// and then, and is served like any other if main lives.
+#[test]
+fn a_failing_bio_probes_once_a_second() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    remap.main.disk().die(Status::Medium, Direction::Both);
+    for sector in (0..1024).step_by(64) {
+        assert!(device.write(sector, &stamps(sector, 64, 1)).is_err());
+    }
+    assert_eq!(breaker(&remap), "main_write");
+    remap.main.disk().revive();
+    // All that the user ever writes to is bad, so that only a probe can succeed.
+    remap.main.disk().spoil(0, 1024, bad());
+    let mut sector = 0;
+    let served = eventually(Duration::from_secs(5), || {
+        sector = (sector + 8) % 1024;
+        device.write(sector, &stamps(sector, 8, 2)).is_ok()
+    });
+    assert!(
+        served,
+        "no bio was let through: {}",
+        remap.device().status()
+    );
+    assert!(device.read(sector, 8).unwrap() == stamps(sector, 8, 2));
+    assert_eq!(breaker(&remap), "none");
+}
+
+/// A main that only fails writes uses up no more than a few slots: after the threshold, a healthy
+/// block is written to see whether writes work at all. What was acknowledged is there.
+#[test]
+fn a_main_that_takes_no_writes_uses_up_few_slots() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    device.write(0, &stamps(0, 2048, 1)).unwrap();
+    remap.main.disk().die(Status::Medium, Direction::Write);
+    let mut served = Vec::new();
+    for sector in (0..2048).step_by(64) {
+        if device.write(sector, &stamps(sector, 1, 2)).is_ok() {
+            served.push(sector);
+        }
+    }
+    assert!(served.len() < 8, "{} writes were moved", served.len());
+    assert_eq!(slots_used(&remap), served.len() as u64);
+    assert_eq!(breaker(&remap), "main_write");
+    assert_eq!(health(&remap), 3);
+    for sector in (0..2048).step_by(64) {
+        let read = device.read(sector, 1).unwrap();
+        let generation = if served.contains(&sector) { 2 } else { 1 };
+        assert!(read == stamps(sector, 1, generation), "sector {sector}");
+    }
+    remap.main.disk().revive();
+    device.write(64, &stamps(64, 64, 3)).unwrap();
+    assert_eq!(breaker(&remap), "none");
+}
+
+/// The threshold is the user's to set: 2 bios in a row, or no counting at all.
+#[test]
+fn the_threshold_is_heeded() {
+    let _test = vmtest::begin!();
+    for (threshold, moved) in [(2, 0..2), (0, 32..33)] {
+        let remap = Remap::with(512, &format!("2 error_threshold {threshold}"));
+        let device = remap.open();
+        remap.main.disk().die(Status::Medium, Direction::Write);
+        let written = (0..2048).step_by(64).filter(|&sector| {
+            let data = stamps(sector, 1, 2);
+            device.write(sector, &data).is_ok()
+        });
+        let written = written.count() as u64;
+        assert!(
+            moved.contains(&written),
+            "{threshold}: {written} were moved"
+        );
+        assert_eq!(remap.device().remapped(), written);
+    }
+}
+
+/// Half of main is dead: that is the medium, and all of it is moved; no breaker opens. Reads there
+/// are pending, as the rest proves that main lives.
+#[test]
+fn half_of_main_may_be_dead() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(4096);
+    let half = Remap::MAIN_SECTORS / 2;
+    remap.main.disk().spoil(0, half, bad());
+    let device = remap.open();
+    for sector in (0..40 * 512).step_by(512) {
+        device.write(sector, &stamps(sector, 8, 1)).unwrap();
+    }
+    assert_eq!(remap.device().remapped(), 40);
+    for sector in (256..40 * 512).step_by(512) {
+        assert!(device.read(sector, 8).is_err());
+    }
+    for sector in (0..40 * 512).step_by(512) {
+        assert!(device.read(sector, 8).unwrap() == stamps(sector, 8, 1));
+    }
+    assert_eq!(remap.device().pending(), 40);
+    assert_eq!(breaker(&remap), "none");
+}
+
+/// The write that shows whether main takes writes leaves main's content as it is, also when it is
+/// written to at the same time.
+#[test]
+fn a_probe_changes_nothing() {
+    let _test = vmtest::begin!();
+    let remap = Remap::with(512, "2 error_threshold 1");
+    let device = remap.open();
+    device.write(0, &stamps(0, 2048, 1)).unwrap();
+    for sector in (0..1024).step_by(64) {
+        remap.main.disk().spoil(sector, 1, unwritable());
+    }
+    std::thread::scope(|scope| {
+        // Neighbours, which are what is probed.
+        let neighbour = scope.spawn(|| {
+            let device = remap.open();
+            for generation in 2..20 {
+                for sector in (1..1024).step_by(64) {
+                    let data = stamps(sector, 1, generation);
+                    device.write(sector, &data).unwrap();
+                    assert!(device.read(sector, 1).unwrap() == data);
+                }
+            }
+        });
+        for sector in (0..1024).step_by(64) {
+            device.write(sector, &stamps(sector, 1, 2)).unwrap();
+        }
+        neighbour.join().unwrap();
+    });
+    for sector in 0..1024 {
+        let generation = match sector % 64 {
+            0 => 2,
+            1 => 19,
+            _ => 1,
+        };
+        assert!(device.read(sector, 1).unwrap() == stamps(sector, 1, generation));
+    }
+    assert_eq!(remap.device().remapped(), 16);
+}
+
+/// A spare that takes nothing opens its own breaker: moving is given up at once, no slot is marked
+/// bad. The first write that it takes closes it.
+#[test]
+fn a_dead_spare_opens_its_own_breaker() {
+    let _test = vmtest::begin!();
+    for status in [Status::Medium, Status::Io] {
+        let remap = Remap::new(512);
+        let device = remap.open();
+        remap.main.disk().spoil(0, 1, bad());
+        device.write(0, &stamps(0, 8, 1)).unwrap();
+        remap.main.disk().spoil(64, 1024, bad());
+        remap.spare.disk().die(status, Direction::Both);
+        for sector in (64..1024).step_by(64) {
+            assert!(device.write(sector, &stamps(sector, 8, 2)).is_err());
+        }
+        assert_eq!(breaker(&remap), "spare", "{status:?}");
+        assert_eq!(health(&remap), 3);
+        assert_eq!(number(&remap, "bad_slots"), 0);
+        assert_eq!(slots_used(&remap), 1);
+        // Main works as ever.
+        device.write(4096, &stamps(4096, 64, 1)).unwrap();
+
+        remap.spare.disk().revive();
+        device.write(0, &stamps(0, 8, 3)).unwrap();
+        assert_eq!(breaker(&remap), "none");
+        device.write(64, &stamps(64, 8, 3)).unwrap();
+        assert!(device.read(64, 8).unwrap() == stamps(64, 8, 3));
+    }
+}
+
+/// A spare that is back is found out by moving itself, too, without a write to any slot.
+#[test]
+fn a_spare_that_is_back_is_found_out() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    remap.main.disk().spoil(64, 1024, bad());
+    remap.spare.disk().die(Status::Io, Direction::Both);
+    for sector in (64..1024).step_by(64) {
+        assert!(device.write(sector, &stamps(sector, 8, 2)).is_err());
+    }
+    remap.spare.disk().revive();
+    let served = || device.write(64, &stamps(64, 8, 3)).is_ok();
+    assert!(eventually(Duration::from_secs(5), served));
+    assert_eq!(breaker(&remap), "none");
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+//! E7, P10: bounded time, on disks that take long for each bad block.
+
+use std::time::Duration;
+
+use super::bad;
+use super::unreadable;
+use super::unwritable;
+use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::stamps;
+use vmtest::guest::timed;
+use vmtest::guest::Remap;
+
+/// What the table says, in milliseconds.
+const DEADLINE: u64 = 600;
+
+/// How long the slow region takes for each I/O.
+const SLOW: Duration = Duration::from_millis(150);
+
+/// The most that a bio may take: its own first try, the deadline, the I/O that is under way then,
+/// and the machine, which is an emulated one.
+const LIMIT: Duration = Duration::from_millis(DEADLINE + 3 * 150 + 800);
+
+/// Blocks of 4096 bytes, of which every second one of the first 64 is bad and slow.
+fn slow(fault: Fault) -> Remap {
+    let remap = Remap::with(4096, &format!("2 deadline_ms {DEADLINE}"));
+    let device = remap.open();
+    device.write(0, &stamps(0, 1024, 1)).unwrap();
+    let mut main = remap.main.disk();
+    for block in (1..64).step_by(2) {
+        main.spoil(block * 8, 8, fault);
+    }
+    main.slow(0..512, SLOW);
+    drop(main);
+    remap
+}
+
+/// Past the deadline, the rest of a write is moved without being tried: it succeeds in time, and
+/// all of it can be read.
+#[test]
+fn the_rest_of_a_late_write_is_moved_unconfirmed() {
+    let _test = vmtest::begin!();
+    let remap = slow(unwritable());
+    let device = remap.open();
+    let (written, took) = timed(|| device.write(0, &stamps(0, 512, 2)));
+    written.unwrap();
+    assert!(took < LIMIT, "it took {took:?}");
+    // 32 blocks are bad. To find that out takes longer than there was.
+    let moved = remap.device().remapped();
+    assert!(moved > 40, "{moved} blocks were moved");
+    remap.main.disk().slow(0..512, Duration::ZERO);
+    assert!(device.read(0, 512).unwrap() == stamps(0, 512, 2));
+    assert!(device.read(512, 512).unwrap() == stamps(512, 512, 1));
+}
+
+/// Past the deadline, the rest of a read fails, and is not recorded as anything.
+#[test]
+fn the_rest_of_a_late_read_fails_unrecorded() {
+    let _test = vmtest::begin!();
+    let remap = slow(unreadable());
+    let device = remap.open();
+    let (read, took) = timed(|| device.read(0, 512));
+    assert!(read.is_err());
+    assert!(took < LIMIT, "it took {took:?}");
+    let pending = remap.device().pending();
+    assert!(pending < 16, "{pending} blocks are pending");
+    assert_eq!(remap.device().remapped(), 0);
+    // And what was not tried is read when it is asked for.
+    remap.main.disk().slow(0..512, Duration::ZERO);
+    assert!(device.read(40 * 8, 8).unwrap() == stamps(40 * 8, 8, 1));
+    assert!(device.read(41 * 8, 8).is_err());
+}
+
+/// A slow region with much to repair stalls neither good I/O nor repairs elsewhere.
+#[test]
+fn a_slow_region_stalls_nobody_else() {
+    let _test = vmtest::begin!();
+    let remap = Remap::with(4096, "2 deadline_ms 3000");
+    let device = remap.open();
+    // Two regions of a MiB, each with several writers.
+    for region in [0, 4096] {
+        let mut main = remap.main.disk();
+        main.spoil(region, 1024, unwritable());
+        main.slow(region..region + 1024, SLOW);
+    }
+    remap.main.disk().spoil(40_960, 2048, bad());
+    std::thread::scope(|scope| {
+        let slow: Vec<_> = (0..8)
+            .map(|number| {
+                let device = remap.open();
+                let first = (number % 2) * 4096 + (number / 2) * 256;
+                scope.spawn(move || device.write(first, &stamps(first, 256, 1)))
+            })
+            .collect();
+        std::thread::sleep(2 * SLOW);
+        for round in 0..8 {
+            let sector = 20_480 + round * 64;
+            let (written, took) = timed(|| device.write(sector, &stamps(sector, 64, 1)));
+            written.unwrap();
+            assert!(took < Duration::from_millis(500), "good I/O took {took:?}");
+            let sector = 40_960 + round * 64;
+            let (written, took) = timed(|| device.write(sector, &stamps(sector, 16, 1)));
+            written.unwrap();
+            assert!(
+                took < Duration::from_secs(1),
+                "a repair elsewhere took {took:?}"
+            );
+            assert!(device.read(sector, 16).unwrap() == stamps(sector, 16, 1));
+        }
+        assert!(
+            slow.iter().any(|writer| !writer.is_finished()),
+            "nothing was slow"
+        );
+        for writer in slow {
+            writer.join().unwrap().unwrap();
+        }
+    });
+}
+
+/// A bio that waits for the repair of others in its region is answered in time, too.
+#[test]
+fn those_that_wait_are_answered_in_time() {
+    let _test = vmtest::begin!();
+    let remap = slow(unwritable());
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|number| {
+                let device = remap.open();
+                let first = number * 128;
+                scope.spawn(move || timed(|| device.write(first, &stamps(first, 128, 2))))
+            })
+            .collect();
+        for writer in writers {
+            let (written, took) = writer.join().unwrap();
+            written.unwrap();
+            // Each that was before this one had one more I/O under way.
+            let limit = LIMIT + 4 * SLOW;
+            assert!(took < limit, "it took {took:?}");
+        }
+    });
+    remap.main.disk().slow(0..512, Duration::ZERO);
+    assert!(remap.open().read(0, 512).unwrap() == stamps(0, 512, 2));
+}
+
+/// E8: a suspend in the middle of it ends in time, and the bio is answered.
+#[test]
+fn a_suspend_amid_a_slow_repair_ends_in_time() {
+    let _test = vmtest::begin!();
+    for kind in [&[][..], &["--noflush", "--nolockfs"]] {
+        let remap = slow(unwritable());
+        std::thread::scope(|scope| {
+            let device = remap.open();
+            let writer = scope.spawn(move || device.write(0, &stamps(0, 512, 2)));
+            std::thread::sleep(2 * SLOW);
+            let (suspended, took) = timed(|| remap.device().suspend_with(kind));
+            suspended.unwrap();
+            assert!(took < LIMIT, "{kind:?} took {took:?}");
+            remap.device().resume().unwrap();
+            writer.join().unwrap().unwrap();
+        });
+        remap.main.disk().slow(0..512, Duration::ZERO);
+        assert!(remap.open().read(0, 512).unwrap() == stamps(0, 512, 2));
+    }
+}
+
+/// E8: removal, which suspends, is as quick.
+#[test]
+fn a_removal_after_a_slow_repair_ends_in_time() {
+    let _test = vmtest::begin!();
+    let mut remap = slow(unreadable());
+    let device = remap.open();
+    assert!(device.read(0, 256).is_err());
+    drop(device);
+    let ((), took) = timed(|| remap.deactivate());
+    assert!(took < LIMIT, "it took {took:?}");
+}

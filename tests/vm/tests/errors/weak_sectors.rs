@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+//! E3: a block that fails by itself and can be read in the end is moved to the spare, from a read
+//! behind the gate.
+
+use std::time::Duration;
+
+use super::number;
+use super::slots_used;
+use super::unreadable;
+use vmtest::guest::eventually;
+use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::stamps;
+use vmtest::guest::Remap;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// Fails for the user's read and for the worker's first try, and is read then.
+fn weak() -> Fault {
+    unreadable().times(2)
+}
+
+#[track_caller]
+fn assert_moved(remap: &Remap, blocks: u64) {
+    assert!(
+        eventually(SOON, || number(remap, "weak_moves") >= blocks),
+        "{}",
+        remap.device().status()
+    );
+    assert_eq!(remap.device().remapped(), blocks);
+}
+
+/// The data is served, and comes from the spare from then on, also later.
+#[test]
+fn a_weak_block_is_read_and_moved() {
+    let _test = vmtest::begin!();
+    for block in [512, 4096] {
+        let unit = u64::from(block) / 512;
+        let mut remap = Remap::new(block);
+        let device = remap.open();
+        let place = 12 * unit;
+        device.write(0, &stamps(0, 64 * unit, 1)).unwrap();
+        remap.main.disk().spoil(place, 1, weak());
+        assert!(device.read(place, unit).unwrap() == stamps(place, unit, 1));
+        assert_moved(&remap, 1);
+        assert!(remap.slot_of(place).is_some());
+        assert_eq!(remap.device().pending(), 0);
+        drop(device);
+        remap.reactivate();
+        // Main is not asked any more.
+        remap.main.disk().spoil(place, unit, super::bad());
+        let device = remap.open();
+        assert!(device.read(0, 64 * unit).unwrap() == stamps(0, 64 * unit, 1));
+        device.write(place, &stamps(place, unit, 2)).unwrap();
+        assert!(device.read(place, unit).unwrap() == stamps(place, unit, 2));
+    }
+}
+
+/// In the middle of a larger read: only the weak block is moved, none of its neighbours.
+#[test]
+fn only_the_weak_block_is_moved() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    device.write(0, &stamps(0, 256, 1)).unwrap();
+    // Often enough to fail for each part that it is in, and for itself once.
+    for times in 2..12 {
+        remap.main.disk().spoil(77, 1, unreadable().times(times));
+        assert!(device.read(64, 64).unwrap() == stamps(64, 64, 1));
+        if eventually(Duration::from_millis(300), || slots_used(&remap) != 0) {
+            break;
+        }
+    }
+    assert_moved(&remap, 1);
+    assert!(remap.slot_of(77).is_some());
+    assert!(device.read(0, 256).unwrap() == stamps(0, 256, 1));
+}
+
+/// A read that works when the worker tries it proves nothing about any block, and moves nothing.
+#[test]
+fn what_works_at_the_first_try_stays() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    device.write(96, &stamps(96, 16, 1)).unwrap();
+    for length in [1, 16] {
+        remap.main.disk().spoil(100, 1, unreadable().times(1));
+        let first = 101 - length.min(5);
+        assert!(device.read(first, length).unwrap() == stamps(first, length, 1));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(number(&remap, "weak_moves"), 0);
+    assert_eq!(slots_used(&remap), 0);
+}
+
+/// Nothing is moved when that is switched off; the data is served as ever.
+#[test]
+fn nothing_weak_is_moved_when_that_is_switched_off() {
+    let _test = vmtest::begin!();
+    let remap = Remap::with(512, "2 auto_remap off");
+    let device = remap.open();
+    device.write(96, &stamps(96, 16, 1)).unwrap();
+    remap.main.disk().spoil(100, 1, weak());
+    let _ = device.read(100, 1);
+    let _ = device.read(100, 1);
+    assert!(device.read(100, 1).unwrap() == stamps(100, 1, 1));
+    assert_eq!(slots_used(&remap), 0);
+}
+
+/// What is written while the block moves is not lost: the move reads again behind the gate, and
+/// uses nothing that was read before.
+#[test]
+fn a_write_during_the_move_is_not_lost() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    device.write(0, &stamps(0, 1024, 1)).unwrap();
+    for round in 0..60 {
+        let sector = round * 16;
+        remap.main.disk().spoil(sector, 1, weak());
+        assert!(device.read(sector, 1).unwrap() == stamps(sector, 1, 1));
+        // The move is under way now.
+        std::thread::sleep(Duration::from_micros(round * 50));
+        device.write(sector, &stamps(sector, 1, 2)).unwrap();
+    }
+    let all = || number(&remap, "weak_moves") > 10;
+    eventually(SOON, all);
+    for round in 0..60 {
+        let sector = round * 16;
+        let read = device.read(sector, 1).unwrap();
+        assert!(
+            read == stamps(sector, 1, 2),
+            "an update of sector {sector} was lost"
+        );
+    }
+    assert!(
+        number(&remap, "weak_moves") > 0,
+        "{}",
+        remap.device().status()
+    );
+}
