@@ -420,21 +420,27 @@ fn history(seed: u64, plan: Plan) -> bool {
     world.spare.metadata.superblock().void_replicas != 0
 }
 
-/// Tells in how many histories a replica became void.
-fn histories(count: u64, plan: Plan) -> usize {
+/// Runs histories number 0 to `count`, or those that the environment asks for.
+pub(super) fn each_history(count: u64, mut run: impl FnMut(u64)) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    if let Some(seed) = number("DM_REMAP_SEED") {
-        return usize::from(history(seed, plan));
-    }
-    let count = number("DM_REMAP_HISTORIES").unwrap_or(count);
-    let run = |seed: &u64| match std::panic::catch_unwind(|| history(*seed, plan)) {
-        Ok(void) => void,
-        Err(panic) => {
+    let seeds = match number("DM_REMAP_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("DM_REMAP_HISTORIES").unwrap_or(count),
+    };
+    for seed in seeds {
+        let run = std::panic::AssertUnwindSafe(|| run(seed));
+        if let Err(panic) = std::panic::catch_unwind(run) {
             eprintln!("DM_REMAP_SEED={seed}");
             std::panic::resume_unwind(panic)
         }
-    };
-    (0..count).filter(run).count()
+    }
+}
+
+/// Tells in how many histories a replica became void.
+fn histories(count: u64, plan: Plan) -> u32 {
+    let mut void = 0;
+    each_history(count, |seed| void += u32::from(history(seed, plan)));
+    void
 }
 
 #[test]

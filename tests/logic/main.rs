@@ -4,8 +4,8 @@
 //!
 //! - [`format`], [`load`], [`table`], [`alloc`], [`args`]: properties over random values.
 //! - [`disk`] is a spare that tears, reorders, drops and fails writes; [`spare`] drives the commit
-//!   protocol and loading over it as the module does; [`crash`] runs histories over both, and [`commit`]
-//!   looks at single cases.
+//!   protocol and loading over it as the module does; [`crash`] and [`slots`] run histories over both, and
+//!   [`commit`] looks at single cases.
 
 mod alloc;
 mod args;
@@ -15,5 +15,6 @@ mod disk;
 mod format;
 mod load;
 mod random;
+mod slots;
 mod spare;
 mod table;
