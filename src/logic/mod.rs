@@ -19,6 +19,7 @@
 //! | [`bisect`]   | Which single blocks of a failed range are bad?                             |
 //! | [`breaker`]  | Has a device failed as a whole?                                            |
 //! | [`latch`]    | What follows from a flush that failed?                                     |
+//! | [`cache`]    | Can a disk's cache hold what users wrote?                                  |
 //! | [`desk`]     | Who may work on which blocks of main at a time?                            |
 //! | [`limit`]    | Which numbers can users set?                                               |
 //! | [`args`]     | What does a table line ask for?                                            |
@@ -38,6 +39,7 @@ pub mod alloc;
 pub mod args;
 pub mod bisect;
 pub mod breaker;
+pub mod cache;
 pub mod classify;
 pub mod commit;
 pub mod crc32c;
