@@ -70,6 +70,8 @@ const HARMLESS: &[&str] = &[
     // The kernel tells that memory leaks would be looked for.
     "kmemleak: Kernel memory leak detector initialized",
     "kmemleak: Automatic memory scanning thread started",
+    // And that RCU looks at its callbacks.
+    "use-after-free debug is enabled",
 ];
 
 /// A line of the kernel's log that fails the test during which it came.
