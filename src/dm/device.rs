@@ -108,6 +108,16 @@ impl Device {
         unsafe { bindings::dm_rust_bdev_write_cache(self.bdev()) }
     }
 
+    /// Whether the block layer makes FUA of a write and a flush for this device, so that a FUA write that
+    /// fails may be a flush that failed. Stacked devices may do so without saying it.
+    pub fn emulates_fua(&self) -> bool {
+        let features = self.limit(|limits| {
+            // SAFETY: The pointer is valid; only an address is computed.
+            unsafe { &raw const (*limits).features }
+        });
+        self.has_write_cache() && features & bindings::DM_FEAT_FUA == 0
+    }
+
     /// Whether both are on the same disk, if perhaps in different partitions.
     pub fn is_same_disk(&self, other: &Device) -> bool {
         // SAFETY: By the type invariants, both block devices are valid.
