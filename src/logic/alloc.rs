@@ -79,6 +79,12 @@ impl Allocator {
         Some(run)
     }
 
+    /// Goes on searching somewhere else, of `slots` slots: far from where the last ones were found.
+    pub fn jump(&mut self, slots: u32) {
+        let far = u64::from(self.cursor) + u64::from(slots / 3) + 1;
+        self.cursor = (far % u64::from(slots.max(1))) as u32;
+    }
+
     /// Marks one given slot as held; false if it is not to be had.
     pub fn take_slot<S: Word<u64>>(&mut self, slots: &[S], slot: u32) -> bool {
         let Some(cell) = slots.get(slot as usize) else {

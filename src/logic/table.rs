@@ -194,7 +194,8 @@ impl<'a, B: Word<u32>, S: Word<u64>> View<'a, B, S> {
     fn kind(&self, main_block: u64) -> RunKind {
         match self.lookup(main_block) {
             None => RunKind::Main,
-            Some((_, word)) if word.is_doubt() => RunKind::Doubt,
+            // Main says itself whether it can read, whatever the spare says of the block.
+            Some((_, word)) if word.is_doubt() && word.state() != State::Pending => RunKind::Doubt,
             Some((slot, word)) if word.state() == State::Pending => {
                 RunKind::Pending { first: slot }
             }
