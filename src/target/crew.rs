@@ -66,14 +66,15 @@ impl WorkItem for Repairer {
     fn run(this: Arc<Repairer>) {
         let _scope = dm::NoIoScope::enter();
         let bio = this.bio.lock().take();
-        if let Some(bio) = bio {
-            repair::serve(&this.state, bio, &mut this.tools.lock());
-        }
+        let events = bio.and_then(|bio| repair::serve(&this.state, bio, &mut this.tools.lock()));
         let mut desk = this.state.desk.lock();
         desk.end(this.number);
         drop(desk);
         this.state.desk_changed.notify_all();
         dispatch(&this.state);
+        if let Some(events) = events {
+            events.raise();
+        }
     }
 }
 

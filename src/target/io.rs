@@ -2,6 +2,7 @@
 
 //! Metadata I/O on the spare: carrying out what the commit protocol decides.
 
+use super::life::Disk;
 use super::state::State;
 use crate::dm;
 use crate::logic::classify;
@@ -24,8 +25,9 @@ use kernel::prelude::*;
 
 /// The spare, as the metadata writer needs it. Everything here waits for I/O.
 pub(super) struct SpareIo<'a> {
+    state: &'a State,
     /// Where bios come from.
-    pub(super) pool: &'a dm::BioPool,
+    pool: &'a dm::BioPool,
     /// The device.
     pub(super) spare: &'a dm::Device,
     /// First sector of the window on it.
@@ -44,6 +46,7 @@ impl<'a> SpareIo<'a> {
         buffer: &'a mut dm::IoBuffer,
     ) -> Self {
         Self {
+            state,
             pool: &state.pool,
             spare,
             window_start: state.window_start,
@@ -128,10 +131,23 @@ impl<'a> SpareIo<'a> {
         let at = self.window_start.saturating_add(sector);
         let opf = dm::Opf::WRITE.meta().sync();
         let opf = if fua { opf.fua() } else { opf };
+        let emulated = fua && self.spare.emulates_fua();
+        let life = &self.state.life;
         let mut failed = false;
         loop {
+            let ticket = life.flush_sent(Disk::Spare);
             match self.pool.write(self.spare, at, self.buffer.all(), opf) {
-                Ok(()) => return Ok(()),
+                // A flush that failed in between may have dropped it.
+                Ok(()) if emulated && !life.is_unbroken(Disk::Spare, ticket) => {
+                    return Err(Fault::Other);
+                }
+                Ok(()) => {
+                    if failed && emulated {
+                        // It may have been the flush that failed.
+                        life.own_flush_failed(Disk::Spare);
+                    }
+                    return Ok(());
+                }
                 Err(status) if !is_suspect(Operation::Write, status) => return Err(Fault::Other),
                 Err(_) if failed => break,
                 Err(_) => failed = true,
@@ -145,9 +161,10 @@ impl<'a> SpareIo<'a> {
         }
     }
 
-    /// A flush that failed is not tried again: see `repair`.
     fn flush(&mut self) -> Result<(), Fault> {
-        self.pool.flush(self.spare).map_err(|_| Fault::Other)
+        let ticket = self.state.life.flush_sent(Disk::Spare);
+        let flushed = self.state.flush(Disk::Spare, self.spare, ticket);
+        flushed.map_err(|_| Fault::Other)
     }
 
     /// Whether the spare can read a metadata block other than the one at `sector`. That takes the

@@ -13,10 +13,14 @@
 use crate::dm;
 use crate::logic::breaker::Breaker;
 use crate::logic::breaker::Need;
+use crate::logic::cache::Cache;
+use crate::logic::cache::Sent;
 use crate::logic::latch::Answer;
 use crate::logic::latch::Latch;
 use crate::logic::latch::Ticket;
 use crate::logic::status::Breakers;
+use kernel::fmt;
+use kernel::sync::atomic::Acquire;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Full;
 use kernel::sync::atomic::Relaxed;
@@ -27,6 +31,16 @@ pub(super) enum Direction {
     MainRead,
     MainWrite,
     SpareWrite,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Direction::MainRead => "reading main",
+            Direction::MainWrite => "writing main",
+            Direction::SpareWrite => "writing the spare",
+        })
+    }
 }
 
 /// A device with a cache.
@@ -68,6 +82,8 @@ pub(super) struct Life {
     spare_write: Circuit,
     main_flush: Atomic<u64>,
     spare_flush: Atomic<u64>,
+    /// Whether the spare's cache may hold what users wrote.
+    spare_cache: Atomic<u64>,
 }
 
 impl Life {
@@ -80,6 +96,7 @@ impl Life {
             spare_write: Circuit::new(),
             main_flush: Atomic::new(0),
             spare_flush: Atomic::new(0),
+            spare_cache: Atomic::new(Cache::new().to_word()),
         }
     }
 
@@ -200,17 +217,60 @@ impl Life {
         }
     }
 
-    /// A user's flush goes to a disk.
+    /// Whether a user's flush has to go to a disk: to the spare only if users have written there since
+    /// the last one that was good, or if one failed. A spare that is away costs nothing as long as it
+    /// has nothing.
+    pub(super) fn needs_flush(&self, disk: Disk) -> bool {
+        match disk {
+            Disk::Main => true,
+            Disk::Spare => {
+                let cache = Cache::from_word(self.spare_cache.load(Acquire));
+                cache.is_dirty() || self.is_latched(Disk::Spare)
+            }
+        }
+    }
+
+    /// Begins an epoch of a disk's cache, before a user's flush is sent there.
+    pub(super) fn begin_epoch(&self, disk: Disk) -> Sent {
+        match disk {
+            Disk::Main => Sent(0),
+            Disk::Spare => self.update(&self.spare_cache, |word| {
+                let (cache, sent) = Cache::from_word(word).sent();
+                (cache.to_word(), sent)
+            }),
+        }
+    }
+
+    /// Tells how many flushes of a disk have failed, before one is sent there.
     pub(super) fn flush_sent(&self, disk: Disk) -> Ticket {
         Latch::from_word(self.flush(disk).load(Relaxed)).mapped()
     }
 
+    /// Whether no flush of a disk has failed since `ticket`: one that did may have dropped what was
+    /// written before.
+    pub(super) fn is_unbroken(&self, disk: Disk, ticket: Ticket) -> bool {
+        self.flush_sent(disk) == ticket
+    }
+
+    /// A user's write to the spare has succeeded. To be called before it is answered.
+    pub(super) fn spare_written(&self) {
+        self.update(&self.spare_cache, |word| {
+            (Cache::from_word(word).written().to_word(), ())
+        });
+    }
+
     /// A user's flush comes back. From any context.
-    pub(super) fn flush_ended(&self, disk: Disk, ticket: Ticket, good: bool) -> Answer {
-        self.update(self.flush(disk), |word| {
+    pub(super) fn flush_ended(&self, disk: Disk, ticket: Ticket, sent: Sent, good: bool) -> Answer {
+        let answer = self.update(self.flush(disk), |word| {
             let (latch, answer) = Latch::from_word(word).ended(ticket, good);
             (latch.to_word(), answer)
-        })
+        });
+        if disk == Disk::Spare && good && answer == Answer::Pass {
+            self.update(&self.spare_cache, |word| {
+                (Cache::from_word(word).flushed(sent).to_word(), ())
+            });
+        }
+        answer
     }
 
     /// A flush of our own has failed: it took an error that a user would have got.
@@ -222,9 +282,10 @@ impl Life {
 
     /// Whether the last flush of some disk has failed, so that nothing can be promised to be durable.
     pub(super) fn is_flush_latched(&self) -> bool {
-        DISKS.iter().any(|disk| {
-            let word = self.flush(*disk).load(Relaxed);
-            Latch::from_word(word).fails_fua()
-        })
+        DISKS.iter().any(|disk| self.is_latched(*disk))
+    }
+
+    fn is_latched(&self, disk: Disk) -> bool {
+        Latch::from_word(self.flush(disk).load(Relaxed)).fails_fua()
     }
 }

@@ -6,6 +6,7 @@
 //! errno only, so what is wrong and what is allowed goes to the kernel log.
 
 use super::io::SpareIo;
+use super::life::Disk;
 use super::mover;
 use super::mover::Tally;
 use super::names::Show;
@@ -79,10 +80,15 @@ pub(super) fn handle(
         Message::Save | Message::Sync => {
             let mut locked = target.lock_active(ti)?;
             save(target, &mut locked)?;
+            drop(locked);
             if parsed == Message::Sync {
-                let flush = |device| state.pool.flush(device);
-                flush(&target.main)
-                    .and(flush(&target.spare))
+                // A suspend waits for messages, so that the devices are there.
+                let flush = |disk, device| {
+                    let ticket = state.life.flush_sent(disk);
+                    state.flush(disk, device, ticket)
+                };
+                flush(Disk::Main, &target.main)
+                    .and(flush(Disk::Spare, &target.spare))
                     .map_err(|status| Error::from_errno(status.to_errno()))?;
                 text.line(format_args!("synced"));
             } else {

@@ -58,6 +58,7 @@ use crate::dm;
 use crate::dm::BlkStatus;
 use crate::logic::args;
 use crate::logic::args::Options;
+use crate::logic::cache::Sent;
 use crate::logic::classify::classify;
 use crate::logic::classify::Operation;
 use crate::logic::classify::Verdict;
@@ -81,6 +82,9 @@ use life::Disk;
 use registry::StateRef;
 use state::Locked;
 
+/// The largest write-zeroes: what fails is served whole.
+const ZEROES_SECTORS: u32 = 16 << 11;
+
 /// The most blocks of a bio without data that are looked up at a time.
 const DISCARD_BLOCKS: u32 = 4096;
 
@@ -92,6 +96,8 @@ pub(crate) struct BioData {
     /// For a flush, how the latch of its device was; for a bio that has failed, when that was, in
     /// milliseconds and without the higher bits.
     stamp: u32,
+    /// For a flush, the epoch of its device's cache that it ends.
+    epoch: u32,
     /// The bio is a flush.
     flush: bool,
     /// The bio has failed.
@@ -162,7 +168,8 @@ impl dm::Target for DmRemap {
             return self.failed(bio);
         }
         // A flush that succeeds may have been sent before another one failed.
-        if self.state.life.is_watched() | bio.per_bio().flush {
+        let data = bio.per_bio();
+        if self.state.life.is_watched() | data.flush | data.redirected {
             return self.succeeded(bio);
         }
         bio.done()
@@ -198,8 +205,9 @@ impl dm::Target for DmRemap {
             activate::activate(&self.state, &mut locked, &self.spare)?;
         }
         drop(locked);
-        // Here memory can still be waited for.
-        writer::growth::grow(&self.state)
+        // Here memory can still be waited for. Without it, less can be remapped.
+        let _ = writer::growth::grow(&self.state);
+        Ok(())
     }
 
     fn resume(&self, ti: &dm::TargetInfo) {
@@ -257,6 +265,7 @@ impl dm::Target for DmRemap {
         limits.clear_feature(dm::QueueFeature::Dax);
         limits.clear_feature(dm::QueueFeature::AtomicWrites);
         limits.limit_discard_sectors(self.main.max_discard_sectors());
+        limits.limit_write_zeroes_sectors(ZEROES_SECTORS);
     }
 }
 
@@ -265,8 +274,12 @@ impl DmRemap {
     fn map_registered<'a>(&self, mut bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
         if bio.is_flush() {
             let (disk, device) = self.flushed(bio.target_bio_nr());
+            if !self.state.life.needs_flush(disk) {
+                return bio.complete(BlkStatus::OK);
+            }
             let data = bio.per_bio();
             data.flush = true;
+            data.epoch = self.state.life.begin_epoch(disk).0;
             data.stamp = self.state.life.flush_sent(disk).0;
             return bio.redirect(device);
         }
@@ -280,7 +293,16 @@ impl DmRemap {
         let ticket = state.readers.down_read();
         if write && state.gate.covers(sector, bio.sectors()) {
             state.readers.up_read(ticket);
-            return self.leave_to_worker(bio);
+            if bio.op() == dm::Op::Discard {
+                // A hint only.
+                return bio.complete(BlkStatus::OK);
+            }
+            // The worker serves it whole, so let it be small.
+            let blocks = bio.sectors().min(state.sectors(DISCARD_BLOCKS));
+            return match bio.accept_partial(blocks) {
+                Ok(()) => self.leave_to_worker(bio),
+                Err(_) => bio.complete(BlkStatus::NOTSUPP),
+            };
         }
         if !state.may_be_remapped(sector, bio.sectors()) {
             bio.per_bio().ticket = Some(ticket);
@@ -342,25 +364,37 @@ impl DmRemap {
             Verdict::Suspect => (),
             Verdict::Latch => {
                 let (disk, _) = self.flushed(bio.target_bio_nr());
-                let ticket = Ticket(bio.per_bio().stamp);
-                state.life.flush_ended(disk, ticket, false);
+                let data = bio.per_bio();
+                let (ticket, sent) = (Ticket(data.stamp), Sent(data.epoch));
+                state.life.flush_ended(disk, ticket, sent, false);
                 return bio.done();
             }
-            _ => return bio.done(),
-        }
-        let mut probes = false;
-        if main {
-            let (direction, counter) = match operation {
-                Operation::Read => (Direction::MainRead, &state.counters.read_errors),
-                _ => (Direction::MainWrite, &state.counters.write_errors),
-            };
-            counter.add(1);
-            probes = state.life.is_open(direction);
-            if !state.life.admits(direction) {
+            _ => {
+                let (disk, device) = self.flushed(u32::from(!main));
+                if operation == Operation::Write && opf.is_fua() && device.emulates_fua() {
+                    // Others' data may be lost with the flush in it.
+                    state.life.own_flush_failed(disk);
+                }
                 return bio.done();
             }
         }
-        if !state.auto_remap.load(Relaxed) {
+        let direction = match (main, operation) {
+            (true, Operation::Read) => Some(Direction::MainRead),
+            (true, _) => Some(Direction::MainWrite),
+            (false, Operation::Read) => None,
+            (false, _) => Some(Direction::SpareWrite),
+        };
+        match direction {
+            Some(Direction::MainRead) => state.counters.read_errors.add(1),
+            Some(Direction::MainWrite) => state.counters.write_errors.add(1),
+            _ => (),
+        }
+        let probes = direction.is_some_and(|direction| state.life.is_open(direction));
+        if direction.is_some_and(|direction| !state.life.admits(direction)) {
+            return bio.done();
+        }
+        // Where main is no longer asked, slots are replaced and tried again all the same.
+        if main && !state.auto_remap.load(Relaxed) {
             return bio.done();
         }
         let data = bio.per_bio();
@@ -373,26 +407,32 @@ impl DmRemap {
         ended
     }
 
-    /// Sees a bio that succeeded where others did not. May run in an interrupt.
-    #[cold]
+    /// Sees a flush that succeeded, a bio that the spare has served, or any where others did not succeed.
+    /// May run in an interrupt.
     fn succeeded<'a>(&self, mut bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
         let life = &self.state.life;
         let main = !bio.per_bio().redirected;
         let direction = match operation_of(&bio) {
             Operation::Flush => {
                 let (disk, _) = self.flushed(bio.target_bio_nr());
-                let ticket = Ticket(bio.per_bio().stamp);
-                return match life.flush_ended(disk, ticket, true) {
+                let data = bio.per_bio();
+                let (ticket, sent) = (Ticket(data.stamp), Sent(data.epoch));
+                return match life.flush_ended(disk, ticket, sent, true) {
                     Answer::Pass => bio.done(),
                     Answer::Fail => bio.done_with(BlkStatus::IOERR),
                 };
             }
             Operation::Read if main => Direction::MainRead,
             Operation::Write | Operation::WriteZeroes if main => Direction::MainWrite,
-            Operation::Write | Operation::WriteZeroes => Direction::SpareWrite,
+            Operation::Write | Operation::WriteZeroes => {
+                life.spare_written();
+                Direction::SpareWrite
+            }
             _ => return bio.done(),
         };
-        life.succeeded(direction);
+        if life.is_watched() && life.succeeded(direction) {
+            self.state.tell_closed(direction);
+        }
         bio.done()
     }
 
@@ -446,13 +486,14 @@ impl DmRemap {
         let bad = counters.bad.get();
         let breakers = state.life.breakers();
         let flush_failed = state.life.is_flush_latched();
-        let degraded = counters.replicas.get() < 2 || counters.superblocks.get() < 4;
+        let stuck = counters.stuck.get() != 0;
+        let degraded = stuck || counters.replicas.get() < 2 || counters.superblocks.get() < 4;
         Status {
             remapped,
             capacity,
             pending,
             slots_used: remapped.saturating_add(pending).saturating_add(bad),
-            health: if pending != 0 || breakers.any() || flush_failed {
+            health: if pending != 0 || breakers.any() || flush_failed || stuck {
                 Health::Failing
             } else if degraded || bad != 0 || counters.left.get() == 0 {
                 Health::Degraded

@@ -29,6 +29,7 @@ use super::io::is_suspect;
 use super::io::read_twice;
 use super::life::Disk;
 use super::probe;
+use super::probe::Life;
 use super::relocate::push;
 use super::relocate::Lists;
 use super::relocate::Move;
@@ -106,9 +107,32 @@ impl<'a> Closed<'a> {
         if interrupted {
             return Err(EINTR);
         }
-        closed.gate(blocks);
-        state.readers.synchronize_expedited();
-        Ok(closed)
+        // Users' writes anywhere on the device are waited for, and some may be slow. What comes to the
+        // gate meanwhile must not be.
+        let mut patience = DRAIN_MS;
+        loop {
+            closed.gate(blocks);
+            if state.readers.synchronize_within(patience) {
+                return Ok(closed);
+            }
+            state.gate.open();
+            // Those that came to the gate have the range now, and are done when we have it again.
+            state.desk.lock().move_end();
+            crew::dispatch(state);
+            if must_stop(state) {
+                return Err(EINTR);
+            }
+            let mut desk = state.desk.lock();
+            desk.move_begin(range(state, blocks));
+            while !desk.move_clear() {
+                if state.desk_changed.wait_interruptible(&mut desk) {
+                    drop(desk);
+                    return Err(EINTR);
+                }
+            }
+            drop(desk);
+            patience = patience.saturating_mul(2);
+        }
     }
 
     /// Gives up if a repairer has the range, or if users' writes take longer than `milliseconds`.
@@ -251,7 +275,10 @@ pub(super) fn redirect(
     in_parts(target, ti, blocks, |_, part| {
         let _closed = Closed::wait(state, part)?;
         // What the slots hold may be in the spare's cache.
-        state.flush(Disk::Spare, &target.spare).map_err(to_error)?;
+        let ticket = state.life.flush_sent(Disk::Spare);
+        state
+            .flush(Disk::Spare, &target.spare, ticket)
+            .map_err(to_error)?;
         state.with_writer(&target.spare, |writer, io| {
             check_redirect(state, writer, part, slot_of)?;
             for main_block in part.first..part.first.saturating_add(part.count) {
@@ -324,6 +351,7 @@ fn in_parts(
         };
         first = first.saturating_add(work(&mut mover, part)?);
         drop(tools);
+        target.tell_shortage();
         // Here memory can be waited for.
         growth::grow(state)?;
     }
@@ -431,7 +459,7 @@ impl Mover<'_> {
             };
             let deadline = dm::monotonic_ms().saturating_add(PROBE_MS);
             if !is_suspect(Operation::Read, status)
-                || !probe::can_read(self.target, suspect, deadline, data)
+                || probe::can_read(self.target, suspect, deadline, data) != Life::Alive
             {
                 return Err(to_error(status));
             }
@@ -484,6 +512,7 @@ impl Mover<'_> {
         }
         let _closed = Closed::wait(state, part)?;
         state.with_writer(spare, |writer, io| writer.retire_older_claims(state, io))?;
+        let ticket = state.life.flush_sent(Disk::Main);
         let mut done = 0;
         let mut moved = 0;
         let mut copied = Ok(());
@@ -493,11 +522,14 @@ impl Mover<'_> {
             if copied.is_err() {
                 break;
             }
-            match state.slot_of(main_block) {
-                // There is a place for each block of a part.
-                Some((slot, _)) if self.tools.freed.push_within_capacity(slot).is_ok() => {
-                    moved += 1;
-                }
+            let served = state.slot_of(main_block);
+            if let Some((slot, _)) = served {
+                let freed = &mut self.tools.freed;
+                freed.push_within_capacity(slot).map_err(|_| ENOMEM)?;
+            }
+            match served {
+                Some((_, word)) if word.state() != SlotState::Pending => moved += 1,
+                // Main serves it, if perhaps by an error.
                 _ => tally.there = tally.there.saturating_add(1),
             }
             done += 1;
@@ -507,7 +539,7 @@ impl Mover<'_> {
         }
         // What was copied before an error is on main and the same as on the slot, so it may be
         // committed.
-        state.flush(Disk::Main, main).map_err(to_error)?;
+        state.flush(Disk::Main, main, ticket).map_err(to_error)?;
         let freed = &self.tools.freed;
         let committed = state.with_writer(spare, |writer, io| {
             let staged = freed.iter().try_for_each(|slot| {
@@ -560,6 +592,9 @@ impl Mover<'_> {
         }
     }
 }
+
+/// How long users' writes are waited for at first, in milliseconds, while the gate is closed.
+const DRAIN_MS: u64 = 200;
 
 /// How long it may take to find out whether main works, in milliseconds.
 const PROBE_MS: u64 = 10_000;

@@ -1,31 +1,68 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Does main still work as such? (E2)
+//!
+//! Blocks far from those in question are asked first: what spoils some blocks may spoil their
+//! neighbours, and the answer should not take the time of a bad block.
 
 use super::life::Direction;
+use super::mover;
 use super::mover::Closed;
 use super::state::State;
 use super::DmRemap;
 use crate::dm;
 use crate::logic::message::Blocks;
+use kernel::sync::lock::mutex::MutexBackend;
+use kernel::sync::lock::Guard;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+
+/// What was found out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Alive,
+    Dead,
+    /// There was no time to ask, or nobody could be asked.
+    Unknown,
+}
+
+/// How many blocks are asked however late it is.
+const READS: u32 = 3;
+
+/// How many blocks may fail to be written before the answer is no.
+const WRITES: u32 = 2;
+
+/// How long writes that are under way are waited for, in milliseconds.
+const DRAIN_MS: u64 = 500;
+
+/// How often the mover's lock is tried, every 10 milliseconds.
+const LOCK_TRIES: u32 = 20;
 
 /// Whether any block of main can be read, other than those in question and those that are known to
-/// be bad. Near ones are tried first. Waits for I/O, but begins none after `deadline`, save for the
-/// first; `buffer` holds a block.
+/// be bad. Waits for I/O, but begins none after `deadline`, save for the first few; `buffer` holds a
+/// block.
 pub(super) fn can_read(
     target: &DmRemap,
     suspects: Blocks,
     deadline: u64,
     buffer: &mut dm::IoBuffer,
-) -> bool {
-    let mut tried = false;
-    candidates(target, suspects).any(|block| {
-        if tried && dm::monotonic_ms() >= deadline {
-            return false;
+) -> Life {
+    let mut tried = 0;
+    for block in candidates(target, suspects) {
+        if tried >= READS && dm::monotonic_ms() >= deadline {
+            return Life::Unknown;
         }
-        tried = true;
-        read(target, block, buffer)
-    })
+        tried += 1;
+        if read(target, block, buffer) {
+            return Life::Alive;
+        }
+    }
+    // A main of one block has no other.
+    if tried == 0 {
+        Life::Unknown
+    } else {
+        Life::Dead
+    }
 }
 
 /// Whether any block of main can be written. One that can be read is written back, behind the gate,
@@ -38,60 +75,79 @@ pub(super) fn can_write(
     suspects: Blocks,
     deadline: u64,
     buffer: &mut dm::IoBuffer,
-) -> bool {
+) -> Life {
     let state = &**target.state;
-    let Some(_mover) = state.mover.try_lock() else {
-        // Somebody moves blocks, and so will find out. Rather believe the disk once too often.
-        return true;
+    let Some(_mover) = lock_mover(state) else {
+        return Life::Unknown;
     };
-    let mut tried = 0;
-    let good = candidates(target, suspects).any(|block| {
+    let (mut failed, mut busy) = (0, 0);
+    for block in candidates(target, suspects) {
+        if failed >= WRITES {
+            return Life::Dead;
+        }
+        if busy >= WRITES || (failed != 0 && dm::monotonic_ms() >= deadline) {
+            break;
+        }
         let one = Blocks {
             first: block,
             count: 1,
         };
-        if tried >= WRITES || (tried != 0 && dm::monotonic_ms() >= deadline) {
-            return false;
-        }
         let Some(_closed) = Closed::attempt(state, one, DRAIN_MS) else {
-            return false;
+            busy += 1;
+            continue;
         };
         if !read(target, block, buffer) {
-            return false;
+            continue;
         }
-        tried += 1;
-        write_back(target, state, block, buffer)
-    });
-    // If repairers are everywhere, nothing is known.
-    good || tried == 0
+        if write_back(target, state, block, buffer) {
+            return Life::Alive;
+        }
+        failed += 1;
+    }
+    if failed >= WRITES {
+        Life::Dead
+    } else {
+        Life::Unknown
+    }
 }
 
-/// How many blocks may fail to be written before the answer is no.
-const WRITES: u32 = 2;
+/// Takes the mover's lock. Its holder may wait for the blocks that the caller has, so this gives up.
+fn lock_mover(state: &State) -> Option<Guard<'_, mover::Tools, MutexBackend>> {
+    for _ in 0..LOCK_TRIES {
+        let guard = state.mover.try_lock();
+        if guard.is_some() {
+            return guard;
+        }
+        fsleep(Delta::from_millis(10));
+    }
+    None
+}
 
-/// How long writes that are under way are waited for, in milliseconds.
-const DRAIN_MS: u64 = 1000;
-
-/// Blocks that should be good, the near ones first.
+/// Blocks that should be good, the far ones first.
 fn candidates(target: &DmRemap, suspects: Blocks) -> impl Iterator<Item = u64> + '_ {
     let state = &**target.state;
-    let blocks = target.main_sectors >> state.block_shift;
+    // Not those behind the target's end: they belong to somebody else.
+    let blocks = target.len >> state.block_shift;
     let last = blocks.saturating_sub(1);
+    let behind = suspects.first.saturating_add(suspects.count);
     let region = REGION_SECTORS >> state.block_shift;
+    let (near, far) = if suspects.first < last / 2 {
+        (0, last)
+    } else {
+        (last, 0)
+    };
     let places = [
-        suspects.first.wrapping_sub(1),
-        suspects.first.saturating_add(suspects.count),
-        suspects.first.wrapping_sub(region),
-        suspects
-            .first
-            .saturating_add(suspects.count)
-            .saturating_add(region),
-        0,
-        last,
+        far,
         last / 2,
+        near,
         last / 4,
         last / 4 * 3,
         last / 8,
+        last / 8 * 5,
+        suspects.first.wrapping_sub(region),
+        behind.saturating_add(region),
+        suspects.first.wrapping_sub(1),
+        behind,
     ];
     places.into_iter().filter(move |block| {
         let in_question = block.wrapping_sub(suspects.first) < suspects.count;
@@ -113,7 +169,7 @@ fn read(target: &DmRemap, block: u64, buffer: &mut dm::IoBuffer) -> bool {
             state.pool.read(&target.main, sector, data, opf).is_ok()
         });
     if good {
-        state.life.proven(Direction::MainRead, begun);
+        state.proven(Direction::MainRead, begun);
     }
     good
 }
@@ -126,7 +182,7 @@ fn write_back(target: &DmRemap, state: &State, block: u64, buffer: &dm::IoBuffer
         state.pool.write(&target.main, sector, data, opf).is_ok()
     });
     if good {
-        state.life.proven(Direction::MainWrite, begun);
+        state.proven(Direction::MainWrite, begun);
     }
     good
 }

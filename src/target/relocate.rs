@@ -26,6 +26,7 @@ use crate::dm::BlkStatus;
 use crate::logic::alloc::SlotRun;
 use crate::logic::bisect::Bisect;
 use crate::logic::classify::Operation;
+use crate::logic::latch::Ticket;
 use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
 use crate::logic::slot::State as SlotState;
@@ -34,6 +35,12 @@ use kernel::prelude::*;
 /// How many slots may fail for one bio before any has taken data: more, and it is the spare that
 /// failed and not its medium.
 const SLOTS_TRIED: usize = 16;
+
+/// After how many of these others are tried that are far away.
+const SLOTS_NEAR: usize = 4;
+
+/// A failure that took longer, in milliseconds, is worth to be met once only.
+pub(super) const SLOW_MS: u64 = 100;
 
 /// A block that has to go to a slot.
 #[derive(Clone, Copy)]
@@ -152,8 +159,12 @@ pub(super) struct Relocation<'a> {
     pub(super) origin: Origin,
     /// What the blocks fail with if they cannot be moved.
     pub(super) error: BlkStatus,
+    /// When to give up, in milliseconds.
+    pub(super) deadline: u64,
     /// Whether a slot has taken data.
     alive: bool,
+    /// Whether something happened that users wait for.
+    pub(super) tell: bool,
 }
 
 impl<'a> Relocation<'a> {
@@ -172,12 +183,14 @@ impl<'a> Relocation<'a> {
             source,
             origin,
             error,
+            deadline: u64::MAX,
             alive: false,
+            tell: false,
         }
     }
 
     /// Moves the blocks. Returns how many were moved; after an error, it may have been some.
-    pub(super) fn run(mut self) -> Result<usize, BlkStatus> {
+    pub(super) fn run(&mut self) -> Result<usize, BlkStatus> {
         self.lists.placed.clear();
         self.lists.retired.clear();
         if self.lists.moves.is_empty() {
@@ -186,14 +199,16 @@ impl<'a> Relocation<'a> {
         if !self.state.life.admits(Direction::SpareWrite) {
             return Err(self.error);
         }
+        let ticket = self.state.life.flush_sent(Disk::Spare);
         let placed = self.place();
         // What was placed is complete in itself, even if the rest found no place.
-        let committed = self.commit();
+        let committed = self.commit(ticket);
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
             self.state
                 .report("moved to the spare", count, first.main_block);
         }
-        placed.and(committed)
+        // Whoever sent the data to main gets to know what main said.
+        placed.and(committed).map_err(|_| self.error)
     }
 
     /// Writes the data of all moves to slots. A block whose slot fails goes to the end of the queue and
@@ -201,7 +216,7 @@ impl<'a> Relocation<'a> {
     fn place(&mut self) -> dm::IoResult {
         let mut next = 0;
         while let Some(block) = self.lists.moves.get(next).copied() {
-            let own = self.own_slot(block);
+            let own = self.own_slot(block)?;
             let run = match own {
                 Some(run) => run,
                 None => self.take_slots(self.run_length(next))?,
@@ -213,18 +228,22 @@ impl<'a> Relocation<'a> {
     }
 
     /// The slot that is set aside for a block, if it is of use.
-    fn own_slot(&self, block: Move) -> Option<SlotRun> {
+    fn own_slot(&self, block: Move) -> Result<Option<SlotRun>, BlkStatus> {
+        let state = self.state;
         // Under the lock: a slot that is set aside may be taken away, if it is not in use (`steal_slot`).
-        let _locked = self.state.writer.lock();
-        match self.state.slot_of(block.main_block) {
-            Some((slot, word)) if word.state() == SlotState::Pending && !block.own_failed => {
-                Some(SlotRun {
-                    first: slot,
-                    count: 1,
-                })
-            }
-            _ => None,
-        }
+        state.with_writer(self.spare, |writer, io| {
+            let settled = writer.settle(state, io, block.main_block);
+            settled.map_err(|_| self.error)?;
+            Ok(match state.slot_of(block.main_block) {
+                Some((slot, word)) if word.state() == SlotState::Pending && !block.own_failed => {
+                    Some(SlotRun {
+                        first: slot,
+                        count: 1,
+                    })
+                }
+                _ => None,
+            })
+        })
     }
 
     /// How many moves from number `next` on are of consecutive blocks with consecutive data and can
@@ -234,11 +253,15 @@ impl<'a> Relocation<'a> {
         let Some(first) = rest.first() else {
             return 0;
         };
-        let block_bytes = self.state.bytes(1);
+        // Zeroes are all the same.
+        let step = match self.source {
+            Source::Zeroes => 0,
+            _ => self.state.bytes(1),
+        };
         let mut count = 1u32;
         for block in rest.iter().skip(1) {
             let pending = |(_, word): (u32, SlotWord)| word.state() == SlotState::Pending;
-            let distance = count.saturating_mul(block_bytes);
+            let distance = count.saturating_mul(step);
             if block.main_block != first.main_block.saturating_add(u64::from(count))
                 || block.offset != first.offset.saturating_add(distance)
                 || self.state.slot_of(block.main_block).is_some_and(pending)
@@ -258,37 +281,45 @@ impl<'a> Relocation<'a> {
         let mut settled = 0u32;
         while let Some(part) = search.next_try() {
             let begun = dm::monotonic_ms();
+            if begun >= self.deadline && settled != 0 {
+                self.give_back_rest(run, settled, own);
+                return Err(self.error);
+            }
             let offset = first.offset.saturating_add(self.state.bytes(part.first));
-            let result = self.source.write(
-                self.state,
-                (offset, self.state.bytes(part.count)),
-                self.spare,
-                self.state.slot_sector(run.first.saturating_add(part.first)),
-                dm::Opf::WRITE.sync(),
-            );
+            let sector = self.state.slot_sector(run.first.saturating_add(part.first));
+            let bytes = self.state.bytes(part.count);
+            let write = || {
+                let opf = dm::Opf::WRITE.sync();
+                self.source
+                    .write(self.state, (offset, bytes), self.spare, sector, opf)
+            };
+            let mut result = write();
+            if part.count == 1 && result.is_err() {
+                // A slot is written off for good, so it gets another chance.
+                result = write();
+            }
             let taken = match result {
                 Ok(()) => {
                     self.alive = true;
-                    self.state.life.proven(Direction::SpareWrite, begun);
+                    self.tell |= self.state.proven(Direction::SpareWrite, begun);
                     (part.first..part.first.saturating_add(part.count))
                         .try_for_each(|index| self.note_placed(run.first, index, next))
                 }
                 Err(status) if !is_suspect(Operation::Write, status) => {
-                    self.spare_failed("the spare cannot be written");
+                    self.tell |= self.state.disproved(Direction::SpareWrite);
                     Err(self.error)
                 }
                 Err(_) if part.count == 1 => self.slot_failed(run.first, part.first, next, own),
                 Err(_) => {
+                    if dm::monotonic_ms().saturating_sub(begun) > SLOW_MS {
+                        search.one_by_one();
+                    }
                     search.report(false);
                     continue;
                 }
             };
             if let Err(status) = taken {
-                if !own {
-                    let rest =
-                        run.first.saturating_add(settled)..run.first.saturating_add(run.count);
-                    self.give_back(rest);
-                }
+                self.give_back_rest(run, settled, own);
                 return Err(status);
             }
             search.report(result.is_ok());
@@ -315,16 +346,23 @@ impl<'a> Relocation<'a> {
         if !own {
             push(&mut self.lists.retired, first.saturating_add(index))?;
         }
-        if !self.alive && self.lists.retired.len() > SLOTS_TRIED {
-            self.spare_failed("the spare fails everywhere");
+        let failed = self.lists.retired.len();
+        if !self.alive && failed > SLOTS_TRIED {
+            self.tell |= self.state.disproved(Direction::SpareWrite);
             return Err(self.error);
+        }
+        if !self.alive && failed % SLOTS_NEAR == 0 {
+            // These may be neighbours on a scratch: try somewhere else.
+            self.state.writer.lock().writer.jump();
         }
         Ok(())
     }
 
-    fn spare_failed(&self, what: &str) {
-        if self.state.life.disproved(Direction::SpareWrite) {
-            self.state.complain(what);
+    /// Gives back the slots of a run that nothing became of.
+    fn give_back_rest(&self, run: SlotRun, settled: u32, own: bool) {
+        if !own {
+            let end = run.first.saturating_add(run.count);
+            self.give_back(run.first.saturating_add(settled)..end);
         }
     }
 
@@ -360,14 +398,13 @@ impl<'a> Relocation<'a> {
         })
     }
 
-    /// Data before metadata (P3). A flush that failed is not tried again: a disk may drop what it
-    /// could not write, and report success for the rest.
-    fn commit(&mut self) -> Result<usize, BlkStatus> {
+    /// Data before metadata (P3). `ticket` was taken before the data was written.
+    fn commit(&mut self, ticket: Ticket) -> Result<usize, BlkStatus> {
         if self.lists.placed.is_empty() {
             self.give_back(self.lists.retired.iter().copied());
             return Ok(0);
         }
-        if let Err(status) = self.state.flush(Disk::Spare, self.spare) {
+        if let Err(status) = self.state.flush(Disk::Spare, self.spare, ticket) {
             self.give_back(self.lists.placed.iter().map(|placed| placed.slot));
             self.give_back(self.lists.retired.iter().copied());
             return Err(status);

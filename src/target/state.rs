@@ -29,6 +29,7 @@ use super::cells::Cell64;
 use super::crew;
 use super::gate::Gate;
 use super::io::SpareIo;
+use super::life::Direction;
 use super::life::Disk;
 use super::life::Life;
 use super::limits::Limits;
@@ -44,6 +45,7 @@ use crate::logic::format::Geometry;
 use crate::logic::format::Superblock;
 use crate::logic::format::REPLICAS;
 use crate::logic::format::SUPER_COPIES;
+use crate::logic::latch::Ticket;
 use crate::logic::presence::Presence;
 use crate::logic::slot::SlotWord;
 use crate::logic::slot::State as SlotState;
@@ -163,9 +165,10 @@ impl State {
         work(writer, &mut SpareIo::new(self, spare, block))
     }
 
-    /// Flushes the cache of a disk. A flush that failed is not tried again: see
-    /// [`relocate`](super::relocate).
-    pub(super) fn flush(&self, disk: Disk, device: &dm::Device) -> dm::IoResult {
+    /// Flushes the cache of a disk, for what was written since `ticket` was taken. A flush that failed
+    /// is not tried again, nor is one trusted that comes after a failure: a disk may drop what it could
+    /// not write, and report success for the rest.
+    pub(super) fn flush(&self, disk: Disk, device: &dm::Device, since: Ticket) -> dm::IoResult {
         let flushed = self.pool.flush(device);
         if flushed.is_err() {
             self.life.own_flush_failed(disk);
@@ -173,8 +176,34 @@ impl State {
                 Disk::Main => "main cannot be flushed",
                 Disk::Spare => "the spare cannot be flushed",
             });
+        } else if !self.life.is_unbroken(disk, since) {
+            return Err(dm::BlkStatus::IOERR);
         }
         flushed
+    }
+
+    /// An I/O of the worker's that began at `begun` has succeeded. Returns whether that closes a breaker.
+    pub(super) fn proven(&self, direction: Direction, begun: u64) -> bool {
+        let closed = self.life.proven(direction, begun);
+        if closed {
+            self.tell_closed(direction);
+        }
+        closed
+    }
+
+    /// Says that a breaker is closed.
+    pub(super) fn tell_closed(&self, direction: Direction) {
+        pr_info!("{}: {direction} works again\n", self.name);
+    }
+
+    /// Says that a breaker is open, and returns whether it was not before.
+    pub(super) fn disproved(&self, direction: Direction) -> bool {
+        let opened = self.life.disproved(direction);
+        if opened {
+            let name = &self.name;
+            pr_err!("{name}: {direction} fails everywhere, nothing is remapped until it works\n");
+        }
+        opened
     }
 
     /// Calls `look` with the map. Must not sleep in there.
@@ -303,6 +332,8 @@ pub(super) struct Counters {
     pub(super) replicas: Counter,
     /// Superblock copies in use.
     pub(super) superblocks: Counter,
+    /// Whether the last metadata commit failed, 0 or 1.
+    pub(super) stuck: Counter,
 }
 
 impl Counters {
@@ -326,6 +357,7 @@ impl Counters {
             spare_read_errors: Counter::new(statistics.spare_read_errors),
             replicas: Counter::new(0),
             superblocks: Counter::new(0),
+            stuck: Counter::new(0),
         };
         for cell in map.slots(superblock.usable_slots()) {
             counters.changed(SlotWord::FREE, SlotWord::from_memory(cell.load()));

@@ -28,8 +28,8 @@
 //!
 //! A disk may take seconds for a bad block. From the first slow failure on, blocks are tried one by
 //! one, which meets each bad block once. When the bio's deadline is over, the rest of a write is
-//! moved unconfirmed, and the rest of a read fails and is not recorded (E7). Each piece has one try
-//! at any rate.
+//! moved unconfirmed, and the rest of a read fails and is not recorded (E7). What the spare serves and
+//! cannot take in time fails, too: moving it would be no faster.
 //!
 //! A crash at any point of a write finds the bio not acknowledged: the blocks have their old
 //! content, or the new one, or an error.
@@ -40,12 +40,15 @@ mod weak;
 use super::crew::Tools;
 use super::io::is_suspect;
 use super::life::Direction;
+use super::life::Disk;
 use super::probe;
+use super::probe::Life;
 use super::relocate::push;
 use super::relocate::Lists;
 use super::relocate::Move;
 use super::relocate::Relocation;
 use super::relocate::Source;
+use super::relocate::SLOW_MS;
 use super::state::State;
 use super::writer::Publish;
 use super::writer::STAGED_MAX;
@@ -69,16 +72,21 @@ use kernel::sync::atomic::Relaxed;
 /// room for what bad slots add.
 const CHUNK_BLOCKS: u32 = STAGED_MAX as u32 / 2;
 
-/// A failure that took longer, in milliseconds, is worth to be met once only.
-const SLOW_MS: u64 = 100;
-
 /// Serves a bio. The caller has its range at the desk.
-pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut Tools) {
+///
+/// Returns what has to be told to users when the range is free: whoever is told may wait for I/O there.
+pub(super) fn serve(
+    state: &State,
+    mut bio: dm::OwnedBio<DmRemap>,
+    tools: &mut Tools,
+) -> Option<dm::Events> {
     let now = dm::monotonic_ms();
     let failed_at = bio.per_bio().failed_at(now);
+    let redirected = bio.per_bio().redirected;
     if is_given_up(state, &mut bio) {
         let status = bio.status();
-        return bio.complete(status);
+        bio.complete(status);
+        return None;
     }
     let main = bio.target().main.clone();
     let spare = bio.target().spare.clone();
@@ -96,6 +104,7 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
         failed_at: failed_at.unwrap_or(now),
         deadline: failed_at.unwrap_or(now).saturating_add(deadline),
         verdicts: [None; 2],
+        moved: 0,
         tell: false,
         error: bio.status(),
     };
@@ -106,7 +115,19 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
         _ => Ok(()),
     };
     let tell = repair.tell;
-    if state.writer.lock().writer.wants_growth(state) {
+    if failed_at.is_some() && bio.opf().is_fua() && repair.moved == 0 {
+        let (disk, device) = match redirected {
+            true => (Disk::Spare, &spare),
+            false => (Disk::Main, &main),
+        };
+        if device.emulates_fua() {
+            // What failed may have been the flush in it, and others' data is lost with that.
+            state.life.own_flush_failed(disk);
+        }
+    }
+    // Whoever has the lock writes metadata, and will need the memory, too.
+    let locked = state.writer.try_lock();
+    if locked.is_some_and(|locked| locked.writer.wants_growth(state)) {
         let target = bio.target();
         let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
     }
@@ -118,12 +139,12 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     weak::move_weak(state, &main, &spare, tools);
     let low_water = state.limits.get(Limit::LowWater);
     let short = state.with_writer(&spare, |writer, io| {
-        writer.prepare(state, io);
+        if writer.active {
+            writer.prepare(state, io);
+        }
         writer.crosses_low_water(low_water)
     });
-    if tell || short {
-        events.raise();
-    }
+    (tell || short).then_some(events)
 }
 
 /// Whether a bio failed on a device that was found to have failed as a whole, since.
@@ -133,7 +154,13 @@ fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
         _ => Direction::MainWrite,
     };
     let data = bio.per_bio();
-    data.failed && !data.redirected && !data.probes && state.life.is_open(direction)
+    let direction = match (data.redirected, direction) {
+        (false, direction) => direction,
+        (true, Direction::MainWrite) => Direction::SpareWrite,
+        // There is no breaker for reading the spare.
+        (true, _) => return false,
+    };
+    data.failed && !data.probes && state.life.is_open(direction)
 }
 
 /// Remembers blocks of main that cannot be read, so that their next write goes to the spare.
@@ -181,6 +208,8 @@ struct Repair<'a> {
     deadline: u64,
     /// Whether the medium is to blame for failures to read and to write main, once that was asked.
     verdicts: [Option<bool>; 2],
+    /// How many blocks were moved.
+    moved: usize,
     /// Whether something happened that users wait for.
     tell: bool,
     /// The last error that was seen.
@@ -239,11 +268,11 @@ impl Repair<'_> {
     /// Tries to write a run, and notes what fails as moves.
     fn write_run(&mut self, kind: RunKind, main_block: u64, at: u32, count: u32) -> dm::IoResult {
         let mut search = Bisect::new(count).ok_or(BlkStatus::INVAL)?;
-        let mut tried = false;
         while let Some(part) = search.next_try() {
-            if tried && self.is_late() {
-                if kind != RunKind::Main {
-                    // The spare is late, so that moving there would not be in time.
+            if self.is_late() {
+                if kind != RunKind::Main || self.bio.op() == dm::Op::WriteZeroes {
+                    // The spare is late, so that moving there would not be in time. Zeroes are many,
+                    // and nobody's data is lost with them.
                     return Err(self.error_for_bio());
                 }
                 while let Some(rest) = search.rest() {
@@ -251,7 +280,6 @@ impl Repair<'_> {
                 }
                 break;
             }
-            tried = true;
             let begun = dm::monotonic_ms();
             let result = self.write_part(kind, main_block, at, part);
             let good = self.judge(Operation::Write, kind, begun, result)?;
@@ -323,8 +351,13 @@ impl Repair<'_> {
             _ => Source::Bio(self.bio),
         };
         let lists = &mut *self.lists;
-        let moved =
-            Relocation::new(self.state, self.spare, lists, source, Origin::Auto, error).run()?;
+        let mut relocation =
+            Relocation::new(self.state, self.spare, lists, source, Origin::Auto, error);
+        relocation.deadline = self.deadline;
+        let moved = relocation.run();
+        self.tell |= relocation.tell;
+        let moved = moved?;
+        self.moved = self.moved.saturating_add(moved);
         self.state.counters.auto_remaps.add(moved as u64);
         Ok(())
     }
@@ -339,14 +372,18 @@ impl Repair<'_> {
         result: dm::IoResult,
     ) -> Result<bool, BlkStatus> {
         let direction = match (kind, operation) {
-            (RunKind::Slots { .. }, _) => None,
+            (RunKind::Slots { .. }, Operation::Read) => None,
+            (RunKind::Slots { .. }, _) => Some(Direction::SpareWrite),
             (_, Operation::Read) => Some(Direction::MainRead),
             _ => Some(Direction::MainWrite),
         };
         match result {
             Ok(()) => {
+                if direction == Some(Direction::SpareWrite) {
+                    self.state.life.spare_written();
+                }
                 if let Some(direction) = direction {
-                    self.tell |= self.state.life.proven(direction, begun);
+                    self.tell |= self.state.proven(direction, begun);
                 }
                 Ok(true)
             }
@@ -395,24 +432,19 @@ impl Repair<'_> {
             count: u64::from(self.blocks()),
         };
         let target = self.bio.target();
-        let alive = life.is_proven_since(Direction::MainRead, self.failed_at)
-            || probe::can_read(target, suspects, self.deadline, self.data);
-        let proven = match need {
-            Need::Probe if way == WRITE => {
-                alive && probe::can_write(target, suspects, self.deadline, self.data)
-            }
-            Need::Life | Need::Probe => alive,
+        let mut found = if life.is_proven_since(Direction::MainRead, self.failed_at) {
+            Life::Alive
+        } else {
+            probe::can_read(target, suspects, self.deadline, self.data)
         };
-        if !proven {
-            if life.disproved(direction) {
-                state.complain(match way {
-                    WRITE => "main cannot be written, nothing is remapped until it can",
-                    _ => "main cannot be read, nothing is remapped until it can",
-                });
-                self.tell = true;
-            }
+        if found == Life::Alive && need == Need::Probe && way == WRITE {
+            found = probe::can_write(target, suspects, self.deadline, self.data);
         }
-        proven
+        if found == Life::Dead {
+            self.tell |= state.disproved(direction);
+        }
+        // No answer is none to blame the medium with.
+        found == Life::Alive
     }
 
     fn settle(&mut self, main_block: u64) -> dm::IoResult {

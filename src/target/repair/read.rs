@@ -5,7 +5,6 @@
 use super::Repair;
 use super::CHUNK_BLOCKS;
 use super::READ;
-use super::SLOW_MS;
 use crate::dm;
 use crate::dm::BlkStatus;
 use crate::logic::bisect::Bisect;
@@ -14,6 +13,7 @@ use crate::logic::classify::Operation;
 use crate::logic::limit::Limit;
 use crate::logic::table::RunKind;
 use crate::target::relocate::push;
+use crate::target::relocate::SLOW_MS;
 use kernel::sync::atomic::Relaxed;
 
 impl Repair<'_> {
@@ -31,8 +31,9 @@ impl Repair<'_> {
             }
             let part = self.read_run(run.kind, main_block, at, run.count);
             status = status.and(part);
-            if status.is_err() && self.verdicts.get(READ) == Some(&Some(false)) {
-                // It is not the medium, so trying more is to no avail.
+            let hopeless = self.verdicts.get(READ) == Some(&Some(false));
+            if status.is_err() && (hopeless || self.is_late()) {
+                // It is not the medium, or there is no time.
                 break;
             }
             at = at.saturating_add(run.count);
@@ -43,12 +44,10 @@ impl Repair<'_> {
     fn read_run(&mut self, kind: RunKind, main_block: u64, at: u32, count: u32) -> dm::IoResult {
         let mut status = Ok(());
         let mut search = Bisect::new(count).ok_or(BlkStatus::INVAL)?;
-        let mut tried = false;
         while let Some(part) = search.next_try() {
-            if tried && self.is_late() {
+            if self.is_late() {
                 return Err(self.error_for_bio());
             }
-            tried = true;
             let begun = dm::monotonic_ms();
             let result = self.read_part(kind, main_block, at, part);
             let mut good = self.judge(Operation::Read, kind, begun, result)?;

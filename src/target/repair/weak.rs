@@ -22,8 +22,9 @@ use crate::target::relocate::Source;
 use crate::target::state::State;
 use kernel::sync::atomic::Relaxed;
 
-/// How long writes that are under way are waited for, in milliseconds.
-const DRAIN_MS: u64 = 1000;
+/// How long writes that are under way are waited for, in milliseconds. No further block is begun when
+/// that has passed.
+const DRAIN_MS: u64 = 500;
 
 /// Moves what is in `lists.weak`.
 pub(super) fn move_weak(state: &State, main: &dm::Device, spare: &dm::Device, tools: &mut Tools) {
@@ -33,8 +34,14 @@ pub(super) fn move_weak(state: &State, main: &dm::Device, spare: &dm::Device, to
     let Some(_mover) = state.mover.try_lock() else {
         return;
     };
+    let begun = dm::monotonic_ms();
     while let Some(main_block) = tools.lists.weak.pop() {
-        if state.stopping.load(Relaxed) || !state.writer.lock().writer.active {
+        // Others may wait for the range.
+        let late = dm::monotonic_ms().saturating_sub(begun) > DRAIN_MS;
+        if late || !state.deferred.is_empty() || state.stopping.load(Relaxed) {
+            return;
+        }
+        if !state.writer.lock().writer.active {
             return;
         }
         state
@@ -76,7 +83,8 @@ fn move_one(
     }
     let source = Source::Buffer(&tools.data);
     let error = dm::BlkStatus::IOERR;
-    Relocation::new(state, spare, &mut tools.lists, source, Origin::Auto, error)
+    let lists = &mut tools.lists;
+    Relocation::new(state, spare, lists, source, Origin::Auto, error)
         .run()
         .is_ok()
 }

@@ -13,6 +13,7 @@ use super::STAGED_MAX;
 use crate::dm;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
 use crate::logic::table;
+use crate::logic::table::Counts;
 use crate::target::map::Map;
 use crate::target::state::State;
 use kernel::prelude::*;
@@ -68,9 +69,14 @@ impl Writer {
     ) -> Result<Option<(dm::Retired<Map>, KVVec<u64>)>> {
         let was = state.with_map(Map::buckets);
         let buckets = map.buckets();
+        // What was removed does not come along.
+        let counts = Counts {
+            used: self.counts.used,
+            tombstones: 0,
+        };
         let small = generations.capacity() < self.generations.len()
             || map.capacity() < state.with_map(Map::capacity)
-            || table::needs_rebuild(&self.counts, buckets, STAGED_MAX as u32);
+            || table::needs_rebuild(&counts, buckets, ROOM);
         if small {
             return Ok(None);
         }

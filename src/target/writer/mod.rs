@@ -456,8 +456,12 @@ impl Writer {
             .set(statistics.metadata_repairs);
         state.counters.show_copies(self.metadata.superblock());
         match outcome {
-            Outcome::Committed => Ok(()),
+            Outcome::Committed => {
+                state.counters.stuck.set(0);
+                Ok(())
+            }
             Outcome::Failed { why, .. } => {
+                state.counters.stuck.set(1);
                 pr_err!("{}: metadata was not written: {}\n", state.name, Show(why));
                 Err(Error::from_errno(-why.errno().number()))
             }

@@ -170,6 +170,11 @@ impl Writer {
         })
     }
 
+    /// Has the next slots taken from somewhere else.
+    pub(in crate::target) fn jump(&mut self) {
+        self.allocator.jump(self.usable());
+    }
+
     /// Gives back a slot that is held. No bio may be on its way to it.
     pub(in crate::target) fn give_back(&mut self, state: &State, slot: u32) {
         let usable = self.usable();

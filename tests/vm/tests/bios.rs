@@ -65,10 +65,34 @@ fn a_flush_reaches_both_devices() {
     let _test = vmtest::begin!();
     let remap = chequered(512);
     let device = remap.open();
+    device.write(0, &stamps(0, 8, 2)).unwrap();
     remap.record();
     device.flush().unwrap();
     assert!(remap.main.disk().record().flushes >= 1, "main");
     assert!(remap.spare.disk().record().flushes >= 1, "spare");
+}
+
+/// P8: a flush goes to all devices concerned. A spare that holds nothing that users wrote since the
+/// last one is not, and may be away.
+#[test]
+fn a_flush_spares_a_spare_without_data() {
+    use vmtest::guest::sickdisk::Direction;
+    use vmtest::guest::sickdisk::Status;
+    let _test = vmtest::begin!();
+    let remap = chequered(512);
+    let device = remap.open();
+    device.write(0, &stamps(0, 8, 2)).unwrap();
+    device.flush().unwrap();
+    remap.spare.disk().die(Status::Offline, Direction::Both);
+    device.write(4096, &stamps(4096, 8, 3)).expect("no slot there");
+    device.flush().expect("nothing of it is on the spare");
+    Direct::open_dsync(&remap.path())
+        .write(4104, &stamps(4104, 8, 3))
+        .expect("a FUA write to main");
+    device.write(0, &stamps(0, 1, 3)).expect_err("a slot");
+    remap.spare.disk().revive();
+    device.write(0, &stamps(0, 8, 4)).unwrap();
+    device.flush().unwrap();
 }
 
 #[test]

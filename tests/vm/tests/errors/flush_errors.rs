@@ -46,12 +46,14 @@ fn a_failed_flush_is_told_at_once() {
     let _test = vmtest::begin!();
     let remap = remapped();
     let device = remap.open();
-    for (name, disk, _) in disks(&remap) {
+    for (name, disk, sector) in disks(&remap) {
         for (status, _) in Status::ALL {
             // A disk that has no cache to flush, as the kernel sees it.
             if status == Status::Unsupported {
                 continue;
             }
+            // The spare is asked only if it holds something.
+            device.write(sector, &stamps(sector, 1, 2)).unwrap();
             disk.disk().fail_flushes(status, 1);
             disk.disk().record_mut().restart(false);
             let error = device.flush().unwrap_err();
@@ -77,6 +79,7 @@ fn fua_writes_fail_until_a_flush_succeeds() {
     let durable = Direct::open_dsync(&remap.path());
     for (name, disk, sector) in disks(&remap) {
         flush_is(&remap, "good");
+        plain.write(sector, &stamps(sector, 1, 2)).unwrap();
         disk.disk().fail_flushes(Status::Io, 1);
         assert!(plain.flush().is_err(), "{name}");
         flush_is(&remap, "failed");
@@ -125,8 +128,12 @@ fn a_commit_whose_preflush_fails_is_an_error() {
     let _test = vmtest::begin!();
     for main_fails in [true, false] {
         let main = Options::memory(32 << 20).logical_block(4096);
-        let spare = Options::memory(8 << 20).logical_block(4096);
+        let spare = Options::memory(48 << 20).logical_block(4096);
         let remap = Remap::on(main, spare, "");
+        if !main_fails {
+            // All that is written is on the spare.
+            remap.device().message("remap 0 65536").unwrap();
+        }
         let path = remap.path();
         let path = path.display();
         succeed(&format!("mkfs.ext4 -q {path}"));
