@@ -29,7 +29,8 @@ impl Range {
         }
     }
 
-    const fn overlaps(&self, other: &Range) -> bool {
+    /// Whether both touch the same region.
+    pub const fn overlaps(&self, other: &Range) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 }

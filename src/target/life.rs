@@ -24,6 +24,7 @@ use kernel::sync::atomic::Acquire;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Full;
 use kernel::sync::atomic::Relaxed;
+use kernel::sync::barrier::smp_mb;
 
 /// What may fail as a whole.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -254,6 +255,8 @@ impl Life {
 
     /// A user's write to the spare has succeeded. To be called before it is answered.
     pub(super) fn spare_written(&self) {
+        // The epoch must not be read before the write has come back.
+        smp_mb();
         self.update(&self.spare_cache, |word| {
             (Cache::from_word(word).written().to_word(), ())
         });

@@ -404,8 +404,9 @@ impl Mover<'_> {
             count: u64::from(readable),
         };
         let _closed = Closed::wait(state, blocks)?;
-        if state.run(blocks.first, readable).kind != run.kind {
-            // A write was faster.
+        let now = state.run(blocks.first, readable);
+        if now.kind != run.kind || now.count < readable {
+            // A write was faster, and some of them are on the spare already.
             return Ok(0);
         }
         let sector = state.sector_of(blocks.first);
@@ -421,7 +422,8 @@ impl Mover<'_> {
         }
         let source = Source::Buffer(&self.tools.data);
         let error = BlkStatus::IOERR;
-        let moved = Relocation::new(state, spare, lists, source, Origin::Manual, error).run();
+        let moved =
+            Relocation::new(state, spare, lists, (source, blocks), Origin::Manual, error).run();
         let moved = moved.map_err(|_| self.why())? as u64;
         state.counters.manual_remaps.add(moved);
         tally.moved = tally.moved.saturating_add(moved);

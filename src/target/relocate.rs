@@ -27,6 +27,7 @@ use crate::logic::alloc::SlotRun;
 use crate::logic::bisect::Bisect;
 use crate::logic::classify::Operation;
 use crate::logic::latch::Ticket;
+use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
 use crate::logic::slot::State as SlotState;
@@ -156,6 +157,8 @@ pub(super) struct Relocation<'a> {
     pub(super) spare: &'a dm::Device,
     pub(super) lists: &'a mut Lists,
     pub(super) source: Source<'a>,
+    /// The blocks that the source stands for; their range is the caller's.
+    pub(super) own: Blocks,
     pub(super) origin: Origin,
     /// What the blocks fail with if they cannot be moved.
     pub(super) error: BlkStatus,
@@ -172,7 +175,7 @@ impl<'a> Relocation<'a> {
         state: &'a State,
         spare: &'a dm::Device,
         lists: &'a mut Lists,
-        source: Source<'a>,
+        (source, own): (Source<'a>, Blocks),
         origin: Origin,
         error: BlkStatus,
     ) -> Self {
@@ -181,6 +184,7 @@ impl<'a> Relocation<'a> {
             spare,
             lists,
             source,
+            own,
             origin,
             error,
             deadline: u64::MAX,
@@ -386,7 +390,7 @@ impl<'a> Relocation<'a> {
     fn take_slots(&mut self, want: u32) -> Result<SlotRun, BlkStatus> {
         let taken = self.state.with_writer(self.spare, |writer, io| {
             match writer.take_slots(self.state, io, want) {
-                Err(error) if error == ENOSPC => writer.steal_slot(self.state, io),
+                Err(error) if error == ENOSPC => writer.steal_slot(self.state, io, self.own),
                 other => other,
             }
         });

@@ -227,6 +227,14 @@ impl Repair<'_> {
         self.bio.sectors() >> self.state.block_shift
     }
 
+    /// The bio's blocks.
+    fn own(&self) -> Blocks {
+        Blocks {
+            first: self.first(),
+            count: u64::from(self.blocks()),
+        }
+    }
+
     fn is_late(&self) -> bool {
         dm::monotonic_ms() >= self.deadline
     }
@@ -345,14 +353,20 @@ impl Repair<'_> {
         if !allowed {
             return Err(self.error_for_bio());
         }
-        let error = self.error_for_bio();
+        let (error, own) = (self.error_for_bio(), self.own());
         let source = match self.bio.op() {
             dm::Op::WriteZeroes => Source::Zeroes,
             _ => Source::Bio(self.bio),
         };
         let lists = &mut *self.lists;
-        let mut relocation =
-            Relocation::new(self.state, self.spare, lists, source, Origin::Auto, error);
+        let mut relocation = Relocation::new(
+            self.state,
+            self.spare,
+            lists,
+            (source, own),
+            Origin::Auto,
+            error,
+        );
         relocation.deadline = self.deadline;
         let moved = relocation.run();
         self.tell |= relocation.tell;
@@ -427,10 +441,7 @@ impl Repair<'_> {
             return true;
         }
         let need = life.failed(direction, state.limits.get(Limit::ErrorThreshold));
-        let suspects = Blocks {
-            first: self.first(),
-            count: u64::from(self.blocks()),
-        };
+        let suspects = self.own();
         let target = self.bio.target();
         let mut found = if life.is_proven_since(Direction::MainRead, self.failed_at) {
             Life::Alive

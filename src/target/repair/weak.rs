@@ -11,6 +11,7 @@
 //! all.
 
 use crate::dm;
+use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::State as SlotState;
 use crate::target::crew::Tools;
@@ -84,7 +85,11 @@ fn move_one(
     let source = Source::Buffer(&tools.data);
     let error = dm::BlkStatus::IOERR;
     let lists = &mut tools.lists;
-    Relocation::new(state, spare, lists, source, Origin::Auto, error)
+    let own = Blocks {
+        first: main_block,
+        count: 1,
+    };
+    Relocation::new(state, spare, lists, (source, own), Origin::Auto, error)
         .run()
         .is_ok()
 }

@@ -9,6 +9,7 @@ use crate::logic::alloc;
 use crate::logic::alloc::SlotRun;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
 use crate::logic::desk::Range;
+use crate::logic::message::Blocks;
 use crate::logic::slot::SlotWord;
 use crate::target::io::SpareIo;
 use crate::target::map::Map;
@@ -143,13 +144,22 @@ impl Writer {
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
+        own: Blocks,
     ) -> Result<SlotRun> {
         let usable = self.usable();
-        // Whoever has a pending block's range may be about to use its slot.
+        // Whoever has a pending block's range may be about to use its slot. The caller does that for its
+        // own blocks, and for no others of its range.
         let desk = state.desk.lock();
+        let own_sectors = u32::try_from(own.count << state.block_shift).unwrap_or(u32::MAX);
+        let own_range = Range::new(state.sector_of(own.first), own_sectors);
         let is_busy = |word: SlotWord| {
-            let sector = state.sector_of(word.main_block());
-            desk.is_busy(Range::new(sector, state.sectors(1)))
+            let block = word.main_block();
+            let range = Range::new(state.sector_of(block), state.sectors(1));
+            if own_range.overlaps(&range) {
+                block.wrapping_sub(own.first) < own.count
+            } else {
+                desk.is_busy(range)
+            }
         };
         let found =
             state.with_map(|map| alloc::find_pending(map.slots(usable), |word| !is_busy(word)));
