@@ -85,6 +85,28 @@ fn next_fit() {
 }
 
 #[test]
+fn jumps_reach_everything() {
+    for count in [1u32, 2, 3, 7, 100] {
+        let slots = slots(&vec![true; count as usize]);
+        let mut allocator = Allocator::new(&slots);
+        let mut seen = vec![false; count as usize];
+        let mut last = None;
+        for left in (0..count).rev() {
+            allocator.jump(count);
+            let run = allocator.take(&slots, 1).unwrap();
+            assert!(!std::mem::replace(&mut seen[run.first as usize], true));
+            assert_eq!(allocator.available(), left);
+            if let (Some(last), true) = (last, left > count / 2) {
+                assert!(run.first.abs_diff(last) > count / 8, "{last} {run:?}");
+            }
+            last = Some(run.first);
+        }
+        assert_eq!(allocator.take(&slots, 1), None);
+        allocator.jump(0);
+    }
+}
+
+#[test]
 fn starts_behind_the_last_one_in_use() {
     let mut states = [true; 10];
     states[6] = false;

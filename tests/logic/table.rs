@@ -54,7 +54,7 @@ fn actions() -> impl Strategy<Value = Action> {
         1 => (main.clone(), slot).prop_map(|(main, slot)| Action::Replace { main, slot }),
         3 => main.clone().prop_map(|main| Action::Remove { main }),
         1 => Just(Action::Rebuild),
-        1 => (main, 0u8..3).prop_map(|(main, state)| Action::State { main, state }),
+        1 => (main, 0u8..4).prop_map(|(main, state)| Action::State { main, state }),
     ]
 }
 
@@ -63,7 +63,8 @@ fn kind(model: &BTreeMap<u64, (u32, u8)>, main: u64) -> RunKind {
     match model.get(&main) {
         None => RunKind::Main,
         Some((first, 0)) => RunKind::Slots { first: *first },
-        Some((first, 1)) => RunKind::Pending { first: *first },
+        // Main answers reads whether the spare has a note of that or not.
+        Some((first, 1 | 3)) => RunKind::Pending { first: *first },
         Some(_) => RunKind::Doubt,
     }
 }
@@ -138,6 +139,7 @@ proptest! {
                         let word = match state {
                             0 => word(key(main), State::Valid),
                             1 => word(key(main), State::Pending),
+                            3 => word(key(main), State::Pending).with_doubt(true),
                             _ => word(key(main), State::Valid).with_doubt(true),
                         };
                         table.set_slot(*slot, word);
