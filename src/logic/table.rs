@@ -97,6 +97,24 @@ pub fn needs_rebuild(counts: &Counts, buckets: usize, more: u32) -> bool {
     taken * 4 > buckets as u64 * 3
 }
 
+/// For how many remaps the table of `buckets` is to be rebuilt so that `room` more fit in and it need not be
+/// rebuilt again soon; none if it has that room. To be asked again when the new one is there, as the
+/// old one may have changed: [`is_enough`].
+pub fn rebuild_for(counts: &Counts, buckets: usize, room: u32) -> Option<u32> {
+    let twice = room.saturating_mul(2);
+    needs_rebuild(counts, buckets, room).then(|| counts.used.saturating_add(twice))
+}
+
+/// Whether a new table of `buckets` has `room` for more once it has taken over what one with `counts` holds.
+/// What was removed there does not come along.
+pub fn is_enough(counts: &Counts, buckets: usize, room: u32) -> bool {
+    let counts = Counts {
+        used: counts.used,
+        tombstones: 0,
+    };
+    !needs_rebuild(&counts, buckets, room)
+}
+
 /// A remap table in the caller's memory.
 pub struct View<'a, B: Word<u32>, S: Word<u64>> {
     buckets: &'a [B],

@@ -12,7 +12,9 @@ use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotWord;
 use dm_remap_logic::slot::State;
 use dm_remap_logic::table::buckets_for;
+use dm_remap_logic::table::is_enough;
 use dm_remap_logic::table::needs_rebuild;
+use dm_remap_logic::table::rebuild_for;
 use dm_remap_logic::table::Counts;
 use dm_remap_logic::table::InsertError;
 use dm_remap_logic::table::Run;
@@ -245,6 +247,34 @@ fn capacity() {
     assert!(!needs_rebuild(&half, 64, 0));
     assert!(needs_rebuild(&half, 64, 1));
     assert!(needs_rebuild(&half, 64, u32::MAX));
+}
+
+/// A table that is rebuilt as it is said has room, whatever was removed from it before: otherwise it would
+/// be rebuilt for ever.
+#[test]
+fn one_rebuild_is_enough() {
+    let room = 4096;
+    for bits in 6..24 {
+        let buckets = 1usize << bits;
+        for used in [0, 1, 160, 8192, buckets as u32 / 2, buckets as u32 / 4 * 3] {
+            for taken in [used, buckets as u32 / 4 * 3, buckets as u32 - 1] {
+                let counts = Counts {
+                    used,
+                    tombstones: taken.saturating_sub(used),
+                };
+                let Some(remaps) = rebuild_for(&counts, buckets, room) else {
+                    continue;
+                };
+                let buckets = buckets_for(remaps).unwrap();
+                assert!(is_enough(&counts, buckets, room), "{counts:?}");
+                let rebuilt = Counts {
+                    used,
+                    tombstones: 0,
+                };
+                assert_eq!(rebuild_for(&rebuilt, buckets, room), None, "{counts:?}");
+            }
+        }
+    }
 }
 
 /// How far a million look-ups walk on average, for blocks that are consecutive, scattered, or

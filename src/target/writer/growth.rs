@@ -13,7 +13,6 @@ use super::STAGED_MAX;
 use crate::dm;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
 use crate::logic::table;
-use crate::logic::table::Counts;
 use crate::target::map::Map;
 use crate::target::state::State;
 use kernel::prelude::*;
@@ -42,8 +41,8 @@ impl Writer {
         let needed = geometry.slots_in(ahead) as usize;
         state.with_map(|map| {
             let known = map.capacity().min(self.generations.len());
-            let short = table::needs_rebuild(&self.counts, map.buckets(), ROOM);
-            if known >= needed && !short {
+            let remaps = table::rebuild_for(&self.counts, map.buckets(), ROOM);
+            if known >= needed && remaps.is_none() {
                 return None;
             }
             let slots = if known < needed {
@@ -53,8 +52,7 @@ impl Writer {
                 known
             };
             Some(Plan {
-                // Not to be asked again soon.
-                remaps: self.counts.used.saturating_add(2 * ROOM),
+                remaps: remaps.unwrap_or(self.counts.used.saturating_add(2 * ROOM)),
                 slots,
             })
         })
@@ -69,14 +67,9 @@ impl Writer {
     ) -> Result<Option<(dm::Retired<Map>, KVVec<u64>)>> {
         let was = state.with_map(Map::buckets);
         let buckets = map.buckets();
-        // What was removed does not come along.
-        let counts = Counts {
-            used: self.counts.used,
-            tombstones: 0,
-        };
         let small = generations.capacity() < self.generations.len()
             || map.capacity() < state.with_map(Map::capacity)
-            || table::needs_rebuild(&counts, buckets, ROOM);
+            || !table::is_enough(&self.counts, buckets, ROOM);
         if small {
             return Ok(None);
         }
