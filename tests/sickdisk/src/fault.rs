@@ -85,7 +85,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    fn includes(self, writing: bool) -> bool {
+    pub(crate) fn includes(self, writing: bool) -> bool {
         match self {
             Direction::Read => !writing,
             Direction::Write => writing,

@@ -58,6 +58,13 @@ impl Request {
     fn range(&self) -> Range<u64> {
         self.sector..self.sector + self.sectors
     }
+
+    /// Whether it reads or writes there.
+    fn concerns(&self, sectors: &Range<u64>, direction: Direction) -> bool {
+        self.operation != Operation::Flush
+            && direction.includes(self.operation.writes())
+            && overlap(sectors, &self.range())
+    }
 }
 
 /// The answer.
@@ -112,6 +119,7 @@ pub struct Disk {
     faults: BTreeMap<u64, Fault>,
     slow: Vec<(Range<u64>, Duration)>,
     held: Vec<(Range<u64>, Direction)>,
+    lagging: Vec<(Range<u64>, Direction, Duration)>,
     dead: Option<(Status, Direction)>,
     flush_error: Option<FlushError>,
     record: Record,
@@ -129,6 +137,7 @@ impl Disk {
             faults: BTreeMap::new(),
             slow: Vec::new(),
             held: Vec::new(),
+            lagging: Vec::new(),
             dead: None,
             flush_error: None,
             record: Record::default(),
@@ -220,17 +229,28 @@ impl Disk {
 
     /// Whether a request has to wait.
     pub fn holds(&self, request: &Request) -> bool {
-        let writing = request.operation.writes();
-        let wanted = request.range();
-        request.operation != Operation::Flush
-            && self.held.iter().any(|(range, direction)| {
-                let same = match direction {
-                    Direction::Read => !writing,
-                    Direction::Write => writing,
-                    Direction::Both => true,
-                };
-                same && overlap(range, &wanted)
-            })
+        self.held
+            .iter()
+            .any(|(range, direction)| request.concerns(range, *direction))
+    }
+
+    /// Makes accesses to these sectors wait in the drive before they happen, as they do in a queue;
+    /// with `slow`, it is only the answer that comes late. No time at all ends that.
+    pub fn lag(&mut self, sectors: Range<u64>, direction: Direction, delay: Duration) {
+        self.lagging.retain(|(old, _, _)| *old != sectors);
+        if !delay.is_zero() {
+            self.lagging.push((sectors, direction, delay));
+        }
+    }
+
+    /// How long a request waits before it happens.
+    pub fn lag_of(&self, request: &Request) -> Duration {
+        self.lagging
+            .iter()
+            .filter(|(range, direction, _)| request.concerns(range, *direction))
+            .map(|(_, _, delay)| *delay)
+            .max()
+            .unwrap_or_default()
     }
 
     /// What was asked so far.

@@ -216,12 +216,19 @@ struct Late {
     result: i32,
 }
 
+/// A request that has not happened yet.
+#[derive(Clone, Copy)]
+struct Waiting {
+    tag: u16,
+    since: Instant,
+}
+
 fn serve(mut queue: Queue, disk: &Mutex<Disk>) -> io::Result<()> {
     let mut open = queue.depth();
     let mut buffer = vec![0; MAX_IO_BYTES as usize];
-    let mut held: Vec<u16> = Vec::new();
+    let mut held: Vec<Waiting> = Vec::new();
     let mut late: Vec<Late> = Vec::new();
-    let mut arrived: Vec<u16> = Vec::new();
+    let mut arrived: Vec<Waiting> = Vec::new();
     while open > 0 {
         let now = Instant::now();
         let mut index = 0;
@@ -234,9 +241,10 @@ fn serve(mut queue: Queue, disk: &Mutex<Disk>) -> io::Result<()> {
             }
         }
         arrived.append(&mut held);
-        for tag in arrived.drain(..) {
-            match handle(&queue, disk, tag, &mut buffer) {
-                None => held.push(tag),
+        for waiting in arrived.drain(..) {
+            let Waiting { tag, since } = waiting;
+            match handle(&queue, disk, tag, since, &mut buffer) {
+                None => held.push(waiting),
                 Some((result, Duration::ZERO)) => queue.answer(tag, result)?,
                 Some((result, delay)) => late.push(Late {
                     due: Instant::now() + delay,
@@ -252,7 +260,10 @@ fn serve(mut queue: Queue, disk: &Mutex<Disk>) -> io::Result<()> {
             (true, None) => None,
         };
         queue.wait(limit, |event| match event {
-            Event::Request(tag) => arrived.push(tag),
+            Event::Request(tag) => arrived.push(Waiting {
+                tag,
+                since: Instant::now(),
+            }),
             Event::End => open -= 1,
         })?;
     }
@@ -264,6 +275,7 @@ fn handle(
     queue: &Queue,
     disk: &Mutex<Disk>,
     tag: u16,
+    since: Instant,
     buffer: &mut [u8],
 ) -> Option<(i32, Duration)> {
     let descriptor = queue.descriptor(tag);
@@ -294,7 +306,7 @@ fn handle(
         return Some((-libc::EINVAL, Duration::ZERO));
     };
     let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
-    if disk.holds(&request) {
+    if disk.holds(&request) || since.elapsed() < disk.lag_of(&request) {
         return None;
     }
     if operation == Operation::Write && queue.take_data(tag, data).is_err() {
