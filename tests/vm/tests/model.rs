@@ -93,8 +93,8 @@ fn alone(name: &str, block_bytes: u64, transfers: u64) {
         };
         let mut world = World::new(title.clone(), shape, AMPLE);
         world.stroll(seed, transfers);
-        world.finish();
         told(&title, &world, start);
+        world.finish();
     });
 }
 
@@ -109,11 +109,11 @@ fn together(name: &str, block_bytes: u64, transfers: u64) {
         let mut world = World::new(title.clone(), shape, AMPLE);
         for round in 0..ROUNDS {
             world.rush(seed * ROUNDS + round, transfers / THREADS as u64 / ROUNDS);
+            told(&title, &world, start);
             world.look_everywhere();
             world.again(Step::Recreate);
         }
         world.finish();
-        told(&title, &world, start);
     });
 }
 
@@ -131,11 +131,12 @@ fn exhausted(name: &str, block_bytes: u64, transfers: u64) {
         };
         let spare = if block_bytes == 4096 { 1792 } else { 1024 };
         let mut world = World::new(title.clone(), shape, spare);
-        world.rush(seed, transfers / THREADS as u64);
+        world.fill();
         let failed = world.failed_changes();
         assert!(failed > 0, "{title}: there was room for everything");
-        world.finish();
+        world.rush(seed, transfers / THREADS as u64);
         told(&title, &world, start);
+        world.finish();
     });
 }
 
@@ -154,13 +155,13 @@ fn one_thread_and_blocks_of_512() {
 #[test]
 fn threads_and_blocks_of_4096() {
     let _test = vmtest::begin!();
-    together("threads_and_blocks_of_4096", 4096, 10_000);
+    together("threads_and_blocks_of_4096", 4096, 7000);
 }
 
 #[test]
 fn threads_and_blocks_of_512() {
     let _test = vmtest::begin!();
-    together("threads_and_blocks_of_512", 512, 10_000);
+    together("threads_and_blocks_of_512", 512, 7000);
 }
 
 #[test]

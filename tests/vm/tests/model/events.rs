@@ -2,6 +2,7 @@
 //! Everything that happens to the device, its disks and the machine, other than transfers.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use vmtest::guest::sickdisk::Direction;
@@ -9,12 +10,17 @@ use vmtest::guest::sickdisk::Status;
 
 use super::World;
 use super::MAIN_SECTORS;
+use super::NOWHERE;
 use crate::history::Time;
 use crate::plan::Area;
 use crate::plan::Sick;
 use crate::plan::Step;
 use crate::plan::Which;
 use crate::sickness::Excuse;
+use crate::sys::Flags;
+
+/// Sectors of a metadata block.
+const METADATA_BLOCK: u64 = 8;
 
 impl World {
     /// Makes something happen, other than what needs the device for itself.
@@ -39,12 +45,8 @@ impl World {
             _ => false,
         };
         if must && outcome.is_err() {
-            let nowhere = Area {
-                first: 0,
-                sectors: 0,
-            };
             let what = format!("{step:?} failed without reason: {text}");
-            self.accuse(book, nowhere, &what);
+            self.accuse(book, NOWHERE, &what);
         }
     }
 
@@ -67,6 +69,31 @@ impl World {
                 let mut disk = self.remap.spare.disk();
                 disk.spoil(place, area.sectors, sick.fault());
                 done()
+            }
+            Step::SpoilMetadata(part, sick) => {
+                // One at a time, and only while there are two of everything.
+                let whole =
+                    self.status_word("replicas=") == "2" && self.status_word("superblocks=") == "4";
+                if !whole {
+                    return Ok("not now".into());
+                }
+                let mut disk = self.remap.spare.disk();
+                let slots = self.data_start..self.data_start + self.shape.slots;
+                // A place that is in use: it was written before.
+                let mut used: Vec<u64> = disk
+                    .record()
+                    .entries()
+                    .iter()
+                    .filter(|entry| entry.fua && !slots.contains(&entry.sector))
+                    .map(|entry| entry.sector)
+                    .collect();
+                used.sort_unstable();
+                used.dedup();
+                let place = used[part as usize % used.len()];
+                let before = self.metadata_spoilt.swap(place, Ordering::Relaxed);
+                disk.heal(before, METADATA_BLOCK);
+                disk.spoil(place, METADATA_BLOCK, sick.fault());
+                Ok(format!("sector {place}"))
             }
             Step::HealSpare => {
                 let mut disk = self.remap.spare.disk();
@@ -91,6 +118,41 @@ impl World {
                 self.disk(which).disk().release();
                 done()
             }
+            Step::MoveUnderWrites(area, milliseconds) => {
+                let delay = Duration::from_millis(milliseconds);
+                let main = || self.remap.main.disk();
+                main().lag(area.range(), Direction::Write, delay);
+                std::thread::sleep(delay / 2);
+                let there = self.move_away(area);
+                let back = self.move_back(area, begun);
+                main().lag(area.range(), Direction::Write, Duration::ZERO);
+                Ok(format!("{there:?}, {back:?}"))
+            }
+            Step::WeakUnderWrites(area, milliseconds) => {
+                let delay = Duration::from_millis(milliseconds);
+                let main = || self.remap.main.disk();
+                // Once for the bio, and once for the block by itself.
+                let weak = Sick::Times(Direction::Read, 2);
+                self.spoil_main(Area { sectors: 1, ..area }, weak, begun);
+                main().lag(area.range(), Direction::Write, delay);
+                std::thread::sleep(delay / 2);
+                self.transfer(&mut self.open(), 0, Step::Read(area, Flags::default()));
+                std::thread::sleep(delay);
+                main().lag(area.range(), Direction::Write, Duration::ZERO);
+                done()
+            }
+            Step::ReuseUnderReads(from, to, milliseconds) => {
+                let delay = Duration::from_millis(milliseconds);
+                let spare = || self.remap.spare.disk();
+                let slots = self.data_start..self.data_start + self.shape.slots;
+                let there = self.move_away(from);
+                spare().lag(slots.clone(), Direction::Read, delay);
+                std::thread::sleep(delay / 2);
+                let back = self.move_back(from, begun);
+                let other = self.move_away(to);
+                spare().lag(slots, Direction::Read, Duration::ZERO);
+                Ok(format!("{there:?}, {back:?}, {other:?}"))
+            }
             Step::FailFlush(which, times) => {
                 let mut book = self.book();
                 book.sickness.open(Excuse::Flush, begun);
@@ -113,21 +175,9 @@ impl World {
                 self.revive();
                 done()
             }
-            Step::Remap(area) => {
-                self.book().sickness.touch(area.range());
-                self.say(&format!("remap {} {}", area.first, area.sectors))
-            }
-            Step::RemoveRemap(area) => {
-                let words = format!("remove_remap {} {}", area.first, area.sectors);
-                self.move_back(area, &words, begun)
-            }
-            Step::ClearAll => {
-                let all = Area {
-                    first: 0,
-                    sectors: MAIN_SECTORS,
-                };
-                self.move_back(all, "clear_all", begun)
-            }
+            Step::Remap(area) => self.move_away(area),
+            Step::RemoveRemap(area) => self.move_back(area, begun),
+            Step::ClearAll => self.move_all_back(begun),
             Step::NoRemapping(milliseconds) => {
                 self.book().sickness.open(Excuse::NoRemapping, begun);
                 let answer = self.say("set_auto_remap 0")?;
@@ -201,7 +251,25 @@ impl World {
         book.sickness.healed(area.range(), now);
     }
 
-    fn move_back(&self, area: Area, words: &str, begun: Time) -> io::Result<String> {
+    fn move_away(&self, area: Area) -> io::Result<String> {
+        self.book().sickness.touch(area.range());
+        self.say(&format!("remap {} {}", area.first, area.sectors))
+    }
+
+    fn move_back(&self, area: Area, begun: Time) -> io::Result<String> {
+        let words = format!("remove_remap {} {}", area.first, area.sectors);
+        self.moves_back(area, &words, begun)
+    }
+
+    fn move_all_back(&self, begun: Time) -> io::Result<String> {
+        let all = Area {
+            first: 0,
+            sectors: MAIN_SECTORS,
+        };
+        self.moves_back(all, "clear_all", begun)
+    }
+
+    fn moves_back(&self, area: Area, words: &str, begun: Time) -> io::Result<String> {
         let mut book = self.book();
         book.sickness.open(Excuse::Removal, begun);
         book.sickness.moves_back(area.range());
@@ -258,8 +326,18 @@ impl World {
             // Whoever had to be told of a flush that failed is not there any more.
             book.history.flushed(begun, false);
         }
+        let troubled = [Excuse::Dead, Excuse::Latched, Excuse::Breaker]
+            .into_iter()
+            .any(|excuse| book.sickness.is_open(excuse));
         drop(book);
         self.revive();
+        if step == Step::Recreate {
+            // Weak blocks are moved when nobody waits for that any more; a suspend does.
+            let name = self.remap.device().name();
+            let suspended = self.control.suspend(name, false);
+            suspended.unwrap_or_else(|error| panic!("{}: suspend: {error}", self.title));
+        }
+        let slots = self.slots();
         for which in [Which::Main, Which::Spare] {
             self.disk(which).disk().fail_flushes(Status::Io, 0);
         }
@@ -280,13 +358,21 @@ impl World {
         // What users said by message is gone with the device.
         book.sickness.close(Excuse::NoRemapping, now);
         match refused {
-            None => book.log.end(entry, now, "done".into()),
-            Some(refusal) => {
-                let nowhere = Area {
-                    first: 0,
-                    sectors: 0,
+            None => {
+                book.log.end(entry, now, "done".into());
+                drop(book);
+                let again = self.slots();
+                let same = match step {
+                    Step::Cut(_) => again.remapped >= slots.remapped,
+                    _ => again == slots,
                 };
-                let told = book.log.tell(nowhere);
+                if !troubled && !same {
+                    let what = format!("there were {slots:?}, and after {step:?} {again:?}");
+                    self.accuse(self.book(), NOWHERE, &what);
+                }
+            }
+            Some(refusal) => {
+                let told = book.log.tell(NOWHERE);
                 panic!("{}: it does not come back: {refusal:?}\n{told}", self.title);
             }
         }

@@ -11,12 +11,12 @@ use vmtest::guest::stamps;
 
 use super::Book;
 use super::World;
+use super::NOWHERE;
 use super::THREADS;
 use crate::history::Kind;
 use crate::history::Time;
 use crate::plan::Area;
 use crate::plan::Step;
-use crate::plan::Which;
 use crate::sickness::Excuse;
 use crate::sys::Device;
 use crate::sys::Flags;
@@ -44,12 +44,8 @@ impl World {
         self.slowest
             .fetch_max(took.as_micros() as u64, Ordering::Relaxed);
         if took > PATIENCE {
-            let nowhere = Area {
-                first: 0,
-                sectors: 0,
-            };
             let what = format!("{step:?} of thread {who} took {took:?}");
-            self.accuse(self.book(), nowhere, &what);
+            self.accuse(self.book(), NOWHERE, &what);
         }
     }
 
@@ -153,27 +149,17 @@ impl World {
     /// Whether the spare may have been full. What is under way may have had slots and given them
     /// back by now.
     fn no_slot_was_left(&self, since: Time) -> bool {
-        let Ok(status) = self.say("status") else {
-            return true;
-        };
+        let slots = self.slots();
         let mut book = self.book();
         let now = book.history.tick();
         if book.sickness.held(Excuse::Removal, since, now) {
             return true;
         }
-        let mut numbers = status.split_whitespace().skip_while(|word| *word != "v3.0");
-        let mut fraction = |skip| {
-            let word = numbers.nth(skip)?;
-            let (part, whole) = word.split_once('/')?;
-            Some((part.parse::<u64>().ok()?, whole.parse::<u64>().ok()?))
-        };
-        // Remapped, pending, used. Pending ones can be taken.
-        let (Some((pending, _)), Some((used, capacity))) = (fraction(2), fraction(0)) else {
-            panic!("no fractions in {status:?}");
-        };
+        drop(book);
         let threads = if self.shape.alone { 1 } else { THREADS as u64 };
         let under_way = threads * self.shape.longest / self.shape.block;
-        capacity + pending < used + under_way
+        // Those that are set aside can be taken.
+        slots.capacity + slots.pending < slots.used + under_way
     }
 
     fn flush(&self, device: &Device, who: usize) {
@@ -197,12 +183,8 @@ impl World {
             Err(error) => {
                 book.log.end(entry, now, error.to_string());
                 if !book.sickness.excuses_flush(begun, now) {
-                    let everywhere = Area {
-                        first: 0,
-                        sectors: 0,
-                    };
                     let what = format!("a flush failed without reason: {error}");
-                    self.accuse(book, everywhere, &what);
+                    self.accuse(book, NOWHERE, &what);
                 }
             }
         }

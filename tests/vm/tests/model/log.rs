@@ -46,7 +46,10 @@ impl Log {
             | Step::SpoilMain(other, _)
             | Step::HealMain(other)
             | Step::Remap(other)
+            | Step::MoveUnderWrites(other, _)
+            | Step::WeakUnderWrites(other, _)
             | Step::RemoveRemap(other) => other.overlaps(area),
+            Step::ReuseUnderReads(from, to, _) => from.overlaps(area) || to.overlaps(area),
             // All that is written depends on these.
             Step::Cut(_) | Step::Recreate | Step::Flush | Step::FailFlush(..) => true,
             _ => false,

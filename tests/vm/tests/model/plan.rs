@@ -27,10 +27,18 @@ pub enum Step {
     HealSpare,
     /// Slots, by their place in the data area.
     SpoilSlots(Area, Sick),
+    /// A block of metadata, chosen by this number.
+    SpoilMetadata(u64, Sick),
     /// Makes accesses slow for a while: the disk, where, milliseconds.
     Slow(Which, Area, u64),
     /// Holds accesses back for a while.
     Hold(Which, Area, u64),
+    /// Moves an area while writes to it linger in the disk for so many milliseconds.
+    MoveUnderWrites(Area, u64),
+    /// Moves an area back, and another one to the slots that it had, while reads linger in the spare.
+    ReuseUnderReads(Area, Area, u64),
+    /// A block is weak, so it is moved, while writes to it linger in the disk.
+    WeakUnderWrites(Area, u64),
     FailFlush(Which, u32),
     Die(Which, Status),
     Revive,
@@ -48,6 +56,8 @@ pub enum Step {
     Reload,
     Recreate,
     Cut(PowerCut),
+    /// Sectors go bad and are written, and then the power is cut.
+    CutAfterMove(Area, PowerCut),
     Wait(u64),
 }
 
@@ -203,14 +213,20 @@ impl Shape {
 
     /// Anything else.
     pub fn event(&self, dice: &mut Dice) -> Step {
-        match dice.roll(if self.alone { 64 } else { 50 }) {
+        match dice.roll(if self.alone { 66 } else { 56 }) {
             0..=20 => Step::SpoilMain(self.few(dice, self.run), self.sick(dice)),
             21..=23 => Step::HealMain(self.place(dice, 1 + self.hot / 8 / self.block)),
             24..=28 => Step::Remap(self.few(dice, 24)),
             29..=33 => Step::RemoveRemap(self.few(dice, 48)),
             34 => Step::ClearAll,
             35 | 36 => self.bad_slot(dice),
-            37 => Step::HealSpare,
+            37 => match dice.roll(2) {
+                0 => Step::SpoilMetadata(
+                    dice.roll(1 << 20),
+                    Sick::Bad(self.direction(dice), Status::Medium),
+                ),
+                _ => Step::HealSpare,
+            },
             // With nobody else there, being slow makes no difference.
             38..=41 if self.alone => Step::SpoilMain(self.few(dice, 2), self.sick(dice)),
             38 | 39 => Step::Slow(self.which(dice), self.few(dice, 64), 1 + dice.roll(20)),
@@ -221,27 +237,47 @@ impl Shape {
             },
             44 => Step::Reload,
             45..=47 => Step::Say(self.words(dice)),
-            48 => Step::Wait(1 + dice.roll(30)),
+            48 => match self.unreadable_slots {
+                true => self.bad_slot(dice),
+                false => Step::Wait(1 + dice.roll(30)),
+            },
             49 => Step::NoRemapping(1 + dice.roll(8)),
-            50..=53 => Step::Recreate,
-            54..=57 => {
-                let seed = dice.roll(1 << 30);
-                Step::Cut(match dice.roll(4) {
-                    0 => PowerCut::Keep,
-                    1 => PowerCut::Drop,
-                    2 => PowerCut::Some(seed),
-                    _ => PowerCut::Tear(seed),
-                })
+            50 | 51 if !self.alone => Step::MoveUnderWrites(self.few(dice, 32), 10 + dice.roll(30)),
+            52 | 53 if !self.alone => {
+                let [from, to] = [self.few(dice, 16), self.few(dice, 16)];
+                Step::ReuseUnderReads(from, to, 10 + dice.roll(30))
             }
-            58 | 59 if self.flushes_fail => {
+            54 | 55 if !self.alone => Step::WeakUnderWrites(self.few(dice, 1), 10 + dice.roll(30)),
+            50..=53 => Step::Recreate,
+            54..=56 => Step::Cut(self.cut(dice)),
+            57 | 58 => {
+                let blocks = 1 + dice.roll(8);
+                let place = dice.roll(self.area / self.block - blocks);
+                let area = Area {
+                    first: place * self.block,
+                    sectors: blocks * self.block,
+                };
+                Step::CutAfterMove(area, self.cut(dice))
+            }
+            59 | 60 if self.flushes_fail => {
                 Step::FailFlush(self.which(dice), 1 + dice.roll(2) as u32)
             }
-            58..=61 => match self.status(dice) {
+            59..=62 => match self.status(dice) {
                 // To the kernel, a flush that nobody knows is a good one.
                 Status::Unsupported => Step::Die(self.which(dice), Status::Io),
                 status => Step::Die(self.which(dice), status),
             },
             _ => Step::Revive,
+        }
+    }
+
+    fn cut(&self, dice: &mut Dice) -> PowerCut {
+        let seed = dice.roll(1 << 30);
+        match dice.roll(4) {
+            0 => PowerCut::Keep,
+            1 => PowerCut::Drop,
+            2 => PowerCut::Some(seed),
+            _ => PowerCut::Tear(seed),
         }
     }
 
@@ -270,7 +306,8 @@ impl Shape {
             0..=3 => Sick::Bad(direction, Status::Medium),
             4 => Sick::Bad(direction, Status::Io),
             5 => Sick::Bad(direction, Status::Target),
-            6 | 7 => Sick::Times(direction, 1 + dice.roll(8) as u32),
+            6 => Sick::Times(direction, 1 + dice.roll(8) as u32),
+            7 => Sick::Times(Direction::Read, 1 + dice.roll(6) as u32),
             8 => Sick::UntilWritten,
             // Neighbours in one request would get the same answer, and could not be told apart.
             _ if self.alone => Sick::Bad(direction, self.status(dice)),
@@ -283,12 +320,18 @@ impl Shape {
             return Step::Wait(1);
         }
         let blocks = 1 + dice.roll(3);
+        // Those at the beginning are in use.
+        let slots = match dice.roll(2) {
+            0 => self.slots,
+            _ => self.slots.min(128 * self.block),
+        };
         let area = Area {
-            first: dice.roll((self.slots / self.block).saturating_sub(blocks)) * self.block,
+            first: dice.roll((slots / self.block).saturating_sub(blocks)) * self.block,
             sectors: blocks * self.block,
         };
         let direction = match dice.roll(6) {
             0 if self.unreadable_slots => Direction::Both,
+            1 | 2 if self.unreadable_slots => Direction::Read,
             _ => Direction::Write,
         };
         match dice.roll(3) {

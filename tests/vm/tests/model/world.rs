@@ -18,9 +18,11 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use vmtest::guest::identify;
+use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::PowerCut;
 use vmtest::guest::sickdisk::SickDisk;
+use vmtest::guest::sickdisk::Status;
 use vmtest::guest::Dice;
 use vmtest::guest::Remap;
 
@@ -29,6 +31,7 @@ use crate::log::Log;
 use crate::plan;
 use crate::plan::Area;
 use crate::plan::Shape;
+use crate::plan::Sick;
 use crate::plan::Step;
 use crate::plan::Which;
 use crate::sickness::Sickness;
@@ -45,11 +48,26 @@ pub const THREADS: usize = 8;
 /// Sectors that are read at a time when everything is.
 const LOOK: u64 = 64;
 
+/// What is wrong everywhere.
+const NOWHERE: Area = Area {
+    first: 0,
+    sectors: 0,
+};
+
 /// What is known.
 struct Book {
     history: History,
     sickness: Sickness,
     log: Log,
+}
+
+/// What slots are used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slots {
+    remapped: u64,
+    pending: u64,
+    used: u64,
+    capacity: u64,
 }
 
 /// The device and its disks.
@@ -62,6 +80,8 @@ pub struct World {
     book: Mutex<Book>,
     wrong: AtomicBool,
     slowest: AtomicU64,
+    /// Which block of metadata was spoilt last; only one may be at a time (P4).
+    metadata_spoilt: AtomicU64,
     /// How many reads, writes and flushes succeeded and failed.
     answers: [[AtomicU64; 2]; 3],
     /// Names the scenario and its seed.
@@ -73,7 +93,9 @@ impl World {
     pub fn new(title: String, mut shape: Shape, spare_sectors: u64) -> Self {
         let block = shape.block as u32 * 512;
         let disk = |sectors: u64| Options::memory(sectors * 512).logical_block(block);
-        let remap = Remap::on(disk(MAIN_SECTORS), disk(spare_sectors), "");
+        let mut remap = Remap::inactive(disk(MAIN_SECTORS), disk(spare_sectors), "");
+        remap.spare.disk().record_mut().restart(true);
+        remap.activate();
         let control = Control::open();
         let told = control
             .message(remap.device().name(), "metadata_status")
@@ -96,6 +118,7 @@ impl World {
             }),
             wrong: AtomicBool::new(false),
             slowest: AtomicU64::new(0),
+            metadata_spoilt: AtomicU64::new(0),
             answers: Default::default(),
             title,
         }
@@ -194,6 +217,28 @@ impl World {
         }
     }
 
+    /// The fractions of the status line.
+    fn slots(&self) -> Slots {
+        let status = self.say("status").unwrap_or_default();
+        let read = || {
+            let mut words = status.split_whitespace().skip_while(|word| *word != "v3.0");
+            let mut fraction = |skip| {
+                let (part, whole) = words.nth(skip)?.split_once('/')?;
+                Some((part.parse().ok()?, whole.parse().ok()?))
+            };
+            let (remapped, capacity) = fraction(1)?;
+            let (pending, _) = fraction(0)?;
+            let (used, _) = fraction(0)?;
+            Some(Slots {
+                remapped,
+                pending,
+                used,
+                capacity,
+            })
+        };
+        read().unwrap_or_else(|| panic!("{}: no fractions in {status:?}", self.title))
+    }
+
     /// A value of the status line.
     fn status_word(&self, key: &str) -> String {
         let status = self.say("status").unwrap_or_default();
@@ -233,8 +278,45 @@ impl World {
             let found = self.status_word(key);
             assert!(found == expected, "{}: {key}{found}", self.title);
         }
+        // What is moved when nobody waits for it any more.
+        self.event(Step::Suspend {
+            noflush: false,
+            milliseconds: 0,
+        });
+        // And everything can go back to where it belongs.
+        self.event(Step::ClearAll);
+        let slots = self.slots();
+        let bad = self.status_word("bad_slots=").parse().ok();
+        assert!(
+            slots.remapped == 0 && slots.pending == 0 && bad == Some(slots.used),
+            "{}: not all was moved back: {}",
+            self.title,
+            self.summary()
+        );
+        self.look_everywhere();
         self.again(Step::Cut(PowerCut::Drop));
         self.look_everywhere();
+        assert_eq!(self.slots(), slots, "{}", self.title);
+    }
+
+    /// Uses up the spare, and something more.
+    pub fn fill(&self) {
+        let mut device = self.open();
+        let block = self.shape.block;
+        let slots = self.slots().capacity * block;
+        let bad = Area {
+            first: 0,
+            sectors: (slots + 16 * block).min(self.shape.bad),
+        };
+        self.event(Step::SpoilMain(
+            bad,
+            Sick::Bad(Direction::Write, Status::Medium),
+        ));
+        for first in bad.range().step_by(8 * block as usize) {
+            let sectors = 8 * block;
+            let area = Area { first, sectors };
+            self.transfer(&mut device, 0, Step::Write(area, Flags::default()));
+        }
     }
 
     /// So many transfers by each of several threads, while other things happen. The same seed
@@ -288,6 +370,17 @@ impl World {
                     drop(device);
                     self.again(step);
                     device = self.open();
+                }
+                Step::CutAfterMove(area, how) => {
+                    self.event(Step::SpoilMain(
+                        area,
+                        Sick::Bad(Direction::Write, Status::Medium),
+                    ));
+                    self.transfer(&mut device, 1, Step::Write(area, Flags::default()));
+                    drop(device);
+                    self.again(Step::Cut(how));
+                    device = self.open();
+                    self.transfer(&mut device, 1, Step::Read(area, Flags::default()));
                 }
                 step @ (Step::Suspend { .. } | Step::Reload) => {
                     self.revive();
