@@ -28,7 +28,9 @@
 //!
 //! What remains: of a flush that fails nobody can tell whether it goes before a FUA write. If it does,
 //! and another user's flush is sent and good before device mapper has sent that write, the write is
-//! acknowledged. Its own data is durable; what its sender wrote before it may not be.
+//! acknowledged. Its own data is durable; what its sender wrote before it may not be. A write with a
+//! pre-flush and without FUA does not hear of it at all: nobody can tell it from other writes. And of two
+//! flushes that come back at the same time, the good one may be asked about before the other one is.
 //!
 //! A latch is one word, for callers that change it without a lock.
 
