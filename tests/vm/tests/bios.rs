@@ -84,7 +84,9 @@ fn a_flush_spares_a_spare_without_data() {
     device.write(0, &stamps(0, 8, 2)).unwrap();
     device.flush().unwrap();
     remap.spare.disk().die(Status::Offline, Direction::Both);
-    device.write(4096, &stamps(4096, 8, 3)).expect("no slot there");
+    device
+        .write(4096, &stamps(4096, 8, 3))
+        .expect("no slot there");
     device.flush().expect("nothing of it is on the spare");
     Direct::open_dsync(&remap.path())
         .write(4104, &stamps(4104, 8, 3))

@@ -26,7 +26,7 @@ struct Argument {
     data: *mut Entry,
 }
 
-const BLKPG: u64 = 0x1269;
+const BLKPG: libc::Ioctl = 0x1269;
 const BLKPG_ADD_PARTITION: i32 = 1;
 const BLKPG_DEL_PARTITION: i32 = 2;
 
@@ -77,7 +77,7 @@ fn command(disk: &Path, operation: i32, start: u64, sectors: u64) -> io::Result<
     let disk = File::open(disk)?;
     // SAFETY: the argument and what it points to are as the kernel expects them and outlive the
     // call.
-    match unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG as _, &raw mut argument) } {
+    match unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG, &raw mut argument) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
