@@ -53,9 +53,11 @@ impl Kernel {
     /// What goes to the end of its command line.
     pub(crate) fn arguments(&self) -> &str {
         match self.debug {
-            // Emulation takes half a minute to get through ACPI's routing of interrupts. And KASAN
-            // is to report every mistake, not only the first one since boot.
-            true => " acpi=noirq kasan_multi_shot",
+            // An interrupt while the first processor is identified finds the kernel in doubt for a
+            // moment whether it has five levels of page tables, and KASAN then takes every address
+            // for a wild one: it has four. And KASAN is to report every mistake, not only the
+            // first one since boot.
+            true => " no5lvl kasan_multi_shot",
             false => "",
         }
     }
