@@ -16,7 +16,7 @@ use crate::machine::Outcome;
 use crate::verdict::MARK;
 
 /// How long one program may take on the stock kernel.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(180);
+pub(crate) const PROGRAM_LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs all of `programs`: each is a path, or `path::filter` for some of its tests. `runner` is the
 /// program that calls [`guest::in_turn`](crate::guest::in_turn) when its first argument is

@@ -10,9 +10,7 @@ use super::module;
 use super::run::run;
 use super::Test;
 use crate::together::PROGRAM;
-
-/// How long a program may take, in seconds on the stock kernel.
-const LIMIT: u64 = 180;
+use crate::together::PROGRAM_LIMIT;
 
 /// Runs the programs (each a path, or `path::filter`), then looks for leaks. Returns whether all
 /// was well. Stops early when the kernel looks for deadlocks no more: the caller begins the rest
@@ -37,7 +35,7 @@ fn run_program(program: &str) -> bool {
         None => (program, None),
     };
     println!("\n     Running {program}");
-    let limit = LIMIT.saturating_mul(super::slowness().into());
+    let limit = PROGRAM_LIMIT.saturating_mul(super::slowness()).as_secs();
     let status = Command::new("timeout")
         .args(["--kill-after=30", &limit.to_string(), program])
         .arg("--test-threads=1")
