@@ -121,6 +121,8 @@ pub struct Disk {
     held: Vec<(Range<u64>, Direction)>,
     lagging: Vec<(Range<u64>, Direction, Duration)>,
     dead: Option<(Status, Direction)>,
+    /// After so many more writes it dies.
+    last_writes: Option<(u32, Status)>,
     flush_error: Option<FlushError>,
     record: Record,
 }
@@ -139,6 +141,7 @@ impl Disk {
             held: Vec::new(),
             lagging: Vec::new(),
             dead: None,
+            last_writes: None,
             flush_error: None,
             record: Record::default(),
         }
@@ -180,9 +183,15 @@ impl Disk {
         self.dead = Some((status, direction));
     }
 
-    /// Takes `die` back.
+    /// Makes everything fail once `writes` more writes have succeeded.
+    pub fn die_after(&mut self, writes: u32, status: Status) {
+        self.last_writes = Some((writes, status));
+    }
+
+    /// Takes `die` and `die_after` back.
     pub fn revive(&mut self) {
         self.dead = None;
+        self.last_writes = None;
     }
 
     /// Makes the next `times` flushes fail; they write nothing back.
@@ -346,6 +355,12 @@ impl Disk {
 
     fn perform(&mut self, request: &Request, data: &mut [u8]) -> Result<(), Status> {
         let writing = request.operation.writes();
+        if let (true, Some((writes, status))) = (writing, &mut self.last_writes) {
+            match writes.checked_sub(1) {
+                Some(left) => *writes = left,
+                None => self.dead = Some((*status, Direction::Both)),
+            }
+        }
         if let Some((status, direction)) = self.dead {
             let spared = match direction {
                 Direction::Read => request.operation != Operation::Read,
@@ -631,5 +646,19 @@ mod tests {
         disk.power_cut(PowerCut::Keep).unwrap();
         let content: Vec<u8> = (0..3).map(|s| read(&mut disk, s).unwrap()).collect();
         assert_eq!(content, [0, 2, 2]);
+    }
+
+    #[test]
+    fn a_disk_dies_in_the_middle_of_what_it_is_told() {
+        let mut disk = disk();
+        disk.die_after(2, Status::Offline);
+        assert_eq!(write(&mut disk, 0, 1, 1), Ok(()));
+        assert_eq!(read(&mut disk, 0), Ok(1));
+        assert_eq!(write(&mut disk, 1, 1, 1), Ok(()));
+        assert_eq!(write(&mut disk, 2, 1, 1), Err(Status::Offline));
+        assert_eq!(read(&mut disk, 0), Err(Status::Offline));
+        disk.revive();
+        assert_eq!(read(&mut disk, 2), Ok(0));
+        assert_eq!(write(&mut disk, 2, 1, 1), Ok(()));
     }
 }
