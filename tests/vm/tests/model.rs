@@ -143,13 +143,13 @@ fn exhausted(name: &str, block_bytes: u64, transfers: u64) {
 #[test]
 fn one_thread_and_blocks_of_4096() {
     let _test = vmtest::begin!();
-    alone("one_thread_and_blocks_of_4096", 4096, 1200);
+    alone("one_thread_and_blocks_of_4096", 4096, 1000);
 }
 
 #[test]
 fn one_thread_and_blocks_of_512() {
     let _test = vmtest::begin!();
-    alone("one_thread_and_blocks_of_512", 512, 1200);
+    alone("one_thread_and_blocks_of_512", 512, 1000);
 }
 
 #[test]

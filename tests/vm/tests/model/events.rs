@@ -2,6 +2,7 @@
 //! Everything that happens to the device, its disks and the machine, other than transfers.
 
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use vmtest::guest::sickdisk::Status;
 use super::World;
 use super::MAIN_SECTORS;
 use super::NOWHERE;
+use super::THREADS;
 use crate::history::Time;
 use crate::plan::Area;
 use crate::plan::Sick;
@@ -21,6 +23,15 @@ use crate::sys::Flags;
 
 /// Sectors of a metadata block.
 const METADATA_BLOCK: u64 = 8;
+
+/// Says so when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 impl World {
     /// Makes something happen, other than what needs the device for itself.
@@ -122,11 +133,12 @@ impl World {
                 let delay = Duration::from_millis(milliseconds);
                 let main = || self.remap.main.disk();
                 main().lag(area.range(), Direction::Write, delay);
-                std::thread::sleep(delay / 2);
-                let there = self.move_away(area);
-                let back = self.move_back(area, begun);
+                let told = self.during(Step::Write(area, Flags::default()), || {
+                    std::thread::sleep(delay / 2);
+                    (self.move_away(area), self.move_back(area, begun))
+                });
                 main().lag(area.range(), Direction::Write, Duration::ZERO);
-                Ok(format!("{there:?}, {back:?}"))
+                Ok(format!("{told:?}"))
             }
             Step::WeakUnderWrites(area, milliseconds) => {
                 let delay = Duration::from_millis(milliseconds);
@@ -135,9 +147,11 @@ impl World {
                 let weak = Sick::Times(Direction::Read, 2);
                 self.spoil_main(Area { sectors: 1, ..area }, weak, begun);
                 main().lag(area.range(), Direction::Write, delay);
-                std::thread::sleep(delay / 2);
-                self.transfer(&mut self.open(), 0, Step::Read(area, Flags::default()));
-                std::thread::sleep(delay);
+                self.during(Step::Write(area, Flags::default()), || {
+                    std::thread::sleep(delay / 2);
+                    self.transfer(&mut self.open(), 0, Step::Read(area, Flags::default()));
+                    std::thread::sleep(delay);
+                });
                 main().lag(area.range(), Direction::Write, Duration::ZERO);
                 done()
             }
@@ -145,13 +159,20 @@ impl World {
                 let delay = Duration::from_millis(milliseconds);
                 let spare = || self.remap.spare.disk();
                 let slots = self.data_start..self.data_start + self.shape.slots;
+                self.heal_main(from, begun);
+                let bad = Sick::Bad(Direction::Write, Status::Medium);
+                self.spoil_main(to, bad, begun);
                 let there = self.move_away(from);
                 spare().lag(slots.clone(), Direction::Read, delay);
-                std::thread::sleep(delay / 2);
-                let back = self.move_back(from, begun);
-                let other = self.move_away(to);
+                let back = self.during(Step::Read(from, Flags::default()), || {
+                    std::thread::sleep(delay / 2);
+                    let back = self.move_back(from, begun);
+                    // A repair takes slots, and waits for nobody.
+                    self.transfer(&mut self.open(), 0, Step::Write(to, Flags::default()));
+                    back
+                });
                 spare().lag(slots, Direction::Read, Duration::ZERO);
-                Ok(format!("{there:?}, {back:?}, {other:?}"))
+                Ok(format!("{there:?}, {back:?}"))
             }
             Step::FailFlush(which, times) => {
                 let mut book = self.book();
@@ -163,12 +184,13 @@ impl World {
                 done()
             }
             Step::Die(which, status) => {
-                let mut book = self.book();
-                book.sickness.open(Excuse::Dead, begun);
-                book.sickness.open(Excuse::Latched, begun);
-                book.sickness.open(Excuse::Breaker, begun);
-                drop(book);
+                self.expect_death(begun);
                 self.disk(which).disk().die(status, Direction::Both);
+                done()
+            }
+            Step::DieAfter(which, writes, status) => {
+                self.expect_death(begun);
+                self.disk(which).disk().die_after(writes, status);
                 done()
             }
             Step::Revive => {
@@ -251,6 +273,32 @@ impl World {
         book.sickness.healed(area.range(), now);
     }
 
+    /// Does something while another thread does the same transfer again and again.
+    fn during<R>(&self, step: Step, act: impl FnOnce() -> R) -> R {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let again = scope.spawn(|| {
+                let mut device = self.open();
+                while !over.load(Ordering::Relaxed) {
+                    self.transfer(&mut device, THREADS + 1, step);
+                }
+            });
+            // Also when it ends in a panic.
+            let until = Over(&over);
+            let result = act();
+            drop(until);
+            again.join().expect("the transfers meanwhile");
+            result
+        })
+    }
+
+    fn expect_death(&self, begun: Time) {
+        let mut book = self.book();
+        for excuse in [Excuse::Dead, Excuse::Latched, Excuse::Breaker] {
+            book.sickness.open(excuse, begun);
+        }
+    }
+
     fn move_away(&self, area: Area) -> io::Result<String> {
         self.book().sickness.touch(area.range());
         self.say(&format!("remap {} {}", area.first, area.sectors))
@@ -330,7 +378,9 @@ impl World {
             .into_iter()
             .any(|excuse| book.sickness.is_open(excuse));
         drop(book);
-        self.revive();
+        if !matches!(step, Step::Cut(_)) {
+            self.revive();
+        }
         if step == Step::Recreate {
             // Weak blocks are moved when nobody waits for that any more; a suspend does.
             let name = self.remap.device().name();
@@ -346,6 +396,7 @@ impl World {
                 self.remap.power_off();
                 self.book().history.power_cut();
                 self.remap.power_on(how);
+                self.closes(Excuse::Dead);
             }
             _ => self.remap.deactivate(),
         }

@@ -156,7 +156,12 @@ impl World {
             return true;
         }
         drop(book);
-        let threads = if self.shape.alone { 1 } else { THREADS as u64 };
+        // And one that goes with the events, and the events.
+        let threads = if self.shape.alone {
+            1
+        } else {
+            THREADS as u64 + 2
+        };
         let under_way = threads * self.shape.longest / self.shape.block;
         // Those that are set aside can be taken.
         slots.capacity + slots.pending < slots.used + under_way

@@ -35,7 +35,8 @@ pub enum Step {
     Hold(Which, Area, u64),
     /// Moves an area while writes to it linger in the disk for so many milliseconds.
     MoveUnderWrites(Area, u64),
-    /// Moves an area back, and another one to the slots that it had, while reads linger in the spare.
+    /// Moves an area back, and another one perhaps to the slots that it had, while reads linger in
+    /// the spare.
     ReuseUnderReads(Area, Area, u64),
     /// A block is weak, so it is moved, while writes to it linger in the disk.
     WeakUnderWrites(Area, u64),
@@ -58,6 +59,10 @@ pub enum Step {
     Cut(PowerCut),
     /// Sectors go bad and are written, and then the power is cut.
     CutAfterMove(Area, PowerCut),
+    /// The same, but the spare takes only so many writes of that before the power is gone.
+    CutDuringMove(Area, u32, PowerCut),
+    /// A disk dies after so many more writes.
+    DieAfter(Which, u32, Status),
     Wait(u64),
 }
 
@@ -242,22 +247,25 @@ impl Shape {
                 false => Step::Wait(1 + dice.roll(30)),
             },
             49 => Step::NoRemapping(1 + dice.roll(8)),
-            50 | 51 if !self.alone => Step::MoveUnderWrites(self.few(dice, 32), 10 + dice.roll(30)),
+            50 | 51 if !self.alone => Step::MoveUnderWrites(self.few(dice, 16), 10 + dice.roll(30)),
             52 | 53 if !self.alone => {
-                let [from, to] = [self.few(dice, 16), self.few(dice, 16)];
+                let [from, to] = [self.few(dice, 2), self.few(dice, 4)];
                 Step::ReuseUnderReads(from, to, 10 + dice.roll(30))
             }
             54 | 55 if !self.alone => Step::WeakUnderWrites(self.few(dice, 1), 10 + dice.roll(30)),
             50..=53 => Step::Recreate,
-            54..=56 => Step::Cut(self.cut(dice)),
-            57 | 58 => {
+            54 | 55 => Step::Cut(self.cut(dice)),
+            56..=58 => {
                 let blocks = 1 + dice.roll(8);
                 let place = dice.roll(self.area / self.block - blocks);
                 let area = Area {
                     first: place * self.block,
                     sectors: blocks * self.block,
                 };
-                Step::CutAfterMove(area, self.cut(dice))
+                match dice.roll(3) {
+                    0 => Step::CutAfterMove(area, self.cut(dice)),
+                    _ => Step::CutDuringMove(area, dice.roll(8) as u32, self.cut(dice)),
+                }
             }
             59 | 60 if self.flushes_fail => {
                 Step::FailFlush(self.which(dice), 1 + dice.roll(2) as u32)

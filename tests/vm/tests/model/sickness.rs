@@ -269,19 +269,22 @@ impl Sickness {
 
     /// Whether the device may fail a write (or a write of zeroes), as long as there are free slots.
     pub fn excuses_write(&self, sectors: Range<u64>, zeroes: bool, from: Time, to: Time) -> bool {
-        let off = self.held(Excuse::NoRemapping, from, to) || self.held(Excuse::Breaker, from, to);
+        // A block that could not be read once goes to the spare when it is written.
+        let spare_off = self.held(Excuse::Breaker, from, to);
+        let off = spare_off || self.held(Excuse::NoRemapping, from, to);
         self.excuses_everything(from, to)
             || self.neighbours_excuse(from, to)
             || sectors.into_iter().any(|sector| {
                 let episodes = &self.sectors[sector as usize];
-                episodes.iter().any(|episode| {
-                    episode.ailment.writes
-                        && (off
-                            || episode.ailment.foreign
-                            || zeroes && episode.ailment.refuses_zeroes)
-                        && episode.from <= to
-                        && from <= episode.to
-                })
+                spare_off && !episodes.is_empty()
+                    || episodes.iter().any(|episode| {
+                        episode.ailment.writes
+                            && (off
+                                || episode.ailment.foreign
+                                || zeroes && episode.ailment.refuses_zeroes)
+                            && episode.from <= to
+                            && from <= episode.to
+                    })
             })
     }
 

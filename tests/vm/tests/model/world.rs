@@ -126,7 +126,7 @@ impl World {
 
     /// The device, opened.
     pub fn open(&self) -> Device {
-        Device::open(&self.remap.path(), self.shape.longest.max(LOOK))
+        Device::open(&self.remap.path(), self.shape.longest.max(2 * LOOK))
     }
 
     /// What happened: how often the device said yes and no, how long the slowest answer took, and
@@ -349,6 +349,29 @@ impl World {
         book.history.tidy();
     }
 
+    /// Sectors go bad and are written, and the power is cut then, or after so many writes to the
+    /// spare.
+    fn cut_at_move(
+        &mut self,
+        mut device: Device,
+        area: Area,
+        writes: Option<u32>,
+        how: PowerCut,
+    ) -> Device {
+        let flags = Flags::default();
+        let bad = Sick::Bad(Direction::Write, Status::Medium);
+        self.event(Step::SpoilMain(area, bad));
+        if let Some(writes) = writes {
+            self.event(Step::DieAfter(Which::Spare, writes, Status::Offline));
+        }
+        self.transfer(&mut device, 1, Step::Write(area, flags));
+        drop(device);
+        self.again(Step::Cut(how));
+        device = self.open();
+        self.transfer(&mut device, 1, Step::Read(area, flags));
+        device
+    }
+
     /// So many steps of all kinds, one after the other.
     pub fn stroll(&mut self, seed: u64, steps: u64) {
         let mut dice = dice(seed, 0);
@@ -372,15 +395,10 @@ impl World {
                     device = self.open();
                 }
                 Step::CutAfterMove(area, how) => {
-                    self.event(Step::SpoilMain(
-                        area,
-                        Sick::Bad(Direction::Write, Status::Medium),
-                    ));
-                    self.transfer(&mut device, 1, Step::Write(area, Flags::default()));
-                    drop(device);
-                    self.again(Step::Cut(how));
-                    device = self.open();
-                    self.transfer(&mut device, 1, Step::Read(area, Flags::default()));
+                    device = self.cut_at_move(device, area, None, how);
+                }
+                Step::CutDuringMove(area, writes, how) => {
+                    device = self.cut_at_move(device, area, Some(writes), how);
                 }
                 step @ (Step::Suspend { .. } | Step::Reload) => {
                     self.revive();
