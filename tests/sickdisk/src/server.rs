@@ -43,6 +43,7 @@ pub struct Options {
     logical_block: u32,
     physical_block: u32,
     caches: bool,
+    fua: bool,
     read_only: bool,
 }
 
@@ -55,6 +56,7 @@ impl Options {
             logical_block: 512,
             physical_block: 512,
             caches: true,
+            fua: true,
             read_only: false,
         }
     }
@@ -90,6 +92,13 @@ impl Options {
         self
     }
 
+    /// Without FUA: the kernel flushes behind such a write instead, as it does for most disks.
+    #[must_use]
+    pub fn without_fua(mut self) -> Self {
+        self.fua = false;
+        self
+    }
+
     /// Cannot be written.
     #[must_use]
     pub fn read_only(mut self) -> Self {
@@ -115,7 +124,10 @@ impl Options {
     fn parameters(&self, sectors: u64) -> ublk::Parameters {
         let mut attributes = 0;
         if self.caches {
-            attributes |= ublk::ATTR_VOLATILE_CACHE | ublk::ATTR_FUA;
+            attributes |= ublk::ATTR_VOLATILE_CACHE;
+            if self.fua {
+                attributes |= ublk::ATTR_FUA;
+            }
         }
         if self.read_only {
             attributes |= ublk::ATTR_READ_ONLY;

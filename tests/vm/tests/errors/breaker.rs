@@ -2,6 +2,8 @@
 //! P6, E2: what is done about devices that fail as a whole: nothing is moved without proof of life,
 //! breakers open, errors pass up, and the first success closes them.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::bad;
@@ -10,8 +12,13 @@ use super::slots_used;
 use super::unwritable;
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Operation;
+use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
+use vmtest::guest::Direct;
+use vmtest::guest::Mapped;
 use vmtest::guest::Remap;
 
 #[track_caller]
@@ -183,43 +190,57 @@ fn half_of_main_may_be_dead() {
     assert_eq!(breaker(&remap), "none");
 }
 
-/// The write that shows whether main takes writes leaves main's content as it is, also when it is
-/// written to at the same time.
+/// The write that shows whether main takes writes puts back what is there, also if somebody writes
+/// there at the same time.
 #[test]
 fn a_probe_changes_nothing() {
     let _test = vmtest::begin!();
     let remap = Remap::with(512, "2 error_threshold 1");
     let device = remap.open();
-    device.write(0, &stamps(0, 2048, 1)).unwrap();
-    for sector in (0..1024).step_by(64) {
-        remap.main.disk().spoil(sector, 1, unwritable());
-    }
+    let bad = 40_000;
+    remap.main.disk().spoil(bad, 8, unwritable());
+    // Long enough for a write to come between the read of a probe and its write.
+    let sectors = Remap::MAIN_SECTORS;
+    let slow = Duration::from_millis(30);
+    remap.main.disk().slow(0..sectors, slow);
+    // Where probes are likely.
+    let last = sectors - 1;
+    let places = [
+        bad - 1,
+        bad + 8,
+        bad - 4096,
+        bad + 8 + 4096,
+        0,
+        last,
+        last / 2,
+        last / 4,
+        last / 4 * 3,
+        last / 8,
+    ];
+    let end = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // Neighbours, which are what is probed.
-        let neighbour = scope.spawn(|| {
-            let device = remap.open();
-            for generation in 2..20 {
-                for sector in (1..1024).step_by(64) {
-                    let data = stamps(sector, 1, generation);
-                    device.write(sector, &data).unwrap();
-                    assert!(device.read(sector, 1).unwrap() == data);
+        for place in places {
+            let (remap, end) = (&remap, &end);
+            scope.spawn(move || {
+                let device = remap.open();
+                for generation in 1.. {
+                    let data = stamps(place, 1, generation);
+                    device.write(place, &data).unwrap();
+                    std::thread::sleep(2 * slow);
+                    let read = device.read(place, 1).unwrap();
+                    assert!(read == data, "an update of sector {place} was lost");
+                    if end.load(Ordering::Relaxed) {
+                        break;
+                    }
                 }
-            }
-        });
-        for sector in (0..1024).step_by(64) {
-            device.write(sector, &stamps(sector, 1, 2)).unwrap();
+            });
         }
-        neighbour.join().unwrap();
+        for sector in bad..bad + 8 {
+            // It is no matter here whether the probe succeeds.
+            let _ = device.write(sector, &stamps(sector, 1, 1));
+        }
+        end.store(true, Ordering::Relaxed);
     });
-    for sector in 0..1024 {
-        let generation = match sector % 64 {
-            0 => 2,
-            1 => 19,
-            _ => 1,
-        };
-        assert!(device.read(sector, 1).unwrap() == stamps(sector, 1, generation));
-    }
-    assert_eq!(remap.device().remapped(), 16);
 }
 
 /// A spare that takes nothing opens its own breaker: moving is given up at once, no slot is marked
@@ -267,4 +288,108 @@ fn a_spare_that_is_back_is_found_out() {
     let served = || device.write(64, &stamps(64, 8, 3)).is_ok();
     assert!(eventually(Duration::from_secs(5), served));
     assert_eq!(breaker(&remap), "none");
+}
+
+/// P9: a table that is shorter than main: what lies behind it is somebody else's, and is not written,
+/// not even with what is there.
+#[test]
+fn probes_stay_inside_of_the_table() {
+    let _test = vmtest::begin!();
+    vmtest::guest::load();
+    const LENGTH: u64 = 8192;
+    let main = SickDisk::start(Options::memory(64 << 20)).unwrap();
+    let spare = SickDisk::start(Options::memory(8 << 20)).unwrap();
+    let mapped = Mapped::new(&format!(
+        "0 {LENGTH} dm-remap {} {} 2 error_threshold 1",
+        main.path().display(),
+        spare.path().display()
+    ));
+    let device = Direct::open(&mapped.path());
+    main.disk().spoil(0, LENGTH, unwritable());
+    main.disk().record_mut().restart(true);
+    for sector in (0..LENGTH).step_by(512) {
+        let _ = device.write(sector, &stamps(sector, 8, 1));
+    }
+    let main = main.disk();
+    let outside: Vec<_> = main
+        .record()
+        .entries()
+        .iter()
+        .filter(|entry| entry.operation == Operation::Write)
+        .filter(|entry| entry.sector + entry.sectors > LENGTH)
+        .collect();
+    assert!(outside.is_empty(), "{outside:?}");
+}
+
+/// An area that is worn out: it is read, but takes no writes. That is the medium, however many writes
+/// in a row it fails, as the rest of main takes them.
+#[test]
+fn a_worn_area_is_the_medium() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    // 12 MiB in the middle.
+    let (first, sectors) = (40_000, 24_576);
+    remap.main.disk().spoil(first, sectors, unwritable());
+    for round in 0..40 {
+        let sector = first + round * 7919 % (sectors - 8);
+        device
+            .write(sector, &stamps(sector, 8, round + 1))
+            .unwrap_or_else(|error| panic!("write {round}, sector {sector}: {error}"));
+        assert!(device.read(sector, 8).unwrap() == stamps(sector, 8, round + 1));
+    }
+    assert_eq!(breaker(&remap), "none");
+}
+
+/// The same area of each MiB is bad, as a scratch across tracks makes it: what lies like the failed
+/// block is no witness. That may be where anybody would look first: at the ends.
+#[test]
+fn regular_bad_areas_are_the_medium() {
+    let _test = vmtest::begin!();
+    for (fault, offset) in [(unwritable(), 1000), (bad(), 2016)] {
+        let remap = Remap::new(512);
+        let device = remap.open();
+        for mib in 0..64 {
+            remap.main.disk().spoil(mib * 2048 + offset, 32, fault);
+        }
+        for round in 0..60 {
+            let sector = (round * 37 % 64) * 2048 + offset + (round / 16) * 8;
+            device
+                .write(sector, &stamps(sector, 8, 1))
+                .unwrap_or_else(|error| panic!("write {round}, sector {sector}: {error}"));
+        }
+        let told = breaker(&remap);
+        assert_eq!(told, "none", "from {offset} on");
+    }
+}
+
+/// A message that moves blocks away from a main that takes no writes is no proof that it does.
+#[test]
+fn a_message_at_work_proves_nothing() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    device.write(0, &stamps(0, 2048, 1)).unwrap();
+    remap.main.disk().die(Status::Medium, Direction::Write);
+    // Each part takes long, so that there is always one under way.
+    let (first, sectors) = (65_536, 32_768);
+    remap
+        .main
+        .disk()
+        .slow(first..first + sectors, Duration::from_millis(100));
+    let message = format!("remap {first} {sectors}");
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| remap.device().message(&message));
+        std::thread::sleep(Duration::from_millis(200));
+        let written = (0..2048).step_by(64).filter(|&sector| {
+            let data = stamps(sector, 1, 2);
+            device.write(sector, &data).is_ok()
+        });
+        let written = written.count();
+        assert!(!mover.is_finished());
+        remap.device().suspend_noflush().unwrap();
+        remap.device().resume().unwrap();
+        let _ = mover.join().unwrap();
+        assert!(written < 16, "{written} blocks of a dead main were moved");
+    });
 }

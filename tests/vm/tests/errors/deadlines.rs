@@ -174,3 +174,56 @@ fn a_removal_after_a_slow_repair_ends_in_time() {
     let ((), took) = timed(|| remap.deactivate());
     assert!(took < LIMIT, "it took {took:?}");
 }
+
+/// Too late to ask whether main lives is not an answer: three slow bad blocks in a row are three bad
+/// blocks, and no breaker opens.
+#[test]
+fn late_is_not_dead() {
+    let _test = vmtest::begin!();
+    let remap = Remap::with(4096, "2 deadline_ms 100");
+    let device = remap.open();
+    device.write(0, &stamps(0, 512, 1)).unwrap();
+    remap.main.disk().spoil(96, 24, bad());
+    remap.main.disk().slow(96..120, Duration::from_millis(200));
+    for round in 0..3 {
+        device
+            .write(104, &stamps(104, 8, round + 2))
+            .unwrap_or_else(|error| panic!("write {round}: {error}"));
+    }
+    let read = device.read(96, 8).unwrap_err();
+    assert_eq!(read.raw_os_error(), Some(61));
+    let told = remap.device().status_value("breaker");
+    assert_eq!(told.as_deref(), Some("none"));
+    device.write(112, &stamps(112, 8, 9)).unwrap();
+    assert!(device.read(104, 16).unwrap()[..4096] == stamps(104, 8, 4));
+}
+
+/// Many that fail in one slow region at the same time: the last is not answered after all the
+/// others have had their time, but within its own.
+#[test]
+fn many_that_wait_are_answered_in_time() {
+    let _test = vmtest::begin!();
+    let remap = slow(unwritable());
+    let limit = LIMIT + 2 * SLOW;
+    std::thread::scope(|scope| {
+        let remap = &remap;
+        let writers: Vec<_> = (0..32)
+            .map(|number| {
+                let device = remap.open();
+                // Bad blocks only.
+                let first = (2 * number + 1) * 8;
+                scope.spawn(move || timed(|| device.write(first, &stamps(first, 8, 2))))
+            })
+            .collect();
+        for (number, writer) in writers.into_iter().enumerate() {
+            let (written, took) = writer.join().unwrap();
+            written.unwrap_or_else(|error| panic!("number {number}: {error}"));
+            assert!(took < limit, "number {number} took {took:?}");
+        }
+    });
+    remap.main.disk().slow(0..512, Duration::ZERO);
+    for number in 0..32 {
+        let first = (2 * number + 1) * 8;
+        assert!(remap.open().read(first, 8).unwrap() == stamps(first, 8, 2));
+    }
+}

@@ -278,3 +278,69 @@ fn a_spare_that_became_read_only_is_still_read() {
     assert!(device.read(96, 4).unwrap() == stamps(96, 4, 2));
     assert_eq!(remap.device().remapped(), 44);
 }
+
+/// P4: a scratch on the spare, of more slots in a row than anybody wants to try one by one, is passed
+/// over: there are good slots behind it.
+#[test]
+fn a_scratch_on_the_spare_is_passed_over() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    remap.device().message("remap 0").unwrap();
+    let first = remap.slot_of(0).expect("a slot");
+    remap.spare.disk().spoil(first + 1, 200, unwritable());
+    let device = remap.open();
+    for sector in (100..1000).step_by(100) {
+        remap.main.disk().spoil(sector, 2, bad());
+        device
+            .write(sector, &stamps(sector, 2, 1))
+            .unwrap_or_else(|error| panic!("sector {sector}: {error}"));
+        assert!(device.read(sector, 2).unwrap() == stamps(sector, 2, 1));
+    }
+    assert_eq!(
+        remap.device().status_value("breaker").as_deref(),
+        Some("none")
+    );
+    assert_eq!(remap.device().remapped(), 19);
+}
+
+/// A write that main failed and the spare cannot take either fails with main's error, not with the
+/// spare's.
+#[test]
+fn the_error_that_is_told_is_that_of_main() {
+    let _test = vmtest::begin!();
+    for status in [Status::Transport, Status::Offline, Status::Io] {
+        let remap = Remap::new(512);
+        let device = remap.open();
+        remap.main.disk().spoil(100, 1, unwritable());
+        remap.spare.disk().fail_flushes(status, 1);
+        let error = device.write(100, &stamps(100, 1, 1)).unwrap_err();
+        assert_eq!(
+            error.raw_os_error(),
+            Some(61),
+            "the flush failed: {status:?}"
+        );
+        let _ = device.flush();
+        remap.spare.disk().die(status, Direction::Write);
+        let error = device.write(100, &stamps(100, 1, 1)).unwrap_err();
+        assert_eq!(
+            error.raw_os_error(),
+            Some(61),
+            "the write failed: {status:?}"
+        );
+    }
+}
+
+/// P4: a slot that fails a write loses nothing, also while no new remaps are wanted.
+#[test]
+fn a_bad_slot_is_replaced_without_auto_remap() {
+    let _test = vmtest::begin!();
+    let remap = Remap::with(512, "2 auto_remap off");
+    let device = remap.open();
+    device.write(96, &stamps(96, 16, 1)).unwrap();
+    remap.device().message("remap 100").unwrap();
+    let slot = remap.slot_of(100).expect("a slot");
+    remap.spare.disk().spoil(slot, 1, bad());
+    device.write(96, &stamps(96, 16, 2)).unwrap();
+    assert!(device.read(96, 16).unwrap() == stamps(96, 16, 2));
+    assert_ne!(remap.slot_of(100), Some(slot));
+}

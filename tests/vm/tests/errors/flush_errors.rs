@@ -8,6 +8,7 @@ use std::io::Write;
 use super::bad;
 use super::number;
 use vmtest::guest::run;
+use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::sickdisk::Status;
@@ -127,16 +128,16 @@ fn a_flush_that_fails_again_keeps_the_latch() {
 fn a_commit_whose_preflush_fails_is_an_error() {
     let _test = vmtest::begin!();
     for main_fails in [true, false] {
-        let main = Options::memory(32 << 20).logical_block(4096);
-        let spare = Options::memory(48 << 20).logical_block(4096);
+        let main = Options::memory(10 << 20).logical_block(4096);
+        let spare = Options::memory(16 << 20).logical_block(4096);
         let remap = Remap::on(main, spare, "");
         if !main_fails {
             // All that is written is on the spare.
-            remap.device().message("remap 0 65536").unwrap();
+            remap.device().message("remap 0 20480").unwrap();
         }
         let path = remap.path();
         let path = path.display();
-        succeed(&format!("mkfs.ext4 -q {path}"));
+        succeed(&format!("mkfs.ext4 -q -J size=4 {path}"));
         succeed("mkdir -p /mnt/flush");
         succeed(&format!("mount {path} /mnt/flush"));
         let mut file = File::create("/mnt/flush/file").unwrap();
@@ -195,4 +196,56 @@ fn a_reload_keeps_the_latch() {
     assert!(written.is_err());
     device.flush().unwrap();
     flush_is(&remap, "good");
+}
+
+/// A spare that is gone has nothing to flush as long as nothing was written to it: the filesystem on
+/// main need not hear of it.
+#[test]
+fn a_dead_spare_that_holds_nothing_fails_no_flush() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let plain = remap.open();
+    plain.write(0, &stamps(0, 64, 1)).unwrap();
+    plain.flush().unwrap();
+    remap.spare.disk().die(Status::Offline, Direction::Both);
+    let durable = Direct::open_dsync(&remap.path());
+    for generation in 2..5 {
+        plain.write(0, &stamps(0, 64, generation)).unwrap();
+        plain.flush().unwrap();
+        durable.write(64, &stamps(64, 8, generation)).unwrap();
+    }
+    flush_is(&remap, "good");
+}
+
+/// Most disks have no FUA, and the kernel flushes behind such a write. If that flush fails, the disk
+/// may have dropped what others wrote: somebody has to hear of it, although the write itself does
+/// well when it is tried again.
+#[test]
+fn a_flush_inside_of_a_fua_write_is_not_swallowed() {
+    let _test = vmtest::begin!();
+    let main = Options::memory(64 << 20).without_fua();
+    let spare = Options::memory(8 << 20).without_fua();
+    let remap = Remap::on(main, spare, "");
+    remap.main.disk().spoil(100, 1, bad());
+    let plain = remap.open();
+    plain.write(96, &stamps(96, 16, 1)).unwrap();
+    plain.flush().unwrap();
+    let durable = Direct::open_dsync(&remap.path());
+    for (name, disk, sector) in disks(&remap) {
+        plain.write(sector, &stamps(sector, 1, 2)).unwrap();
+        disk.disk().fail_flushes(Status::Io, 1);
+        // This flushes twice: within the write, and behind it.
+        let written = durable.write(sector, &stamps(sector, 1, 3));
+        let heard = written.is_err() || plain.flush().is_err();
+        assert!(heard, "{name}: nobody heard of the flush that failed");
+        let _ = plain.flush();
+        flush_is(&remap, "good");
+        durable.write(sector, &stamps(sector, 1, 4)).unwrap();
+    }
+    // A repair's own, which makes metadata durable.
+    remap.main.disk().spoil(200, 1, bad());
+    remap.spare.disk().fail_flushes(Status::Io, 2);
+    let written = plain.write(200, &stamps(200, 1, 1));
+    let heard = written.is_err() || plain.flush().is_err();
+    assert!(heard, "nobody heard of the repair's flush");
 }

@@ -2,10 +2,19 @@
 //! E4: what main cannot read is an error until somebody writes it, wherever it
 //! lies.
 
+use std::fs::File;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
+use std::time::Duration;
+
 use super::bad;
 use super::unreadable;
 use super::unwritable;
+use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
+use vmtest::guest::Mapped;
 use vmtest::guest::Remap;
 
 /// E4: a partial write of a pending area heals exactly the sectors written.
@@ -93,4 +102,64 @@ fn pending_never_turns_a_readable_sector_unreadable() {
     remap.record();
     assert!(remap.open().read(96, 16).unwrap() == stamps(96, 16, 1));
     assert!(remap.main.disk().record().reads > 0, "main was asked");
+}
+
+/// E4: a mark that could not be stored, as the spare does not work, hides nothing: what main can
+/// read again is read, and what it cannot is main's own error.
+#[test]
+fn a_mark_that_is_not_stored_hides_nothing() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    device.write(96, &stamps(96, 16, 1)).unwrap();
+    // So that the metadata is as it will be.
+    remap.device().message("remap 0").unwrap();
+    remap.main.disk().spoil(100, 1, unreadable());
+    // The way to the second replica, at the end of the spare.
+    let end = remap.spare.disk().sectors();
+    let away = unwritable().status(Status::Transport);
+    remap.spare.disk().spoil(end - 1200, 1200, away);
+    for _ in 0..3 {
+        let error = device.read(96, 16).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(61), "main's error is another");
+    }
+    remap.main.disk().heal(100, 1);
+    let read = device.read(96, 16);
+    assert!(
+        read.is_ok_and(|data| data == stamps(96, 16, 1)),
+        "main can read it, {}",
+        remap.device().status()
+    );
+    remap.spare.disk().heal(0, end);
+    device.write(96, &stamps(96, 16, 2)).unwrap();
+    assert!(device.read(96, 16).unwrap() == stamps(96, 16, 2));
+}
+
+/// P9: a read-only table writes nothing, whatever its reads come to.
+#[test]
+fn a_read_only_table_writes_nothing_when_reads_fail() {
+    let _test = vmtest::begin!();
+    let main = Options::memory(64 << 20);
+    let spare = Options::memory(32 << 20);
+    let mut remap = Remap::on(main, spare, "");
+    // Few of the slots that are ready are left, which makes others ready when blocks are moved.
+    for first in 0..15 {
+        let message = format!("remap {} 1024", 1024 * first);
+        remap.device().message(&message).unwrap();
+    }
+    remap.deactivate();
+    remap.main.disk().spoil(40_000, 8, unreadable());
+    remap.record();
+    {
+        let mapped = Mapped::try_read_only(&remap.line()).expect("make it read-only");
+        let mut file = File::open(mapped.path()).unwrap();
+        let mut data = vec![0; 4096];
+        file.seek(SeekFrom::Start(40_000 * 512)).unwrap();
+        assert!(file.read_exact(&mut data).is_err());
+        file.seek(SeekFrom::Start(8 * 512)).unwrap();
+        file.read_exact(&mut data).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(remap.main.disk().record().writes, 0);
+    assert_eq!(remap.spare.disk().record().writes, 0);
 }

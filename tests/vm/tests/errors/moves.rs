@@ -78,7 +78,7 @@ fn no_update_is_lost_while_blocks_move_to_and_fro() {
         let remap = Remap::new(block);
         let sectors = 64 * unit;
         contended(&remap, 64, unit, || {
-            for _ in 0..4 {
+            for _ in 0..3 {
                 remap
                     .device()
                     .message(&format!("remap 0 {sectors}"))
@@ -98,7 +98,7 @@ fn no_update_is_lost_while_blocks_fail_and_move() {
     let remap = Remap::new(512);
     contended(&remap, 256, 1, || {
         let mut dice = Dice::new(9);
-        for _ in 0..6 {
+        for _ in 0..4 {
             // What fails writes is read as before, so that nothing is lost by it.
             let sector = dice.roll(256);
             let fault = super::unwritable();
@@ -232,7 +232,7 @@ fn clear_all_moves_everything_back() {
     assert!(remap.open().read(0, 2048).unwrap() == stamps(0, 2048, 1));
     let remap = Remap::new(512);
     contended(&remap, 256, 1, || {
-        for _ in 0..4 {
+        for _ in 0..3 {
             remap.device().message("remap 0 256").unwrap();
             remap.device().message("clear_all").unwrap();
         }

@@ -8,6 +8,7 @@ use super::number;
 use super::slots_used;
 use super::unreadable;
 use vmtest::guest::eventually;
+use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::stamps;
 use vmtest::guest::Remap;
@@ -137,4 +138,28 @@ fn a_write_during_the_move_is_not_lost() {
         "{}",
         remap.device().status()
     );
+}
+
+/// The same, step by step: a write that comes when the block was read for the move, and is not on
+/// the spare yet, waits for the move and is what is read from then on.
+#[test]
+fn a_write_between_read_and_move_waits() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    device.write(96, &stamps(96, 16, 1)).unwrap();
+    let spare = remap.spare.disk().sectors();
+    remap.spare.disk().hold(0..spare, Direction::Write);
+    remap.main.disk().spoil(100, 1, weak());
+    std::thread::scope(|scope| {
+        assert!(device.read(100, 1).unwrap() == stamps(100, 1, 1));
+        std::thread::sleep(Duration::from_millis(300));
+        let writer = scope.spawn(|| device.write(100, &stamps(100, 1, 2)));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!writer.is_finished(), "the write passed the gate");
+        remap.spare.disk().release();
+        writer.join().unwrap().unwrap();
+    });
+    assert_moved(&remap, 1);
+    assert!(device.read(100, 1).unwrap() == stamps(100, 1, 2));
 }
