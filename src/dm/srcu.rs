@@ -95,6 +95,9 @@ impl Srcu {
     pub fn synchronize_within(&self, milliseconds: u64) -> bool {
         // SAFETY: By the type invariants, the domain is initialised.
         let cookie = unsafe { bindings::start_poll_synchronize_srcu(self.inner.get()) };
+        // SAFETY: By the type invariants, the domain is initialised. This queues a callback in it, which
+        // is waited for before it goes.
+        unsafe { bindings::srcu_expedite_current(self.inner.get()) };
         let begun = monotonic_ms();
         loop {
             // SAFETY: By the type invariants, the domain is initialised; the cookie is from it.
@@ -114,6 +117,10 @@ impl PinnedDrop for Srcu {
     fn drop(self: Pin<&mut Self>) {
         // With readers left, `cleanup_srcu_struct` would give up and leave the domain in use.
         self.synchronize();
+        // Nor may callbacks be left, of `synchronize_within`.
+        //
+        // SAFETY: By the type invariants, the domain is initialised.
+        unsafe { bindings::srcu_barrier(self.inner.get()) };
         // SAFETY: By the type invariants, the domain is initialised. There are no readers, nor can
         // there be new ones, as nobody else has a reference.
         unsafe { bindings::cleanup_srcu_struct(self.inner.get()) };
