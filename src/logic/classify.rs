@@ -86,14 +86,35 @@ pub fn classify(operation: Operation, status: Status, read_ahead: bool) -> Verdi
     }
 }
 
+/// Whether an I/O that ended with `status` may have reached the medium, or the disk's cache. If not, it
+/// was refused on its way.
+#[inline]
+pub const fn may_have_begun(status: Status) -> bool {
+    !matches!(
+        status,
+        Status::NotSupp
+            | Status::NoSpc
+            | Status::ResvConflict
+            | Status::Resource
+            | Status::DmRequeue
+            | Status::Again
+            | Status::DevResource
+            | Status::ZoneOpenResource
+            | Status::ZoneActiveResource
+            | Status::Inval
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::classify;
+    use super::may_have_begun;
     use super::Operation;
     use super::Operation::*;
     use super::Status;
     use super::Verdict;
     use super::Verdict::*;
+    use std::vec::Vec;
 
     const OPERATIONS: [Operation; 6] = [Read, Write, Flush, Discard, WriteZeroes, Operation::Other];
 
@@ -141,6 +162,28 @@ mod tests {
                 assert_eq!(found, verdict, "{operation:?} {status:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_refused_has_not_begun() {
+        let begun: Vec<Status> = ROWS
+            .iter()
+            .map(|(status, _)| *status)
+            .filter(|status| may_have_begun(*status))
+            .collect();
+        let expected = [
+            Status::Ok,
+            Status::Timeout,
+            Status::Transport,
+            Status::Target,
+            Status::Medium,
+            Status::Protection,
+            Status::IoErr,
+            Status::Offline,
+            Status::DurationLimit,
+            Status::Other,
+        ];
+        assert_eq!(begun, expected);
     }
 
     #[test]
