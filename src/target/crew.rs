@@ -66,15 +66,50 @@ impl WorkItem for Repairer {
     fn run(this: Arc<Repairer>) {
         let _scope = dm::NoIoScope::enter();
         let bio = this.bio.lock().take();
-        let events = bio.and_then(|bio| repair::serve(&this.state, bio, &mut this.tools.lock()));
+        if let Some(bio) = bio {
+            repair::serve(&this.state, bio, &mut this.tools.lock());
+        }
         let mut desk = this.state.desk.lock();
         desk.end(this.number);
         drop(desk);
         this.state.desk_changed.notify_all();
         dispatch(&this.state);
-        if let Some(events) = events {
-            events.raise();
-        }
+    }
+}
+
+/// Raises events of the mapped device. Whoever does that waits for a lock of device mapper's, whose
+/// holder may wait for memory and so for a repair; no repairer may do it.
+#[pin_data]
+pub(super) struct Teller {
+    events: dm::Events,
+    #[pin]
+    work: Work<Teller>,
+}
+
+impl Teller {
+    pub(super) fn new(events: dm::Events) -> Result<Arc<Self>> {
+        let teller = try_pin_init!(Self {
+            events,
+            work <- new_work!("dm_remap_teller"),
+        });
+        Arc::pin_init(teller, GFP_KERNEL)
+    }
+
+    /// Raises an event now. Not for repairers.
+    pub(super) fn raise(&self) {
+        self.events.raise();
+    }
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Teller { self.work }
+}
+
+impl WorkItem for Teller {
+    type Pointer = Arc<Teller>;
+
+    fn run(this: Arc<Teller>) {
+        this.events.raise();
     }
 }
 

@@ -9,6 +9,7 @@
 use super::activate::Start;
 use super::cells::cells64;
 use super::crew;
+use super::crew::Teller;
 use super::gate::Gate;
 use super::life::Life;
 use super::limits::Limits;
@@ -122,11 +123,11 @@ pub(super) fn construct(
             spare,
             options: line.options,
             len,
-            events: ctor.events(),
             resumed: Atomic::new(false),
             queue: dm::WorkQueue::new(c"dm-remap", dm::Placement::Unbound, 0)?,
             growth: dm::WorkQueue::new(c"dm-remap-growth", dm::Placement::Unbound, 1)?,
             crew: crew::hire(&state)?,
+            teller: Teller::new(ctor.events())?,
             state,
         },
         GFP_KERNEL,
@@ -414,6 +415,7 @@ impl Line<'_> {
                 map,
                 readers <- dm::Srcu::new(),
                 gate: Gate::new(),
+                probing: Atomic::new(0),
                 stopping: Atomic::new(false),
                 deferred: dm::BioList::new(),
                 desk <- new_mutex!(Desk::new(), "dm_remap_desk"),

@@ -20,6 +20,7 @@ use crate::logic::format::Block;
 use crate::logic::format::Geometry;
 use crate::logic::format::BLOCK_BYTES;
 use crate::logic::format::SUPER_COPIES;
+use crate::logic::latch::Ticket;
 use crate::logic::text::Uuid;
 use kernel::prelude::*;
 
@@ -65,11 +66,13 @@ impl<'a> SpareIo<'a> {
         mut fill: impl FnMut(&mut Block, u32, u64),
     ) -> Outcome {
         let member = op.metadata().superblock().member_uuid;
+        // Before anything is written that the flush is for.
+        let ticket = self.state.life.flush_sent(Disk::Spare);
         let mut last = Ok(());
         loop {
             last = match op.advance(last) {
                 Step::Done(outcome) => return outcome,
-                Step::Flush => self.flush(),
+                Step::Flush => self.flush(ticket),
                 Step::CheckTable { block, sector, .. } => self.check(&member, block, sector),
                 Step::WriteSuper { copy, sector } => {
                     if let Some(image) = image_of(self.buffer) {
@@ -130,24 +133,15 @@ impl<'a> SpareIo<'a> {
     fn write(&mut self, sector: u64, fua: bool) -> Result<(), Fault> {
         let at = self.window_start.saturating_add(sector);
         let opf = dm::Opf::WRITE.meta().sync();
-        let opf = if fua { opf.fua() } else { opf };
-        let emulated = fua && self.spare.emulates_fua();
-        let life = &self.state.life;
+        // Where FUA is a write and a flush, two errors are better than one.
+        let flush = fua && self.spare.emulates_fua();
+        let opf = if fua && !flush { opf.fua() } else { opf };
+        let ticket = self.state.life.flush_sent(Disk::Spare);
         let mut failed = false;
         loop {
-            let ticket = life.flush_sent(Disk::Spare);
             match self.pool.write(self.spare, at, self.buffer.all(), opf) {
-                // A flush that failed in between may have dropped it.
-                Ok(()) if emulated && !life.is_unbroken(Disk::Spare, ticket) => {
-                    return Err(Fault::Other);
-                }
-                Ok(()) => {
-                    if failed && emulated {
-                        // It may have been the flush that failed.
-                        life.own_flush_failed(Disk::Spare);
-                    }
-                    return Ok(());
-                }
+                Ok(()) if flush => return self.flush(ticket),
+                Ok(()) => return Ok(()),
                 Err(status) if !is_suspect(Operation::Write, status) => return Err(Fault::Other),
                 Err(_) if failed => break,
                 Err(_) => failed = true,
@@ -161,8 +155,7 @@ impl<'a> SpareIo<'a> {
         }
     }
 
-    fn flush(&mut self) -> Result<(), Fault> {
-        let ticket = self.state.life.flush_sent(Disk::Spare);
+    fn flush(&mut self, ticket: Ticket) -> Result<(), Fault> {
         let flushed = self.state.flush(Disk::Spare, self.spare, ticket);
         flushed.map_err(|_| Fault::Other)
     }

@@ -60,6 +60,7 @@ use crate::logic::args;
 use crate::logic::args::Options;
 use crate::logic::cache::Sent;
 use crate::logic::classify::classify;
+use crate::logic::classify::may_have_begun;
 use crate::logic::classify::Operation;
 use crate::logic::classify::Verdict;
 use crate::logic::latch::Answer;
@@ -71,6 +72,7 @@ use crate::logic::status::Status;
 use crate::logic::table::RunKind;
 use core::fmt::Write;
 use crew::Repairer;
+use crew::Teller;
 use kernel::prelude::*;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Relaxed;
@@ -83,7 +85,7 @@ use registry::StateRef;
 use state::Locked;
 
 /// The largest write-zeroes: what fails is served whole.
-const ZEROES_SECTORS: u32 = 16 << 11;
+const ZEROES_SECTORS: u32 = 2 << 11;
 
 /// The most blocks of a bio without data that are looked up at a time.
 const DISCARD_BLOCKS: u32 = 4096;
@@ -125,7 +127,6 @@ pub(crate) struct DmRemap {
     len: u64,
     /// Size of the main device when the table was loaded.
     main_sectors: u64,
-    events: dm::Events,
     /// Whether this table was resumed before.
     resumed: Atomic<bool>,
     /// Runs the crew. Dropping it waits for that, and comes before crew and state.
@@ -133,6 +134,7 @@ pub(crate) struct DmRemap {
     /// Runs what waits for memory, and so must not keep a repair waiting.
     growth: dm::WorkQueue,
     crew: KVec<Arc<Repairer>>,
+    teller: Arc<Teller>,
     state: StateRef,
 }
 
@@ -371,7 +373,8 @@ impl DmRemap {
             }
             _ => {
                 let (disk, device) = self.flushed(u32::from(!main));
-                if operation == Operation::Write && opf.is_fua() && device.emulates_fua() {
+                let begun = may_have_begun(io::status_of(bio.status()));
+                if operation == Operation::Write && opf.is_fua() && begun && device.emulates_fua() {
                     // Others' data may be lost with the flush in it.
                     state.life.own_flush_failed(disk);
                 }
@@ -474,7 +477,7 @@ impl DmRemap {
     fn tell_shortage(&self) {
         let low = self.state.limits.get(Limit::LowWater);
         if self.state.writer.lock().writer.crosses_low_water(low) {
-            self.events.raise();
+            self.teller.raise();
         }
     }
 

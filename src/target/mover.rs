@@ -50,6 +50,8 @@ use crate::logic::slot::State as SlotState;
 use crate::logic::table::RunKind;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 
 /// Bytes that are copied at a time.
 pub(super) const DATA_BYTES: usize = 64 * 1024;
@@ -337,6 +339,10 @@ fn in_parts(
             first,
             count: step.min(end.saturating_sub(first)),
         };
+        // A repairer that needs the lock cannot wait for it, and so has to be let in.
+        while state.probing.load(Relaxed) != 0 && !must_stop(state) {
+            fsleep(Delta::from_millis(1));
+        }
         // A suspend that has come past this waits for the mover's lock.
         let mut tools = state.mover.lock();
         target.check_active(ti)?;
@@ -422,8 +428,11 @@ impl Mover<'_> {
         }
         let source = Source::Buffer(&self.tools.data);
         let error = BlkStatus::IOERR;
-        let moved =
-            Relocation::new(state, spare, lists, (source, blocks), Origin::Manual, error).run();
+        let mut relocation =
+            Relocation::new(state, spare, lists, (source, blocks), Origin::Manual, error);
+        // That is done after each part.
+        relocation.tells = false;
+        let moved = relocation.run();
         let moved = moved.map_err(|_| self.why())? as u64;
         state.counters.manual_remaps.add(moved);
         tally.moved = tally.moved.saturating_add(moved);
@@ -583,7 +592,8 @@ impl Mover<'_> {
         let (pool, bytes) = (&state.pool, self.bytes);
         let (data, check) = (&mut self.tools.data, &mut self.tools.check);
         read_twice(pool, spare, from, data, bytes).map_err(to_error)?;
-        let opf = dm::Opf::WRITE.sync().fua();
+        // It is flushed with the others of the part.
+        let opf = dm::Opf::WRITE.sync();
         pool.write(main, to, data.slice(0..bytes)?, opf)
             .map_err(to_error)?;
         read_twice(pool, main, to, check, bytes).map_err(to_error)?;

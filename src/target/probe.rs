@@ -12,6 +12,7 @@ use super::state::State;
 use super::DmRemap;
 use crate::dm;
 use crate::logic::message::Blocks;
+use kernel::sync::atomic::Relaxed;
 use kernel::sync::lock::mutex::MutexBackend;
 use kernel::sync::lock::Guard;
 use kernel::time::delay::fsleep;
@@ -34,9 +35,6 @@ const WRITES: u32 = 2;
 
 /// How long writes that are under way are waited for, in milliseconds.
 const DRAIN_MS: u64 = 500;
-
-/// How often the mover's lock is tried, every 10 milliseconds.
-const LOCK_TRIES: u32 = 20;
 
 /// Whether any block of main can be read, other than those in question and those that are known to
 /// be bad. Waits for I/O, but begins none after `deadline`, save for the first few; `buffer` holds a
@@ -69,16 +67,17 @@ pub(super) fn can_read(
 /// with what was just read. The range of the bio in question is at the desk, so another one is chosen.
 ///
 /// Nobody can be asked whether writes work but the disk; this is done when many in a row have failed,
-/// and not before.
+/// and not before. What another probe has found out after `since` will do.
 pub(super) fn can_write(
     target: &DmRemap,
     suspects: Blocks,
-    deadline: u64,
+    (since, deadline): (u64, u64),
     buffer: &mut dm::IoBuffer,
 ) -> Life {
     let state = &**target.state;
-    let Some(_mover) = lock_mover(state) else {
-        return Life::Unknown;
+    let _mover = match lock_mover(state, since, deadline) {
+        Ok(guard) => guard,
+        Err(found) => return found,
     };
     let (mut failed, mut busy) = (0, 0);
     for block in candidates(target, suspects) {
@@ -111,17 +110,33 @@ pub(super) fn can_write(
     }
 }
 
-/// Takes the mover's lock. Its holder may wait for the blocks that the caller has, so this gives up.
-fn lock_mover(state: &State) -> Option<Guard<'_, mover::Tools, MutexBackend>> {
-    for _ in 0..LOCK_TRIES {
-        let guard = state.mover.try_lock();
-        if guard.is_some() {
-            return guard;
+/// Takes the mover's lock. Its holder may wait for the blocks that the caller has, so this gives up when
+/// the deadline is over; or when somebody else has found out.
+fn lock_mover(
+    state: &State,
+    since: u64,
+    deadline: u64,
+) -> Result<Guard<'_, mover::Tools, MutexBackend>, Life> {
+    let deadline = deadline.max(dm::monotonic_ms().saturating_add(PATIENCE_MS));
+    state.probing.fetch_add(1, Relaxed);
+    let found = loop {
+        if state.life.is_proven_since(Direction::MainWrite, since) {
+            break Err(Life::Alive);
         }
-        fsleep(Delta::from_millis(10));
-    }
-    None
+        if let Some(guard) = state.mover.try_lock() {
+            break Ok(guard);
+        }
+        if dm::monotonic_ms() >= deadline {
+            break Err(Life::Unknown);
+        }
+        fsleep(Delta::from_millis(1));
+    };
+    state.probing.fetch_sub(1, Relaxed);
+    found
 }
+
+/// How long one probe waits for another, in milliseconds, however late it is.
+const PATIENCE_MS: u64 = 2000;
 
 /// Blocks that should be good, the far ones first.
 fn candidates(target: &DmRemap, suspects: Blocks) -> impl Iterator<Item = u64> + '_ {

@@ -27,6 +27,7 @@ use crate::logic::alloc::SlotRun;
 use crate::logic::bisect::Bisect;
 use crate::logic::classify::Operation;
 use crate::logic::latch::Ticket;
+use crate::logic::limit::Limit;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
@@ -164,8 +165,16 @@ pub(super) struct Relocation<'a> {
     pub(super) error: BlkStatus,
     /// When to give up, in milliseconds.
     pub(super) deadline: u64,
+    /// Whether this is to find out whether the spare works again.
+    pub(super) probes: bool,
     /// Whether a slot has taken data.
     alive: bool,
+    /// How many slots have failed.
+    failed: usize,
+    /// Whether one took long to fail.
+    slow: bool,
+    /// Whether the caller can tell users; if not, whoever comes next does.
+    pub(super) tells: bool,
     /// Whether something happened that users wait for.
     pub(super) tell: bool,
 }
@@ -188,7 +197,11 @@ impl<'a> Relocation<'a> {
             origin,
             error,
             deadline: u64::MAX,
+            probes: false,
             alive: false,
+            failed: 0,
+            slow: false,
+            tells: true,
             tell: false,
         }
     }
@@ -200,7 +213,7 @@ impl<'a> Relocation<'a> {
         if self.lists.moves.is_empty() {
             return Ok(0);
         }
-        if !self.state.life.admits(Direction::SpareWrite) {
+        if !self.probes && !self.state.life.admits(Direction::SpareWrite) {
             return Err(self.error);
         }
         let ticket = self.state.life.flush_sent(Disk::Spare);
@@ -285,9 +298,18 @@ impl<'a> Relocation<'a> {
         let mut settled = 0u32;
         while let Some(part) = search.next_try() {
             let begun = dm::monotonic_ms();
-            if begun >= self.deadline && settled != 0 {
+            if begun >= self.deadline && self.slow {
                 self.give_back_rest(run, settled, own);
                 return Err(self.error);
+            }
+            if !self.alive && self.failed != 0 && self.failed % SLOTS_NEAR == 0 && settled != 0 {
+                // These may be on a scratch: the others try somewhere else.
+                self.give_back_rest(run, settled, own);
+                for index in settled..run.count {
+                    let block = self.move_at(next, index)?;
+                    push(&mut self.lists.moves, block)?;
+                }
+                return Ok(());
             }
             let offset = first.offset.saturating_add(self.state.bytes(part.first));
             let sector = self.state.slot_sector(run.first.saturating_add(part.first));
@@ -298,10 +320,13 @@ impl<'a> Relocation<'a> {
                     .write(self.state, (offset, bytes), self.spare, sector, opf)
             };
             let mut result = write();
-            if part.count == 1 && result.is_err() {
+            let suspect = |status| is_suspect(Operation::Write, status);
+            if part.count == 1 && result.is_err_and(suspect) {
                 // A slot is written off for good, so it gets another chance.
                 result = write();
             }
+            let took = dm::monotonic_ms().saturating_sub(begun);
+            self.slow |= result.is_err() && took > SLOW_MS;
             let taken = match result {
                 Ok(()) => {
                     self.alive = true;
@@ -315,7 +340,7 @@ impl<'a> Relocation<'a> {
                 }
                 Err(_) if part.count == 1 => self.slot_failed(run.first, part.first, next, own),
                 Err(_) => {
-                    if dm::monotonic_ms().saturating_sub(begun) > SLOW_MS {
+                    if took > SLOW_MS {
                         search.one_by_one();
                     }
                     search.report(false);
@@ -350,13 +375,12 @@ impl<'a> Relocation<'a> {
         if !own {
             push(&mut self.lists.retired, first.saturating_add(index))?;
         }
-        let failed = self.lists.retired.len();
-        if !self.alive && failed > SLOTS_TRIED {
+        self.failed = self.failed.saturating_add(1);
+        if !self.alive && self.failed > SLOTS_TRIED {
             self.tell |= self.state.disproved(Direction::SpareWrite);
             return Err(self.error);
         }
-        if !self.alive && failed % SLOTS_NEAR == 0 {
-            // These may be neighbours on a scratch: try somewhere else.
+        if !self.alive && !own && self.failed % SLOTS_NEAR == 0 {
             self.state.writer.lock().writer.jump();
         }
         Ok(())
@@ -415,7 +439,8 @@ impl<'a> Relocation<'a> {
         }
         let (state, origin) = (self.state, self.origin);
         let (placed, retired) = (&self.lists.placed, &mut self.lists.retired);
-        let result = state.with_writer(self.spare, |writer, io| {
+        let low_water = state.limits.get(Limit::LowWater);
+        let (result, short) = state.with_writer(self.spare, |writer, io| {
             let mut staged = Ok(());
             for Placed { main_block, slot } in placed {
                 let publish = match state.slot_of(*main_block) {
@@ -459,8 +484,12 @@ impl<'a> Relocation<'a> {
                     writer.give_back(state, *slot);
                 }
             }
-            committed.and(staged)
+            (
+                committed.and(staged),
+                self.tells && writer.crosses_low_water(low_water),
+            )
         });
+        self.tell |= short;
         match result {
             Ok(()) => Ok(self.lists.placed.len()),
             Err(_) => Err(self.error),

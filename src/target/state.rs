@@ -92,6 +92,8 @@ pub(super) struct State {
     pub(super) life: Life,
     pub(super) limits: Limits,
     pub(super) counters: Counters,
+    /// How many repairers want the mover's lock.
+    pub(super) probing: Atomic<i32>,
     /// The device is about to be suspended: what takes long has to come to its end.
     pub(super) stopping: Atomic<bool>,
     /// Whether failed I/O leads to remaps.

@@ -59,6 +59,7 @@ use crate::logic::bisect::Bisect;
 use crate::logic::bisect::Segment;
 use crate::logic::breaker::Need;
 use crate::logic::classify::Operation;
+use crate::logic::latch::Ticket;
 use crate::logic::limit::Limit;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
@@ -73,24 +74,17 @@ use kernel::sync::atomic::Relaxed;
 const CHUNK_BLOCKS: u32 = STAGED_MAX as u32 / 2;
 
 /// Serves a bio. The caller has its range at the desk.
-///
-/// Returns what has to be told to users when the range is free: whoever is told may wait for I/O there.
-pub(super) fn serve(
-    state: &State,
-    mut bio: dm::OwnedBio<DmRemap>,
-    tools: &mut Tools,
-) -> Option<dm::Events> {
+pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut Tools) {
     let now = dm::monotonic_ms();
     let failed_at = bio.per_bio().failed_at(now);
     let redirected = bio.per_bio().redirected;
+    let probes_spare = redirected && bio.per_bio().probes;
     if is_given_up(state, &mut bio) {
         let status = bio.status();
-        bio.complete(status);
-        return None;
+        return bio.complete(status);
     }
     let main = bio.target().main.clone();
     let spare = bio.target().spare.clone();
-    let events = bio.target().events.clone();
     let deadline = u64::from(state.limits.get(Limit::DeadlineMs));
     tools.lists.lost.clear();
     tools.lists.weak.clear();
@@ -104,7 +98,10 @@ pub(super) fn serve(
         failed_at: failed_at.unwrap_or(now),
         deadline: failed_at.unwrap_or(now).saturating_add(deadline),
         verdicts: [None; 2],
-        moved: 0,
+        probes_spare,
+        spare_slow: false,
+        explained: false,
+        written: (false, false),
         tell: false,
         error: bio.status(),
     };
@@ -114,8 +111,9 @@ pub(super) fn serve(
         // A discard is a hint, and the block layer allows to do nothing.
         _ => Ok(()),
     };
-    let tell = repair.tell;
-    if failed_at.is_some() && bio.opf().is_fua() && repair.moved == 0 {
+    let mut tell = repair.tell;
+    let unexplained = status.is_ok() && !repair.explained && failed_at.is_some();
+    if unexplained && bio.op() == dm::Op::Write && bio.opf().is_fua() {
         let (disk, device) = match redirected {
             true => (Disk::Spare, &spare),
             false => (Disk::Main, &main),
@@ -133,18 +131,19 @@ pub(super) fn serve(
     }
     // Before the answer: whoever has another copy, md or btrfs, writes it here at once, and that has to
     // go to the spare.
-    note_lost(state, &spare, &tools.lists);
+    tell |= note_lost(state, &spare, &tools.lists);
+    if tell {
+        let target = bio.target();
+        let _ = target.growth.enqueue::<_, 0>(target.teller.clone());
+    }
     bio.complete(status.err().unwrap_or(BlkStatus::OK));
 
     weak::move_weak(state, &main, &spare, tools);
-    let low_water = state.limits.get(Limit::LowWater);
-    let short = state.with_writer(&spare, |writer, io| {
+    state.with_writer(&spare, |writer, io| {
         if writer.active {
             writer.prepare(state, io);
         }
-        writer.crosses_low_water(low_water)
     });
-    (tell || short).then_some(events)
 }
 
 /// Whether a bio failed on a device that was found to have failed as a whole, since.
@@ -164,13 +163,15 @@ fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
 }
 
 /// Remembers blocks of main that cannot be read, so that their next write goes to the spare.
-fn note_lost(state: &State, spare: &dm::Device, lists: &Lists) {
+/// Returns whether slots have run low.
+fn note_lost(state: &State, spare: &dm::Device, lists: &Lists) -> bool {
     let Some(first) = lists.lost.first() else {
-        return;
+        return false;
     };
+    let low_water = state.limits.get(Limit::LowWater);
     state.with_writer(spare, |writer, io| {
         if !writer.active {
-            return;
+            return false;
         }
         state.report("cannot be read", lists.lost.len(), *first);
         for main_block in &lists.lost {
@@ -191,7 +192,8 @@ fn note_lost(state: &State, spare: &dm::Device, lists: &Lists) {
         }
         // If this fails, the next read finds it out again.
         let _ = writer.commit(state, io);
-    });
+        writer.crosses_low_water(low_water)
+    })
 }
 
 struct Repair<'a> {
@@ -208,8 +210,14 @@ struct Repair<'a> {
     deadline: u64,
     /// Whether the medium is to blame for failures to read and to write main, once that was asked.
     verdicts: [Option<bool>; 2],
-    /// How many blocks were moved.
-    moved: usize,
+    /// Whether the bio is to find out whether the spare works again.
+    probes_spare: bool,
+    /// Whether a slot took long to fail.
+    spare_slow: bool,
+    /// Whether some block failed by itself, which explains that the bio did.
+    explained: bool,
+    /// Whether something was written in place, on main and on the spare.
+    written: (bool, bool),
     /// Whether something happened that users wait for.
     tell: bool,
     /// The last error that was seen.
@@ -240,6 +248,8 @@ impl Repair<'_> {
     }
 
     fn write(&mut self) -> dm::IoResult {
+        let life = &self.state.life;
+        let tickets = (life.flush_sent(Disk::Main), life.flush_sent(Disk::Spare));
         let mut done = 0;
         while done < self.blocks() {
             let count = CHUNK_BLOCKS.min(self.blocks().saturating_sub(done));
@@ -247,6 +257,24 @@ impl Repair<'_> {
             self.write_in_place(done, count)?;
             self.move_blocks()?;
             done = done.saturating_add(count);
+        }
+        self.make_durable(tickets)
+    }
+
+    /// Ends a FUA write where FUA is a write and a flush: the flush, for all parts at once, so that its
+    /// error is not taken for one of theirs.
+    fn make_durable(&self, (main, spare): (Ticket, Ticket)) -> dm::IoResult {
+        if !self.bio.opf().is_fua() {
+            return Ok(());
+        }
+        let (on_main, on_spare) = self.written;
+        for (disk, device, ticket, written) in [
+            (Disk::Main, self.main, main, on_main),
+            (Disk::Spare, self.spare, spare, on_spare),
+        ] {
+            if written && device.emulates_fua() {
+                self.state.flush(disk, device, ticket)?;
+            }
         }
         Ok(())
     }
@@ -277,9 +305,10 @@ impl Repair<'_> {
     fn write_run(&mut self, kind: RunKind, main_block: u64, at: u32, count: u32) -> dm::IoResult {
         let mut search = Bisect::new(count).ok_or(BlkStatus::INVAL)?;
         while let Some(part) = search.next_try() {
-            if self.is_late() {
-                if kind != RunKind::Main || self.bio.op() == dm::Op::WriteZeroes {
-                    // The spare is late, so that moving there would not be in time. Zeroes are many,
+            let on_main = kind == RunKind::Main;
+            if self.is_late() && (on_main || self.spare_slow) {
+                if !on_main || self.bio.op() == dm::Op::WriteZeroes {
+                    // The spare is slow, so that moving there would not be in time. Zeroes are many,
                     // and nobody's data is lost with them.
                     return Err(self.error_for_bio());
                 }
@@ -292,11 +321,13 @@ impl Repair<'_> {
             let result = self.write_part(kind, main_block, at, part);
             let good = self.judge(Operation::Write, kind, begun, result)?;
             if !good {
-                if part.count == 1 && kind == RunKind::Main && !self.blames_medium(WRITE) {
-                    return Err(self.error_for_bio());
-                }
                 if dm::monotonic_ms().saturating_sub(begun) > SLOW_MS {
                     search.one_by_one();
+                    self.spare_slow |= !on_main;
+                }
+                self.explained |= part.count == 1;
+                if part.count == 1 && on_main && !self.blames_medium(WRITE) {
+                    return Err(self.error_for_bio());
                 }
             }
             if let Some(bad) = search.report(good) {
@@ -316,11 +347,8 @@ impl Repair<'_> {
         let offset = self.offset(at.saturating_add(part.first));
         let sector = sector.saturating_add(u64::from(self.state.sectors(part.first)));
         let opf = dm::Opf::WRITE.sync();
-        let opf = if self.bio.opf().is_fua() {
-            opf.fua()
-        } else {
-            opf
-        };
+        let fua = self.bio.opf().is_fua() && !device.emulates_fua();
+        let opf = if fua { opf.fua() } else { opf };
         self.source()
             .write(self.state, (offset, bytes), device, sector, opf)
     }
@@ -368,11 +396,10 @@ impl Repair<'_> {
             error,
         );
         relocation.deadline = self.deadline;
+        relocation.probes = self.probes_spare;
         let moved = relocation.run();
         self.tell |= relocation.tell;
-        let moved = moved?;
-        self.moved = self.moved.saturating_add(moved);
-        self.state.counters.auto_remaps.add(moved as u64);
+        self.state.counters.auto_remaps.add(moved? as u64);
         Ok(())
     }
 
@@ -393,8 +420,13 @@ impl Repair<'_> {
         };
         match result {
             Ok(()) => {
-                if direction == Some(Direction::SpareWrite) {
-                    self.state.life.spare_written();
+                match direction {
+                    Some(Direction::MainWrite) => self.written.0 = true,
+                    Some(Direction::SpareWrite) => {
+                        self.written.1 = true;
+                        self.state.life.spare_written();
+                    }
+                    _ => (),
                 }
                 if let Some(direction) = direction {
                     self.tell |= self.state.proven(direction, begun);
@@ -449,7 +481,8 @@ impl Repair<'_> {
             probe::can_read(target, suspects, self.deadline, self.data)
         };
         if found == Life::Alive && need == Need::Probe && way == WRITE {
-            found = probe::can_write(target, suspects, self.deadline, self.data);
+            let times = (self.failed_at, self.deadline);
+            found = probe::can_write(target, suspects, times, self.data);
         }
         if found == Life::Dead {
             self.tell |= state.disproved(direction);

@@ -89,7 +89,8 @@ fn move_one(
         first: main_block,
         count: 1,
     };
-    Relocation::new(state, spare, lists, (source, own), Origin::Auto, error)
-        .run()
-        .is_ok()
+    let mut relocation = Relocation::new(state, spare, lists, (source, own), Origin::Auto, error);
+    // The bio is answered, and its target may be gone.
+    relocation.tells = false;
+    relocation.run().is_ok()
 }
