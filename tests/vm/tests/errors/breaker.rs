@@ -393,3 +393,29 @@ fn a_message_at_work_proves_nothing() {
         assert!(written < 16, "{written} blocks of a dead main were moved");
     });
 }
+
+/// A spare that was away, and is back with the one slot bad that is ever written: the write finds
+/// another, and closes the breaker.
+#[test]
+fn a_bad_slot_does_not_keep_the_breaker_open() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    remap.main.disk().spoil(0, 1, bad());
+    device.write(0, &stamps(0, 8, 1)).unwrap();
+    let slot = remap.slot_of(0).expect("a slot");
+    remap.main.disk().spoil(64, 1, bad());
+    remap.spare.disk().die(Status::Transport, Direction::Both);
+    assert!(device.write(64, &stamps(64, 8, 1)).is_err());
+    remap.spare.disk().revive();
+    remap.spare.disk().spoil(slot, 1, unwritable());
+    let served = || device.write(0, &stamps(0, 8, 2)).is_ok();
+    assert!(
+        eventually(Duration::from_secs(4), served),
+        "{}",
+        remap.device().status()
+    );
+    assert!(device.read(0, 8).unwrap() == stamps(0, 8, 2));
+    assert_ne!(remap.slot_of(0), Some(slot));
+    assert_eq!(breaker(&remap), "none");
+}

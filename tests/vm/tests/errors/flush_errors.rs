@@ -249,3 +249,25 @@ fn a_flush_inside_of_a_fua_write_is_not_swallowed() {
     let heard = written.is_err() || plain.flush().is_err();
     assert!(heard, "nobody heard of the repair's flush");
 }
+
+/// A FUA write whose block is bad, and that no slot is left for, is a true error of that write. Its
+/// flush did not fail, and nobody else's does.
+#[test]
+fn a_true_error_of_a_fua_write_fails_no_flush() {
+    let _test = vmtest::begin!();
+    let main = Options::memory(16 << 20).logical_block(4096).without_fua();
+    let spare = Options::memory(1 << 20).logical_block(4096).without_fua();
+    let remap = Remap::on(main, spare, "");
+    let (_, capacity) = remap.device().status_fraction(0);
+    let full = capacity * 8;
+    remap.device().message(&format!("remap 0 {full}")).unwrap();
+    remap.main.disk().spoil(full, 8, bad());
+    let plain = remap.open();
+    let durable = Direct::open_dsync(&remap.path());
+    for generation in 1..4 {
+        assert!(durable.write(full, &stamps(full, 8, generation)).is_err());
+        plain.write(0, &stamps(0, 8, generation)).unwrap();
+        plain.flush().unwrap();
+        durable.write(8, &stamps(8, 8, generation)).unwrap();
+    }
+}
