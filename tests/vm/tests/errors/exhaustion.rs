@@ -86,7 +86,7 @@ fn errors_are_true_when_the_spare_is_full() {
     let full = at(capacity);
     device.write(0, &stamps(0, full + 64, 1)).unwrap();
     remap.device().message(&format!("remap 0 {full}")).unwrap();
-    for (status, _) in [(Status::Medium, ()), (Status::Io, ()), (Status::Target, ())] {
+    for status in [Status::Medium, Status::Io, Status::Target] {
         remap.main.disk().spoil(full, 8, bad().status(status));
         let error = device.read(full, 8).unwrap_err();
         assert_eq!(

@@ -35,7 +35,7 @@ impl Drop for Over<'_> {
 
 impl World {
     /// Makes something happen, other than what needs the device for itself.
-    pub fn event(&self, step: Step) {
+    pub(crate) fn event(&self, step: Step) {
         let mut book = self.book();
         let begun = book.history.tick();
         let entry = book.log.begin(0, step, begun);
@@ -366,7 +366,7 @@ impl World {
     }
 
     /// Makes the device anew, with or without a power cut. Nobody uses it.
-    pub fn again(&mut self, step: Step) {
+    pub(crate) fn again(&mut self, step: Step) {
         let mut book = self.book();
         let begun = book.history.tick();
         let entry = book.log.begin(0, step, begun);

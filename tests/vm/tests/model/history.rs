@@ -25,14 +25,14 @@ use std::fmt;
 use vmtest::guest::Content;
 
 /// A point on the clock.
-pub type Time = u64;
+pub(crate) type Time = u64;
 
 /// Later than everything.
-pub const NEVER: Time = Time::MAX;
+pub(crate) const NEVER: Time = Time::MAX;
 
 /// What a change does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Stamps with the change's number as generation.
     Write,
     /// Zeroes.
@@ -42,7 +42,7 @@ pub enum Kind {
 }
 
 /// The number of a change.
-pub type Generation = u32;
+pub(crate) type Generation = u32;
 
 #[derive(Clone, Debug)]
 struct Change {
@@ -65,11 +65,11 @@ struct Candidate {
 
 /// An answer that cannot be true.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lie {
+pub(crate) struct Lie {
     /// The sector.
-    pub sector: u64,
+    pub(crate) sector: u64,
     /// What is wrong with it.
-    pub what: String,
+    pub(crate) what: String,
 }
 
 impl fmt::Display for Lie {
@@ -79,7 +79,7 @@ impl fmt::Display for Lie {
 }
 
 /// All that happened to the content of a device.
-pub struct History {
+pub(crate) struct History {
     now: Time,
     changes: Vec<Change>,
     sectors: Vec<Vec<Candidate>>,
@@ -93,7 +93,7 @@ pub struct History {
 
 impl History {
     /// A device of zeroes.
-    pub fn new(sectors: u64) -> Self {
+    pub(crate) fn new(sectors: u64) -> Self {
         let blank = Change {
             kind: Kind::Zeroes,
             first: 0,
@@ -118,13 +118,13 @@ impl History {
     }
 
     /// The next point on the clock.
-    pub fn tick(&mut self) -> Time {
+    pub(crate) fn tick(&mut self) -> Time {
         self.now += 1;
         self.now
     }
 
     /// Begins a change; to be called before the device hears of it.
-    pub fn begin(&mut self, kind: Kind, first: u64, sectors: u64) -> Generation {
+    pub(crate) fn begin(&mut self, kind: Kind, first: u64, sectors: u64) -> Generation {
         let generation = self.changes.len() as Generation;
         let begun = self.tick();
         self.changes.push(Change {
@@ -146,12 +146,17 @@ impl History {
     }
 
     /// When a change began.
-    pub fn begun(&self, generation: Generation) -> Time {
+    pub(crate) fn begun(&self, generation: Generation) -> Time {
         self.changes[generation as usize].begun
     }
 
     /// Ends a change; to be called after the device answered.
-    pub fn end(&mut self, generation: Generation, acknowledged: bool, durable: bool) -> Time {
+    pub(crate) fn end(
+        &mut self,
+        generation: Generation,
+        acknowledged: bool,
+        durable: bool,
+    ) -> Time {
         let now = self.tick();
         let change = &mut self.changes[generation as usize];
         change.ended = now;
@@ -172,7 +177,7 @@ impl History {
     }
 
     /// Notes that some sectors of a change that was acknowledged are durable.
-    pub fn is_durable(&mut self, sectors: std::ops::Range<u64>, generation: Generation) {
+    pub(crate) fn is_durable(&mut self, sectors: std::ops::Range<u64>, generation: Generation) {
         self.replaced(sectors, generation, |candidate| candidate.gone = true);
     }
 
@@ -194,7 +199,7 @@ impl History {
     }
 
     /// A flush that began at `begun` was answered.
-    pub fn flushed(&mut self, begun: Time, good: bool) {
+    pub(crate) fn flushed(&mut self, begun: Time, good: bool) {
         let now = self.tick();
         if !good {
             self.flush_failed = now;
@@ -217,7 +222,7 @@ impl History {
     }
 
     /// Compares what a read, begun at `begun`, has found.
-    pub fn read(&mut self, begun: Time, first: u64, found: &[Content]) -> Result<(), Lie> {
+    pub(crate) fn read(&mut self, begun: Time, first: u64, found: &[Content]) -> Result<(), Lie> {
         let now = self.tick();
         for (sector, content) in (first..).zip(found) {
             self.read_one(begun, now, sector, *content)
@@ -289,7 +294,7 @@ impl History {
     }
 
     /// The power was cut while nothing was under way.
-    pub fn power_cut(&mut self) {
+    pub(crate) fn power_cut(&mut self) {
         let now = self.tick();
         self.cut = now;
         self.unflushed.clear();
@@ -305,7 +310,7 @@ impl History {
     }
 
     /// Forgets what can never be read again. Nothing is under way.
-    pub fn tidy(&mut self) {
+    pub(crate) fn tidy(&mut self) {
         let now = self.tick();
         for candidates in &mut self.sectors {
             candidates.retain(|candidate| !candidate.gone || candidate.dead >= now);

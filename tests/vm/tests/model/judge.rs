@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(80);
 
 impl World {
     /// Reads, writes or flushes, and judges the answer.
-    pub fn transfer(&self, device: &mut Device, who: usize, step: Step) {
+    pub(crate) fn transfer(&self, device: &mut Device, who: usize, step: Step) {
         let start = Instant::now();
         match step {
             Step::Read(area, flags) => self.read(device, who, area, flags),

@@ -17,11 +17,11 @@ struct Entry {
 
 /// The log. Workers have numbers from 1 on; 0 is who makes everything else happen.
 #[derive(Default)]
-pub struct Log(Vec<Entry>);
+pub(crate) struct Log(Vec<Entry>);
 
 impl Log {
     /// Something begins; returns its place in the log.
-    pub fn begin(&mut self, who: usize, step: Step, begun: Time) -> usize {
+    pub(crate) fn begin(&mut self, who: usize, step: Step, begun: Time) -> usize {
         self.0.push(Entry {
             who,
             step,
@@ -32,12 +32,12 @@ impl Log {
     }
 
     /// It has ended.
-    pub fn end(&mut self, place: usize, ended: Time, outcome: String) {
+    pub(crate) fn end(&mut self, place: usize, ended: Time, outcome: String) {
         self.0[place].outcome = Some((ended, outcome));
     }
 
     /// The operations that concern an area, and the last of the other events.
-    pub fn tell(&self, area: Area) -> String {
+    pub(crate) fn tell(&self, area: Area) -> String {
         let concerns = |step: &Step| match step {
             Step::Read(other, _)
             | Step::Write(other, _)

@@ -16,7 +16,7 @@ use crate::sys::Flags;
 /// Something that is done to the device, to its disks, or to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Step {
+pub(crate) enum Step {
     Read(Area, Flags),
     Write(Area, Flags),
     Zero(Area),
@@ -68,21 +68,21 @@ pub enum Step {
 
 /// Sectors.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Area {
+pub(crate) struct Area {
     /// The first one.
-    pub first: u64,
+    pub(crate) first: u64,
     /// How many.
-    pub sectors: u64,
+    pub(crate) sectors: u64,
 }
 
 impl Area {
     /// The same as a range.
-    pub fn range(self) -> Range<u64> {
+    pub(crate) fn range(self) -> Range<u64> {
         self.first..self.first + self.sectors
     }
 
     /// Whether a sector lies in it.
-    pub fn overlaps(self, other: Area) -> bool {
+    pub(crate) fn overlaps(self, other: Area) -> bool {
         self.first < other.first + other.sectors && other.first < self.first + self.sectors
     }
 }
@@ -96,7 +96,7 @@ impl std::fmt::Debug for Area {
 /// A disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Which {
+pub(crate) enum Which {
     Main,
     Spare,
 }
@@ -104,7 +104,7 @@ pub enum Which {
 /// How sectors get sick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Sick {
+pub(crate) enum Sick {
     Bad(Direction, Status),
     Times(Direction, u32),
     UntilWritten,
@@ -112,7 +112,7 @@ pub enum Sick {
 
 impl Sick {
     /// What the sick disk is told.
-    pub fn fault(self) -> Fault {
+    pub(crate) fn fault(self) -> Fault {
         match self {
             Sick::Bad(direction, status) => Fault::bad(direction).status(status),
             Sick::Times(direction, times) => Fault::bad(direction).times(times),
@@ -121,7 +121,7 @@ impl Sick {
     }
 
     /// What the journal is told.
-    pub fn ailment(self) -> Ailment {
+    pub(crate) fn ailment(self) -> Ailment {
         let (direction, lasts, status) = match self {
             Sick::Bad(direction, status) => (direction, true, status),
             Sick::Times(direction, _) => (direction, false, Status::Medium),
@@ -139,30 +139,30 @@ impl Sick {
 
 /// What a plan is about.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
+pub(crate) struct Shape {
     /// Sectors of a block.
-    pub block: u64,
+    pub(crate) block: u64,
     /// Sectors that are read and written: the first ones of main.
-    pub area: u64,
+    pub(crate) area: u64,
     /// Of these, the first so many are used more often than the rest.
-    pub hot: u64,
+    pub(crate) hot: u64,
     /// The longest transfer, in sectors.
-    pub longest: u64,
+    pub(crate) longest: u64,
     /// Sectors of the spare's data area.
-    pub slots: u64,
+    pub(crate) slots: u64,
     /// The most blocks of main that go bad together.
-    pub run: u64,
+    pub(crate) run: u64,
     /// The most sectors of main that are bad at a time.
-    pub bad: u64,
+    pub(crate) bad: u64,
     /// Slots go bad, too.
-    pub bad_slots: bool,
+    pub(crate) bad_slots: bool,
     /// Slots become unreadable, too: content is lost, and honestly so.
-    pub unreadable_slots: bool,
+    pub(crate) unreadable_slots: bool,
     /// Flushes fail, where whole disks do.
-    pub flushes_fail: bool,
+    pub(crate) flushes_fail: bool,
     /// Whole disks fail, power is cut, the device is made again: only where nothing
     /// else happens at the same time.
-    pub alone: bool,
+    pub(crate) alone: bool,
 }
 
 impl Shape {
@@ -201,7 +201,7 @@ impl Shape {
     }
 
     /// A transfer, or a flush.
-    pub fn transfer(&self, dice: &mut Dice) -> Step {
+    pub(crate) fn transfer(&self, dice: &mut Dice) -> Step {
         let area = self.somewhere(dice);
         let flags = |fua, nowait| Flags { fua, nowait };
         match dice.roll(40) {
@@ -217,7 +217,7 @@ impl Shape {
     }
 
     /// Anything else.
-    pub fn event(&self, dice: &mut Dice) -> Step {
+    pub(crate) fn event(&self, dice: &mut Dice) -> Step {
         match dice.roll(if self.alone { 66 } else { 56 }) {
             0..=20 => Step::SpoilMain(self.few(dice, self.run), self.sick(dice)),
             21..=23 => Step::HealMain(self.place(dice, 1 + self.hot / 8 / self.block)),
@@ -368,6 +368,6 @@ impl Shape {
 }
 
 /// How long to wait between events.
-pub fn pause(dice: &mut Dice) -> Duration {
+pub(crate) fn pause(dice: &mut Dice) -> Duration {
     Duration::from_millis(dice.roll(8))
 }

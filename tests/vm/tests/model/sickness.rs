@@ -14,17 +14,17 @@ use crate::history::NEVER;
 
 /// A fault as the plan wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ailment {
+pub(crate) struct Ailment {
     /// Reads fail.
-    pub reads: bool,
+    pub(crate) reads: bool,
     /// Writes fail.
-    pub writes: bool,
+    pub(crate) writes: bool,
     /// It stays until it is healed.
-    pub lasts: bool,
+    pub(crate) lasts: bool,
     /// The error says something else than that the medium is bad.
-    pub foreign: bool,
+    pub(crate) foreign: bool,
     /// It says so for writes of zeroes: that the drive has no such command (E2).
-    pub refuses_zeroes: bool,
+    pub(crate) refuses_zeroes: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ struct Window {
 
 /// What excuses errors everywhere, while it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Excuse {
+pub(crate) enum Excuse {
     /// A disk fails as a whole.
     Dead,
     /// Flushes fail, those that a repair needs, too.
@@ -67,7 +67,7 @@ pub enum Excuse {
 }
 
 /// The journal.
-pub struct Sickness {
+pub(crate) struct Sickness {
     sectors: Vec<Vec<Episode>>,
     /// Since when a sector of main is certainly served by the spare.
     on_spare: Vec<Option<Time>>,
@@ -82,7 +82,7 @@ pub struct Sickness {
 
 impl Sickness {
     /// Healthy disks.
-    pub fn new(sectors: u64, merges: bool) -> Self {
+    pub(crate) fn new(sectors: u64, merges: bool) -> Self {
         let sectors = sectors as usize;
         Self {
             sectors: vec![Vec::new(); sectors],
@@ -95,7 +95,7 @@ impl Sickness {
     }
 
     /// Main's sectors are about to get a fault, in the place of what they had.
-    pub fn begins(&mut self, sectors: Range<u64>, ailment: Ailment, now: Time) {
+    pub(crate) fn begins(&mut self, sectors: Range<u64>, ailment: Ailment, now: Time) {
         for sector in sectors {
             let episodes = &mut self.sectors[sector as usize];
             if let Some(last) = episodes.last_mut() {
@@ -112,7 +112,7 @@ impl Sickness {
     }
 
     /// They have it.
-    pub fn began(&mut self, sectors: Range<u64>, now: Time) {
+    pub(crate) fn began(&mut self, sectors: Range<u64>, now: Time) {
         for sector in sectors {
             let mut episodes = self.sectors[sector as usize].iter_mut().rev();
             if let Some(last) = episodes.next() {
@@ -125,7 +125,7 @@ impl Sickness {
     }
 
     /// Main's sectors are about to be healed.
-    pub fn heals(&mut self, sectors: Range<u64>, now: Time) {
+    pub(crate) fn heals(&mut self, sectors: Range<u64>, now: Time) {
         for sector in sectors {
             if let Some(last) = self.sectors[sector as usize].last_mut() {
                 last.sure_to = last.sure_to.min(now);
@@ -134,7 +134,7 @@ impl Sickness {
     }
 
     /// They are.
-    pub fn healed(&mut self, sectors: Range<u64>, now: Time) {
+    pub(crate) fn healed(&mut self, sectors: Range<u64>, now: Time) {
         for sector in sectors {
             if let Some(last) = self.sectors[sector as usize].last_mut() {
                 last.to = last.to.min(now);
@@ -143,7 +143,7 @@ impl Sickness {
     }
 
     /// Something else begins that excuses errors.
-    pub fn open(&mut self, excuse: Excuse, now: Time) {
+    pub(crate) fn open(&mut self, excuse: Excuse, now: Time) {
         if !self.is_open(excuse) {
             let window = Window {
                 from: now,
@@ -154,7 +154,7 @@ impl Sickness {
     }
 
     /// It has ended.
-    pub fn close(&mut self, excuse: Excuse, now: Time) {
+    pub(crate) fn close(&mut self, excuse: Excuse, now: Time) {
         for (what, window) in &mut self.windows {
             if *what == excuse && window.to == NEVER {
                 window.to = now;
@@ -163,31 +163,31 @@ impl Sickness {
     }
 
     /// Whether it lasts.
-    pub fn is_open(&self, excuse: Excuse) -> bool {
+    pub(crate) fn is_open(&self, excuse: Excuse) -> bool {
         self.windows
             .iter()
             .any(|(what, window)| *what == excuse && window.to == NEVER)
     }
 
     /// Whether everything may have failed at some time in between.
-    pub fn excuses_everything(&self, from: Time, to: Time) -> bool {
+    pub(crate) fn excuses_everything(&self, from: Time, to: Time) -> bool {
         self.held(Excuse::Dead, from, to) || self.held(Excuse::Flush, from, to)
     }
 
     /// Whether flushes and writes with FUA may have failed.
-    pub fn excuses_flush(&self, from: Time, to: Time) -> bool {
+    pub(crate) fn excuses_flush(&self, from: Time, to: Time) -> bool {
         self.excuses_everything(from, to) || self.held(Excuse::Latched, from, to)
     }
 
     /// Whether it held at any time in between.
-    pub fn held(&self, excuse: Excuse, from: Time, to: Time) -> bool {
+    pub(crate) fn held(&self, excuse: Excuse, from: Time, to: Time) -> bool {
         self.windows
             .iter()
             .any(|(what, window)| *what == excuse && window.from <= to && from <= window.to)
     }
 
     /// These sectors may be moved back to main from now on.
-    pub fn moves_back(&mut self, sectors: Range<u64>) {
+    pub(crate) fn moves_back(&mut self, sectors: Range<u64>) {
         for sector in sectors {
             self.on_spare[sector as usize] = None;
             self.moved_back[sector as usize] = NEVER;
@@ -195,14 +195,14 @@ impl Sickness {
     }
 
     /// That has ended.
-    pub fn moved_back(&mut self, sectors: Range<u64>, now: Time) {
+    pub(crate) fn moved_back(&mut self, sectors: Range<u64>, now: Time) {
         for sector in sectors {
             self.moved_back[sector as usize] = now;
         }
     }
 
     /// Somebody asks to move sectors to the spare.
-    pub fn touch(&mut self, sectors: Range<u64>) {
+    pub(crate) fn touch(&mut self, sectors: Range<u64>) {
         for sector in sectors {
             self.untouched[sector as usize] = false;
         }
@@ -210,7 +210,7 @@ impl Sickness {
 
     /// A write was acknowledged. Returns which of its sectors went to the spare for the first
     /// time, and so are durable (P3).
-    pub fn written(&mut self, sectors: Range<u64>, from: Time, to: Time) -> Vec<u64> {
+    pub(crate) fn written(&mut self, sectors: Range<u64>, from: Time, to: Time) -> Vec<u64> {
         let mut durable = Vec::new();
         for sector in sectors {
             let at = sector as usize;
@@ -253,7 +253,7 @@ impl Sickness {
     }
 
     /// Whether the device may fail a read.
-    pub fn excuses_read(&self, sectors: Range<u64>, from: Time, to: Time) -> bool {
+    pub(crate) fn excuses_read(&self, sectors: Range<u64>, from: Time, to: Time) -> bool {
         if self.excuses_everything(from, to)
             || self.held(Excuse::SlotReads, from, to)
             || self.neighbours_excuse(from, to)
@@ -268,7 +268,13 @@ impl Sickness {
     }
 
     /// Whether the device may fail a write (or a write of zeroes), as long as there are free slots.
-    pub fn excuses_write(&self, sectors: Range<u64>, zeroes: bool, from: Time, to: Time) -> bool {
+    pub(crate) fn excuses_write(
+        &self,
+        sectors: Range<u64>,
+        zeroes: bool,
+        from: Time,
+        to: Time,
+    ) -> bool {
         // A block that could not be read once goes to the spare when it is written.
         let spare_off = self.held(Excuse::Breaker, from, to);
         let off = spare_off || self.held(Excuse::NoRemapping, from, to);
@@ -289,7 +295,7 @@ impl Sickness {
     }
 
     /// Whether a discard may fail: nobody is obliged to find another place for nothing.
-    pub fn excuses_discard(&self, sectors: Range<u64>, from: Time, to: Time) -> bool {
+    pub(crate) fn excuses_discard(&self, sectors: Range<u64>, from: Time, to: Time) -> bool {
         self.excuses_everything(from, to)
             || sectors
                 .into_iter()

@@ -16,11 +16,11 @@ const ALIGNMENT: usize = 4096;
 
 /// How a write is to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// Durable before it is answered.
-    pub fua: bool,
+    pub(crate) fua: bool,
     /// Fails rather than waits.
-    pub nowait: bool,
+    pub(crate) nowait: bool,
 }
 
 impl Flags {
@@ -32,14 +32,14 @@ impl Flags {
 }
 
 /// A block device, and aligned memory for one transfer at a time.
-pub struct Device {
+pub(crate) struct Device {
     file: File,
     memory: Vec<u8>,
 }
 
 impl Device {
     /// Opens a device for transfers of at most so many sectors.
-    pub fn open(path: &Path, sectors: u64) -> Self {
+    pub(crate) fn open(path: &Path, sectors: u64) -> Self {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -53,7 +53,7 @@ impl Device {
     }
 
     /// Reads sectors.
-    pub fn read(&mut self, sector: u64, sectors: u64, flags: Flags) -> io::Result<&[u8]> {
+    pub(crate) fn read(&mut self, sector: u64, sectors: u64, flags: Flags) -> io::Result<&[u8]> {
         let length = (sectors * SECTOR) as usize;
         let start = self.memory.as_ptr().align_offset(ALIGNMENT);
         let data = &mut self.memory[start..start + length];
@@ -71,7 +71,7 @@ impl Device {
     }
 
     /// Writes sectors.
-    pub fn write(&mut self, sector: u64, content: &[u8], flags: Flags) -> io::Result<()> {
+    pub(crate) fn write(&mut self, sector: u64, content: &[u8], flags: Flags) -> io::Result<()> {
         let start = self.memory.as_ptr().align_offset(ALIGNMENT);
         let data = &mut self.memory[start..start + content.len()];
         data.copy_from_slice(content);
@@ -87,12 +87,12 @@ impl Device {
     }
 
     /// Makes sectors zero (`BLKZEROOUT`).
-    pub fn zero(&self, sector: u64, sectors: u64) -> io::Result<()> {
+    pub(crate) fn zero(&self, sector: u64, sectors: u64) -> io::Result<()> {
         self.range(0x127f, sector, sectors)
     }
 
     /// Discards sectors (`BLKDISCARD`).
-    pub fn discard(&self, sector: u64, sectors: u64) -> io::Result<()> {
+    pub(crate) fn discard(&self, sector: u64, sectors: u64) -> io::Result<()> {
         self.range(0x1277, sector, sectors)
     }
 
@@ -107,7 +107,7 @@ impl Device {
     }
 
     /// Flushes.
-    pub fn flush(&self) -> io::Result<()> {
+    pub(crate) fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 }
@@ -122,7 +122,7 @@ fn whole(count: isize, length: usize) -> io::Result<()> {
 }
 
 /// Device mapper's control device: include/uapi/linux/dm-ioctl.h.
-pub struct Control(File);
+pub(crate) struct Control(File);
 
 /// `struct dm_ioctl` with room behind it.
 #[repr(C, align(8))]
@@ -139,12 +139,12 @@ const FLAG_DATA_OUT: u32 = 1 << 16;
 
 impl Control {
     /// Opens it.
-    pub fn open() -> Self {
+    pub(crate) fn open() -> Self {
         Self(File::open("/dev/mapper/control").expect("open device mapper's control device"))
     }
 
     /// Sends a message to the first target, and returns the reply.
-    pub fn message(&self, name: &str, text: &str) -> io::Result<String> {
+    pub(crate) fn message(&self, name: &str, text: &str) -> io::Result<String> {
         let mut command = Command::new(name, 0);
         command.put(HEADER + 8, text.as_bytes());
         command.run(&self.0, TARGET_MESSAGE)?;
@@ -157,7 +157,7 @@ impl Control {
     }
 
     /// Suspends.
-    pub fn suspend(&self, name: &str, noflush: bool) -> io::Result<()> {
+    pub(crate) fn suspend(&self, name: &str, noflush: bool) -> io::Result<()> {
         let flags = match noflush {
             true => FLAG_SUSPEND | FLAG_NOFLUSH | FLAG_SKIP_LOCKFS,
             false => FLAG_SUSPEND,
@@ -166,7 +166,7 @@ impl Control {
     }
 
     /// Resumes.
-    pub fn resume(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn resume(&self, name: &str) -> io::Result<()> {
         Command::new(name, 0).run(&self.0, DEV_SUSPEND)
     }
 }

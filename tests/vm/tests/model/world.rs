@@ -40,10 +40,10 @@ use crate::sys::Device;
 use crate::sys::Flags;
 
 /// Sectors of main.
-pub const MAIN_SECTORS: u64 = 8 << 11;
+pub(crate) const MAIN_SECTORS: u64 = 8 << 11;
 
 /// How many threads read and write at a time.
-pub const THREADS: usize = 8;
+pub(crate) const THREADS: usize = 8;
 
 /// Sectors that are read at a time when everything is.
 const LOOK: u64 = 64;
@@ -71,7 +71,7 @@ struct Slots {
 }
 
 /// The device and its disks.
-pub struct World {
+pub(crate) struct World {
     remap: Remap,
     control: Control,
     shape: Shape,
@@ -90,7 +90,7 @@ pub struct World {
 
 impl World {
     /// A device with blocks of `shape.block` sectors, and a spare of so many sectors.
-    pub fn new(title: String, mut shape: Shape, spare_sectors: u64) -> Self {
+    pub(crate) fn new(title: String, mut shape: Shape, spare_sectors: u64) -> Self {
         let block = shape.block as u32 * 512;
         let disk = |sectors: u64| Options::memory(sectors * 512).logical_block(block);
         let mut remap = Remap::inactive(disk(MAIN_SECTORS), disk(spare_sectors), "");
@@ -125,13 +125,13 @@ impl World {
     }
 
     /// The device, opened.
-    pub fn open(&self) -> Device {
+    pub(crate) fn open(&self) -> Device {
         Device::open(&self.remap.path(), self.shape.longest.max(2 * LOOK))
     }
 
     /// What happened: how often the device said yes and no, how long the slowest answer took, and
     /// the status.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let slowest = Duration::from_micros(self.slowest.load(Ordering::Relaxed));
         let count = |what: usize| {
             let [good, failed] = &self.answers[what];
@@ -148,7 +148,7 @@ impl World {
     }
 
     /// How many changes failed.
-    pub fn failed_changes(&self) -> u64 {
+    pub(crate) fn failed_changes(&self) -> u64 {
         self.answers[1][1].load(Ordering::Relaxed)
     }
 
@@ -195,7 +195,7 @@ impl World {
     }
 
     /// Reads everything, block by block where that is needed.
-    pub fn look_everywhere(&self) {
+    pub(crate) fn look_everywhere(&self) {
         let mut device = self.open();
         let flags = Flags::default();
         for first in (0..MAIN_SECTORS).step_by(LOOK as usize) {
@@ -248,7 +248,7 @@ impl World {
     }
 
     /// Heals both disks.
-    pub fn heal_everything(&self) {
+    pub(crate) fn heal_everything(&self) {
         self.event(Step::Revive);
         self.event(Step::HealSpare);
         self.event(Step::HealMain(Area {
@@ -259,7 +259,7 @@ impl World {
 
     /// Looks at everything as it is, with healthy disks, as a new device, and after the power was
     /// cut.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.look_everywhere();
         self.again(Step::Recreate);
         self.look_everywhere();
@@ -300,7 +300,7 @@ impl World {
     }
 
     /// Uses up the spare, and something more.
-    pub fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut device = self.open();
         let block = self.shape.block;
         let slots = self.slots().capacity * block;
@@ -321,7 +321,7 @@ impl World {
 
     /// So many transfers by each of several threads, while other things happen. The same seed
     /// gives the same transfers to each thread.
-    pub fn rush(&self, seed: u64, transfers: u64) {
+    pub(crate) fn rush(&self, seed: u64, transfers: u64) {
         let working = AtomicUsize::new(THREADS);
         std::thread::scope(|scope| {
             for who in 1..=THREADS {
@@ -373,7 +373,7 @@ impl World {
     }
 
     /// So many steps of all kinds, one after the other.
-    pub fn stroll(&mut self, seed: u64, steps: u64) {
+    pub(crate) fn stroll(&mut self, seed: u64, steps: u64) {
         let mut dice = dice(seed, 0);
         let mut device = self.open();
         let mut without = 0_u64;
