@@ -98,17 +98,8 @@ impl<'a> Closed<'a> {
     /// Waits for repairers and for users' writes. Not for the worker. Fails with [`EINTR`] if the
     /// caller is interrupted.
     fn wait(state: &'a State, blocks: Blocks) -> Result<Self> {
-        let mut desk = state.desk.lock();
-        desk.move_begin(range(state, blocks));
-        let mut interrupted = false;
-        while !desk.move_clear() && !interrupted {
-            interrupted = state.desk_changed.wait_interruptible(&mut desk);
-        }
-        drop(desk);
         let closed = Self { state };
-        if interrupted {
-            return Err(EINTR);
-        }
+        closed.take_range(blocks)?;
         // Users' writes anywhere on the device are waited for, and some may be slow. What comes to the
         // gate meanwhile must not be.
         let mut patience = DRAIN_MS;
@@ -124,17 +115,21 @@ impl<'a> Closed<'a> {
             if must_stop(state) {
                 return Err(EINTR);
             }
-            let mut desk = state.desk.lock();
-            desk.move_begin(range(state, blocks));
-            while !desk.move_clear() {
-                if state.desk_changed.wait_interruptible(&mut desk) {
-                    drop(desk);
-                    return Err(EINTR);
-                }
-            }
-            drop(desk);
+            closed.take_range(blocks)?;
             patience = patience.saturating_mul(2);
         }
+    }
+
+    /// Waits until no repairer has the range. Fails with [`EINTR`] if the caller is interrupted.
+    fn take_range(&self, blocks: Blocks) -> Result {
+        let mut desk = self.state.desk.lock();
+        desk.move_begin(range(self.state, blocks));
+        while !desk.move_clear() {
+            if self.state.desk_changed.wait_interruptible(&mut desk) {
+                return Err(EINTR);
+            }
+        }
+        Ok(())
     }
 
     /// Gives up if a repairer has the range, or if users' writes take longer than `milliseconds`.
@@ -491,14 +486,7 @@ impl Mover<'_> {
             return Ok(());
         }
         state.with_writer(&self.target.spare, |writer, io| {
-            let run = writer.take_slots(state, io, 1)?;
-            let staged = SlotWord::new(main_block, SlotState::Pending, Origin::Manual)
-                .ok_or(ERANGE)
-                .and_then(|word| writer.stage(state, run.first, word, Publish::Insert));
-            if staged.is_err() {
-                writer.give_back(state, run.first);
-                return staged;
-            }
+            writer.set_aside(state, io, main_block, Origin::Manual)?;
             writer.commit(state, io)
         })
     }

@@ -50,7 +50,6 @@ use super::relocate::Relocation;
 use super::relocate::Source;
 use super::relocate::SLOW_MS;
 use super::state::State;
-use super::writer::Publish;
 use super::writer::STAGED_MAX;
 use super::DmRemap;
 use crate::dm;
@@ -63,8 +62,6 @@ use crate::logic::latch::Ticket;
 use crate::logic::limit::Limit;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
-use crate::logic::slot::SlotWord;
-use crate::logic::slot::State as SlotState;
 use crate::logic::table::RunKind;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -179,14 +176,8 @@ fn note_lost(state: &State, spare: &dm::Device, lists: &Lists) -> bool {
                 continue;
             }
             // A full spare has better use for its slots.
-            let Ok(run) = writer.take_slots(state, io, 1) else {
-                break;
-            };
-            let staged = SlotWord::new(*main_block, SlotState::Pending, Origin::Auto)
-                .ok_or(ERANGE)
-                .and_then(|word| writer.stage(state, run.first, word, Publish::Insert));
+            let staged = writer.set_aside(state, io, *main_block, Origin::Auto);
             if staged.is_err() {
-                writer.give_back(state, run.first);
                 break;
             }
         }

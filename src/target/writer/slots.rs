@@ -10,7 +10,9 @@ use crate::logic::alloc::SlotRun;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
 use crate::logic::desk::Range;
 use crate::logic::message::Blocks;
+use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
+use crate::logic::slot::State as SlotState;
 use crate::target::io::SpareIo;
 use crate::target::map::Map;
 use crate::target::state::State;
@@ -108,6 +110,25 @@ impl Writer {
         state
             .with_map(|map| self.allocator.take(map.slots(usable), want))
             .ok_or(ENOSPC)
+    }
+
+    /// Stages that a slot is set aside for the next write of a block that main cannot read, and that
+    /// has none.
+    pub(in crate::target) fn set_aside(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        main_block: u64,
+        origin: Origin,
+    ) -> Result {
+        let run = self.take_slots(state, io, 1)?;
+        let staged = SlotWord::new(main_block, SlotState::Pending, origin)
+            .ok_or(ERANGE)
+            .and_then(|word| self.stage(state, run.first, word, Publish::Insert));
+        if staged.is_err() {
+            self.give_back(state, run.first);
+        }
+        staged
     }
 
     /// Gives out a given free slot; [`EBUSY`] if it is not free.
