@@ -2,6 +2,7 @@
 
 //! What an activation knows about the spare's metadata, and what can be done with it.
 
+use super::super::format::member::home;
 use super::super::format::reserve::Reserve;
 use super::super::format::reserve::Reserves;
 use super::super::format::sequence;
@@ -177,6 +178,12 @@ impl Metadata {
         sequence(epoch, self.counter)
     }
 
+    /// The names of all members; of a number without a member, none.
+    pub fn member_names(&self) -> [Uuid; MEMBERS_MAX as usize] {
+        let name = |member: &Option<Member>| member.as_ref().map_or(Uuid::NIL, |m| m.uuid);
+        self.superblock.members.each_ref().map(name)
+    }
+
     /// Whether the spare of a member is there.
     pub fn is_present(&self, member: u8) -> bool {
         self.present & member_bit(member) != 0
@@ -186,6 +193,20 @@ impl Metadata {
     pub fn is_usable(&self, index: u8) -> bool {
         let member = self.superblock.member(index);
         self.is_present(index) && member.is_some_and(|member| !member.missing)
+    }
+
+    /// Says whether the spare of a member is there. Of one that is there again, the superblock copies
+    /// are tried again, and what is void on it can be made again.
+    pub fn set_present(&mut self, member: u8, present: bool) {
+        if present {
+            let void = member_supers(member) & !self.superblock.live_supers();
+            self.present |= member_bit(member);
+            self.revive |= void & self.reachable_supers();
+            self.stale |= void != 0;
+        } else {
+            self.present &= !member_bit(member);
+            self.revive &= self.reachable_supers();
+        }
     }
 
     /// Adds a spare to the set, as a member without any slots in use so far. It is one when the next
@@ -297,7 +318,7 @@ impl Metadata {
     pub fn rehost(&mut self, member: u8, replica: u8, host: u8, slots: u32) -> Result<(), Failure> {
         let superblock = &mut self.superblock;
         let table = superblock.member(member).ok_or(Failure::Blocks)?;
-        if !table.replica_lives(replica ^ 1) {
+        if !table.replica_lives(replica ^ 1) && table.high_water != 0 {
             return Err(Failure::NoPlace);
         }
         let place = superblock.member_mut(host).ok_or(Failure::Blocks)?;
@@ -317,6 +338,26 @@ impl Metadata {
         }
         moved.void_replicas |= 1 << replica;
         // It was the suspect in what is unsettled, or it was the good one.
+        self.rebuild = None;
+        self.raise_epoch()
+    }
+
+    /// Gives a replica its place on its own member again, where it is when that is the only one. It is
+    /// void until it was made again.
+    pub fn rehome(&mut self, index: u8, replica: u8) -> Result<(), Failure> {
+        let member = self.superblock.member_mut(index).ok_or(Failure::Blocks)?;
+        if !member.replica_lives(replica ^ 1) && member.high_water != 0 {
+            return Err(Failure::NoPlace);
+        }
+        let own = home(index, &member.geometry, replica);
+        let place = usize::from(replica);
+        if let (Some(area), Some(reserve)) =
+            (member.areas.get_mut(place), member.reserve.get_mut(place))
+        {
+            *area = own;
+            *reserve = Reserves::FREE;
+        }
+        member.void_replicas |= 1 << replica;
         self.rebuild = None;
         self.raise_epoch()
     }
@@ -343,6 +384,11 @@ impl Metadata {
             replica,
             next: 0,
         });
+    }
+
+    /// Gives up what [`Metadata::begin_rebuild`] has begun: the replica stays void.
+    pub fn give_up_rebuild(&mut self) {
+        self.rebuild = None;
     }
 
     /// What is being made again.

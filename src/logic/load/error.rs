@@ -8,6 +8,7 @@ use super::super::errno::Errno;
 use super::super::format::BlockId;
 use super::super::format::CopyId;
 use super::super::format::FormatError;
+use super::super::format::Superblock;
 use super::super::format::MEMBERS_MAX;
 use super::super::text::Uuid;
 
@@ -115,6 +116,15 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// A member is not there.
+    pub fn incomplete(superblock: &Superblock, member: u8) -> Self {
+        let uuid = superblock.member(member).map(|member| member.uuid);
+        LoadError::Incomplete {
+            member,
+            uuid: uuid.unwrap_or(Uuid::NIL),
+        }
+    }
+
     /// The error number for the user.
     pub fn errno(&self) -> Errno {
         match self {
