@@ -15,7 +15,7 @@
 //! | `crew`       | who repairs what, and when                                                  |
 //! | `repair`     | one failed bio                                                              |
 //! | `relocate`   | moving blocks to slots                                                      |
-//! | `mover`      | moving blocks that did not fail, by message                                 |
+//! | `mover`, `closed`      | moving blocks that did not fail, by message; keeping others out   |
 //! | `writer`, `io` | every change of the map, in memory and on the spare                       |
 //! | `message`    | what users say                                                              |
 //!
@@ -38,6 +38,7 @@
 
 mod activate;
 mod cells;
+mod closed;
 mod crew;
 mod ctr;
 mod gate;
