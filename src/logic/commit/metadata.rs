@@ -58,6 +58,9 @@ pub struct Metadata {
     /// Whether some live copy does not have the superblock as it is here. Nothing else is written
     /// before they do.
     pub(super) stale: bool,
+    /// Whether a member is not there, and nothing on the others says so that it could not know of:
+    /// what may have been written to it in its last moments must not pass for newer than they are.
+    pub(super) without: bool,
     /// Void superblock copies that this activation has not tried to write; a bit each.
     pub(super) revive: u16,
     pub(super) rebuild: Option<Rebuild>,
@@ -73,6 +76,7 @@ impl Metadata {
         counter: 0,
         raised: false,
         stale: false,
+        without: false,
         revive: 0,
         rebuild: None,
         unsettled: [Unsettled {
@@ -106,6 +110,7 @@ impl Metadata {
                 self.present |= member_bit(index);
             }
         }
+        self.without = chosen.absent(&self.superblock).is_some();
         self.revive = self.reachable_supers() & !self.superblock.live_supers();
     }
 
@@ -265,9 +270,14 @@ impl Metadata {
             member.void_supers = (1 << SUPER_COPIES) - 1;
             member.missing = true;
         }
-        self.superblock.set_epoch = self.superblock.set_epoch.saturating_add(1);
+        self.raise_set_epoch();
         self.rebuild = None;
         self.raise_epoch()
+    }
+
+    pub(super) fn raise_set_epoch(&mut self) {
+        self.superblock.set_epoch = self.superblock.set_epoch.saturating_add(1);
+        self.without = false;
     }
 
     /// A member that was missing is there again, and everything on it that is void was made again as

@@ -39,6 +39,9 @@ impl Op<'_> {
     /// Begins a pass over all live copies. All of them get the same content with the same
     /// sequence: when something changes on the way, another pass begins.
     fn begin_round(&mut self) -> Result<Round, Failure> {
+        if self.metadata.without {
+            self.metadata.raise_set_epoch();
+        }
         let superblock = &mut self.metadata.superblock;
         superblock.sequence = superblock
             .sequence

@@ -10,12 +10,14 @@
 //! What makes a copy the truth:
 //! - Its checksum, its own place and its spare are right.
 //! - Of several such, the highest sequence wins. A replica is written only after the other one is
-//!   known to be good, so the winner is whole, and all that the loser has was superseded.
+//!   known to be good, so the winner is whole, and all that the loser has was superseded. Of
+//!   superblocks, the highest set epoch wins before that: copies on a member that the set went
+//!   without may have got further in a pass that no other member saw the end of.
 //! - Two with the same sequence have the same content, or nothing can be believed.
 //! - A copy that the winning superblock calls void is never looked at (M2). So it is with all that
 //!   lies on a member that the set was used without: it comes back as if it were new, but for the
-//!   content of its slots, as far as the others still say that they hold something (M9). Two
-//!   members that were used without each other are refused.
+//!   content of its slots, as far as the others still say that they hold something (M9). Members
+//!   that were used without each other are refused.
 //! - A table block with an epoch that its superblock does not know means that the superblock is
 //!   an old one that stopped taking writes: epochs are durable in every live superblock before
 //!   they are used (M4).
@@ -152,6 +154,7 @@ struct Summary {
     set_uuid: Uuid,
     /// The member that the copy lies on.
     member_uuid: Uuid,
+    set_epoch: u64,
     sequence: u64,
     live_supers: u16,
     /// Members that the set was used without; a bit each.
@@ -178,10 +181,16 @@ impl Summary {
             },
             set_uuid: scratch.set_uuid,
             member_uuid: scratch.member(own)?.uuid,
+            set_epoch: scratch.set_epoch,
             sequence: scratch.sequence,
             live_supers: scratch.live_supers(),
             missing,
         }))
+    }
+
+    /// What orders superblocks.
+    fn age(&self) -> (u64, u64) {
+        (self.set_epoch, self.sequence)
     }
 
     fn writes_off(&self, other: &Summary) -> bool {
@@ -241,11 +250,12 @@ pub fn choose_superblock(
             *place = owner;
         }
     }
+    check_apart(images, &owners, &best, superblock)?;
     take(images, &best, superblock)?;
     // What lies on a spare that is not there can't be written.
     let mut there = 0;
     for (owner, spare) in owners.iter().zip(0u8..) {
-        let Some(uuid) = owner else {
+        let Some(Owner { uuid, .. }) = owner else {
             continue;
         };
         let index = superblock
@@ -274,6 +284,14 @@ fn spares<'a>(images: &'a [SuperImage<'_>]) -> impl Iterator<Item = u8> + 'a {
     (0u8..8).filter(|spare| images.iter().any(|read| read.spare == *spare))
 }
 
+/// Which member a spare is.
+#[derive(Clone, Copy)]
+struct Owner {
+    uuid: Uuid,
+    /// The newest copy on it.
+    newest: u8,
+}
+
 /// Which member a spare is, by the good copies on it, which must agree. Those that are as new as the
 /// best need not be written again.
 fn owner(
@@ -282,7 +300,7 @@ fn owner(
     best: &Summary,
     rewrite: &mut u16,
     scratch: &mut Superblock,
-) -> Result<Option<Uuid>, LoadError> {
+) -> Result<Option<Owner>, LoadError> {
     let mut own: Option<Summary> = None;
     for read in images.iter().filter(|read| read.spare == spare) {
         let Some(Ok(found)) = Summary::of(read, scratch) else {
@@ -292,15 +310,72 @@ fn owner(
         if found.set_uuid != best.set_uuid || own.is_some_and(other) {
             return Err(LoadError::MixedSpares { spare });
         }
-        if found.went_without(best) && best.went_without(&found) {
-            return Err(LoadError::Apart { spare });
-        }
-        if found.sequence == best.sequence {
+        if found.age() == best.age() {
             *rewrite &= !found.id.bit();
         }
-        own = Some(found);
+        own = Some(match own {
+            None => found,
+            Some(own) => better(images, own, found)?,
+        });
     }
-    Ok(own.map(|own| own.member_uuid))
+    Ok(own.map(|own| Owner {
+        uuid: own.member_uuid,
+        newest: own.id.copy,
+    }))
+}
+
+/// Checks that no member that the best superblock calls missing was used meanwhile. Such a one has
+/// gone without all those that now stand together; one that is just old knows some of them as they
+/// were. Only the newest copy on a spare tells: an older one may have been written off long ago.
+fn check_apart(
+    images: &[SuperImage<'_>],
+    owners: &[Option<Owner>; 8],
+    best: &Summary,
+    scratch: &mut Superblock,
+) -> Result<(), LoadError> {
+    take(images, best, scratch)?;
+    let there = |uuid: &Uuid| owners.iter().flatten().any(|owner| owner.uuid == *uuid);
+    let mut together = [None; MEMBERS_MAX as usize];
+    let mut left_out = [None; MEMBERS_MAX as usize];
+    for ((index, member), (t, l)) in scratch
+        .members()
+        .zip(together.iter_mut().zip(&mut left_out))
+    {
+        if index == best.id.member || (!member.missing && there(&member.uuid)) {
+            *t = Some(member.uuid);
+        } else if member.missing {
+            *l = Some(member.uuid);
+        }
+    }
+    for (owner, spare) in owners.iter().zip(0u8..) {
+        let left_out = |owner: &&Owner| left_out.iter().flatten().any(|l| *l == owner.uuid);
+        let Some(owner) = owner.as_ref().filter(left_out) else {
+            continue;
+        };
+        if let Some(Image::Read(block)) = image_of(images, spare, owner.newest) {
+            let read = scratch.decode_into(block, owner.newest);
+            read.map_err(|error| LoadError::Superblock {
+                spare,
+                copy: owner.newest,
+                error,
+            })?;
+        }
+        if together.iter().flatten().all(|t| goes_without(scratch, t)) {
+            return Err(LoadError::Apart { spare });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a superblock does not count on the member of that name: it is missing or no member, or
+/// has no copy that would know what the others do.
+fn goes_without(superblock: &Superblock, uuid: &Uuid) -> bool {
+    let index = superblock.find_member(uuid);
+    let member = index.and_then(|index| superblock.member(index));
+    member.is_none_or(|member| {
+        let silent = (0..SUPER_COPIES).all(|copy| !member.super_lives(copy));
+        member.missing || silent && member.high_water != 0
+    })
 }
 
 fn take(
@@ -328,15 +403,19 @@ fn better(images: &[SuperImage<'_>], old: Summary, new: Summary) -> Result<Summa
     if old.set_uuid != new.set_uuid {
         return Err(LoadError::MixedSpares { spare: new.spare });
     }
-    if old.sequence != new.sequence {
-        return Ok(if old.sequence > new.sequence {
-            old
-        } else {
-            new
+    if old.spare != new.spare && old.member_uuid == new.member_uuid {
+        return Err(LoadError::Twice {
+            uuid: new.member_uuid,
         });
+    }
+    if old.age() != new.age() {
+        return Ok(if old.age() > new.age() { old } else { new });
     }
     if say_the_same(images, &old, &new) {
         return Ok(old);
+    }
+    if old.went_without(&new) && new.went_without(&old) {
+        return Err(LoadError::Apart { spare: new.spare });
     }
     // One of them may be a copy that failed, was written off by the others and reads again.
     match (new.writes_off(&old), old.writes_off(&new)) {
