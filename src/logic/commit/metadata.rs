@@ -236,7 +236,11 @@ impl Metadata {
         let Some(lost) = self.superblock.member(index) else {
             return Err(Failure::Blocks);
         };
-        if lost.missing {
+        // While it is brought up to date it is missing still, and parts of it count already.
+        let live_supers = self.superblock.live_supers() & member_supers(index);
+        let lives = |(_, member): (u8, &Member)| member.lives_on(index);
+        let counts = self.superblock.members().any(lives);
+        if lost.missing && !counts && live_supers == 0 {
             return Ok(());
         }
         let void = |superblock: &Superblock, member: u8| {

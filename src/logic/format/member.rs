@@ -159,6 +159,12 @@ impl Member {
         replica < REPLICAS && self.void_replicas & (1 << replica) == 0
     }
 
+    /// Whether a replica of its table that is in use lies on member `host`.
+    pub fn lives_on(&self, host: u8) -> bool {
+        let mut areas = self.areas.iter().zip(0u8..);
+        areas.any(|(area, replica)| area.host == host && self.replica_lives(replica))
+    }
+
     /// Whether superblock copy `copy` on it is in use.
     pub fn super_lives(&self, copy: u8) -> bool {
         copy < SUPER_COPIES && self.void_supers & (1 << copy) == 0
