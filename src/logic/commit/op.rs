@@ -330,10 +330,15 @@ impl<'a> Op<'a> {
         self.moving = None;
         match self.job {
             // There is no member or replica left that it could be for.
-            Job::Extend { member, .. } if member == self.device => Err(Failure::Device),
-            Job::Rebuild { .. } => Err(Failure::Device),
-            _ => Ok(()),
+            Job::Extend { member, .. } if member == self.device => return Err(Failure::Device),
+            Job::Rebuild { .. } => return Err(Failure::Device),
+            _ => (),
         }
+        if self.stage == Stage::Flush && self.to_flush == 0 {
+            // It was the last one to be flushed.
+            self.flushed();
+        }
+        Ok(())
     }
 
     /// Everything is flushed that was written without FUA.
