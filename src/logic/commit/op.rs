@@ -124,8 +124,8 @@ pub struct Op<'a> {
     pub(super) sequence: Option<u64>,
     /// For each replica, the blocks of the current stage that it has; a bit each.
     pub(super) done: [u64; REPLICAS as usize],
-    /// Blocks of the current stage that a write was issued for; a bit each.
-    pub(super) touched: u64,
+    /// For each replica, the blocks of the current stage that a write was issued for; a bit each.
+    pub(super) touched: [u64; REPLICAS as usize],
     /// Blocks of the current stage whose second copy was read; a bit each.
     pub(super) checked: u64,
     /// Blocks of the current stage whose second copy proved bad and is written first; a bit each.
@@ -164,7 +164,7 @@ impl<'a> Op<'a> {
             reviving: None,
             sequence: None,
             done: [0; REPLICAS as usize],
-            touched: 0,
+            touched: [0; REPLICAS as usize],
             checked: 0,
             swapped: 0,
             put_off: 0,
@@ -315,7 +315,9 @@ impl<'a> Op<'a> {
 
     /// The spare that the last step went to fails as a whole: go on without it (M9).
     fn gone(&mut self) -> Result<(), Failure> {
-        if self.is_needed(self.device) {
+        // While loading makes replicas equal, either of them may have the only good copy of blocks
+        // that nobody has asked to be written yet.
+        if matches!(self.job, Job::Rewrite { .. }) || self.is_needed(self.device) {
             return Err(Failure::Device);
         }
         if let Some(copy) = self.reviving.take() {
@@ -376,7 +378,7 @@ impl<'a> Op<'a> {
 
     fn next_stage(&mut self) {
         self.done = [0; REPLICAS as usize];
-        self.touched = 0;
+        self.touched = [0; REPLICAS as usize];
         self.checked = 0;
         self.swapped = 0;
         self.put_off = 0;
@@ -475,7 +477,7 @@ impl<'a> Op<'a> {
             }
             let [first, second] = self.order(index, block);
             let suspect = if !self.is_done(first, index) {
-                let known = self.stage == Stage::Settle || self.touched & bit(index) != 0;
+                let known = self.stage == Stage::Settle || self.is_touched(first, index);
                 known.then_some(first)
             } else if !self.is_done(second, index) {
                 Some(second)
