@@ -15,6 +15,7 @@ use super::super::format::Statistics;
 use super::super::format::Superblock;
 use super::super::format::BLOCK_SECTORS;
 use super::super::format::MEMBERS_MAX;
+use super::super::format::REPLICAS;
 use super::super::format::SUPER_COPIES;
 use super::super::load::Chosen;
 use super::super::text::MainId;
@@ -218,6 +219,10 @@ impl Metadata {
         if !rest || self.superblock.guests(index).next().is_some() {
             return Err(Failure::NoPlace);
         }
+        let supers = self.superblock.live_supers() & !member_supers(index);
+        if supers.count_ones() < 2 {
+            return Err(Failure::NoSuperblock);
+        }
         if let Some(place) = self.superblock.members.get_mut(usize::from(index)) {
             *place = None;
         }
@@ -225,9 +230,23 @@ impl Metadata {
         if self.rebuild.is_some_and(|rebuild| rebuild.member == index) {
             self.rebuild = None;
         }
-        self.unsettled_count = 0;
+        self.revive &= !member_supers(index);
+        self.settle_all_of(index);
         self.stale = true;
         Ok(())
+    }
+
+    /// What is unsettled of a member does not matter any more.
+    fn settle_all_of(&mut self, index: u8) {
+        let all = self.unsettled;
+        let others = all.iter().take(self.unsettled_count);
+        let others = others.filter(|u| u.block.member != index);
+        let mut count = 0;
+        for (place, unsettled) in self.unsettled.iter_mut().zip(others) {
+            *place = *unsettled;
+            count += 1;
+        }
+        self.unsettled_count = count;
     }
 
     /// Goes on without a member (M9): what lies on its spare is void. Not if that is the only replica
@@ -252,11 +271,8 @@ impl Metadata {
         };
         let needed = self.superblock.members().any(|(other, member)| {
             let void = void(&self.superblock, other);
-            // What is unsettled may be good in one of them only.
-            let unsettled = self.unsettled.iter().take(self.unsettled_count);
-            let only = unsettled
-                .filter(|u| u.block.member == other)
-                .any(|u| void & (1 << (u.suspect ^ 1)) != 0);
+            let mut gone = (0..REPLICAS).filter(|replica| void & (1 << replica) != 0);
+            let only = gone.any(|replica| self.is_good_only_in(replica, other));
             let left = ALL_REPLICAS & !(member.void_replicas | void);
             void != 0 && member.high_water != 0 && (left == 0 || only)
         });
@@ -307,17 +323,19 @@ impl Metadata {
     }
 
     /// Gives a replica another place: an area in the data area of member `host`, which loses the
-    /// slots from `slots` on. These must not be in use. The replica is void until it was made again.
+    /// slots from `slots` on. These must not be in use. The replica is void until it was made again;
+    /// not if the other one is not good in every block ([`Metadata::is_unsettled`]).
     pub fn rehost(&mut self, member: u8, replica: u8, host: u8, slots: u32) -> Result<(), Failure> {
-        let superblock = &mut self.superblock;
-        let table = superblock.member(member).ok_or(Failure::Blocks)?;
-        if !table.replica_lives(replica ^ 1) {
+        let table = self.superblock.member(member).ok_or(Failure::Blocks)?;
+        if !table.replica_lives(replica ^ 1) || self.is_good_only_in(replica, member) {
             return Err(Failure::NoPlace);
         }
-        let place = superblock.member_mut(host).ok_or(Failure::Blocks)?;
-        if slots > place.slots {
+        let room = self.slots_beside(host, member).ok_or(Failure::NoPlace)?;
+        if slots > room || !self.is_present(host) {
             return Err(Failure::Blocks);
         }
+        let superblock = &mut self.superblock;
+        let place = superblock.member_mut(host).ok_or(Failure::Blocks)?;
         place.slots = slots;
         place.high_water = place.high_water.min(place.table_blocks());
         let start = place.slots_end().next_multiple_of(BLOCK_SECTORS);
@@ -330,7 +348,6 @@ impl Metadata {
             *reserve = Reserves::FREE;
         }
         moved.void_replicas |= 1 << replica;
-        // It was the suspect in what is unsettled, or it was the good one.
         self.rebuild = None;
         self.raise_epoch()
     }
@@ -382,7 +399,7 @@ impl Metadata {
                     from: next.min(to),
                     to,
                 };
-                let legal = table.is_some_and(|t| !t.replica_lives(replica));
+                let legal = self.void_replicas().any(|void| void == (member, replica));
                 (job, legal)
             }
             None => (Job::Sync, false),
@@ -431,7 +448,7 @@ impl Metadata {
             from: mark,
             to,
         };
-        let legal = to > mark && self.is_usable(index);
+        let legal = to > mark && self.is_usable(index) && self.live_replicas(index) != 0;
         let op = Op::new(self, job);
         if legal {
             op
@@ -534,6 +551,13 @@ impl Metadata {
             *place = unsettled;
             self.unsettled_count += 1;
         }
+    }
+
+    /// Whether what is unsettled in the table of `member` has its only good copy in `replica`.
+    fn is_good_only_in(&self, replica: u8, member: u8) -> bool {
+        let unsettled = self.unsettled.iter().take(self.unsettled_count);
+        let mut unsettled = unsettled.filter(|u| u.block.member == member);
+        unsettled.any(|u| u.suspect == replica ^ 1)
     }
 
     pub(super) fn suspect(&self, block: BlockId) -> Option<u8> {
