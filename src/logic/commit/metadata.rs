@@ -64,6 +64,8 @@ pub struct Metadata {
     pub(super) without: bool,
     /// Void superblock copies that this activation has not tried to write; a bit each.
     pub(super) revive: u16,
+    /// The same of members that are about to join: not before all live copies tell of them.
+    pub(super) joining: u16,
     pub(super) rebuild: Option<Rebuild>,
     pub(super) unsettled: [Unsettled; COMMIT_BLOCKS_MAX],
     pub(super) unsettled_count: usize,
@@ -79,6 +81,7 @@ impl Metadata {
         stale: false,
         without: false,
         revive: 0,
+        joining: 0,
         rebuild: None,
         unsettled: [Unsettled {
             block: BlockId {
@@ -112,7 +115,11 @@ impl Metadata {
             }
         }
         self.without = chosen.absent(&self.superblock).is_some();
-        self.revive = self.reachable_supers() & !self.superblock.live_supers();
+        let joining = self.superblock.members().filter(|(_, m)| m.is_joining());
+        self.joining = joining.fold(0, |mask, (index, _)| mask | member_supers(index))
+            & self.reachable_supers();
+        self.stale |= self.joining != 0;
+        self.revive = self.reachable_supers() & !self.superblock.live_supers() & !self.joining;
     }
 
     /// Starts with a new superblock. The set is formatted when [`Metadata::sync`] succeeded, and
@@ -196,6 +203,9 @@ impl Metadata {
 
     /// Adds a spare to the set, as a member without any slots in use so far. It is one when the next
     /// [`Metadata::sync`] has succeeded; after a failure, [`Metadata::remove_member`] takes it back.
+    ///
+    /// First all members tell of it, then it gets superblock copies of its own: from the first of
+    /// these on it may be newer than the others, which therefore must not be used without it.
     pub fn add_member(&mut self, uuid: Uuid, geometry: Geometry) -> Result<u8, Failure> {
         let mut places = self.superblock.members.iter().zip(0u8..);
         let index = places
@@ -205,9 +215,13 @@ impl Metadata {
             return Err(Failure::Blocks);
         }
         if let Some(place) = self.superblock.members.get_mut(usize::from(index)) {
-            *place = Some(Member::new(index, uuid, geometry));
+            *place = Some(Member {
+                void_supers: (1 << SUPER_COPIES) - 1,
+                ..Member::new(index, uuid, geometry)
+            });
         }
         self.present |= member_bit(index);
+        self.joining |= member_supers(index);
         self.stale = true;
         Ok(index)
     }
@@ -231,6 +245,7 @@ impl Metadata {
             self.rebuild = None;
         }
         self.revive &= !member_supers(index);
+        self.joining &= !member_supers(index);
         self.settle_all_of(index);
         self.stale = true;
         Ok(())

@@ -326,6 +326,7 @@ impl<'a> Op<'a> {
         self.metadata.lose_member(self.device)?;
         self.metadata.present &= !1u8.checked_shl(self.device.into()).unwrap_or(0);
         self.metadata.revive &= self.metadata.reachable_supers();
+        self.metadata.joining &= self.metadata.reachable_supers();
         self.to_flush &= self.metadata.present;
         // What the pass has written so far does not know of this: begin again.
         self.round = None;

@@ -15,10 +15,16 @@ impl Op<'_> {
         if !self.metadata.stale {
             return Ok(None);
         }
-        let round = match self.round {
+        let mut round = match self.round {
             Some(round) => round,
             None => self.begin_round()?,
         };
+        if round.todo == 0 && self.metadata.joining != 0 {
+            // All know of the new member by now.
+            self.metadata.revive |= self.metadata.joining;
+            self.metadata.joining = 0;
+            round = self.begin_round()?;
+        }
         self.round = Some(round);
         if round.todo == 0 {
             self.round = None;

@@ -82,6 +82,10 @@ pub struct Chosen {
     pub spares: [Option<u8>; MEMBERS_MAX as usize],
     /// The spares that are blank, and may become members; a bit each.
     pub blank: u8,
+    /// The spares that were blank when they were about to become members, and that the members
+    /// which tell so take for these; a bit each. All else on them must still be zero: the driver
+    /// checks that as with those that are blank.
+    pub joining: u8,
 }
 
 impl Chosen {
@@ -238,13 +242,18 @@ pub fn choose_superblock(
         rewrite: best.live_supers,
         spares: [None; MEMBERS_MAX as usize],
         blank: 0,
+        joining: 0,
     };
+    let mut begun = 0u8;
     let mut owners = [None; 8];
     for spare in spares(images) {
         let owner = owner(images, spare, &best, &mut chosen.rewrite, superblock)?;
         if owner.is_none() {
-            check_blank(images, spare, superblock)?;
-            chosen.blank |= 1 << spare.min(7);
+            match check_blank(images, spare, superblock) {
+                Ok(()) => chosen.blank |= 1 << spare.min(7),
+                Err(_) if is_begun(images, spare, &best) => begun |= 1 << spare.min(7),
+                Err(error) => return Err(error),
+            }
         }
         if let Some(place) = owners.get_mut(usize::from(spare)) {
             *place = owner;
@@ -276,7 +285,37 @@ pub fn choose_superblock(
         }
     }
     chosen.rewrite &= there;
+    for (index, member) in superblock.members() {
+        let Some(place) = chosen.spares.get_mut(usize::from(index)) else {
+            continue;
+        };
+        if !member.is_joining() || place.is_some() {
+            continue;
+        }
+        let from = if begun != 0 { begun } else { chosen.blank };
+        if from != 0 {
+            // At most 7.
+            *place = Some(from.trailing_zeros() as u8);
+            let bit = from & from.wrapping_neg();
+            chosen.joining |= bit;
+            begun &= !bit;
+            chosen.blank &= !bit;
+        }
+    }
+    if begun != 0 {
+        check_blank(images, begun.trailing_zeros() as u8, superblock)?;
+    }
     Ok(Found::Ours(chosen))
+}
+
+/// Whether a spare without a good copy is one that was about to become a member when its first
+/// copies were written.
+fn is_begun(images: &[SuperImage<'_>], spare: u8, best: &Summary) -> bool {
+    let Some(Image::Read(whole)) = image_of(images, best.spare, best.id.copy) else {
+        return false;
+    };
+    let mut own = images.iter().filter(|read| read.spare == spare);
+    own.all(|read| matches!(read.image, Image::Read(part) if Superblock::is_begun(part, whole)))
 }
 
 /// The spares that images were read from, each once.
