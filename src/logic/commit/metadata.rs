@@ -339,7 +339,8 @@ impl Metadata {
 
     /// Gives a replica another place: an area in the data area of member `host`, which loses the
     /// slots from `slots` on. These must not be in use. The replica is void until it was made again;
-    /// not if the other one is not good in every block ([`Metadata::is_unsettled`]).
+    /// not if the other one is known not to be good in every block ([`Metadata::is_unsettled`]).
+    /// Whether it is, the caller finds out beforehand: it is the only one until then.
     pub fn rehost(&mut self, member: u8, replica: u8, host: u8, slots: u32) -> Result<(), Failure> {
         let table = self.superblock.member(member).ok_or(Failure::Blocks)?;
         if !table.replica_lives(replica ^ 1) || self.is_good_only_in(replica, member) {

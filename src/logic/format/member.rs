@@ -165,10 +165,19 @@ impl Member {
         areas.any(|(area, replica)| area.host == host && self.replica_lives(replica))
     }
 
+    /// Whether no superblock copy on it is in use.
+    fn is_silent(&self) -> bool {
+        (0..SUPER_COPIES).all(|copy| !self.super_lives(copy))
+    }
+
     /// Whether it is about to become a member: the others know of it, and nothing lies on it yet.
     pub fn is_joining(&self) -> bool {
-        let none = (0..SUPER_COPIES).all(|copy| !self.super_lives(copy));
-        none && !self.missing && self.high_water == 0
+        self.is_silent() && !self.missing && self.high_water == 0
+    }
+
+    /// Whether the set goes on without telling it.
+    pub fn is_left_out(&self) -> bool {
+        self.is_silent() && !self.is_joining()
     }
 
     /// Whether superblock copy `copy` on it is in use.

@@ -161,8 +161,8 @@ struct Summary {
     set_epoch: u64,
     sequence: u64,
     live_supers: u16,
-    /// Members that the set was used without; a bit each.
-    missing: u8,
+    /// Members that the set was used without, and that do not know what was done; a bit each.
+    without: u8,
 }
 
 impl Summary {
@@ -174,8 +174,8 @@ impl Summary {
             Ok(own) => own,
             Err(error) => return Some(Err(error)),
         };
-        let missing = scratch.members().fold(0, |mask, (index, member)| {
-            mask | u8::from(member.missing) << index.min(7)
+        let without = scratch.members().fold(0, |mask, (index, member)| {
+            mask | u8::from(member.is_left_out()) << index.min(7)
         });
         Some(Ok(Summary {
             spare: read.spare,
@@ -188,7 +188,7 @@ impl Summary {
             set_epoch: scratch.set_epoch,
             sequence: scratch.sequence,
             live_supers: scratch.live_supers(),
-            missing,
+            without,
         }))
     }
 
@@ -202,7 +202,7 @@ impl Summary {
     }
 
     fn went_without(&self, other: &Summary) -> bool {
-        self.missing & (1 << other.id.member.min(7)) != 0
+        self.without & (1 << other.id.member.min(7)) != 0
     }
 }
 
@@ -363,7 +363,7 @@ fn owner(
     }))
 }
 
-/// Checks that no member that the best superblock calls missing was used meanwhile. Such a one has
+/// Checks that no member that the best superblock leaves out was used meanwhile. Such a one has
 /// gone without all those that now stand together; one that is just old knows some of them as they
 /// were. Only the newest copy on a spare tells: an older one may have been written off long ago.
 fn check_apart(
@@ -380,9 +380,9 @@ fn check_apart(
         .members()
         .zip(together.iter_mut().zip(&mut left_out))
     {
-        if index == best.id.member || (!member.missing && there(&member.uuid)) {
+        if index == best.id.member || (!member.is_left_out() && there(&member.uuid)) {
             *t = Some(member.uuid);
-        } else if member.missing {
+        } else if member.is_left_out() {
             *l = Some(member.uuid);
         }
     }
@@ -406,15 +406,11 @@ fn check_apart(
     Ok(())
 }
 
-/// Whether a superblock does not count on the member of that name: it is missing or no member, or
-/// has no copy that would know what the others do.
+/// Whether what a superblock says may be unknown to the member of that name.
 fn goes_without(superblock: &Superblock, uuid: &Uuid) -> bool {
     let index = superblock.find_member(uuid);
     let member = index.and_then(|index| superblock.member(index));
-    member.is_none_or(|member| {
-        let silent = (0..SUPER_COPIES).all(|copy| !member.super_lives(copy));
-        member.missing || silent && member.high_water != 0
-    })
+    member.is_none_or(Member::is_left_out)
 }
 
 fn take(
