@@ -364,8 +364,8 @@ fn owner(
 }
 
 /// Checks that no member that the best superblock leaves out was used meanwhile. Such a one has
-/// gone without all those that now stand together; one that is just old knows some of them as they
-/// were. Only the newest copy on a spare tells: an older one may have been written off long ago.
+/// gone without all those that stand together by now; one that is just old counts on some of them,
+/// which then know what it does, whether they are there or not. Only the newest copy on a spare tells: an older one may have been written off long ago.
 fn check_apart(
     images: &[SuperImage<'_>],
     owners: &[Option<Owner>; 8],
@@ -373,18 +373,14 @@ fn check_apart(
     scratch: &mut Superblock,
 ) -> Result<(), LoadError> {
     take(images, best, scratch)?;
-    let there = |uuid: &Uuid| owners.iter().flatten().any(|owner| owner.uuid == *uuid);
     let mut together = [None; MEMBERS_MAX as usize];
     let mut left_out = [None; MEMBERS_MAX as usize];
     for ((index, member), (t, l)) in scratch
         .members()
         .zip(together.iter_mut().zip(&mut left_out))
     {
-        if index == best.id.member || (!member.is_left_out() && there(&member.uuid)) {
-            *t = Some(member.uuid);
-        } else if member.is_left_out() {
-            *l = Some(member.uuid);
-        }
+        let left_out = index != best.id.member && member.is_left_out();
+        *(if left_out { l } else { t }) = Some(member.uuid);
     }
     for (owner, spare) in owners.iter().zip(0u8..) {
         let left_out = |owner: &&Owner| left_out.iter().flatten().any(|l| *l == owner.uuid);
