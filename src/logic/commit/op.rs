@@ -331,6 +331,8 @@ impl<'a> Op<'a> {
         // What the pass has written so far does not know of this: begin again.
         self.round = None;
         self.moving = None;
+        // The next replica that is looked through is another one.
+        self.audit = 0;
         match self.job {
             // There is no member or replica left that it could be for.
             Job::Extend { member, .. } if member == self.device => return Err(Failure::Device),

@@ -213,13 +213,22 @@ pub fn choose_superblock(
     superblock: &mut Superblock,
 ) -> Result<Found, LoadError> {
     let mut best: Option<Summary> = None;
+    let mut conflict = None;
     for read in images {
         match Summary::of(read, superblock) {
             Some(Ok(found)) => {
-                best = match best {
-                    None => Some(found),
-                    Some(best) => Some(better(images, best, found)?),
-                };
+                best = Some(match best {
+                    None => found,
+                    Some(best) => {
+                        check_kin(&best, &found)?;
+                        // What contradicts what does not matter if there is a newer one.
+                        conflict = conflict.filter(|_| best.age() >= found.age());
+                        better(images, best, found).unwrap_or_else(|error| {
+                            conflict = Some(error);
+                            best
+                        })
+                    }
+                });
             }
             // Written by a later version in good order: no other copy can be trusted to say all.
             Some(Err(error @ (FormatError::Newer { .. } | FormatError::Features { .. }))) => {
@@ -238,6 +247,9 @@ pub fn choose_superblock(
         }
         return Ok(Found::Blank);
     };
+    if let Some(error) = conflict {
+        return Err(error);
+    }
     let mut chosen = Chosen {
         rewrite: best.live_supers,
         spares: [None; MEMBERS_MAX as usize],
@@ -354,7 +366,7 @@ fn owner(
         }
         own = Some(match own {
             None => found,
-            Some(own) => better(images, own, found)?,
+            Some(own) => better(images, own, found).unwrap_or(own),
         });
     }
     Ok(own.map(|own| Owner {
@@ -430,7 +442,8 @@ fn image_of<'a>(images: &[SuperImage<'a>], spare: u8, copy: u8) -> Option<Image<
         .map(|read| read.image)
 }
 
-fn better(images: &[SuperImage<'_>], old: Summary, new: Summary) -> Result<Summary, LoadError> {
+/// Checks that two copies can be of one set.
+fn check_kin(old: &Summary, new: &Summary) -> Result<(), LoadError> {
     if old.set_uuid != new.set_uuid {
         return Err(LoadError::MixedSpares { spare: new.spare });
     }
@@ -439,6 +452,11 @@ fn better(images: &[SuperImage<'_>], old: Summary, new: Summary) -> Result<Summa
             uuid: new.member_uuid,
         });
     }
+    Ok(())
+}
+
+/// Which of two copies is newer, or knows of the other's end.
+fn better(images: &[SuperImage<'_>], old: Summary, new: Summary) -> Result<Summary, LoadError> {
     if old.age() != new.age() {
         return Ok(if old.age() > new.age() { old } else { new });
     }
