@@ -370,6 +370,8 @@ impl<'a> Op<'a> {
                     }
                     return;
                 }
+                // From here on it counts, also if some superblock copies are not told in this operation:
+                // whatever comes next tells them before it writes anything else.
                 member.void_replicas &= !(1 << replica);
                 self.metadata.rebuild = None;
                 self.metadata.stale = true;
@@ -436,21 +438,6 @@ impl<'a> Op<'a> {
                 // Copies may say more, which does no harm: what they speak of is initialised.
                 if let Some(member) = self.metadata.superblock.member_mut(member) {
                     member.high_water = from;
-                }
-                self.metadata.stale = true;
-            }
-            (
-                Stage::Supers,
-                Job::Rebuild {
-                    member: index,
-                    replica,
-                    ..
-                },
-            ) => {
-                // Copies may say that it counts, and it does as long as nothing else is written. It
-                // is as good as void for what comes next, and made again.
-                if let Some(member) = self.metadata.superblock.member_mut(index) {
-                    member.void_replicas |= 1 << replica;
                 }
                 self.metadata.stale = true;
             }
