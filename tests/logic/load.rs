@@ -145,6 +145,17 @@ fn contradictions_are_refused() {
             copy: CopyId { member: 0, copy: 3 }
         }
     );
+    // They do not matter if a newer one says what is true.
+    let mut newer = superblock();
+    newer.sequence += 1;
+    let swapped = [
+        images[0],
+        Some(copies(&other)[1]),
+        images[2],
+        Some(copies(&newer)[3]),
+    ];
+    assert_eq!(chosen(&swapped).superblock, newer);
+    images = copies(&superblock()).map(Some);
     other = superblock();
     first(&mut other).uuid = Uuid([1; 16]);
     other.sequence += 10;

@@ -263,4 +263,16 @@ fn a_clone() {
     claim(&mut disks, &mut set, 90, 90);
     assert_eq!(refusal(&mut disks, &[0, 1, 2], true), twice);
     assert_eq!(refusal(&mut disks, &[1, 2], true), twice);
+    // Also when both were used by themselves, and differ with the same numbers.
+    let (mut disks, spare) = ring(19, 2);
+    let copy = disks.at(1).clone();
+    disks.push(copy);
+    for (disk, sectors) in [(1, 1 << 30), (2, 1 << 31)] {
+        let mut alone = Spare::load_of(&mut disks, &[disk], true).expect("known");
+        alone.metadata.set_main(sectors, None);
+        assert_eq!(alone.sync(&mut disks), COMMITTED);
+    }
+    let uuid = member(&spare, 1).uuid;
+    let twice = Some(LoadError::Twice { uuid });
+    assert_eq!(refusal(&mut disks, &[1, 2], true), twice);
 }
