@@ -343,7 +343,8 @@ impl Metadata {
     /// Whether it is, the caller finds out beforehand: it is the only one until then.
     pub fn rehost(&mut self, member: u8, replica: u8, host: u8, slots: u32) -> Result<(), Failure> {
         let table = self.superblock.member(member).ok_or(Failure::Blocks)?;
-        if !table.replica_lives(replica ^ 1) || self.is_good_only_in(replica, member) {
+        let other = table.replica_lives(replica ^ 1) || table.high_water == 0;
+        if !other || self.is_good_only_in(replica, member) {
             return Err(Failure::NoPlace);
         }
         let room = self.slots_beside(host, member).ok_or(Failure::NoPlace)?;

@@ -151,6 +151,32 @@ fn the_old_replica_is_lost_with_the_new_one_whole() {
     assert!(cases > 0);
 }
 
+/// A table that is not in use needs no replica, but is not taken into use without one.
+#[test]
+fn no_replica_at_all() {
+    let (mut disks, mut spare) = one(23, 2);
+    for disk in 1..3 {
+        assert_eq!(spare.join(&mut disks, disk), Ok((disk, Outcome::Committed)));
+    }
+    for replica in 0..2 {
+        assert!(spare.rehost(&mut disks, 1, replica, 2));
+        assert_eq!(spare.resync(&mut disks), COMMITTED);
+    }
+    disks.at(2).gone = true;
+    assert_eq!(spare.sync(&mut disks), COMMITTED);
+    assert_eq!(member(&spare, 1).void_replicas, 3);
+    let why = Failure::Blocks;
+    let failed = Ok(Outcome::Failed { issued: false, why });
+    assert_eq!(spare.extend_member(&mut disks, 1, 1), failed);
+    for replica in 0..2 {
+        assert!(spare.rehost(&mut disks, 1, replica, replica ^ 1));
+    }
+    assert_eq!(spare.resync(&mut disks), COMMITTED);
+    assert_eq!(spare.extend_member(&mut disks, 1, 1), COMMITTED);
+    spare.check_redundancy(&mut disks);
+    without(&disks, &spare, 2);
+}
+
 /// What would leave a table without a good copy of something is refused.
 #[test]
 fn what_may_not_move() {
