@@ -246,6 +246,18 @@ fn not_apart() {
     let all = Spare::load(&mut disks).expect("one is old");
     assert_eq!(all.map, pair.map);
     assert!(member(&all, 1).missing);
+    // Two were never there together, but each with the one that is not there now.
+    let (mut disks, mut spare) = one(18, 2);
+    assert_eq!(spare.join(&mut disks, 1), Ok((1, Outcome::Committed)));
+    assert!(spare.rehost(&mut disks, 0, 1, 1));
+    assert_eq!(spare.resync(&mut disks), COMMITTED);
+    let mut alone = Spare::load_of(&mut disks, &[0], true).expect("known");
+    assert_eq!(alone.join(&mut disks, 2), Ok((2, Outcome::Committed)));
+    let mut pair = Spare::load_of(&mut disks, &[0, 1], true).expect("known");
+    assert_eq!(pair.resync(&mut disks), COMMITTED);
+    claim(&mut disks, &mut pair, 83, 83);
+    let rest = Spare::load_of(&mut disks, &[1, 2], true).expect("one is old");
+    assert_eq!(rest.map, pair.map);
 }
 
 #[test]
