@@ -547,6 +547,10 @@ impl Line<'_> {
             };
             let window = windows.get(usize::from(spare)).ok_or(EINVAL)?;
             load::check_window(member, window.sectors)?;
+            if chosen.joining & (1 << spare.min(7)) != 0 {
+                // It was to be a member when the power failed, and this one is not another.
+                self.check_still_blank(window, &member.geometry)?;
+            }
             if let Some(place) = members.get_mut(usize::from(spare)) {
                 *place = Some(index);
             }
@@ -567,6 +571,15 @@ impl Line<'_> {
             }
         }
         Ok((tables(windows, &chosen, metadata)?, false, members, changes))
+    }
+
+    /// Checks that there is nothing on a spare but what its becoming a member has left.
+    fn check_still_blank(&self, window: &Window<'_>, geometry: &Geometry) -> Result<(), Refused> {
+        if window.is_blank_but_for_supers(geometry)? {
+            Ok(())
+        } else {
+            Err(Refused::Text(Errno::Foreign, NOT_BLANK))
+        }
     }
 
     /// Lays out a spare that is to be formatted.

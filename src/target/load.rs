@@ -178,6 +178,20 @@ impl Window<'_> {
     /// larger one what belongs to the metadata, and as much at either end of the data area. Reading a terabyte
     /// would take hours, and no signature that tools know is in the middle.
     pub(super) fn is_blank(&self, geometry: &Geometry) -> Result<bool> {
+        self.is_zero_but_for(geometry, &[])
+    }
+
+    /// The same, whatever is in the places of the superblock copies.
+    pub(super) fn is_blank_but_for_supers(&self, geometry: &Geometry) -> Result<bool> {
+        let mut supers = [0; SUPER_COPIES as usize];
+        for (sector, copy) in supers.iter_mut().zip(0..) {
+            *sector = geometry.superblock_sector(copy).ok_or(EINVAL)?;
+        }
+        self.is_zero_but_for(geometry, &supers)
+    }
+
+    /// The same, but for the metadata blocks at these sectors.
+    fn is_zero_but_for(&self, geometry: &Geometry, except: &[u64]) -> Result<bool> {
         let mut buffer = dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?;
         let batch = u64::from(BATCH_BLOCKS) * BLOCK_SECTORS;
         let (start, end) = (geometry.data_start(), geometry.data_end());
@@ -192,6 +206,16 @@ impl Window<'_> {
                 let bytes = sectors as usize * 512;
                 if !self.read(at, &mut buffer, bytes)? {
                     return Ok(false);
+                }
+                for sector in except {
+                    let offset = sector.checked_sub(at).filter(|offset| *offset < sectors);
+                    let place = offset.and_then(|offset| {
+                        let tail = buffer.as_mut_slice().get_mut(offset as usize * 512..)?;
+                        tail.get_mut(..BLOCK_BYTES)
+                    });
+                    if let Some(place) = place {
+                        place.fill(0);
+                    }
                 }
                 if !is_zero(buffer.as_slice().get(..bytes).unwrap_or(&[1])) {
                     return Ok(false);

@@ -145,6 +145,17 @@ fn contradictions_are_refused() {
             copy: CopyId { member: 0, copy: 3 }
         }
     );
+    // They do not matter if a newer one says what is true.
+    let mut newer = superblock();
+    newer.sequence += 1;
+    let swapped = [
+        images[0],
+        Some(copies(&other)[1]),
+        images[2],
+        Some(copies(&newer)[3]),
+    ];
+    assert_eq!(chosen(&swapped).superblock, newer);
+    images = copies(&superblock()).map(Some);
     other = superblock();
     first(&mut other).uuid = Uuid([1; 16]);
     other.sequence += 10;
@@ -333,7 +344,7 @@ proptest! {
             }
             let mut metadata = Metadata::EMPTY;
             *metadata.superblock_mut() = s;
-            let chosen = Chosen { rewrite: 0, spares: [Some(0), None, None, None], blank: 0 };
+            let chosen = Chosen { rewrite: 0, spares: [Some(0), None, None, None], blank: 0, joining: 0 };
             metadata.open(&chosen, &[1, 0, 0, 0]);
             let _ = metadata.commit(&[id(0)]).advance(Ok(()));
         }
