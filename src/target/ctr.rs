@@ -438,7 +438,8 @@ impl Line<'_> {
 
     /// Says what is wrong with the spare, with all its numbers, in the log.
     fn refuse_content(&self, error: &LoadError) -> CtrError {
-        pr_err!("{}: {}\n", self.name, Show(error));
+        let expected = self.expected();
+        pr_err!("{}: {}\n", self.name, Show(error.against(&expected)));
         let text = match error {
             LoadError::Superblock {
                 error: FormatError::Foreign,
@@ -454,7 +455,8 @@ impl Line<'_> {
             | LoadError::OutOfRange { .. }
             | LoadError::Unresolvable { .. } => c"Slot table on the spare is damaged",
             LoadError::WrongUuid { .. } => c"Spare is not the one that the uuid argument names",
-            LoadError::OtherMain => c"Spare belongs to another main device",
+            LoadError::OtherMainId { .. } => c"Spare belongs to a main device of another main_id",
+            LoadError::OtherMainSize { .. } => c"Spare belongs to a larger main device",
             LoadError::MainBlockSize { .. } => c"Main had other logical blocks before",
             LoadError::Shrunk { .. } => c"Spare is smaller than it was formatted",
             LoadError::Incomplete { .. } => c"Spare is one of a set of several",

@@ -6,7 +6,9 @@ use core::fmt;
 
 use super::super::errno::Errno;
 use super::super::format::FormatError;
+use super::super::text::MainId;
 use super::super::text::Uuid;
+use super::Expected;
 
 /// Why a spare is not activated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +66,16 @@ pub enum LoadError {
         /// What the spare says.
         found: Uuid,
     },
-    /// The spare holds the remaps of another main device.
-    OtherMain,
+    /// The spare holds the remaps of a main device that the table line calls otherwise.
+    OtherMainId {
+        /// What it was called.
+        was: MainId,
+    },
+    /// The spare holds the remaps of a larger main device.
+    OtherMainSize {
+        /// Its size in sectors.
+        was: u64,
+    },
     /// Main's logical block is not what it was.
     MainBlockSize {
         /// What it was, in bytes.
@@ -95,11 +105,52 @@ impl LoadError {
             | LoadError::TableContradiction { .. }
             | LoadError::OutOfRange { .. }
             | LoadError::Unresolvable { .. } => Errno::Damaged,
-            LoadError::MixedSpares | LoadError::WrongUuid { .. } | LoadError::OtherMain => {
-                Errno::WrongDevice
-            }
+            LoadError::MixedSpares
+            | LoadError::WrongUuid { .. }
+            | LoadError::OtherMainId { .. }
+            | LoadError::OtherMainSize { .. } => Errno::WrongDevice,
             LoadError::MainBlockSize { .. } | LoadError::Incomplete { .. } => Errno::NotSupported,
             LoadError::Shrunk { .. } => Errno::NoSpace,
+        }
+    }
+
+    /// The error in words, with both sides of it where the spare and `expected` disagree.
+    pub fn against<'a>(&'a self, expected: &'a Expected<'a>) -> Disagreement<'a> {
+        Disagreement {
+            error: self,
+            expected,
+        }
+    }
+}
+
+/// An error and what the spare was held against. An error alone only has the spare's side: two names
+/// of main are much for a kernel's stack.
+pub struct Disagreement<'a> {
+    error: &'a LoadError,
+    expected: &'a Expected<'a>,
+}
+
+impl fmt::Display for Disagreement<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)?;
+        let expected = self.expected;
+        match self.error {
+            LoadError::WrongUuid { .. } => match expected.uuid {
+                Some(uuid) => write!(f, ": {uuid}"),
+                None => Ok(()),
+            },
+            LoadError::OtherMainId { .. } => match expected.main_id {
+                Some(id) => write!(f, ", this one is {}", id.as_str()),
+                None => Ok(()),
+            },
+            LoadError::OtherMainSize { .. } => {
+                write!(f, ", this one has {}", expected.main_sectors)
+            }
+            LoadError::MainBlockSize { .. } => {
+                write!(f, ": {}", expected.main_block_bytes)
+            }
+            LoadError::Shrunk { .. } => write!(f, ": {}", expected.window_sectors),
+            _ => Ok(()),
         }
     }
 }
@@ -154,7 +205,12 @@ impl fmt::Display for LoadError {
             LoadError::WrongUuid { found } => {
                 write!(f, "spare is {found}, not the one that was named")
             }
-            LoadError::OtherMain => f.write_str("spare belongs to another main device"),
+            LoadError::OtherMainId { was } => {
+                write!(f, "spare belongs to the main device {}", was.as_str())
+            }
+            LoadError::OtherMainSize { was } => {
+                write!(f, "spare belongs to a main device of {was} sectors")
+            }
             LoadError::MainBlockSize { was } => {
                 write!(
                     f,
