@@ -253,13 +253,18 @@ impl Line<'_> {
             spare,
             range: (start, start.saturating_add(sectors)),
         };
-        let in_use = c"Spare, or a part of it, is used by another device";
-        if let Some(state) = registry::find(&part).message(in_use)? {
+        if let Some(state) = registry::find(&part).map_err(in_use)? {
             self.check_state(&state)?;
             return Ok(state);
         }
         let state = self.load()?;
-        registry::register(&part, state).message(in_use)
+        registry::register(&part, state.clone()).map_err(|error| {
+            if error == EEXIST {
+                let (name, uuid) = (&state.name, Show(state.uuid));
+                pr_err!("{name}: spare {uuid} is in use already\n");
+            }
+            in_use(error)
+        })
     }
 
     fn expected(&self) -> Expected<'_> {
@@ -463,6 +468,18 @@ impl Line<'_> {
         };
         refuse(error.errno(), text)
     }
+}
+
+/// Why a spare cannot be registered.
+fn in_use(error: Error) -> CtrError {
+    let text = if error == EBUSY {
+        c"Spare, or a part of it, is used by another device"
+    } else if error == EEXIST {
+        c"Spare is a copy of one that is in use: it has the same uuid"
+    } else {
+        return error.into();
+    };
+    refuse(Errno::Busy, text)
 }
 
 /// Whether there is nothing of ours that formatting would overwrite.

@@ -7,6 +7,9 @@
 //! but for one case: the same mapped device may load another table for the same window, and then
 //! finds the state of the first one. (Two targets of one table may not: they would serve different
 //! blocks from the same slots.) A state is forgotten with the last table that uses it.
+//!
+//! Ranges cannot tell that two devices have the same content: a snapshot or a copy of a spare, or
+//! another way to the same disk. The set's UUID can. A set that is in use is activated once only.
 
 use super::state::State;
 use crate::dm;
@@ -113,11 +116,15 @@ pub(super) fn find(part: &Part<'_>) -> Result<Option<StateRef>> {
     }))
 }
 
-/// Registers a new state. Fails with [`EBUSY`] if somebody was faster.
+/// Registers a new state. Fails with [`EBUSY`] if somebody was faster, and with [`EEXIST`] if the same
+/// set is in use already: what was found is a copy of it, or another way to it.
 pub(super) fn register(part: &Part<'_>, state: Arc<State>) -> Result<StateRef> {
     let mut windows = WINDOWS.lock();
     if windows.iter().any(|entry| entry.overlaps(part)) {
         return Err(EBUSY);
+    }
+    if windows.iter().any(|entry| entry.state.uuid == state.uuid) {
+        return Err(EEXIST);
     }
     let mut users = KVec::with_capacity(2, GFP_KERNEL)?;
     users.push(part.table, GFP_KERNEL)?;
