@@ -24,6 +24,7 @@
 
 mod error;
 
+pub use self::error::Disagreement;
 pub use self::error::LoadError;
 
 use super::format::geometry;
@@ -547,13 +548,17 @@ pub fn check_expected(superblock: &Superblock, expected: &Expected<'_>) -> Resul
     match expected.main_id {
         Some(id) if !superblock.main_id.is_none() => {
             if *id != superblock.main_id {
-                return Err(LoadError::OtherMain);
+                return Err(LoadError::OtherMainId {
+                    was: superblock.main_id,
+                });
             }
         }
         // Nobody said what main is. A disk that is too small for its own remaps is not the one.
         _ => {
             if expected.main_sectors < superblock.main_sectors {
-                return Err(LoadError::OtherMain);
+                return Err(LoadError::OtherMainSize {
+                    was: superblock.main_sectors,
+                });
             }
         }
     }
@@ -569,7 +574,10 @@ pub fn check_expected(superblock: &Superblock, expected: &Expected<'_>) -> Resul
 pub fn check_window(member: &Member, window_sectors: u64) -> Result<(), LoadError> {
     let formatted = member.geometry.window_sectors();
     if window_sectors < formatted {
-        return Err(LoadError::Shrunk { formatted });
+        return Err(LoadError::Shrunk {
+            formatted,
+            found: window_sectors,
+        });
     }
     Ok(())
 }

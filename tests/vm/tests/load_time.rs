@@ -105,16 +105,17 @@ fn remaps_load_fast_and_take_little_memory() {
     let _test = vmtest::begin!();
     load();
     let main = NullBlk::new(MIB, 4096);
-    let spare = NullBlk::new(MIB, 4096);
-    let (main, spare) = (main.path(), spare.path());
-    let line = format!(
-        "0 {} dm-remap {} {}",
-        u64::from(MIB) << 11,
-        main.display(),
-        spare.display()
-    );
+    let main = main.path();
     let mut empty = 0;
     for remaps in [0, 1000, 1_000_000] {
+        let disk = NullBlk::new(MIB, 4096);
+        let spare = disk.path();
+        let line = format!(
+            "0 {} dm-remap {} {}",
+            u64::from(MIB) << 11,
+            main.display(),
+            spare.display()
+        );
         let replica = forge(&spare, remaps);
         let reading = read(&spare, replica);
         let before = available();
