@@ -434,17 +434,17 @@ fn histories(count: u64, breakage: bool, full: bool) {
 
 #[test]
 fn sets_that_grow() {
-    histories(200, false, false);
+    histories(120, false, false);
 }
 
 #[test]
 fn sets_that_are_full() {
-    histories(200, false, true);
+    histories(120, false, true);
 }
 
 #[test]
 fn sets_with_sectors_that_go_bad() {
-    histories(200, true, true);
+    histories(120, true, true);
 }
 
 /// A short history of everything that can happen to a set of two.
@@ -494,7 +494,7 @@ fn script(set: &mut Set) -> Result<(), Crashed> {
 /// With a crash at every single write, torn in several ways.
 #[test]
 fn a_crash_at_every_step() {
-    for tear in 0..4 {
+    for tear in 0..3 {
         for at in 0.. {
             assert!(at < 1000, "it does not end");
             let mut set = Set::new(7 + (tear << 32), 2);

@@ -225,11 +225,15 @@ fn not_apart() {
         .geometry
         .superblock_sector(3)
         .expect("in range");
+    let mut old = [0; 4096];
+    disks.at(0).read(sector, &mut old).expect("good");
     disks.at(0).break_writes(sector);
     assert_eq!(alone.sync(&mut disks), COMMITTED);
     let mut both = Spare::load(&mut disks).expect("one is old");
     assert_eq!(both.resync(&mut disks), COMMITTED);
     assert_eq!(member(&both, 0).void_supers, 0b1000);
+    disks.at(0).heal();
+    disks.at(0).write(sector, &old, true).expect("good again");
     let mut alone = Spare::load_of(&mut disks, &[1], true).expect("known");
     claim(&mut disks, &mut alone, slot_of(1, 80), 80);
     assert_eq!(Spare::load(&mut disks).expect("one is old").map, alone.map);
