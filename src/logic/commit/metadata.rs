@@ -38,6 +38,8 @@ pub struct Metadata {
     pub(super) stale: bool,
     /// Void superblock copies that this activation has not tried to write; a bit each.
     pub(super) revive: u8,
+    /// Superblock copies that loading found to be damaged or behind; a bit each.
+    pub(super) damaged: u8,
     pub(super) unsettled: [Unsettled; COMMIT_BLOCKS_MAX],
     pub(super) unsettled_count: usize,
 }
@@ -49,6 +51,7 @@ impl Metadata {
         let mut metadata = Self::create(chosen.superblock);
         metadata.stale = chosen.rewrite != 0;
         metadata.revive = metadata.superblock.void_supers;
+        metadata.damaged = chosen.rewrite;
         if table_blocks > metadata.superblock.high_water {
             metadata.superblock.high_water = table_blocks;
             metadata.stale = true;
@@ -65,6 +68,7 @@ impl Metadata {
             raised: false,
             stale: true,
             revive: 0,
+            damaged: 0,
             unsettled: [Unsettled {
                 block: 0,
                 suspect: 0,

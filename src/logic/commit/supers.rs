@@ -52,11 +52,15 @@ impl Op<'_> {
         };
         let candidates = untried & !live;
         if candidates == 0 {
-            return if enough {
-                Ok(Round { todo: live })
-            } else {
-                Err(Failure::NoSuperblock)
-            };
+            if !enough {
+                return Err(Failure::NoSuperblock);
+            }
+            // Counted before they are written, as all copies say the same.
+            for _ in 0..(self.metadata.damaged & live).count_ones() {
+                self.metadata.count_repair();
+            }
+            self.metadata.damaged = 0;
+            return Ok(Round { todo: live });
         }
         let copy = lowest(candidates);
         self.metadata.revive &= !(1 << copy);
