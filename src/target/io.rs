@@ -14,6 +14,7 @@ use crate::logic::commit::Fault;
 use crate::logic::commit::Op;
 use crate::logic::commit::Outcome;
 use crate::logic::commit::Step;
+use crate::logic::crc32c::crc32c;
 use crate::logic::format::table_block;
 use crate::logic::format::table_block::TableBlock;
 use crate::logic::format::Block;
@@ -69,16 +70,23 @@ impl<'a> SpareIo<'a> {
         // Before anything is written that the flush is for.
         let ticket = self.state.life.flush_sent(Disk::Spare);
         let mut last = Ok(());
+        // A place that could not be read before a write has to show that it can be read after it.
+        let mut suspicious = None;
         loop {
             last = match op.advance(last) {
                 Step::Done(outcome) => return outcome,
                 Step::Flush => self.flush(ticket),
-                Step::CheckTable { block, sector, .. } => self.check(&member, block, sector),
+                Step::CheckTable { block, sector, .. } => {
+                    let checked = self.check(&member, block, sector);
+                    suspicious = checked.is_err().then_some(sector);
+                    checked
+                }
                 Step::WriteSuper { copy, sector } => {
                     if let Some(image) = image_of(self.buffer) {
                         op.metadata().encode_superblock(image, copy);
                     }
-                    self.write(sector, true)
+                    // Nobody reads it before the next activation, and its state is not known.
+                    self.write(sector, true).and_then(|()| self.verify(sector))
                 }
                 Step::WriteTable {
                     block,
@@ -100,7 +108,10 @@ impl<'a> SpareIo<'a> {
                             })
                             .is_some(),
                     };
-                    if made {
+                    let doubtful = content == Content::Truth || suspicious == Some(sector);
+                    if made && doubtful {
+                        self.write(sector, fua).and_then(|()| self.verify(sector))
+                    } else if made {
                         self.write(sector, fua)
                     } else {
                         Err(Fault::Other)
@@ -147,11 +158,25 @@ impl<'a> SpareIo<'a> {
                 Err(_) => failed = true,
             }
         }
-        // P6: a place is written off only if the spare as such works.
-        if self.is_alive(sector) {
-            Err(Fault::Media)
+        Err(self.blame(sector))
+    }
+
+    /// Reads back what was just written from the buffer: a bad place may take writes all the same (P4).
+    fn verify(&mut self, sector: u64) -> Result<(), Fault> {
+        let written = crc32c(self.buffer.as_slice());
+        match self.read(sector) {
+            Ok(()) if crc32c(self.buffer.as_slice()) == written => Ok(()),
+            Err(status) if !is_suspect(Operation::Read, status) => Err(Fault::Other),
+            _ => Err(self.blame(sector)),
+        }
+    }
+
+    /// What is to blame for a place that fails. P6: it is written off only if the spare as such works.
+    fn blame(&mut self, sector: u64) -> Fault {
+        if self.is_alive(Some(sector)) {
+            Fault::Media
         } else {
-            Err(Fault::Other)
+            Fault::Other
         }
     }
 
@@ -160,13 +185,13 @@ impl<'a> SpareIo<'a> {
         flushed.map_err(|_| Fault::Other)
     }
 
-    /// Whether the spare can read a metadata block other than the one at `sector`. That takes the
+    /// Whether the spare can read a metadata block, other than the one at `but`. That takes the
     /// buffer, whose content is made anew for the next write.
-    fn is_alive(&mut self, sector: u64) -> bool {
+    pub(super) fn is_alive(&mut self, but: Option<u64>) -> bool {
         let geometry = self.geometry;
         (0..SUPER_COPIES)
             .filter_map(|copy| geometry.superblock_sector(copy))
-            .any(|place| place != sector && self.read(place).is_ok())
+            .any(|place| Some(place) != but && self.read(place).is_ok())
     }
 }
 
