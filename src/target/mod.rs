@@ -195,6 +195,7 @@ impl dm::Target for DmRemap {
         if !ti.is_read_only() {
             activate::deactivate(&self.state, &mut locked, &self.spare);
         }
+        self.tell_later(&mut locked);
         locked.writer.active = false;
     }
 
@@ -215,6 +216,7 @@ impl dm::Target for DmRemap {
     fn resume(&self, ti: &dm::TargetInfo) {
         let mut locked = self.state.writer.lock();
         locked.writer.active = !ti.is_read_only();
+        self.tell_later(&mut locked);
         self.state.stopping.store(false, Relaxed);
         // Later, what users said by message counts.
         if !self.resumed.xchg(true, Relaxed) {
@@ -473,10 +475,10 @@ impl DmRemap {
         Ok(locked)
     }
 
-    /// Raises an event if slots run low (P7).
-    fn tell_shortage(&self) {
+    /// Raises an event if slots run low (P7), or if something became of the metadata (P4).
+    fn tell_news(&self) {
         let low = self.state.limits.get(Limit::LowWater);
-        if self.state.writer.lock().writer.crosses_low_water(low) {
+        if self.state.writer.lock().writer.has_news(&self.state, low) {
             self.teller.raise();
         }
     }
@@ -487,6 +489,14 @@ impl DmRemap {
         let capacity = u64::from(state.geometry.slots());
         let (remapped, pending) = (counters.remapped.get(), counters.pending.get());
         let bad = counters.bad.get();
+    /// Has an event raised if something became of the metadata (P4): for contexts that must not wait
+    /// for it, as the device serves nothing meanwhile.
+    fn tell_later(&self, locked: &mut Locked) {
+        if locked.writer.copies_changed(&self.state) {
+            let _ = self.growth.enqueue::<_, 0>(self.teller.clone());
+        }
+    }
+
         let breakers = state.life.breakers();
         let flush_failed = state.life.is_flush_latched();
         let stuck = counters.stuck.get() != 0;

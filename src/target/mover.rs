@@ -352,7 +352,7 @@ fn in_parts(
         };
         first = first.saturating_add(work(&mut mover, part)?);
         drop(tools);
-        target.tell_shortage();
+        target.tell_news();
         // Here memory can be waited for.
         growth::grow(state)?;
     }

@@ -486,7 +486,7 @@ impl<'a> Relocation<'a> {
             }
             (
                 committed.and(staged),
-                self.tells && writer.crosses_low_water(low_water),
+                self.tells && writer.has_news(state, low_water),
             )
         });
         self.tell |= short;

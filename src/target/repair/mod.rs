@@ -121,10 +121,12 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
         }
     }
     // Whoever has the lock writes metadata, and will need the memory, too.
-    let locked = state.writer.try_lock();
-    if locked.is_some_and(|locked| locked.writer.wants_growth(state)) {
-        let target = bio.target();
-        let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
+    if let Some(mut locked) = state.writer.try_lock() {
+        tell |= locked.writer.copies_changed(state);
+        if locked.writer.wants_growth(state) {
+            let target = bio.target();
+            let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
+        }
     }
     // Before the answer: whoever has another copy, md or btrfs, writes it here at once, and that has to
     // go to the spare.
@@ -160,7 +162,7 @@ fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
 }
 
 /// Remembers blocks of main that cannot be read, so that their next write goes to the spare.
-/// Returns whether slots have run low.
+/// Returns whether there is something that users wait for.
 fn note_lost(state: &State, spare: &dm::Device, lists: &Lists) -> bool {
     let Some(first) = lists.lost.first() else {
         return false;
@@ -183,7 +185,7 @@ fn note_lost(state: &State, spare: &dm::Device, lists: &Lists) -> bool {
         }
         // If this fails, the next read finds it out again.
         let _ = writer.commit(state, io);
-        writer.crosses_low_water(low_water)
+        writer.has_news(state, low_water)
     })
 }
 

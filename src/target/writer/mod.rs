@@ -25,6 +25,7 @@
 //! against the newer claim, or it does not.
 
 pub(super) mod growth;
+mod news;
 mod slots;
 
 use super::io::SpareIo;
@@ -43,6 +44,7 @@ use crate::logic::slot::Entry;
 use crate::logic::slot::SlotWord;
 use crate::logic::table::Counts;
 use kernel::prelude::*;
+use news::Copies;
 use slots::Shortage;
 
 /// The most slots that are staged for one commit.
@@ -82,6 +84,8 @@ pub(super) struct Writer {
     staged: KVec<Staged>,
     /// How short of slots the spare was when users were told last.
     told: Shortage,
+    /// How its metadata was then.
+    told_copies: Copies,
     /// Whether slots that were replaced may still claim their blocks on the spare.
     older_claims: bool,
 }
@@ -95,6 +99,7 @@ impl Writer {
         generations: KVVec<u64>,
     ) -> Result<Self> {
         let usable = metadata.superblock().usable_slots();
+        let told_copies = Copies::of(metadata.superblock(), false);
         Ok(Self {
             active: false,
             allocator: Allocator::new(map.slots(usable)),
@@ -103,6 +108,7 @@ impl Writer {
             generations,
             staged: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             told: Shortage::None,
+            told_copies,
             older_claims: false,
         })
     }

@@ -44,7 +44,7 @@ impl Writer {
     }
 
     /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
-    pub(in crate::target) fn crosses_low_water(&mut self, percent: u32) -> bool {
+    pub(super) fn crosses_low_water(&mut self, percent: u32) -> bool {
         let left = u64::from(self.slots_left());
         let slots = u64::from(self.metadata.superblock().geometry.slots());
         let now = if left == 0 {
