@@ -326,12 +326,18 @@ impl DmRemap {
         match run.kind {
             RunKind::Main => {}
             RunKind::Pending { .. } if !write => {}
-            RunKind::Slots { .. } | RunKind::Pending { .. } if bio.op() == dm::Op::Discard => {
+            RunKind::Slots { .. } | RunKind::Failing { .. } | RunKind::Pending { .. }
+                if bio.op() == dm::Op::Discard =>
+            {
                 // A hint only. The slot keeps its content, which is as good as any other.
                 state.readers.up_read(ticket);
                 return bio.complete(BlkStatus::OK);
             }
-            RunKind::Slots { first } => {
+            RunKind::Failing { .. } if write => {
+                state.readers.up_read(ticket);
+                return self.leave_to_worker(bio);
+            }
+            RunKind::Slots { first } | RunKind::Failing { first } => {
                 let data = bio.per_bio();
                 data.ticket = Some(ticket);
                 data.redirected = true;
@@ -483,12 +489,6 @@ impl DmRemap {
         }
     }
 
-    fn status_line(&self) -> Status {
-        let state = &**self.state;
-        let counters = &state.counters;
-        let capacity = u64::from(state.geometry.slots());
-        let (remapped, pending) = (counters.remapped.get(), counters.pending.get());
-        let bad = counters.bad.get();
     /// Has an event raised if something became of the metadata (P4): for contexts that must not wait
     /// for it, as the device serves nothing meanwhile.
     fn tell_later(&self, locked: &mut Locked) {
@@ -497,6 +497,12 @@ impl DmRemap {
         }
     }
 
+    fn status_line(&self) -> Status {
+        let state = &**self.state;
+        let counters = &state.counters;
+        let capacity = u64::from(state.geometry.slots());
+        let (remapped, pending) = (counters.remapped.get(), counters.pending.get());
+        let bad = counters.bad.get();
         let breakers = state.life.breakers();
         let flush_failed = state.life.is_flush_latched();
         let stuck = counters.stuck.get() != 0;

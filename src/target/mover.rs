@@ -381,7 +381,7 @@ impl Mover<'_> {
         let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
         let run = state.run(part.first, count);
         let count = match run.kind {
-            RunKind::Slots { .. } => {
+            RunKind::Slots { .. } | RunKind::Failing { .. } => {
                 tally.there = tally.there.saturating_add(u64::from(run.count));
                 return Ok(u64::from(run.count));
             }

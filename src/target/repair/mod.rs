@@ -14,7 +14,8 @@
 //!
 //! 1. Main: tried whole, in halves, down to single blocks. A block that fails by itself is bad (E2).
 //! 2. Slots: the same; a slot that fails a write by itself is bad, and its block moves on.
-//! 3. Pending blocks are not tried: they are known to be bad, and the bio has new content for them.
+//! 3. Pending blocks are not tried: they are known to be bad, and the bio has new content for them. Nor
+//!    are slots that could not be read lately, as long as there are others.
 //!
 //! Bad blocks of a write are moved to slots, as [`relocate`](super::relocate) says. That happens only
 //! if the medium is to blame: the capacity is what it was, and main works otherwise
@@ -62,6 +63,7 @@ use crate::logic::latch::Ticket;
 use crate::logic::limit::Limit;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
+use crate::logic::slot::State as SlotState;
 use crate::logic::table::RunKind;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -84,6 +86,7 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     let spare = bio.target().spare.clone();
     let deadline = u64::from(state.limits.get(Limit::DeadlineMs));
     tools.lists.lost.clear();
+    tools.lists.failing.clear();
     tools.lists.weak.clear();
     let mut repair = Repair {
         state,
@@ -130,6 +133,7 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     }
     // Before the answer: whoever has another copy, md or btrfs, writes it here at once, and that has to
     // go to the spare.
+    note_failing(state, &spare, &tools.lists);
     tell |= note_lost(state, &spare, &tools.lists);
     if tell {
         let target = bio.target();
@@ -187,6 +191,28 @@ fn note_lost(state: &State, spare: &dm::Device, lists: &Lists) -> bool {
         let _ = writer.commit(state, io);
         writer.has_news(state, low_water)
     })
+}
+
+/// Remembers slots that cannot be read, so that the next write of their blocks goes to others: these
+/// may take it and lose it again. A spare that cannot be read at all says nothing about them (P6).
+fn note_failing(state: &State, spare: &dm::Device, lists: &Lists) {
+    let Some(first) = lists.failing.first() else {
+        return;
+    };
+    state.with_writer(spare, |_, io| {
+        if !io.is_alive(None) {
+            return;
+        }
+        state.report("cannot be read from the spare", lists.failing.len(), *first);
+        for main_block in &lists.failing {
+            state.with_map(|map| match map.view().lookup(*main_block) {
+                Some((slot, word)) if word.state() == SlotState::Valid => {
+                    map.view().set_slot(slot, word.with_failing());
+                }
+                _ => (),
+            });
+        }
+    });
 }
 
 struct Repair<'a> {
@@ -285,7 +311,11 @@ impl Repair<'_> {
                     continue;
                 }
                 RunKind::Pending { .. } => self.note_moves(at, run.count)?,
-                RunKind::Main | RunKind::Slots { .. } => {
+                // With no other slot left, these are better than none.
+                RunKind::Failing { .. } if self.state.counters.left.get() != 0 => {
+                    self.note_moves(at, run.count)?;
+                }
+                RunKind::Main | RunKind::Slots { .. } | RunKind::Failing { .. } => {
                     self.write_run(run.kind, main_block, at, run.count)?;
                 }
             }
@@ -406,8 +436,8 @@ impl Repair<'_> {
         result: dm::IoResult,
     ) -> Result<bool, BlkStatus> {
         let direction = match (kind, operation) {
-            (RunKind::Slots { .. }, Operation::Read) => None,
-            (RunKind::Slots { .. }, _) => Some(Direction::SpareWrite),
+            (RunKind::Slots { .. } | RunKind::Failing { .. }, Operation::Read) => None,
+            (RunKind::Slots { .. } | RunKind::Failing { .. }, _) => Some(Direction::SpareWrite),
             (_, Operation::Read) => Some(Direction::MainRead),
             _ => Some(Direction::MainWrite),
         };
@@ -498,7 +528,9 @@ impl Repair<'_> {
     /// Where a run lies.
     fn place(&self, kind: RunKind, main_block: u64) -> (&dm::Device, u64) {
         match kind {
-            RunKind::Slots { first } => (self.spare, self.state.slot_sector(first)),
+            RunKind::Slots { first } | RunKind::Failing { first } => {
+                (self.spare, self.state.slot_sector(first))
+            }
             _ => (self.main, self.state.sector_of(main_block)),
         }
     }
