@@ -3,9 +3,9 @@
 //! What one word says about one slot, on the spare and in memory.
 //!
 //! ```text
-//!  63    62    61..54   53    52       51..48  47..0
-//!  doubt held  zero     raw   manual   state   main block
-//!  `- memory only -'    `----------- on the spare ------'
+//!  63    62    61       60..54   53    52       51..48  47..0
+//!  doubt held  failing  zero     raw   manual   state   main block
+//!  `--- memory only ---------'   `----------- on the spare ------'
 //! ```
 
 /// What a slot is used for.
@@ -51,9 +51,10 @@ impl SlotWord {
     const STATE_MASK: u64 = 0xf << Self::STATE_SHIFT;
     const MANUAL: u64 = 1 << 52;
     const RAW: u64 = 1 << 53;
+    const FAILING: u64 = 1 << 61;
     const HELD: u64 = 1 << 62;
     const DOUBT: u64 = 1 << 63;
-    const MEMORY_ONLY: u64 = Self::HELD | Self::DOUBT;
+    const MEMORY_ONLY: u64 = Self::FAILING | Self::HELD | Self::DOUBT;
     const KNOWN: u64 =
         Self::MAIN_MASK | Self::STATE_MASK | Self::MANUAL | Self::RAW | Self::MEMORY_ONLY;
 
@@ -171,6 +172,17 @@ impl SlotWord {
         })
     }
 
+    /// Whether the slot could not be read lately: its block's next write goes to another one (P4).
+    #[inline(always)]
+    pub const fn is_failing(self) -> bool {
+        self.0 & Self::FAILING != 0
+    }
+
+    /// The same, marked so.
+    pub const fn with_failing(self) -> Self {
+        SlotWord(self.0 | Self::FAILING)
+    }
+
     /// Whether the slot's content was there before and was not copied from main (`add_remap`).
     pub const fn is_raw(self) -> bool {
         self.0 & Self::RAW != 0
@@ -221,14 +233,15 @@ mod tests {
                 let word = SlotWord::new(top, state, origin)
                     .unwrap()
                     .with_doubt(true)
-                    .with_held(true);
+                    .with_held(true)
+                    .with_failing();
                 assert_eq!(word.main_block(), top);
                 assert_eq!(word.state(), state);
                 assert_eq!(word.origin(), origin);
-                assert!(word.is_doubt() && word.is_held() && !word.is_raw());
+                assert!(word.is_doubt() && word.is_held() && word.is_failing() && !word.is_raw());
                 let disk = SlotWord::from_disk(word.to_disk()).unwrap();
-                assert!(!disk.is_doubt() && !disk.is_held());
-                assert_eq!(disk, word.with_doubt(false).with_held(false));
+                assert!(!disk.is_doubt() && !disk.is_held() && !disk.is_failing());
+                assert_eq!(disk, word.with_state(state));
             }
         }
         assert_eq!(SlotWord::new(top + 1, State::Valid, Origin::Auto), None);

@@ -63,6 +63,11 @@ pub enum RunKind {
         /// The slot of the range's first block.
         first: u32,
     },
+    /// By consecutive slots that could not be read lately; the next write goes to others.
+    Failing {
+        /// The slot of the range's first block.
+        first: u32,
+    },
     /// Reads by main; the next write goes to consecutive slots that are set aside.
     Pending {
         /// The slot of the range's first block.
@@ -193,6 +198,7 @@ impl<'a, B: Word<u32>, S: Word<u64>> View<'a, B, S> {
             let same = match (kind, self.kind(next)) {
                 (RunKind::Main, RunKind::Main) | (RunKind::Doubt, RunKind::Doubt) => true,
                 (RunKind::Slots { first }, RunKind::Slots { first: slot })
+                | (RunKind::Failing { first }, RunKind::Failing { first: slot })
                 | (RunKind::Pending { first }, RunKind::Pending { first: slot }) => {
                     first.checked_add(length) == Some(slot)
                 }
@@ -217,6 +223,7 @@ impl<'a, B: Word<u32>, S: Word<u64>> View<'a, B, S> {
             Some((slot, word)) if word.state() == State::Pending => {
                 RunKind::Pending { first: slot }
             }
+            Some((slot, word)) if word.is_failing() => RunKind::Failing { first: slot },
             Some((slot, _)) => RunKind::Slots { first: slot },
         }
     }

@@ -67,6 +67,7 @@ pub(super) fn activate(
         if todo.format {
             join(state, writer, changes)?;
             writer.sync(state, &mut io)?;
+            turn_away(state, writer, &mut io, changes)?;
             pr_info!("{}: formatted spare {}\n", state.name, Show(state.uuid));
         }
         for rewrite in &todo.rewrites {
@@ -90,6 +91,7 @@ pub(super) fn activate(
     writer.refresh(state, &mut io)?;
     if join(state, writer, changes)? {
         writer.sync(state, &mut io)?;
+        turn_away(state, writer, &mut io, changes)?;
     }
     change_members(state, writer, &mut io, changes);
     if writer
@@ -152,6 +154,24 @@ fn join(state: &State, writer: &mut Writer, changes: &Changes) -> Result<bool> {
     Ok(joined)
 }
 
+/// Fails if a spare that was to join did not take its superblocks: it is none, and was lost at once.
+fn turn_away(
+    state: &State,
+    writer: &mut Writer,
+    io: &mut SpareIo<'_>,
+    changes: &Changes,
+) -> Result {
+    let mut result = Ok(());
+    for (change, index) in changes.joining.iter().zip(0u8..) {
+        let joins = change.is_some() && writer.metadata.superblock().member(index).is_some();
+        if joins && !writer.metadata.is_usable(index) {
+            writer.remove_member(state, io, index)?;
+            result = Err(EIO);
+        }
+    }
+    result
+}
+
 /// Brings the set into the best order that is possible. What is not possible is tried again by the next
 /// activation, and the status tells of it.
 fn change_members(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, changes: &Changes) {
@@ -166,7 +186,11 @@ fn change_members(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, chan
         let missing = member.missing;
         let there = io.spares.get(index).is_some();
         if missing && there && writer.is_whole(index) {
-            let _ = writer.take_back(state, io, index);
+            // Then there is one spare more to put replicas on.
+            let back = writer.take_back(state, io, index);
+            if back.and_then(|()| restore(state, writer, io)).is_err() {
+                state.complain("a spare that is back holds no replicas yet");
+            }
         } else if changes.leaving & bit(index) != 0
             || missing && !there && writer.claims(state, index) == 0
         {

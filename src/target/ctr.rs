@@ -412,8 +412,10 @@ impl Line<'_> {
             }
             changes.leaving |= 1 << index.min(7);
         }
-        let absent = superblock.members().find(|(index, _)| {
-            !members.contains(&Some(*index)) && changes.leaving & (1 << (*index).min(7)) == 0
+        let absent = superblock.members().find(|(index, member)| {
+            !members.contains(&Some(*index))
+                && changes.leaving & (1 << (*index).min(7)) == 0
+                && !member.is_dispensable()
         });
         if let Some((member, _)) = absent.filter(|_| !self.options.degraded) {
             return Err(self.refuse_content(&LoadError::incomplete(superblock, member)));
@@ -559,7 +561,10 @@ impl Line<'_> {
                 *place = Some(index);
             }
         }
-        if let Some(member) = chosen.absent(superblock).filter(|_| !self.options.degraded) {
+        if let Some(member) = chosen
+            .asked_for(superblock)
+            .filter(|_| !self.options.degraded)
+        {
             return Err(LoadError::incomplete(superblock, member).into());
         }
         for (window, spare) in windows.iter().zip(0u8..) {

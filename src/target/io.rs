@@ -15,6 +15,7 @@ use crate::logic::commit::Fault;
 use crate::logic::commit::Op;
 use crate::logic::commit::Outcome;
 use crate::logic::commit::Step;
+use crate::logic::crc32c::crc32c;
 use crate::logic::format::table_block;
 use crate::logic::format::table_block::TableBlock;
 use crate::logic::format::Block;
@@ -63,18 +64,26 @@ impl<'a> SpareIo<'a> {
         // Before anything is written that a flush is for.
         let tickets = self.state.life.spares_sent();
         let mut last = Ok(());
+        // A place that could not be read before a write has to show that it can be read after it.
+        let mut suspicious = None;
         loop {
             let step = op.advance(last);
             let superblock = op.metadata().superblock();
             last = match step {
                 Step::Done(outcome) => return outcome,
                 Step::Flush { member } => self.flush(superblock, member, tickets.of(member)),
-                Step::CheckTable { block, place } => self.check(superblock, block, place),
+                Step::CheckTable { block, place } => {
+                    let checked = self.check(superblock, block, place);
+                    suspicious = checked.is_err().then_some(place);
+                    checked
+                }
                 Step::WriteSuper { copy, place } => {
                     if let Some(image) = image_of(self.buffer) {
                         op.metadata().encode_superblock(image, copy);
                     }
+                    // Nobody reads it before the next activation, and its state is not known.
                     self.write(superblock, place, true)
+                        .and_then(|()| self.verify(superblock, place))
                 }
                 Step::WriteTable {
                     block,
@@ -82,7 +91,15 @@ impl<'a> SpareIo<'a> {
                     content,
                     fua,
                 } => match self.make(superblock, block, content, &mut fill) {
-                    Ok(()) => self.write(superblock, place, fua),
+                    Ok(()) => {
+                        let copy = matches!(content, Content::Copy { .. });
+                        let written = self.write(superblock, place, fua);
+                        if copy || suspicious == Some(place) {
+                            written.and_then(|()| self.verify(superblock, place))
+                        } else {
+                            written
+                        }
+                    }
                     Err(fault) => Err(fault),
                 },
             };
@@ -138,6 +155,11 @@ impl<'a> SpareIo<'a> {
         }
     }
 
+    /// Whether a table block is good where it is.
+    pub(super) fn is_good(&mut self, superblock: &Superblock, id: BlockId, place: Place) -> bool {
+        self.check(superblock, id, place).is_ok()
+    }
+
     fn write(&mut self, superblock: &Superblock, place: Place, fua: bool) -> Result<(), Fault> {
         let Some((device, at)) = self.spares.locate(place) else {
             return Err(self.other(superblock, place));
@@ -165,11 +187,27 @@ impl<'a> SpareIo<'a> {
                 Err(_) => failed = true,
             }
         }
-        // P6: a place is written off only if the spare as such works.
+        Err(self.blame(superblock, place))
+    }
+
+    /// Reads back what was just written from the buffer: a bad place may take writes all the same (P4).
+    fn verify(&mut self, superblock: &Superblock, place: Place) -> Result<(), Fault> {
+        let written = crc32c(self.buffer.as_slice());
+        match self.read(place) {
+            Ok(()) if crc32c(self.buffer.as_slice()) == written => Ok(()),
+            Err(status) if !is_suspect(Operation::Read, status) => {
+                Err(self.other(superblock, place))
+            }
+            _ => Err(self.blame(superblock, place)),
+        }
+    }
+
+    /// What is to blame for a place that fails. P6: it is written off only if the spare as such works.
+    fn blame(&mut self, superblock: &Superblock, place: Place) -> Fault {
         if self.is_alive(superblock, place.member, Some(place.sector)) {
-            Err(Fault::Media)
+            Fault::Media
         } else {
-            Err(self.other(superblock, place))
+            self.other(superblock, place)
         }
     }
 
@@ -201,7 +239,12 @@ impl<'a> SpareIo<'a> {
 
     /// Whether the spare of a member can read a superblock copy other than the one at `except`. That
     /// takes the buffer, whose content is made anew for the next write.
-    fn is_alive(&mut self, superblock: &Superblock, member: u8, except: Option<u64>) -> bool {
+    pub(super) fn is_alive(
+        &mut self,
+        superblock: &Superblock,
+        member: u8,
+        except: Option<u64>,
+    ) -> bool {
         (0..SUPER_COPIES)
             .filter_map(|copy| superblock.super_place(CopyId { member, copy }))
             .any(|place| Some(place.sector) != except && self.read(place).is_ok())

@@ -79,8 +79,10 @@ pub(super) fn handle(
         Message::MetadataStatus => metadata_status(target, &mut text),
         Message::Save | Message::Sync => {
             let mut locked = target.lock_active(ti)?;
-            save(target, &mut locked)?;
+            let saved = save(target, &mut locked);
             drop(locked);
+            target.tell_news();
+            saved?;
             if parsed == Message::Sync {
                 // A suspend waits for messages, so that the devices are there.
                 let (ticket, tickets) =
@@ -97,19 +99,23 @@ pub(super) fn handle(
         Message::Remap(range) => {
             let blocks = range.blocks(target.len, block_sectors).map_err(refuse)?;
             let result = mover::to_spare(target, ti, blocks);
-            target.tell_shortage();
+            target.tell_news();
             let tally =
                 result.inspect_err(|_| state.complain("remap: not all blocks were moved"))?;
             text.tally("remapped", "remapped before", &tally);
         }
         Message::RemoveRemap(range) => {
             let blocks = range.blocks(target.len, block_sectors).map_err(refuse)?;
-            let tally = mover::to_main(target, ti, blocks)
+            let result = mover::to_main(target, ti, blocks);
+            target.tell_news();
+            let tally = result
                 .inspect_err(|_| state.complain("remove_remap: not all blocks were moved back"))?;
             text.tally("moved back", "not remapped", &tally);
         }
         Message::ClearAll => {
-            let tally = mover::all_to_main(target, ti)
+            let result = mover::all_to_main(target, ti);
+            target.tell_news();
+            let tally = result
                 .inspect_err(|_| state.complain("clear_all: not all blocks were moved back"))?;
             text.line(format_args!(
                 "{} blocks moved back, {} stay on the spare",
@@ -123,9 +129,10 @@ pub(super) fn handle(
                 state.complain("evacuate: no spare of that number, see metadata_status");
                 return Err(ENODEV);
             };
-            let tally = mover::evacuate(target, ti, member)
-                .inspect_err(|_| state.complain("evacuate: not all blocks were moved"))?;
-            target.tell_shortage();
+            let result = mover::evacuate(target, ti, member);
+            target.tell_news();
+            let tally =
+                result.inspect_err(|_| state.complain("evacuate: not all blocks were moved"))?;
             text.line(format_args!(
                 "{} blocks moved to other spares, {} stay",
                 tally.moved, tally.failed
@@ -143,7 +150,7 @@ pub(super) fn handle(
                 state.complain("add_remap: a block is remapped already or a slot is not free")
             })?;
             text.line(format_args!("{} blocks redirected", blocks.count));
-            target.tell_shortage();
+            target.tell_news();
         }
     }
     Ok(())

@@ -209,6 +209,7 @@ impl dm::Target for DmRemap {
         if !ti.is_read_only() {
             activate::deactivate(&self.state, &mut locked, &self.spares);
         }
+        self.tell_later(&mut locked);
         locked.writer.active = false;
     }
 
@@ -229,6 +230,7 @@ impl dm::Target for DmRemap {
     fn resume(&self, ti: &dm::TargetInfo) {
         let mut locked = self.state.writer.lock();
         locked.writer.active = !ti.is_read_only();
+        self.tell_later(&mut locked);
         self.state.stopping.store(false, Relaxed);
         // Later, what users said by message counts.
         if !self.resumed.xchg(true, Relaxed) {
@@ -350,12 +352,18 @@ impl DmRemap {
         match run.kind {
             RunKind::Main => {}
             RunKind::Pending { .. } if !write => {}
-            RunKind::Slots { .. } | RunKind::Pending { .. } if bio.op() == dm::Op::Discard => {
+            RunKind::Slots { .. } | RunKind::Failing { .. } | RunKind::Pending { .. }
+                if bio.op() == dm::Op::Discard =>
+            {
                 // A hint only. The slot keeps its content, which is as good as any other.
                 state.readers.up_read(ticket);
                 return bio.complete(BlkStatus::OK);
             }
-            RunKind::Slots { first } => {
+            RunKind::Failing { .. } if write => {
+                state.readers.up_read(ticket);
+                return self.leave_to_worker(bio);
+            }
+            RunKind::Slots { first } | RunKind::Failing { first } => {
                 let Some((member, device, sector)) = state.locate(&self.spares, first, write)
                 else {
                     // Its spare is not there: what it held is lost, and what is written goes elsewhere.
@@ -526,11 +534,19 @@ impl DmRemap {
         Ok(locked)
     }
 
-    /// Raises an event if slots run low (P7).
-    fn tell_shortage(&self) {
+    /// Raises an event if slots run low (P7), or if something became of the metadata (P4).
+    fn tell_news(&self) {
         let low = self.state.limits.get(Limit::LowWater);
-        if self.state.writer.lock().writer.crosses_low_water(low) {
+        if self.state.writer.lock().writer.has_news(&self.state, low) {
             self.teller.raise();
+        }
+    }
+
+    /// Has an event raised if something became of the metadata (P4): for contexts that must not wait
+    /// for it, as the device serves nothing meanwhile.
+    fn tell_later(&self, locked: &mut Locked) {
+        if locked.writer.copies_changed(&self.state) {
+            let _ = self.growth.enqueue::<_, 0>(self.teller.clone());
         }
     }
 

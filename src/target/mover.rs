@@ -312,7 +312,7 @@ fn in_parts(
         };
         first = first.saturating_add(work(&mut mover, part)?);
         drop(tools);
-        target.tell_shortage();
+        target.tell_news();
         // Here memory can be waited for.
         growth::grow(state)?;
     }
@@ -336,7 +336,7 @@ impl Mover<'_> {
         let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
         let run = state.run(part.first, count);
         let count = match run.kind {
-            RunKind::Slots { .. } => {
+            RunKind::Slots { .. } | RunKind::Failing { .. } => {
                 tally.there = tally.there.saturating_add(u64::from(run.count));
                 return Ok(u64::from(run.count));
             }

@@ -80,6 +80,8 @@ pub(super) struct Lists {
     retired: KVec<u32>,
     /// Blocks of main that cannot be read.
     pub(super) lost: KVec<u64>,
+    /// Blocks of main whose slots cannot be read.
+    pub(super) failing: KVec<u64>,
     /// Blocks of main that could only be read after several tries.
     pub(super) weak: KVec<u64>,
 }
@@ -92,6 +94,7 @@ impl Lists {
             placed: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             retired: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             lost: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            failing: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             weak: KVec::with_capacity(WEAK_MAX, GFP_KERNEL)?,
         })
     }
@@ -503,7 +506,7 @@ impl<'a> Relocation<'a> {
             }
             (
                 committed.and(staged),
-                self.tells && writer.crosses_low_water(low_water),
+                self.tells && writer.has_news(state, low_water),
             )
         });
         self.tell |= short;

@@ -207,6 +207,29 @@ fn a_full_table_ends() {
 }
 
 #[test]
+fn slots_that_fail_are_a_run_of_their_own() {
+    let buckets = cells32(64);
+    let slots = cells64(100);
+    let table = View::new(&buckets, &slots);
+    let mut counts = Counts::default();
+    for slot in 0..6 {
+        table.set_slot(slot, word(slot.into(), State::Valid));
+        table.insert(&mut counts, slot.into(), slot).unwrap();
+    }
+    for slot in [2, 3] {
+        table.set_slot(slot, word(slot.into(), State::Valid).with_failing());
+    }
+    let runs = [
+        (0, RunKind::Slots { first: 0 }, 2),
+        (2, RunKind::Failing { first: 2 }, 2),
+        (4, RunKind::Slots { first: 4 }, 2),
+    ];
+    for (block, kind, count) in runs {
+        assert_eq!(table.run(block, 6 - block as u32), Run { kind, count });
+    }
+}
+
+#[test]
 fn no_table_at_all() {
     let none: [AtomicU32; 0] = [];
     let slots: [AtomicU64; 0] = [];

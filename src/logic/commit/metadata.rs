@@ -68,6 +68,8 @@ pub struct Metadata {
     /// The same of members that are about to join: not before all live copies tell of them.
     pub(super) joining: u16,
     pub(super) rebuild: Option<Rebuild>,
+    /// Superblock copies that loading found to be damaged or behind; a bit each.
+    pub(super) damaged: u16,
     pub(super) unsettled: [Unsettled; COMMIT_BLOCKS_MAX],
     pub(super) unsettled_count: usize,
 }
@@ -83,6 +85,7 @@ impl Metadata {
         without: false,
         revive: 0,
         joining: 0,
+        damaged: 0,
         rebuild: None,
         unsettled: [Unsettled {
             block: BlockId {
@@ -104,6 +107,7 @@ impl Metadata {
     /// each member the number of table blocks in use, which is its high-water mark or more (M8).
     pub fn open(&mut self, chosen: &Chosen, table_blocks: &[u32; MEMBERS_MAX as usize]) {
         self.stale = chosen.rewrite != 0;
+        self.damaged = chosen.rewrite;
         for (member, blocks) in self.superblock.members.iter_mut().zip(table_blocks) {
             if let Some(member) = member.as_mut().filter(|m| *blocks > m.high_water) {
                 member.high_water = *blocks;

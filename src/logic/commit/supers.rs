@@ -65,11 +65,15 @@ impl Op<'_> {
         };
         let candidates = untried & !live;
         let Some(copy) = CopyId::lowest(candidates) else {
-            return if enough {
-                Ok(Round { todo: live })
-            } else {
-                Err(Failure::NoSuperblock)
-            };
+            if !enough {
+                return Err(Failure::NoSuperblock);
+            }
+            // Counted before they are written, as all copies say the same.
+            for _ in 0..(self.metadata.damaged & live).count_ones() {
+                self.metadata.count_repair();
+            }
+            self.metadata.damaged = 0;
+            return Ok(Round { todo: live });
         };
         self.metadata.revive &= !copy.bit();
         self.revived |= copy.bit();

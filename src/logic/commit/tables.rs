@@ -237,7 +237,10 @@ impl Op<'_> {
         }
         let moving = self.moving.take();
         if place == Place::Current {
-            if let (Stage::Main, Job::Rewrite { .. }) = (self.stage, self.job) {
+            let rewritten = matches!((self.stage, self.job), (Stage::Main, Job::Rewrite { .. }));
+            // It is the second copy that is looked at before.
+            let was_bad = self.swapped & bit(index) != 0 && replica == 1;
+            if rewritten || was_bad {
                 self.metadata.count_repair();
             }
             return Ok(());

@@ -175,6 +175,12 @@ impl Member {
         self.is_silent() && !self.missing && self.high_water == 0
     }
 
+    /// Whether nobody has to ask for it: the set goes on without it, and its slots never served
+    /// anything.
+    pub fn is_dispensable(&self) -> bool {
+        self.missing && self.high_water == 0
+    }
+
     /// Whether the set goes on without telling it.
     pub fn is_left_out(&self) -> bool {
         self.is_silent() && !self.is_joining()

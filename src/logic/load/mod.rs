@@ -96,6 +96,16 @@ impl Chosen {
         members.find_map(|(index, _)| self.spare_of(index).is_none().then_some(index))
     }
 
+    /// The first member that is not there and may hold something, so that the user has to say that the
+    /// set is to be used without it.
+    pub fn asked_for(&self, superblock: &Superblock) -> Option<u8> {
+        let mut members = superblock.members();
+        members.find_map(|(index, member)| {
+            let absent = self.spare_of(index).is_none();
+            (absent && !member.is_dispensable()).then_some(index)
+        })
+    }
+
     /// Which spare member number `index` is.
     pub fn spare_of(&self, index: u8) -> Option<u8> {
         *self.spares.get(usize::from(index))?

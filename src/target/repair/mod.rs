@@ -14,7 +14,8 @@
 //!
 //! 1. Main: tried whole, in halves, down to single blocks. A block that fails by itself is bad (E2).
 //! 2. Slots: the same; a slot that fails a write by itself is bad, and its block moves on.
-//! 3. Pending blocks are not tried: they are known to be bad, and the bio has new content for them.
+//! 3. Pending blocks are not tried: they are known to be bad, and the bio has new content for them. Nor
+//!    are slots that could not be read lately, as long as there are others.
 //!
 //! Bad blocks of a write are moved to slots, as [`relocate`](super::relocate) says. That happens only
 //! if the medium is to blame: the capacity is what it was, and main works otherwise
@@ -61,10 +62,12 @@ use crate::logic::bisect::Bisect;
 use crate::logic::bisect::Segment;
 use crate::logic::breaker::Need;
 use crate::logic::classify::Operation;
+use crate::logic::format::MEMBERS_MAX;
 use crate::logic::latch::Ticket;
 use crate::logic::limit::Limit;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
+use crate::logic::slot::State as SlotState;
 use crate::logic::table::RunKind;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -87,6 +90,7 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     let spares = bio.target().spares.clone();
     let deadline = u64::from(state.limits.get(Limit::DeadlineMs));
     tools.lists.lost.clear();
+    tools.lists.failing.clear();
     tools.lists.weak.clear();
     let mut repair = Repair {
         state,
@@ -127,13 +131,16 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
         }
     }
     // Whoever has the lock writes metadata, and will need the memory, too.
-    let locked = state.writer.try_lock();
-    if locked.is_some_and(|locked| locked.writer.wants_growth(state)) {
-        let target = bio.target();
-        let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
+    if let Some(mut locked) = state.writer.try_lock() {
+        tell |= locked.writer.copies_changed(state);
+        if locked.writer.wants_growth(state) {
+            let target = bio.target();
+            let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
+        }
     }
     // Before the answer: whoever has another copy, md or btrfs, writes it here at once, and that has to
     // go to the spare.
+    note_failing(state, &spares, &tools.lists);
     tell |= note_lost(state, &spares, &tools.lists);
     if tell {
         let target = bio.target();
@@ -184,7 +191,7 @@ fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
 }
 
 /// Remembers blocks of main that cannot be read, so that their next write goes to the spare.
-/// Returns whether slots have run low.
+/// Returns whether there is something that users wait for.
 fn note_lost(state: &State, spares: &Spares, lists: &Lists) -> bool {
     let Some(first) = lists.lost.first() else {
         return false;
@@ -207,8 +214,41 @@ fn note_lost(state: &State, spares: &Spares, lists: &Lists) -> bool {
         }
         // If this fails, the next read finds it out again.
         let _ = writer.commit(state, io);
-        writer.crosses_low_water(low_water)
+        writer.has_news(state, low_water)
     })
+}
+
+/// Remembers slots that cannot be read, so that the next write of their blocks goes to others: these
+/// may take it and lose it again. A spare that cannot be read at all says nothing about them (P6).
+fn note_failing(state: &State, spares: &Spares, lists: &Lists) {
+    let Some(first) = lists.failing.first() else {
+        return;
+    };
+    state.with_writer(spares, |writer, io| {
+        let mut alive = [None; MEMBERS_MAX as usize];
+        let mut noted = 0usize;
+        for main_block in &lists.failing {
+            let Some((slot, word)) = state.slot_of(*main_block) else {
+                continue;
+            };
+            let member = state.slot_place(slot).map(|place| place.member);
+            let Some((member, known)) = member.and_then(|member| {
+                let known = alive.get_mut(usize::from(member))?;
+                Some((member, known))
+            }) else {
+                continue;
+            };
+            let superblock = writer.metadata.superblock();
+            let alive = *known.get_or_insert_with(|| io.is_alive(superblock, member, None));
+            if alive && word.state() == SlotState::Valid {
+                state.with_map(|map| map.view().set_slot(slot, word.with_failing()));
+                noted = noted.saturating_add(1);
+            }
+        }
+        if noted != 0 {
+            state.report("cannot be read from the spare", noted, *first);
+        }
+    });
 }
 
 struct Repair<'a> {
@@ -307,7 +347,11 @@ impl Repair<'_> {
                     continue;
                 }
                 RunKind::Pending { .. } => self.note_moves(at, run.count)?,
-                RunKind::Main | RunKind::Slots { .. } => {
+                // With no other slot left, these are better than none.
+                RunKind::Failing { .. } if self.state.counters.left.get() != 0 => {
+                    self.note_moves(at, run.count)?;
+                }
+                RunKind::Main | RunKind::Slots { .. } | RunKind::Failing { .. } => {
                     self.write_run(run.kind, main_block, at, run.count)?;
                 }
             }
@@ -428,8 +472,8 @@ impl Repair<'_> {
         result: dm::IoResult,
     ) -> Result<bool, BlkStatus> {
         let direction = match (kind, operation) {
-            (RunKind::Slots { .. }, Operation::Read) => None,
-            (RunKind::Slots { .. }, _) => Some(Direction::SpareWrite),
+            (RunKind::Slots { .. } | RunKind::Failing { .. }, Operation::Read) => None,
+            (RunKind::Slots { .. } | RunKind::Failing { .. }, _) => Some(Direction::SpareWrite),
             (_, Operation::Read) => Some(Direction::MainRead),
             _ => Some(Direction::MainWrite),
         };
@@ -528,7 +572,7 @@ impl Repair<'_> {
         write: bool,
     ) -> Result<(Option<u8>, &dm::Device, u64), BlkStatus> {
         match kind {
-            RunKind::Slots { first } => {
+            RunKind::Slots { first } | RunKind::Failing { first } => {
                 let place = self.state.locate(self.spares, first, write);
                 let (member, device, sector) = place.ok_or(BlkStatus::IOERR)?;
                 Ok((Some(member), device, sector))
@@ -540,7 +584,9 @@ impl Repair<'_> {
     /// The member whose slots serve a run.
     fn member_of(&self, kind: RunKind) -> Option<u8> {
         match kind {
-            RunKind::Slots { first } => Some(self.state.slot_place(first)?.member),
+            RunKind::Slots { first } | RunKind::Failing { first } => {
+                Some(self.state.slot_place(first)?.member)
+            }
             _ => None,
         }
     }

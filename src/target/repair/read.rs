@@ -53,7 +53,8 @@ impl Repair<'_> {
             let mut good = self.judge(Operation::Read, kind, begun, result)?;
             let slow = dm::monotonic_ms().saturating_sub(begun) > SLOW_MS;
             if !good && part.count == 1 {
-                let served_by_main = !matches!(kind, RunKind::Slots { .. });
+                let served_by_main =
+                    !matches!(kind, RunKind::Slots { .. } | RunKind::Failing { .. });
                 if served_by_main && !self.blames_medium(READ) {
                     return result;
                 }
@@ -109,9 +110,13 @@ impl Repair<'_> {
 
     fn note_lost(&mut self, kind: RunKind, main_block: u64) {
         match kind {
-            RunKind::Slots { .. } => self.state.counters.spare_read_errors.add(1),
-            RunKind::Main if self.state.auto_remap.load(Relaxed) => {
+            RunKind::Slots { .. } | RunKind::Failing { .. } => {
+                self.state.counters.spare_read_errors.add(1);
                 // What finds no room is found out again by the next read.
+                let _ = push(&mut self.lists.failing, main_block);
+            }
+            RunKind::Main if self.state.auto_remap.load(Relaxed) => {
+                // The same.
                 let _ = push(&mut self.lists.lost, main_block);
             }
             _ => (),

@@ -10,25 +10,21 @@
 //!    ([`Writer::restore`]): void first, then copied, then it counts.
 //!
 //! One leaves when nothing is on it: first the replicas that it holds for others are moved away, then
-//! the superblock names it no more, and last its own copies are overwritten, so that it does not pass
-//! for a member if it is met alone.
+//! the superblock names it no more. Its own copies stay as they are: together with the others it is
+//! found to have left, and alone it is an incomplete set.
 //!
 //! One that was lost comes back as if it were blank, but for the content of its slots: superblock
 //! copies are written, its replicas are copied from the others' anew, and only then are its slots used
 //! (M9).
 
 use super::Writer;
-use crate::dm;
 use crate::logic::commit::Failure;
 use crate::logic::commit::Outcome;
-use crate::logic::format::Geometry;
-use crate::logic::format::BLOCK_BYTES;
+use crate::logic::format::BlockId;
 use crate::logic::format::REPLICAS;
-use crate::logic::format::SUPER_COPIES;
 use crate::logic::slot::SlotWord;
 use crate::logic::word::Word;
 use crate::target::io::SpareIo;
-use crate::target::spares::Spare;
 use crate::target::state::State;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -167,6 +163,8 @@ impl Writer {
         }
         match self.next_move(state, shunned) {
             Some((member, replica, host)) => {
+                // From then on the other one is the only one.
+                self.mend(state, io, member, replica ^ 1)?;
                 self.give_place(state, member, replica, host)?;
                 let outcome = io.drive(self.metadata.sync(), |_, _, _| ());
                 self.note(state, &outcome)?;
@@ -194,7 +192,15 @@ impl Writer {
             self.metadata.give_up_rebuild();
             return Ok(Restored::More);
         }
-        self.note(state, &outcome)?;
+        if let Err(error) = self.note(state, &outcome) {
+            // The source may be bad: what memory has is good.
+            let mended = self.mend(state, io, rebuild.member, rebuild.replica ^ 1);
+            return match mended {
+                Ok(true) => Ok(Restored::More),
+                Ok(false) => Err(error),
+                Err(error) => Err(error),
+            };
+        }
         if self.metadata.rebuilding().is_none() {
             pr_info!(
                 "{}: replica {} of the slot table of spare {} is complete again\n",
@@ -204,6 +210,32 @@ impl Writer {
             );
         }
         Ok(Restored::More)
+    }
+
+    /// Reads a replica, and writes anew what is not good in it. Returns whether there was something.
+    fn mend(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        member: u8,
+        replica: u8,
+    ) -> Result<bool> {
+        let mut mended = false;
+        let mut block = 0;
+        loop {
+            let superblock = self.metadata.superblock();
+            let used = superblock.member(member).map_or(0, |m| m.high_water);
+            if block >= used {
+                return Ok(mended);
+            }
+            let id = BlockId { member, block };
+            let place = superblock.table_place(replica, id).ok_or(EINVAL)?;
+            if !io.is_good(superblock, id, place) {
+                self.commit_blocks(state, io, &[id])?;
+                mended = true;
+            }
+            block = block.saturating_add(1);
+        }
     }
 
     /// A void replica that may be copied to where it is.
@@ -356,38 +388,14 @@ impl Writer {
         }
         self.set_idle(state, index);
         while self.restore(state, io, bit(index))? == Restored::More {}
-        let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
-        let geometry = member.geometry;
         self.metadata
             .remove_member(index)
             .map_err(|why| Error::from_errno(-why.errno().number()))?;
         self.sync(state, io)?;
         self.idle &= !bit(index);
         pr_info!("{}: spare {index} has left the set\n", state.name);
-        if let Some(spare) = io.spares.get(index) {
-            if wipe(state, spare, &geometry).is_err() {
-                pr_warn!(
-                    "{}: the superblocks on spare {index} are still there\n",
-                    state.name
-                );
-            }
-        }
         Ok(())
     }
-}
-
-/// Overwrites the superblock copies of a spare that has left its set.
-fn wipe(state: &State, spare: &Spare, geometry: &Geometry) -> dm::IoResult {
-    for copy in 0..SUPER_COPIES {
-        let Some(sector) = geometry.superblock_sector(copy) else {
-            continue;
-        };
-        let at = spare.start.saturating_add(sector);
-        let zeroes = state.zeroes.slice(0..BLOCK_BYTES)?;
-        let opf = dm::Opf::WRITE.meta().sync();
-        state.pool.write(&spare.device, at, zeroes, opf)?;
-    }
-    state.pool.flush(&spare.device)
 }
 
 /// The bit of a member in a mask of members.

@@ -26,6 +26,7 @@
 
 pub(super) mod growth;
 mod members;
+mod news;
 mod slots;
 
 use super::io::SpareIo;
@@ -49,6 +50,7 @@ use crate::logic::text::Uuid;
 use crate::logic::word::Word;
 use kernel::prelude::*;
 pub(super) use members::Restored;
+use news::Copies;
 use slots::Shortage;
 
 /// The most slots that are staged for one commit.
@@ -88,6 +90,8 @@ pub(super) struct Writer {
     staged: KVec<Staged>,
     /// How short of slots the spare was when users were told last.
     told: Shortage,
+    /// How its metadata was then.
+    told_copies: Copies,
     /// Whether slots that were replaced may still claim their blocks on the spare.
     older_claims: bool,
     /// Members whose slots are given out no more; a bit each.
@@ -106,6 +110,7 @@ impl Writer {
         counts: Counts,
         generations: KVVec<u64>,
     ) -> Result<Self> {
+        let told_copies = Copies::of(metadata.superblock(), false);
         Ok(Self {
             active: false,
             allocator: Allocator::new(map.slots()),
@@ -114,6 +119,7 @@ impl Writer {
             generations,
             staged: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             told: Shortage::None,
+            told_copies,
             older_claims: false,
             idle: 0,
             failed_places: 0,

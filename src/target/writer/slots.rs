@@ -49,7 +49,7 @@ impl Writer {
     }
 
     /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
-    pub(in crate::target) fn crosses_low_water(&mut self, percent: u32) -> bool {
+    pub(super) fn crosses_low_water(&mut self, percent: u32) -> bool {
         let left = u64::from(self.slots_left());
         let members = self.metadata.superblock().members();
         let used = members.filter(|(index, _)| self.metadata.is_usable(*index));

@@ -123,6 +123,8 @@ pub struct Disk {
     dead: Option<(Status, Direction)>,
     /// After so many more writes it dies.
     last_writes: Option<(u32, Status)>,
+    /// So many more writes to these sectors are acknowledged and not made.
+    losing: Vec<(Range<u64>, u32)>,
     flush_error: Option<FlushError>,
     record: Record,
 }
@@ -142,6 +144,7 @@ impl Disk {
             lagging: Vec::new(),
             dead: None,
             last_writes: None,
+            losing: Vec::new(),
             flush_error: None,
             record: Record::default(),
         }
@@ -192,6 +195,22 @@ impl Disk {
     pub fn revive(&mut self) {
         self.dead = None;
         self.last_writes = None;
+    }
+
+    /// Lies: the next `times` writes that touch these sectors are acknowledged, and nothing of them is
+    /// written.
+    pub fn lose_writes(&mut self, sectors: Range<u64>, times: u32) {
+        self.losing.push((sectors, times));
+    }
+
+    /// How many writes are still to be lost.
+    pub fn writes_to_lose(&self) -> u32 {
+        self.losing.iter().map(|(_, times)| times).sum()
+    }
+
+    /// Ends all `lose_writes`.
+    pub fn lose_no_more(&mut self) {
+        self.losing.clear();
     }
 
     /// Makes the next `times` flushes fail; they write nothing back.
@@ -400,6 +419,9 @@ impl Disk {
                 let end = failed.map_or(request.range().end, |(sector, _)| sector);
                 let length = ((end - request.sector) * SECTOR) as usize;
                 let good = data.get(..length).ok_or(Status::Io)?;
+                if self.loses(&request.range()) {
+                    return failed.map_or(Ok(()), |(_, status)| Err(status));
+                }
                 self.write(request.sector * SECTOR, good, request.fua)?;
                 for sector in request.sector..end {
                     if self.faults.get(&sector).is_some_and(Fault::healed_by_write) {
@@ -408,6 +430,19 @@ impl Disk {
                 }
                 failed.map_or(Ok(()), |(_, status)| Err(status))
             }
+        }
+    }
+
+    /// Whether a write is one of those that are lost.
+    fn loses(&mut self, sectors: &Range<u64>) -> bool {
+        let losing = self.losing.iter_mut();
+        let mut wanted = losing.filter(|(range, times)| *times > 0 && overlap(range, sectors));
+        match wanted.next() {
+            Some((_, times)) => {
+                *times -= 1;
+                true
+            }
+            None => false,
         }
     }
 
@@ -660,5 +695,20 @@ mod tests {
         disk.revive();
         assert_eq!(read(&mut disk, 2), Ok(0));
         assert_eq!(write(&mut disk, 2, 1, 1), Ok(()));
+    }
+
+    #[test]
+    fn a_lost_write_is_acknowledged_and_not_made() {
+        let mut disk = disk();
+        assert_eq!(write(&mut disk, 0, 8, 1), Ok(()));
+        disk.lose_writes(4..6, 1);
+        assert_eq!(write(&mut disk, 0, 4, 2), Ok(()), "it does not touch them");
+        assert_eq!(disk.writes_to_lose(), 1);
+        assert_eq!(write(&mut disk, 3, 2, 3), Ok(()));
+        assert_eq!(read(&mut disk, 3), Ok(2));
+        assert_eq!(read(&mut disk, 4), Ok(1));
+        assert_eq!(disk.writes_to_lose(), 0);
+        assert_eq!(write(&mut disk, 3, 2, 4), Ok(()));
+        assert_eq!(read(&mut disk, 4), Ok(4));
     }
 }

@@ -95,6 +95,14 @@ impl Remap {
         self.device.take().expect("an active device").remove();
     }
 
+    /// Removes the device if there is one.
+    #[track_caller]
+    pub fn give_up(&mut self) {
+        if let Some(device) = self.device.take() {
+            device.remove();
+        }
+    }
+
     /// Removes the device and makes it again.
     #[track_caller]
     pub fn reactivate(&mut self) {

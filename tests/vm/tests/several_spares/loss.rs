@@ -22,7 +22,7 @@ fn spoil(set: &Set) -> u64 {
 fn two() -> (Set, u64, u64) {
     let set = Set::new(&[1, 2]);
     let sectors = spoil(&set);
-    set.open().write(0, &stamps(0, sectors, 1)).unwrap();
+    set.write_in_parts(0, sectors);
     let first = (0..sectors / BLOCK)
         .map(|block| block * BLOCK)
         .find(|sector| set.member_of(*sector) == Some(1))
@@ -85,9 +85,12 @@ fn a_spare_comes_back() {
     assert_eq!(set.member_of(middle), Some(0));
     drop(device);
     set.deactivate();
-    // Back again, also without a restart in between.
     set.activate(&[0, 1], "");
     set.expect_whole(2);
+    for member in 0..2 {
+        let hosts = set.of(member, "replicas_on").expect("told");
+        assert!(hosts == "0,1" || hosts == "1,0", "{hosts}");
+    }
     let device = set.open();
     assert!(device.read(middle, BLOCK).unwrap() == stamps(middle, BLOCK, 2));
     let rest = end - kept;

@@ -9,6 +9,7 @@ use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::PowerCut;
 use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::sickdisk::Status;
+use vmtest::guest::stamps;
 use vmtest::guest::Direct;
 use vmtest::guest::Mapped;
 use vmtest::guest::Refusal;
@@ -97,6 +98,18 @@ impl Set {
     #[track_caller]
     pub fn open(&self) -> Direct {
         Direct::open(&self.device().path())
+    }
+
+    /// Writes stamps of generation 1, a little at a time: spares are filled one after the other.
+    #[track_caller]
+    pub fn write_in_parts(&self, sector: u64, sectors: u64) {
+        let device = self.open();
+        let mut at = sector;
+        while at < sector + sectors {
+            let part = (8 * BLOCK).min(sector + sectors - at);
+            device.write(at, &stamps(at, part, 1)).expect("write");
+            at += part;
+        }
     }
 
     /// Loads another table and goes on with it.

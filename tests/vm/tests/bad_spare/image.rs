@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What stands on a spare, seen and changed past all faults. Everything about places and bytes is
+//! asked of the module's own logic, and only here.
+
+use dm_remap_logic::format::table_block;
+use dm_remap_logic::format::table_block::TableBlock;
+use dm_remap_logic::format::Block;
+use dm_remap_logic::format::Reserve;
+use dm_remap_logic::format::Superblock;
+use dm_remap_logic::format::BLOCK_BYTES;
+use dm_remap_logic::format::RESERVE_BLOCKS;
+use dm_remap_logic::format::SUPER_COPIES;
+use dm_remap_logic::load::superblock_sectors;
+use dm_remap_logic::slot::Entry;
+use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotWord;
+use dm_remap_logic::slot::State;
+use vmtest::guest::sickdisk::SickDisk;
+
+/// The block at `sector`, as it was written last.
+pub(crate) fn peek(spare: &SickDisk, sector: u64) -> Block {
+    let mut block = [0; BLOCK_BYTES];
+    spare.disk().peek(sector, &mut block).unwrap();
+    block
+}
+
+/// Puts a block at `sector` that nobody has written.
+pub(crate) fn poke(spare: &SickDisk, sector: u64, block: &Block) {
+    spare.disk().poke(sector, block).unwrap();
+}
+
+/// Where superblock copy `copy` lies.
+pub(crate) fn super_sector(spare: &SickDisk, copy: u8) -> u64 {
+    let sectors = spare.disk().sectors();
+    superblock_sectors(sectors).expect("a spare")[usize::from(copy)]
+}
+
+/// What superblock copy `copy` says, if it is good.
+pub(crate) fn super_copy(spare: &SickDisk, copy: u8) -> Option<Superblock> {
+    Superblock::decode(&peek(spare, super_sector(spare, copy)), copy).ok()
+}
+
+/// The superblock to go by.
+#[track_caller]
+pub(crate) fn superblock(spare: &SickDisk) -> Superblock {
+    (0..SUPER_COPIES)
+        .filter_map(|copy| super_copy(spare, copy))
+        .max_by_key(|superblock| superblock.sequence)
+        .expect("a superblock")
+}
+
+/// Writes a superblock copy.
+pub(crate) fn forge_super(spare: &SickDisk, copy: u8, superblock: &Superblock) {
+    let mut block = [0; BLOCK_BYTES];
+    superblock.encode(&mut block, copy);
+    poke(spare, super_sector(spare, copy), &block);
+}
+
+/// A superblock copy that might be written next, with changes in its first two sectors.
+pub(crate) fn next_super(superblock: &Superblock, copy: u8) -> Block {
+    let mut next = superblock.clone();
+    next.sequence += 1;
+    assert!(next.reserve[0].set(RESERVE_BLOCKS - 1, Reserve::Bad));
+    let mut block = [0; BLOCK_BYTES];
+    next.encode(&mut block, copy);
+    block
+}
+
+/// The superblock copies in use.
+pub(crate) fn live_supers(superblock: &Superblock) -> Vec<u8> {
+    let copies = 0..SUPER_COPIES;
+    copies
+        .filter(|copy| superblock.super_lives(*copy))
+        .collect()
+}
+
+/// How many replicas of the slot table are void.
+pub(crate) fn void_replicas(superblock: &Superblock) -> u32 {
+    superblock.void_replicas.count_ones()
+}
+
+/// How many table blocks are in use, as far as the superblock knows.
+pub(crate) fn high_water(superblock: &Superblock) -> u32 {
+    superblock.high_water
+}
+
+/// The same superblock, with another mark.
+pub(crate) fn with_high_water(superblock: &Superblock, mark: u32) -> Superblock {
+    Superblock {
+        high_water: mark,
+        ..superblock.clone()
+    }
+}
+
+/// How many table blocks there can be.
+pub(crate) fn table_blocks(superblock: &Superblock) -> u32 {
+    superblock.geometry.table_blocks()
+}
+
+/// Where a replica has a table block now.
+pub(crate) fn table_sector(superblock: &Superblock, replica: u8, block: u32) -> u64 {
+    let sector = superblock.table_sector(replica, block);
+    sector.expect("a table block")
+}
+
+/// Where it is unless it was moved.
+pub(crate) fn home_sector(superblock: &Superblock, replica: u8, block: u32) -> u64 {
+    let sector = superblock.geometry.table_block_sector(replica, block);
+    sector.expect("a table block")
+}
+
+/// Whether a replica has a table block somewhere else than at home.
+pub(crate) fn is_moved(superblock: &Superblock, replica: u8, block: u32) -> bool {
+    superblock.relocation(replica, block).is_some()
+}
+
+/// Where a replica's reserve blocks are.
+pub(crate) fn reserve_sectors(superblock: &Superblock, replica: u8) -> Vec<u64> {
+    let geometry = &superblock.geometry;
+    (0..RESERVE_BLOCKS)
+        .map(|index| geometry.reserve_block_sector(replica, index))
+        .map(|sector| sector.expect("a reserve block"))
+        .collect()
+}
+
+/// The slot at a sector of the spare.
+pub(crate) fn slot_at(superblock: &Superblock, sector: u64) -> u32 {
+    superblock.geometry.slot_at(sector).expect("a slot")
+}
+
+/// Where a slot is on the spare.
+pub(crate) fn slot_sector(superblock: &Superblock, slot: u32) -> u64 {
+    superblock.geometry.slot_sector(slot).expect("a slot")
+}
+
+/// What the entry of a slot says that serves a block of main.
+pub(crate) fn claim_of(main_block: u64) -> SlotWord {
+    SlotWord::new(main_block, State::Valid, Origin::Auto).expect("a block of main")
+}
+
+/// The table block that has the entry of a slot, and the entry's place in it.
+pub(crate) fn entry_place(superblock: &Superblock, slot: u32) -> (u32, usize) {
+    let (block, index) = superblock.geometry.entry_place(slot);
+    (block, index as usize)
+}
+
+/// The first slot of a table block.
+pub(crate) fn first_slot(superblock: &Superblock, block: u32) -> u32 {
+    superblock.geometry.block_slots(block).0
+}
+
+/// A table block, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// The commit that wrote it.
+    pub(crate) sequence: u64,
+    /// Its entries.
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// Table block `block`, if what stands at `sector` is one.
+pub(crate) fn table_at(
+    spare: &SickDisk,
+    superblock: &Superblock,
+    sector: u64,
+    block: u32,
+) -> Option<Table> {
+    let image = peek(spare, sector);
+    let table = TableBlock::decode(&image, &superblock.member_uuid, block).ok()?;
+    Some(Table {
+        sequence: table.sequence(),
+        entries: table.entries().collect(),
+    })
+}
+
+/// What a replica has of a table block.
+#[track_caller]
+pub(crate) fn table(spare: &SickDisk, superblock: &Superblock, replica: u8, block: u32) -> Table {
+    let sector = table_sector(superblock, replica, block);
+    table_at(spare, superblock, sector, block)
+        .unwrap_or_else(|| panic!("replica {replica} has no block {block} at sector {sector}"))
+}
+
+/// The bytes of a table block.
+pub(crate) fn encode_table(superblock: &Superblock, block: u32, table: &Table) -> Block {
+    let mut image = [0; BLOCK_BYTES];
+    let entries = table.entries.iter().copied();
+    let member = &superblock.member_uuid;
+    table_block::encode(&mut image, member, block, table.sequence, entries);
+    image
+}
+
+/// Writes a table block where a replica has it.
+pub(crate) fn forge_table(
+    spare: &SickDisk,
+    superblock: &Superblock,
+    replica: u8,
+    block: u32,
+    table: &Table,
+) {
+    let sector = table_sector(superblock, replica, block);
+    poke(spare, sector, &encode_table(superblock, block, table));
+}
