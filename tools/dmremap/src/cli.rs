@@ -17,6 +17,7 @@ use crate::commands::dump;
 use crate::commands::format;
 use crate::commands::linear_table;
 use crate::commands::repair;
+use crate::commands::restore;
 use crate::error::Error;
 use crate::error::Result;
 use crate::spare::Access;
@@ -51,6 +52,7 @@ enum Command {
     Check(check::Check),
     LinearTable(linear_table::LinearTable),
     Repair(repair::Repair),
+    Restore(restore::Restore),
 }
 
 /// The spares that a command works on.
@@ -168,6 +170,7 @@ pub fn run<T: Into<OsString> + Clone>(
         Command::Check(command) => command.run(&mut output),
         Command::LinearTable(command) => command.run(&mut output),
         Command::Repair(command) => command.run(&mut output),
+        Command::Restore(command) => command.run(&mut output),
     };
     let flushed = buffered
         .flush()

@@ -11,6 +11,7 @@
 //! | [`dump`]     | all that it says, as JSON                                                     |
 //! | [`linear`]   | the same device in lines of dm-linear                                         |
 //! | [`repair`]   | mending it                                                                    |
+//! | [`restore`]  | writing it anew from a dump                                                   |
 //! | [`backup`]   | what blocks were before they were overwritten                                 |
 //! | [`cli`]      | the command line                                                              |
 //!
@@ -29,6 +30,7 @@ pub mod dump;
 pub mod error;
 pub mod linear;
 pub mod repair;
+pub mod restore;
 pub mod set;
 pub mod spare;
 mod sysfs;

@@ -2,10 +2,13 @@
 
 //! `dmremap format`.
 
+use std::fs;
 use std::fs::File;
 use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -105,6 +108,15 @@ impl Format {
             None => random_uuid()?,
             Some(text) => parse_uuid("--uuid", text)?,
         };
+        if let Some(path) = &self.main {
+            let mut spares = self.spares.spares.iter();
+            if let Some(same) = spares.find(|spare| is_same(spare, path)) {
+                return Err(Error::usage(format!(
+                    "{}: main and spare are the same device",
+                    same.display()
+                )));
+            }
+        }
         let mut spares = self.spares.open(Access::Write)?;
         let [spare] = spares.as_mut_slice() else {
             return Err(Error::usage(
@@ -279,6 +291,18 @@ impl Main {
             block_bytes,
         })
     }
+}
+
+/// Whether two names are of one file, or of one device. Where nothing can be told, other things fail.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let what = |path: &Path| {
+        let found = fs::metadata(path).ok()?;
+        Some(match found.file_type().is_block_device() {
+            true => (0, found.rdev()),
+            false => (found.dev(), found.ino()),
+        })
+    };
+    what(a).is_some() && what(a) == what(b)
 }
 
 fn parse_uuid(name: &str, text: &str) -> Result<Uuid> {

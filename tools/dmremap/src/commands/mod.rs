@@ -7,3 +7,4 @@ pub mod dump;
 pub mod format;
 pub mod linear_table;
 pub mod repair;
+pub mod restore;

@@ -7,4 +7,7 @@
 
 mod check;
 mod crash;
+mod dump;
+mod format;
 mod image;
+mod linear;
