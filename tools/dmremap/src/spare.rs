@@ -303,12 +303,12 @@ fn aligned(len: usize) -> (Vec<u8>, usize) {
     (memory, from.min(BLOCK_BYTES))
 }
 
-/// Whether an error says that the medium is bad there, as the block layer tells it: I/O, medium
-/// (ENODATA) and protection errors. Others, such as of a device that is gone, say nothing.
+/// Whether an error says that the medium may be bad there, as the module takes it: I/O, medium (ENODATA)
+/// and target errors (EREMOTEIO). Others, such as of a device that is gone, say nothing.
 fn is_medium(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EIO | libc::ENODATA | libc::EILSEQ)
+        Some(libc::EIO | libc::ENODATA | libc::EREMOTEIO)
     )
 }
 
