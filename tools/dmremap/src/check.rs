@@ -10,19 +10,20 @@
 
 use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::sequence_epoch;
-use dm_remap_logic::load::LoadError;
+use dm_remap_logic::format::Member;
+use dm_remap_logic::format::REPLICAS;
+use dm_remap_logic::slot::State as SlotState;
 use serde::Serialize;
 
-use crate::error::Error;
 use crate::error::Kind;
 use crate::error::Result;
-use crate::set::names;
 use crate::set::no_superblock;
 use crate::set::read_supers;
-use crate::set::Copy;
 use crate::set::CopyFound;
 use crate::set::Set;
+use crate::set::SlotId;
 use crate::set::State;
+use crate::set::TableFound;
 use crate::spare::Spare;
 
 /// How bad something is. The worst one decides the exit status.
@@ -96,7 +97,7 @@ pub struct Report {
 pub fn check(spares: &mut [Spare]) -> Result<(Report, Option<Set>)> {
     let supers = read_supers(spares)?;
     if let Err(error) = &supers.truth {
-        let error = no_superblock(&names(spares), error);
+        let error = no_superblock(spares, error);
         if error.kind() != Kind::Damage {
             return Err(error);
         }
@@ -109,46 +110,31 @@ pub fn check(spares: &mut [Spare]) -> Result<(Report, Option<Set>)> {
         list: Vec::new(),
     };
     for spare in spares.iter().filter(|spare| spare.is_busy()) {
-        findings.add(
-            Severity::Note,
-            "in-use",
-            format!(
-                "{}: in use, so that what was read may be changing meanwhile",
-                spare.path().display()
-            ),
+        let text = format!(
+            "{}: in use, so that what was read may be changing meanwhile",
+            spare.path().display()
         );
+        findings.add(Severity::Note, "in-use", text);
     }
     if let Err(error) = supers.truth {
         for copy in &supers.copies {
             findings.doubtful(copy);
         }
-        findings.problem(&error);
+        let text = no_superblock(spares, &error).to_string();
+        findings.add(Severity::Loss, "refused", text);
         return Ok((findings.report(None), None));
     }
     let set = Set::load_table(spares, supers)?;
     findings.superblocks(&set);
+    findings.members(&set);
     findings.table(&set);
     findings.claims(&set);
     findings.reserves(&set);
     for problem in &set.problems {
-        findings.problem(problem);
+        findings.add(Severity::Loss, "refused", problem.to_string());
     }
-    let uuid = set.superblock().set_uuid.to_string();
+    let uuid = set.superblock.set_uuid.to_string();
     Ok((findings.report(Some(uuid)), Some(set)))
-}
-
-/// What can be said of a set that has to be in order; an error if it is not.
-pub fn refuse_damage(report: &Report, what: &str) -> Result<()> {
-    if report.severity < Severity::Loss {
-        return Ok(());
-    }
-    let texts: Vec<&str> = report
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Loss)
-        .map(|finding| finding.text.as_str())
-        .collect();
-    Err(Error::damage(format!("{what}: {}", texts.join("; "))))
 }
 
 struct Findings {
@@ -180,13 +166,17 @@ impl Findings {
 
     /// Adds something that has a place.
     fn copy(&mut self, severity: Severity, code: &'static str, copy: &CopyFound, text: &str) {
-        let spare = self.spares.get(copy.place.spare);
+        let found = copy.place.and_then(|place| {
+            let (name, start) = self.spares.get(place.spare)?;
+            Some((name.clone(), start + place.sector))
+        });
+        let (spare, sector) = found.unzip();
         self.list.push(Finding {
             severity,
             code,
             text: format!("{}: {text}", copy.copy),
-            spare: spare.map(|(name, _)| name.clone()),
-            sector: spare.map(|(_, start)| start + copy.place.sector),
+            spare,
+            sector,
         });
     }
 
@@ -199,21 +189,17 @@ impl Findings {
             }
             State::Unreadable => self.copy(Severity::Damage, code, copy, "unreadable"),
             State::Bad(error) => self.copy(Severity::Damage, code, copy, &error.to_string()),
-            State::True | State::Behind { .. } | State::Void | State::Torn => (),
+            State::True | State::Behind { .. } | State::Void | State::Absent | State::Torn => (),
         }
     }
 
-    fn problem(&mut self, error: &LoadError) {
-        self.add(Severity::Loss, "refused", error.to_string());
-    }
-
     fn superblocks(&mut self, set: &Set) {
-        let superblock = set.superblock();
+        let superblock = &set.superblock;
         let used = set.table_epoch();
         let torn = count_torn(set.supers.copies.iter());
         for (copy, said) in set.supers.copies.iter().zip(&set.supers.said) {
             match copy.state {
-                State::True | State::Doubtful { .. } => (),
+                State::True | State::Absent | State::Doubtful { .. } => (),
                 State::Void => self.copy(
                     Severity::Leftover,
                     "superblock-void",
@@ -247,7 +233,7 @@ impl Findings {
                     self.copy(Severity::Damage, "superblock-bad", copy, "bad checksum");
                 }
                 State::Behind { sequence } => {
-                    let epoch = said.as_ref().map_or(0, |said| said.epoch);
+                    let epoch = said.as_ref().map_or(0, |said| said.superblock.epoch);
                     // An epoch is in every live copy before it is used.
                     let missed = epoch < superblock.epoch && used == Some(superblock.epoch);
                     let text = format!(
@@ -272,34 +258,79 @@ impl Findings {
                     .into(),
             );
         }
-        let found = u32::try_from(set.table.len()).unwrap_or(u32::MAX);
-        if found > superblock.high_water {
-            let text = format!(
-                "{found} table blocks are in use, {} by the high-water mark, which a crash kept from being raised",
-                superblock.high_water
-            );
-            self.add(Severity::Leftover, "high-water", text);
-        }
         if superblock.is_read_only() {
             let text = "uses features of a later version: it can be read, but not written".into();
             self.add(Severity::Note, "read-only", text);
         }
     }
 
-    fn table(&mut self, set: &Set) {
-        let superblock = set.superblock();
-        for replica in 0..2 {
-            if !superblock.replica_lives(replica) {
-                let text =
-                    format!("replica {replica} of the slot table is void: there is no second copy");
-                self.add(Severity::Damage, "replica-void", text);
+    fn members(&mut self, set: &Set) {
+        let blocks = set.table_blocks();
+        for ((index, member), found) in numbered(set).zip(blocks_of(set, &blocks)) {
+            let uuid = member.uuid;
+            let claims = set.claims.values().filter(|id| id.member == index).count();
+            match (set.chosen.spare_of(index), member.missing) {
+                (Some(_), false) => (),
+                (Some(_), true) => {
+                    let text = format!(
+                        "spare {index}, {uuid}, was missing: the next activation takes it back"
+                    );
+                    self.add(Severity::Leftover, "member-back", text);
+                }
+                (None, true) if claims == 0 => {
+                    let text = format!("spare {index}, {uuid}, is lost; it served nothing");
+                    self.add(Severity::Note, "member-lost", text);
+                }
+                (None, true) => {
+                    let text = format!(
+                        "spare {index}, {uuid}, is lost, and with it {claims} blocks of main"
+                    );
+                    self.add(Severity::Loss, "member-lost", text);
+                }
+                (None, false) => {
+                    let text = format!(
+                        "spare {index}, {uuid}, is not given: name it, if it is there, for a check of all"
+                    );
+                    self.add(Severity::Loss, "member-absent", text);
+                }
+            }
+            if found > member.high_water {
+                let text = format!(
+                    "spare {index}: {found} table blocks are in use, {} by the high-water mark, which a crash kept from being raised",
+                    member.high_water
+                );
+                self.add(Severity::Leftover, "high-water", text);
+            }
+            for replica in 0..REPLICAS {
+                let area = member.areas.get(usize::from(replica));
+                let there = area.is_some_and(|area| set.chosen.spare_of(area.host).is_some());
+                if !member.replica_lives(replica) && (there || !member.missing) {
+                    let text = format!(
+                        "replica {replica} of the slot table of spare {index} is void: there is no second copy until the next activation or repair"
+                    );
+                    self.add(Severity::Damage, "replica-void", text);
+                }
+            }
+            let [a, b] = member.areas;
+            if a.host == b.host && superblock_has_others(set, index) {
+                let text = format!(
+                    "both replicas of the slot table of spare {index} are on spare {}",
+                    a.host
+                );
+                self.add(Severity::Note, "replicas-together", text);
             }
         }
+    }
+
+    fn table(&mut self, set: &Set) {
+        let superblock = &set.superblock;
         let torn = count_torn(set.table.iter().flat_map(|block| &block.copies));
         let last = set.table.iter().filter_map(|block| block.sequence).max();
-        for (block, number) in set.table.iter().zip(0u32..) {
+        for block in &set.table {
+            let member = superblock.member(block.id.member);
+            let mark = member.map_or(0, |member| member.high_water);
             // Behind the mark, blocks are made before they count.
-            let making = number >= superblock.high_water && block.sequence.is_some();
+            let making = block.id.block >= mark && block.sequence.is_some();
             // Of the last activation, which may have had several epochs, or the last commit.
             let current = !superblock.clean
                 && block
@@ -307,7 +338,7 @@ impl Findings {
                     .is_some_and(|s| sequence_epoch(s) == superblock.epoch || Some(s) == last);
             for copy in &block.copies {
                 match copy.state {
-                    State::True | State::Void => (),
+                    State::True | State::Void | State::Absent => (),
                     State::Doubtful { sequence } => {
                         let text = format!("whole, sequence {sequence}");
                         self.copy(Severity::Note, "table-doubtful", copy, &text);
@@ -345,22 +376,28 @@ impl Findings {
                     }
                 }
             }
-            self.generations(set, number, block.sequence);
+            self.generations(set, block);
         }
     }
 
     /// An entry is older than the block that carries it.
-    fn generations(&mut self, set: &Set, block: u32, sequence: Option<u64>) {
-        let Some(sequence) = sequence else {
+    fn generations(&mut self, set: &Set, block: &TableFound) {
+        let (Some(sequence), Some(member)) =
+            (block.sequence, set.superblock.member(block.id.member))
+        else {
             return;
         };
-        let (first, end) = set.superblock().geometry.block_slots(block);
-        let entries = set.entries.iter().skip(first as usize);
-        for (slot, entry) in (first..end).zip(entries) {
-            if entry.generation > sequence {
+        let (first, end) = member.block_slots(block.id.block);
+        for slot in first..end {
+            let id = SlotId {
+                member: block.id.member,
+                slot,
+            };
+            let generation = set.entry(id).map_or(0, |entry| entry.generation);
+            if generation > sequence {
                 let text = format!(
-                    "slot {slot}: generation {} is newer than its table block, {}",
-                    show_sequence(entry.generation),
+                    "{id}: generation {} is newer than its table block, {}",
+                    show_sequence(generation),
                     show_sequence(sequence)
                 );
                 self.add(Severity::Loss, "generation", text);
@@ -370,39 +407,53 @@ impl Findings {
 
     fn claims(&mut self, set: &Set) {
         for (loser, winner) in &set.lost_claims {
-            let main_block = set
-                .entries
-                .get(*loser as usize)
-                .map_or(0, |entry| entry.word.main_block());
+            let entry = set.entry(*loser).unwrap_or_default();
             let text = format!(
-                "slots {loser} and {winner} both claim block {main_block} of main; {winner} is newer, and {loser} will be freed"
+                "{loser} and {winner} both claim block {} of main; the latter is newer, and the former will be freed",
+                entry.word.main_block()
             );
             self.add(Severity::Leftover, "double-claim", text);
         }
     }
 
     fn reserves(&mut self, set: &Set) {
-        let superblock = set.superblock();
-        for (reserves, replica) in superblock.reserve.iter().zip(0u8..) {
-            let bad = reserves.iter().filter(|r| *r == Reserve::Bad).count();
-            let held = reserves.held().count();
-            if bad + held > 0 {
-                let free = reserves.iter().filter(|r| *r == Reserve::Free).count();
-                let text = format!(
-                    "replica {replica}: {held} table blocks moved to reserve blocks, {bad} reserve blocks bad, {free} left"
-                );
-                self.add(Severity::Note, "reserve", text);
+        for (index, member) in numbered(set) {
+            for (reserves, replica) in member.reserve.iter().zip(0u8..) {
+                let bad = reserves.iter().filter(|r| *r == Reserve::Bad).count();
+                let held = reserves.held().count();
+                if bad + held > 0 {
+                    let free = reserves.iter().filter(|r| *r == Reserve::Free).count();
+                    let text = format!(
+                        "spare {index}, replica {replica}: {held} table blocks moved to reserve blocks, {bad} reserve blocks bad, {free} left"
+                    );
+                    self.add(Severity::Note, "reserve", text);
+                }
             }
         }
-        let slots = set.entries.iter();
-        let bad = slots
-            .filter(|e| e.word.state() == dm_remap_logic::slot::State::Bad)
+        let bad = set
+            .slots()
+            .filter(|(_, entry)| entry.word.state() == SlotState::Bad)
             .count();
         if bad > 0 {
             let text = format!("{bad} slots failed and are not used any more");
             self.add(Severity::Note, "bad-slots", text);
         }
     }
+}
+
+/// The members of a set, by number.
+fn numbered(set: &Set) -> impl Iterator<Item = (u8, &Member)> {
+    set.superblock.members()
+}
+
+/// What an array by members says of each member that there is.
+fn blocks_of<'a>(set: &'a Set, blocks: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
+    numbered(set).map(|(index, _)| blocks.get(usize::from(index)).copied().unwrap_or(0))
+}
+
+/// Whether there are other members that a replica could lie on.
+fn superblock_has_others(set: &Set, index: u8) -> bool {
+    numbered(set).any(|(other, member)| other != index && !member.missing)
 }
 
 fn count_torn<'a>(copies: impl Iterator<Item = &'a CopyFound>) -> usize {
@@ -416,14 +467,4 @@ pub fn show_sequence(sequence: u64) -> String {
         sequence_epoch(sequence),
         sequence & ((1 << 40) - 1)
     )
-}
-
-/// The copies that the next activation or `repair` would write anew.
-pub fn to_mend(set: &Set) -> impl Iterator<Item = Copy> + '_ {
-    let supers = set.supers.copies.iter();
-    let table = set.table.iter().flat_map(|block| &block.copies);
-    supers
-        .chain(table)
-        .filter(|copy| !matches!(copy.state, State::True | State::Void))
-        .map(|copy| copy.copy)
 }

@@ -11,13 +11,17 @@ use std::fmt;
 
 use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::reserve::Reserves;
+use dm_remap_logic::format::Area;
+use dm_remap_logic::format::CopyId;
 use dm_remap_logic::format::Geometry;
+use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Statistics;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::format::REPLICAS;
 use dm_remap_logic::format::RESERVE_BLOCKS;
 use dm_remap_logic::format::SUPER_COPIES;
+use dm_remap_logic::load::LoadError;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotWord;
@@ -28,6 +32,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::set::Set;
+use crate::set::SlotId;
 
 /// The version of the form.
 pub const VERSION: u32 = 1;
@@ -64,6 +69,7 @@ pub struct SetSaid {
     pub compat: u64,
     pub ro_compat: u64,
     pub incompat: u64,
+    pub slot_sectors: u32,
     pub main_sectors: u64,
     pub main_block_bytes: u32,
     pub main_id: String,
@@ -79,9 +85,9 @@ pub struct SetSaid {
 )]
 pub struct MemberSaid {
     pub uuid: String,
-    pub index: u16,
+    pub index: u8,
+    pub missing: bool,
     pub window_sectors: u64,
-    pub slot_sectors: u32,
     pub align_sectors: u32,
     pub data_start: u64,
     pub slots: u32,
@@ -89,8 +95,22 @@ pub struct MemberSaid {
     pub high_water: u32,
     pub void_replicas: Vec<u8>,
     pub void_superblocks: Vec<u8>,
-    /// For each replica, its reserve blocks that are not free.
-    pub reserves: Vec<Vec<ReserveSaid>>,
+    /// Where its replicas lie, and what their reserve blocks are used for.
+    pub replicas: Vec<ReplicaSaid>,
+}
+
+/// Where a replica lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaSaid {
+    /// The member that it lies on.
+    pub host: u8,
+    /// First sector of its reserve blocks there.
+    pub reserve: u64,
+    /// First sector of its table blocks.
+    pub table: u64,
+    /// Its reserve blocks that are not free.
+    pub reserves: Vec<ReserveSaid>,
 }
 
 /// What a reserve block is used for.
@@ -110,6 +130,8 @@ pub struct ReserveSaid {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the names are those of SlotWord and Entry")]
 pub struct EntrySaid {
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spare: u8,
     pub slot: u32,
     pub state: StateSaid,
     pub main_block: u64,
@@ -133,6 +155,10 @@ pub enum StateSaid {
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+fn is_zero(value: &u8) -> bool {
+    *value == 0
 }
 
 macro_rules! statistics {
@@ -205,15 +231,14 @@ fn wrong<T>(text: impl Into<String>) -> Result<T, DumpError> {
 pub struct Decoded {
     /// The superblock.
     pub superblock: Superblock,
-    /// The entries that are listed; all others are unused. By slot.
-    pub entries: BTreeMap<u32, Entry>,
+    /// The entries that are listed; all others are unused.
+    pub entries: BTreeMap<SlotId, Entry>,
 }
 
 /// Makes the dump of a set.
 pub fn encode(set: &Set) -> Dump {
-    let superblock = set.superblock();
-    let geometry = &superblock.geometry;
-    let bits = |mask: u8, count: u8| (0..count).filter(|bit| mask & (1 << bit) != 0).collect();
+    let superblock = &set.superblock;
+    let blocks = set.table_blocks();
     Dump {
         dmremap_dump: VERSION,
         format: dm_remap_logic::format::FORMAT_VERSION,
@@ -226,31 +251,52 @@ pub fn encode(set: &Set) -> Dump {
             compat: superblock.compat,
             ro_compat: superblock.ro_compat,
             incompat: superblock.incompat,
+            slot_sectors: superblock.slot_sectors,
             main_sectors: superblock.main_sectors,
             main_block_bytes: superblock.main_block_bytes,
             main_id: superblock.main_id.as_str().into(),
             statistics: superblock.statistics.into(),
         },
-        members: vec![MemberSaid {
-            uuid: superblock.member_uuid.to_string(),
-            index: superblock.member_index,
-            window_sectors: geometry.window_sectors(),
-            slot_sectors: geometry.slot_sectors(),
-            align_sectors: geometry.align_sectors(),
-            data_start: geometry.data_start(),
-            slots: geometry.slots(),
-            table_blocks: geometry.table_blocks(),
-            high_water: superblock
-                .high_water
-                .max(u32::try_from(set.table.len()).unwrap_or(u32::MAX)),
-            void_replicas: bits(superblock.void_replicas, REPLICAS),
-            void_superblocks: bits(superblock.void_supers, SUPER_COPIES),
-            reserves: superblock.reserve.iter().map(encode_reserves).collect(),
-        }],
-        entries: (0u32..)
-            .zip(&set.entries)
+        members: superblock
+            .members()
+            .map(|(index, member)| {
+                let found = blocks.get(usize::from(index)).copied();
+                encode_member(index, member, found.unwrap_or(0))
+            })
+            .collect(),
+        entries: set
+            .slots()
             .filter(|(_, entry)| **entry != Entry::UNUSED)
-            .map(|(slot, entry)| encode_entry(slot, entry))
+            .map(|(id, entry)| encode_entry(id, entry))
+            .collect(),
+    }
+}
+
+fn encode_member(index: u8, member: &Member, blocks: u32) -> MemberSaid {
+    let geometry = &member.geometry;
+    let bits = |mask: u8, count: u8| (0..count).filter(|bit| mask & (1 << bit) != 0).collect();
+    MemberSaid {
+        uuid: member.uuid.to_string(),
+        index,
+        missing: member.missing,
+        window_sectors: geometry.window_sectors(),
+        align_sectors: geometry.align_sectors(),
+        data_start: geometry.data_start(),
+        slots: member.slots,
+        table_blocks: geometry.table_blocks(),
+        high_water: member.high_water.max(blocks),
+        void_replicas: bits(member.void_replicas, REPLICAS),
+        void_superblocks: bits(member.void_supers, SUPER_COPIES),
+        replicas: member
+            .areas
+            .iter()
+            .zip(&member.reserve)
+            .map(|(area, reserves)| ReplicaSaid {
+                host: area.host,
+                reserve: area.reserve,
+                table: area.table,
+                reserves: encode_reserves(reserves),
+            })
             .collect(),
     }
 }
@@ -273,10 +319,11 @@ fn encode_reserves(reserves: &Reserves) -> Vec<ReserveSaid> {
     .collect()
 }
 
-fn encode_entry(slot: u32, entry: &Entry) -> EntrySaid {
+fn encode_entry(id: SlotId, entry: &Entry) -> EntrySaid {
     let word = entry.word;
     EntrySaid {
-        slot,
+        spare: id.member,
+        slot: id.slot,
         state: match word.state() {
             State::Free => StateSaid::Free,
             State::Valid => StateSaid::Valid,
@@ -326,66 +373,35 @@ fn decode_dump(dump: &Dump) -> Result<Decoded, DumpError> {
             dm_remap_logic::format::FORMAT_VERSION
         ));
     }
-    let [member] = dump.members.as_slice() else {
-        return wrong(format!(
-            "{} members; sets of this format have one",
-            dump.members.len()
-        ));
-    };
-    let geometry = match Geometry::new(
-        member.window_sectors,
-        member.slot_sectors,
-        member.align_sectors,
-    ) {
-        Ok(geometry) => geometry,
-        Err(error) => return wrong(error.to_string()),
-    };
-    let stated = (member.data_start, member.slots, member.table_blocks);
-    let computed = (
-        geometry.data_start(),
-        geometry.slots(),
-        geometry.table_blocks(),
-    );
-    if stated != computed {
-        return wrong("sizes and places do not fit together");
-    }
-    let uuid = |text: &str, name| match Uuid::parse(text) {
-        Some(uuid) => Ok(uuid),
-        None => wrong(format!("{name}: {text:?} is no UUID")),
-    };
-    let main_id = match (said.main_id.as_str(), MainId::new(&said.main_id)) {
+    let mut superblock = Superblock::EMPTY;
+    superblock.set_uuid = uuid(&said.uuid, "set uuid")?;
+    superblock.main_id = match (said.main_id.as_str(), MainId::new(&said.main_id)) {
         ("", _) => MainId::NONE,
         (_, Some(id)) => id,
         (_, None) => {
             return wrong("main_id: up to 64 visible ASCII characters without blanks are allowed")
         }
     };
-    let mut superblock = Superblock::new(
-        uuid(&said.uuid, "set uuid")?,
-        uuid(&member.uuid, "member uuid")?,
-        geometry,
-        said.main_sectors,
-        main_id,
-    );
     superblock.compat = said.compat;
     superblock.ro_compat = said.ro_compat;
     superblock.incompat = said.incompat;
-    superblock.member_index = member.index;
     superblock.set_epoch = said.set_epoch;
     superblock.sequence = said.sequence;
     superblock.epoch = said.epoch;
     superblock.clean = said.clean;
+    superblock.slot_sectors = said.slot_sectors;
+    superblock.main_sectors = said.main_sectors;
     superblock.main_block_bytes = said.main_block_bytes;
-    superblock.high_water = member.high_water;
-    superblock.void_replicas = mask(&member.void_replicas, REPLICAS, "void_replicas")?;
-    superblock.void_supers = mask(&member.void_superblocks, SUPER_COPIES, "void_superblocks")?;
     superblock.statistics = (&said.statistics).into();
-    if member.reserves.len() != superblock.reserve.len() {
-        return wrong(format!("reserves: for each of {REPLICAS} replicas a list"));
+    if dump.members.is_empty() {
+        return wrong("members: there is none");
     }
-    for (reserves, said) in superblock.reserve.iter_mut().zip(&member.reserves) {
-        for said in said {
-            decode_reserve(reserves, said)?;
+    for said in &dump.members {
+        let member = decode_member(said, superblock.slot_sectors)?;
+        match superblock.members.get_mut(usize::from(said.index)) {
+            Some(place @ None) => *place = Some(member),
+            Some(Some(_)) => return wrong(format!("member {}: listed twice", said.index)),
+            None => return wrong(format!("member {}: {}", said.index, LoadError::TooMany)),
         }
     }
     check_superblock(&superblock)?;
@@ -394,6 +410,48 @@ fn decode_dump(dump: &Dump) -> Result<Decoded, DumpError> {
         superblock,
         entries,
     })
+}
+
+fn uuid(text: &str, name: &str) -> Result<Uuid, DumpError> {
+    match Uuid::parse(text) {
+        Some(uuid) if !uuid.is_nil() => Ok(uuid),
+        _ => wrong(format!("{name}: {text:?} is no UUID")),
+    }
+}
+
+fn decode_member(said: &MemberSaid, slot_sectors: u32) -> Result<Member, DumpError> {
+    let geometry = match Geometry::new(said.window_sectors, slot_sectors, said.align_sectors) {
+        Ok(geometry) => geometry,
+        Err(error) => return wrong(format!("member {}: {error}", said.index)),
+    };
+    let stated = (said.data_start, said.table_blocks);
+    if stated != (geometry.data_start(), geometry.table_blocks()) {
+        return wrong(format!(
+            "member {}: sizes and places do not fit together",
+            said.index
+        ));
+    }
+    let mut member = Member::new(said.index, uuid(&said.uuid, "member uuid")?, geometry);
+    member.missing = said.missing;
+    member.slots = said.slots;
+    member.high_water = said.high_water;
+    member.void_replicas = mask(&said.void_replicas, REPLICAS, "void_replicas")?;
+    member.void_supers = mask(&said.void_superblocks, SUPER_COPIES, "void_superblocks")?;
+    if said.replicas.len() != usize::from(REPLICAS) {
+        return wrong(format!("replicas: there are {REPLICAS} of each table"));
+    }
+    let places = member.areas.iter_mut().zip(&mut member.reserve);
+    for ((area, reserves), said) in places.zip(&said.replicas) {
+        *area = Area {
+            host: said.host,
+            reserve: said.reserve,
+            table: said.table,
+        };
+        for said in &said.reserves {
+            decode_reserve(reserves, said)?;
+        }
+    }
+    Ok(member)
 }
 
 fn mask(bits: &[u8], count: u8, name: &str) -> Result<u8, DumpError> {
@@ -429,8 +487,10 @@ fn decode_reserve(reserves: &mut Reserves, said: &ReserveSaid) -> Result<(), Dum
 
 /// The format's own checks, which are those of its decoder.
 fn check_superblock(superblock: &Superblock) -> Result<(), DumpError> {
+    let first = superblock.members().next();
+    let member = first.map_or(0, |(index, _)| index);
     let mut image = [0; BLOCK_BYTES];
-    superblock.encode(&mut image, 0);
+    superblock.encode(&mut image, CopyId { member, copy: 0 });
     match Superblock::decode(&image, 0) {
         Ok(found) if found == *superblock => Ok(()),
         Ok(_) => wrong("what it says can't be stored"),
@@ -441,22 +501,28 @@ fn check_superblock(superblock: &Superblock) -> Result<(), DumpError> {
 fn decode_entries(
     superblock: &Superblock,
     said: &[EntrySaid],
-) -> Result<BTreeMap<u32, Entry>, DumpError> {
-    let count = superblock.usable_slots();
+) -> Result<BTreeMap<SlotId, Entry>, DumpError> {
     let mut entries = BTreeMap::new();
     for said in said {
+        let id = SlotId {
+            member: said.spare,
+            slot: said.slot,
+        };
+        let Some(member) = superblock.member(said.spare) else {
+            return wrong(format!("{id}: there is no such spare"));
+        };
+        let count = member.usable_slots();
         if said.slot >= count {
             return wrong(format!(
-                "slot {}: {count} are below the high-water mark, from 0",
-                said.slot
+                "{id}: {count} are below the high-water mark, from 0"
             ));
         }
         let entry = decode_entry(said)?;
         if let Err(error) = dm_remap_logic::load::check_entry(superblock, said.slot, &entry) {
             return wrong(error.to_string());
         }
-        if entries.insert(said.slot, entry).is_some() {
-            return wrong(format!("slot {}: listed twice", said.slot));
+        if entries.insert(id, entry).is_some() {
+            return wrong(format!("{id}: listed twice"));
         }
     }
     Ok(entries)

@@ -7,226 +7,314 @@
 //! loading would read on to, are blanked.
 
 use dm_remap_logic::commit::EXTEND_BLOCKS_MAX;
+use dm_remap_logic::format;
 use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::sequence;
 use dm_remap_logic::format::sequence_epoch;
 use dm_remap_logic::format::table_block;
 use dm_remap_logic::format::table_block::TableBlock;
 use dm_remap_logic::format::Block;
+use dm_remap_logic::format::BlockId;
+use dm_remap_logic::format::CopyId;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
-use dm_remap_logic::slot::Entry;
+use dm_remap_logic::format::REPLICAS;
+use dm_remap_logic::load::check_window;
 
-use crate::driver::read;
 use crate::dump::Decoded;
 use crate::error::Error;
 use crate::error::Result;
 use crate::set::names;
+use crate::set::read;
+use crate::set::write;
 use crate::set::Copy;
+use crate::set::CopyFound;
 use crate::set::Place;
+use crate::set::Said;
+use crate::set::SlotId;
 use crate::set::Supers;
 use crate::spare::Spare;
 
-/// Refuses to overwrite what is of another set, or newer than the dump.
-pub fn check(spares: &[Spare], supers: &Supers, dump: &Decoded) -> Result<()> {
-    let name = names(spares);
-    let wanted = &dump.superblock;
-    for said in supers.said.iter().flatten() {
-        if said.set_uuid != wanted.set_uuid {
-            return Err(Error::foreign(format!(
-                "{name}: this is the spare of set {}, the dump is of {}; --force overwrites it",
-                said.set_uuid, wanted.set_uuid
-            )));
-        }
-        if said.sequence > wanted.sequence {
-            return Err(Error::damage(format!(
-                "{name}: superblock sequence {} is newer than the dump's {}: what was remapped \
-                 since would be lost; dmremap repair may do without a dump, --force goes back to it",
-                said.sequence, wanted.sequence
+/// Checks that the spares given are, in their order, those of the dump, as far as they say what they
+/// are.
+pub fn check_order(spares: &[Spare], supers: &Supers, dump: &Decoded) -> Result<()> {
+    let members: Vec<_> = dump.superblock.members().collect();
+    if members.len() != spares.len() {
+        let list: Vec<String> = members.iter().map(|(_, m)| m.uuid.to_string()).collect();
+        return Err(Error::usage(format!(
+            "the dump is of {} spares, and {} are given: name them in the order of the dump, {}",
+            members.len(),
+            spares.len(),
+            list.join(", ")
+        )));
+    }
+    for ((_, member), spare) in members.iter().zip(spares) {
+        check_window(member, spare.sectors())
+            .map_err(|error| Error::usage(format!("{}: {error}", spare.path().display())))?;
+    }
+    for (spare, said) in said(supers) {
+        let Some(own) = said.superblock.member(said.member) else {
+            continue;
+        };
+        let place = members
+            .iter()
+            .position(|(_, member)| member.uuid == own.uuid);
+        let name = spares.get(spare).map(|s| s.path().display().to_string());
+        if let Some(place) = place.filter(|place| *place != spare) {
+            return Err(Error::usage(format!(
+                "{}: this is spare {}, which is number {} in the dump: name the spares in that order",
+                name.unwrap_or_default(),
+                own.uuid,
+                place + 1
             )));
         }
     }
     Ok(())
+}
+
+/// Refuses to overwrite what is of another set, or newer than the dump.
+pub fn check_content(spares: &[Spare], supers: &Supers, dump: &Decoded) -> Result<()> {
+    let wanted = &dump.superblock;
+    for (spare, said) in said(supers) {
+        let name = spares.get(spare).map(|s| s.path().display().to_string());
+        let name = name.unwrap_or_default();
+        let found = &said.superblock;
+        if found.set_uuid != wanted.set_uuid {
+            return Err(Error::foreign(format!(
+                "{name}: this is a spare of set {}, the dump is of {}; --force overwrites it",
+                found.set_uuid, wanted.set_uuid
+            )));
+        }
+        if found.sequence > wanted.sequence {
+            return Err(Error::damage(format!(
+                "{name}: superblock sequence {} is newer than the dump's {}: what was remapped \
+                 since would be lost; dmremap repair may do without a dump, --force goes back to it",
+                found.sequence, wanted.sequence
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What is said by which spare.
+fn said(supers: &Supers) -> impl Iterator<Item = (usize, &Said)> {
+    let all = supers.copies.iter().zip(&supers.said);
+    all.filter_map(|(found, said): (&CopyFound, &Option<Said>)| {
+        Some((found.place?.spare, said.as_ref()?))
+    })
 }
 
 /// Writes what the dump says.
 pub fn restore(spares: &mut [Spare], supers: &Supers, dump: &Decoded) -> Result<()> {
-    let mut superblock = dump.superblock.clone();
-    let formatted = superblock.geometry.window_sectors();
-    if spares.first().map_or(0, Spare::sectors) < formatted {
-        return Err(Error::usage(format!(
-            "{}: smaller than the {formatted} sectors of the spare that the dump is of",
-            names(spares)
-        )));
+    let members = dump.superblock.members();
+    let members: Vec<u8> = members.map(|(index, _)| index).collect();
+    let mut job = Job {
+        spares,
+        superblock: dump.superblock.clone(),
+        members,
+    };
+    let old = job.old_tables()?;
+    let mut newest = job.superblock.sequence;
+    let mut epoch = job.superblock.epoch.max(old.epoch);
+    for (_, said) in said(supers) {
+        newest = newest.max(said.superblock.sequence);
+        epoch = epoch.max(said.superblock.epoch);
     }
-    let end = end_of_old(spares, &superblock)?;
-    let said = supers.said.iter().flatten();
-    let newest = said.clone().map(|said| said.sequence).max().unwrap_or(0);
-    let epoch = said
-        .map(|said| said.epoch)
-        .max()
-        .unwrap_or(0)
-        .max(end.epoch);
     let exhausted = || Error::damage("sequence numbers are exhausted");
-    superblock.epoch = superblock.epoch.max(epoch).saturating_add(1);
-    superblock.sequence = superblock
-        .sequence
-        .max(newest)
-        .checked_add(1)
-        .ok_or_else(exhausted)?;
-    superblock.void_replicas = 0;
-    superblock.void_supers = 0;
-    superblock.clean = true;
-    let sequence = sequence(superblock.epoch, 1).ok_or_else(exhausted)?;
-    for block in 0..superblock.high_water {
-        write_block(spares, &mut superblock, &dump.entries, block, sequence)?;
+    job.superblock.epoch = epoch.saturating_add(1);
+    job.superblock.sequence = newest.checked_add(1).ok_or_else(exhausted)?;
+    job.superblock.clean = true;
+    for member in job.superblock.members.iter_mut().flatten() {
+        member.void_replicas = 0;
+        member.void_supers = 0;
+        member.missing = false;
     }
-    for block in superblock.high_water..end.block {
-        for replica in 0..2 {
-            if let Some(sector) = superblock.table_sector(replica, block) {
-                let what = Copy::Table { block, replica };
-                write(spares, sector, &[0; BLOCK_BYTES], what);
-            }
+    let sequence = sequence(job.superblock.epoch, 1).ok_or_else(exhausted)?;
+    for index in job.members.clone() {
+        let mark = job.superblock.member(index).map_or(0, |m| m.high_water);
+        for block in 0..mark {
+            let id = BlockId {
+                member: index,
+                block,
+            };
+            job.write_block(dump, id, sequence)?;
         }
     }
-    write_supers(spares, superblock)
+    for id in old.behind {
+        job.blank(id);
+    }
+    job.write_supers()
 }
 
-/// Where older metadata of the same spare ends.
+/// What is left of older tables.
 struct Old {
-    /// One past the last table block.
-    block: u32,
+    /// Blocks behind the high-water marks.
+    behind: Vec<BlockId>,
     /// The highest epoch.
     epoch: u32,
 }
 
-fn end_of_old(spares: &mut [Spare], superblock: &Superblock) -> Result<Old> {
-    let mut old = Old { block: 0, epoch: 0 };
-    let mut block = 0;
-    // Blocks are made in chunks of this size at most.
-    while block
-        < superblock
-            .high_water
-            .max(old.block)
-            .saturating_add(EXTEND_BLOCKS_MAX)
-    {
-        for replica in 0..2 {
-            let Some(sector) = superblock.table_sector(replica, block) else {
-                return Ok(old);
-            };
-            let Some(image) = read(spares, Place { spare: 0, sector })? else {
-                continue;
-            };
-            if let Ok(found) = TableBlock::decode(&image, &superblock.member_uuid, block) {
-                old.block = block.saturating_add(1);
-                old.epoch = old.epoch.max(sequence_epoch(found.sequence()));
-            }
-        }
-        block += 1;
-    }
-    Ok(old)
+struct Job<'a> {
+    spares: &'a mut [Spare],
+    superblock: Superblock,
+    /// The members, in the order of the spares given.
+    members: Vec<u8>,
 }
 
-/// Writes a table block to both replicas: where it belongs, or to a reserve block.
-fn write_block(
-    spares: &mut [Spare],
-    superblock: &mut Superblock,
-    entries: &std::collections::BTreeMap<u32, Entry>,
-    block: u32,
-    sequence: u64,
-) -> Result<()> {
-    let (first, end) = superblock.geometry.block_slots(block);
-    let entries = (first..end).map(|slot| entries.get(&slot).copied().unwrap_or_default());
-    let mut image = [0; BLOCK_BYTES];
-    table_block::encode(
-        &mut image,
-        &superblock.member_uuid,
-        block,
-        sequence,
-        entries,
-    );
-    for replica in 0..2u8 {
-        if superblock.replica_lives(replica)
-            && !place_block(spares, superblock, replica, block, &image)
-        {
-            superblock.void_replicas |= 1 << replica;
-            if superblock.void_replicas == 3 {
+impl Job<'_> {
+    fn place(&self, at: format::Place) -> Option<Place> {
+        let spare = self
+            .members
+            .iter()
+            .position(|member| *member == at.member)?;
+        Some(Place {
+            spare,
+            sector: at.sector,
+        })
+    }
+
+    fn table_place(&self, replica: u8, id: BlockId) -> Option<Place> {
+        self.place(self.superblock.table_place(replica, id)?)
+    }
+
+    fn old_tables(&mut self) -> Result<Old> {
+        let mut old = Old {
+            behind: Vec::new(),
+            epoch: 0,
+        };
+        for (index, member) in self.superblock.clone().members() {
+            // Blocks are made in chunks of this size at most.
+            let mut end = member.high_water.saturating_add(EXTEND_BLOCKS_MAX);
+            let mut block = 0;
+            while block < end.min(member.table_blocks()) {
+                let id = BlockId {
+                    member: index,
+                    block,
+                };
+                let mut found = false;
+                for replica in 0..REPLICAS {
+                    let Some(place) = self.table_place(replica, id) else {
+                        continue;
+                    };
+                    let image = read(self.spares, place)?;
+                    let whole = image
+                        .as_deref()
+                        .and_then(|image| TableBlock::decode(image, &member.uuid, block).ok());
+                    if let Some(whole) = whole {
+                        old.epoch = old.epoch.max(sequence_epoch(whole.sequence()));
+                        found = true;
+                    }
+                }
+                if found && block >= member.high_water {
+                    old.behind.push(id);
+                    end = block.saturating_add(1).saturating_add(EXTEND_BLOCKS_MAX);
+                }
+                block += 1;
+            }
+        }
+        Ok(old)
+    }
+
+    fn blank(&mut self, id: BlockId) {
+        for replica in 0..REPLICAS {
+            if let Some(place) = self.table_place(replica, id) {
+                let zeroes = [0; BLOCK_BYTES];
+                write(self.spares, place, &zeroes, Copy::Table { id, replica });
+            }
+        }
+    }
+
+    /// Writes a table block to both replicas: where it belongs, or to a reserve block.
+    fn write_block(&mut self, dump: &Decoded, id: BlockId, sequence: u64) -> Result<()> {
+        let Some(member) = self.superblock.member(id.member) else {
+            return Ok(());
+        };
+        let (first, end) = member.block_slots(id.block);
+        let entries = (first..end).map(|slot| {
+            let id = SlotId {
+                member: id.member,
+                slot,
+            };
+            dump.entries.get(&id).copied().unwrap_or_default()
+        });
+        let mut image = [0; BLOCK_BYTES];
+        table_block::encode(&mut image, &member.uuid, id.block, sequence, entries);
+        for replica in 0..REPLICAS {
+            let lives = self
+                .superblock
+                .member(id.member)
+                .is_some_and(|member| member.replica_lives(replica));
+            if !lives || self.place_block(replica, id, &image) {
+                continue;
+            }
+            if let Some(member) = self.superblock.member_mut(id.member) {
+                member.void_replicas |= 1 << replica;
+                if member.void_replicas == (1 << REPLICAS) - 1 {
+                    return Err(Error::damage(format!("no place takes {id}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn place_block(&mut self, replica: u8, id: BlockId, image: &Block) -> bool {
+        loop {
+            let Some(place) = self.table_place(replica, id) else {
+                return false;
+            };
+            if write(self.spares, place, image, Copy::Table { id, replica }) {
+                return true;
+            }
+            let Some(member) = self.superblock.member_mut(id.member) else {
+                return false;
+            };
+            let moved = member.relocation(replica, id.block);
+            let Some(reserves) = member.reserve.get_mut(usize::from(replica)) else {
+                return false;
+            };
+            let home_bad = match moved {
+                Some((index, home_bad)) => {
+                    reserves.set(index, Reserve::Bad);
+                    home_bad
+                }
+                None => true,
+            };
+            let Some(index) = reserves.first_free() else {
+                return false;
+            };
+            let block = id.block;
+            reserves.set(index, Reserve::Holds { block, home_bad });
+        }
+    }
+
+    /// Writes the superblock copies. Those that do not take it are written off in the others, which
+    /// are then written once more.
+    fn write_supers(&mut self) -> Result<()> {
+        loop {
+            let mut failed = false;
+            let mut live = self.superblock.live_supers();
+            if live.count_ones() < 2 {
                 return Err(Error::damage(format!(
-                    "{}: no place takes table block {block}",
-                    names(spares)
+                    "{}: too few places take a superblock copy",
+                    names(self.spares)
                 )));
             }
-        }
-    }
-    Ok(())
-}
-
-fn place_block(
-    spares: &mut [Spare],
-    superblock: &mut Superblock,
-    replica: u8,
-    block: u32,
-    image: &Block,
-) -> bool {
-    let what = Copy::Table { block, replica };
-    loop {
-        let Some(sector) = superblock.table_sector(replica, block) else {
-            return false;
-        };
-        if write(spares, sector, image, what) {
-            return true;
-        }
-        let moved = superblock.relocation(replica, block);
-        let Some(reserves) = superblock.reserve.get_mut(usize::from(replica)) else {
-            return false;
-        };
-        let home_bad = match moved {
-            Some((index, home_bad)) => {
-                reserves.set(index, Reserve::Bad);
-                home_bad
+            while let Some(id) = CopyId::lowest(live) {
+                live &= !id.bit();
+                let mut image = [0; BLOCK_BYTES];
+                self.superblock.encode(&mut image, id);
+                let at = self.superblock.super_place(id);
+                let Some(place) = at.and_then(|at| self.place(at)) else {
+                    continue;
+                };
+                if !write(self.spares, place, &image, Copy::Super { copy: id.copy }) {
+                    self.superblock.set_super(id, false);
+                    failed = true;
+                }
             }
-            None => true,
-        };
-        let Some(index) = reserves.first_free() else {
-            return false;
-        };
-        reserves.set(index, Reserve::Holds { block, home_bad });
-    }
-}
-
-/// Writes the superblock copies. Those that do not take it are written off in the others.
-fn write_supers(spares: &mut [Spare], mut superblock: Superblock) -> Result<()> {
-    let places: Vec<(u8, u64)> = (0..4)
-        .filter_map(|copy| Some((copy, superblock.geometry.superblock_sector(copy)?)))
-        .collect();
-    for (copy, sector) in &places {
-        let mut image = [0; BLOCK_BYTES];
-        superblock.encode(&mut image, *copy);
-        if !write(spares, *sector, &image, Copy::Super { copy: *copy }) {
-            superblock.void_supers |= 1 << copy;
+            if !failed {
+                return Ok(());
+            }
         }
     }
-    if superblock.void_supers.count_ones() > 2 {
-        return Err(Error::damage(format!(
-            "{}: too few places take a superblock copy",
-            names(spares)
-        )));
-    }
-    if superblock.void_supers == 0 {
-        return Ok(());
-    }
-    // Those that were written do not say it yet.
-    for (copy, sector) in &places {
-        if superblock.super_lives(*copy) {
-            let mut image = [0; BLOCK_BYTES];
-            superblock.encode(&mut image, *copy);
-            write(spares, *sector, &image, Copy::Super { copy: *copy });
-        }
-    }
-    Ok(())
-}
-
-fn write(spares: &mut [Spare], sector: u64, image: &Block, what: Copy) -> bool {
-    let spare = spares.first_mut();
-    spare.is_some_and(|spare| spare.write(sector, image, &what.to_string()))
 }

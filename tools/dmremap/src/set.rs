@@ -2,20 +2,27 @@
 
 //! What is on the spares of a set, read as the module reads it when it loads.
 //!
-//! What is true is decided by [`dm_remap_logic::load`] and nowhere else. This file is the only one
-//! that knows how the copies of superblock and slot table are spread over the spares; everything
-//! else here speaks of copies by what they are ([`Copy`]) and of places by spare and sector
-//! ([`Place`]). Unlike the module, which refuses at the first fault, it goes on and writes down all
-//! of them.
+//! What is true is decided by [`dm_remap_logic::load`] and nowhere else. Unlike the module, which
+//! refuses at the first fault, this goes on and writes down all of them.
+//!
+//! Two numberings meet here: spares are counted as they are given on the command line, members as the
+//! superblock counts them. [`Place`] is of the former, [`format::Place`](dm_remap_logic::format::Place)
+//! of the latter.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use dm_remap_logic::format;
 use dm_remap_logic::format::sequence_epoch;
 use dm_remap_logic::format::table_block::TableBlock;
+use dm_remap_logic::format::table_block::ENTRIES;
 use dm_remap_logic::format::Block;
+use dm_remap_logic::format::BlockId;
+use dm_remap_logic::format::CopyId;
 use dm_remap_logic::format::FormatError;
+use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Superblock;
+use dm_remap_logic::format::MEMBERS_MAX;
 use dm_remap_logic::format::REPLICAS;
 use dm_remap_logic::format::SUPER_COPIES;
 use dm_remap_logic::load;
@@ -25,6 +32,7 @@ use dm_remap_logic::load::Found;
 use dm_remap_logic::load::Image;
 use dm_remap_logic::load::LoadError;
 use dm_remap_logic::load::Resolved;
+use dm_remap_logic::load::SuperImage;
 use dm_remap_logic::slot::Entry;
 
 use crate::error::Error;
@@ -33,17 +41,17 @@ use crate::spare::Spare;
 use crate::torn;
 
 /// One copy of a metadata block, by what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copy {
     /// A copy of the superblock.
     Super {
-        /// Its number.
+        /// Its number on its spare.
         copy: u8,
     },
-    /// A block of the slot table.
+    /// A block of a slot table.
     Table {
         /// The block.
-        block: u32,
+        id: BlockId,
         /// The replica.
         replica: u8,
     },
@@ -53,7 +61,7 @@ impl fmt::Display for Copy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Copy::Super { copy } => write!(f, "superblock copy {copy}"),
-            Copy::Table { block, replica } => write!(f, "table block {block} of replica {replica}"),
+            Copy::Table { id, replica } => write!(f, "{id}, replica {replica}"),
         }
     }
 }
@@ -65,6 +73,31 @@ pub struct Place {
     pub spare: usize,
     /// The sector in that spare's window.
     pub sector: u64,
+}
+
+/// One slot of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlotId {
+    /// The member that has it.
+    pub member: u8,
+    /// Its number there.
+    pub slot: u32,
+}
+
+impl SlotId {
+    /// The table block that has its entry.
+    pub fn block(self) -> BlockId {
+        BlockId {
+            member: self.member,
+            block: self.slot / ENTRIES,
+        }
+    }
+}
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot {} of spare {}", self.slot, self.member)
+    }
 }
 
 /// What a copy is found to be.
@@ -79,6 +112,8 @@ pub enum State {
     },
     /// The truth says that this copy does not count. Nobody looks at it.
     Void,
+    /// The spare that it is on is not there.
+    Absent,
     /// The medium can't give it.
     Unreadable,
     /// Its checksum is wrong as it is when a write was interrupted: parts of it are older than others.
@@ -92,37 +127,79 @@ pub enum State {
     },
 }
 
+impl State {
+    /// Whether the copy is to be written anew from the truth.
+    pub fn is_to_be_rewritten(self) -> bool {
+        match self {
+            State::True | State::Void | State::Absent | State::Doubtful { .. } => false,
+            State::Behind { .. } | State::Unreadable | State::Torn | State::Bad(_) => true,
+        }
+    }
+}
+
 /// A copy with its place and state.
 #[derive(Clone, Copy, Debug)]
 pub struct CopyFound {
     /// What it is.
     pub copy: Copy,
-    /// Where it is.
-    pub place: Place,
+    /// Where it is; nowhere if the spare is not there.
+    pub place: Option<Place>,
     /// What it is found to be.
     pub state: State,
+}
+
+/// What one superblock copy says.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// All of it.
+    pub superblock: Superblock,
+    /// The member that the copy lies on.
+    pub member: u8,
 }
 
 /// What the superblock copies say.
 #[derive(Debug)]
 pub struct Supers {
-    /// All copies.
+    /// All copies, four of each spare given, in that order.
     pub copies: Vec<CopyFound>,
     /// What each says, if it is whole.
-    pub said: Vec<Option<Superblock>>,
+    pub said: Vec<Option<Said>>,
     /// The truth, or why there is none.
-    pub truth: Result<Found, LoadError>,
+    pub truth: Result<(Found, Box<Superblock>), LoadError>,
 }
 
-/// What is true about one block of the slot table.
+/// What is true about one block of a slot table.
 #[derive(Clone, Copy, Debug)]
 pub struct TableFound {
+    /// The block.
+    pub id: BlockId,
     /// Its sequence; none if nothing can be believed.
     pub sequence: Option<u64>,
-    /// The replica that the truth is taken from.
-    pub truth: u8,
     /// The copies.
     pub copies: [CopyFound; REPLICAS as usize],
+}
+
+/// Something for which the module would refuse to activate the set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What it is.
+    pub error: LoadError,
+    /// The slot that it is about, if there is one.
+    pub slot: Option<SlotId>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.slot, self.error) {
+            (Some(id), LoadError::OutOfRange { main_block, .. }) => {
+                write!(
+                    f,
+                    "{id} claims block {main_block}, which main does not have"
+                )
+            }
+            _ => self.error.fmt(f),
+        }
+    }
 }
 
 /// A set of spares, as it was found.
@@ -130,55 +207,67 @@ pub struct TableFound {
 pub struct Set {
     /// The superblock copies.
     pub supers: Supers,
-    /// The superblock to go by, and which copies differ from it.
+    /// The superblock to go by.
+    pub superblock: Box<Superblock>,
+    /// Which spare each member is, and which copies differ.
     pub chosen: Chosen,
-    /// The blocks of the slot table that are in use.
+    /// The blocks of the slot tables that are in use.
     pub table: Vec<TableFound>,
-    /// The entries of these blocks. Those of a block that can't be believed are unused.
-    pub entries: Vec<Entry>,
+    /// For each member, the entries of these blocks. Those of a block that can't be believed are
+    /// unused.
+    pub entries: [Vec<Entry>; MEMBERS_MAX as usize],
     /// Which slot serves or is set aside for a block of main.
-    pub claims: BTreeMap<u64, u32>,
+    pub claims: BTreeMap<u64, SlotId>,
     /// Slots whose claim lost against a newer one: the loser and the winner.
-    pub lost_claims: Vec<(u32, u32)>,
-    /// All for which the module would refuse to activate.
-    pub problems: Vec<LoadError>,
-}
-
-/// Where a slot's data lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotPlace {
-    /// The spare, by its number among those given.
-    pub spare: usize,
-    /// The sector on the device (not in the window).
-    pub sector: u64,
+    pub lost_claims: Vec<(SlotId, SlotId)>,
+    /// All for which the module would refuse to activate, but for members that are not there.
+    pub problems: Vec<Problem>,
 }
 
 /// Reads the superblock copies of all spares given.
 pub fn read_supers(spares: &mut [Spare]) -> Result<Supers> {
-    let spare = the_only(spares)?;
-    let sectors = super_sectors(spare)?;
-    let mut blocks = Vec::new();
-    for sector in sectors {
-        blocks.push(spare.read(sector)?);
+    if spares.len() > usize::from(MEMBERS_MAX) {
+        return Err(Error::usage(format!(
+            "{} spares are given: {}",
+            spares.len(),
+            LoadError::TooMany
+        )));
     }
-    let images: [Image<'_>; SUPER_COPIES as usize] = std::array::from_fn(|i| image(blocks.get(i)));
-    let truth = load::choose_superblock(&images);
-    let said: Vec<Option<Superblock>> = images
+    let mut reads = Vec::new();
+    for (number, spare) in spares.iter_mut().enumerate() {
+        for (sector, copy) in super_sectors(spare)?.into_iter().zip(0u8..) {
+            let place = Place {
+                spare: number,
+                sector,
+            };
+            reads.push((place, copy, spare.read(sector)?));
+        }
+    }
+    let images: Vec<SuperImage<'_>> = reads
         .iter()
-        .zip(0u8..)
-        .map(|(image, copy)| match image {
-            Image::Read(block) => Superblock::decode(block, copy).ok(),
-            Image::Unreadable => None,
+        .map(|(place, copy, read)| SuperImage {
+            // There are four at most.
+            spare: place.spare as u8,
+            copy: *copy,
+            image: image(read),
         })
         .collect();
-    let copies = images
+    let mut superblock = Box::new(Superblock::EMPTY);
+    let truth = load::choose_superblock(&images, &mut superblock).map(|found| (found, superblock));
+    let said = reads
         .iter()
-        .zip(sectors)
-        .zip(0u8..)
-        .map(|((image, sector), copy)| CopyFound {
-            copy: Copy::Super { copy },
-            place: Place { spare: 0, sector },
-            state: super_state(image, copy, truth.as_ref().ok()),
+        .map(|(_, copy, read)| {
+            let mut superblock = Superblock::EMPTY;
+            let member = superblock.decode_into(read.as_deref()?, *copy).ok()?;
+            Some(Said { superblock, member })
+        })
+        .collect();
+    let copies = reads
+        .iter()
+        .map(|(place, copy, read)| CopyFound {
+            copy: Copy::Super { copy: *copy },
+            place: Some(*place),
+            state: super_state(read.as_deref(), *place, *copy, truth.as_ref().ok()),
         })
         .collect();
     Ok(Supers {
@@ -190,49 +279,56 @@ pub fn read_supers(spares: &mut [Spare]) -> Result<Supers> {
 
 /// Where the copies are: where those at the head say, or at the end of the window.
 fn super_sectors(spare: &mut Spare) -> Result<[u64; SUPER_COPIES as usize]> {
-    let places = |window| {
-        load::superblock_sectors(window)
-            .ok_or_else(|| Error::usage(format!("{}: too small", spare.path().display())))
-    };
-    let mut sectors = places(spare.sectors())?;
-    let head = [spare.read(sectors[0])?, spare.read(sectors[1])?];
-    let head = [image(Some(&head[0])), image(Some(&head[1]))];
-    if let Some(known) = load::window_sectors(&head) {
-        if known <= spare.sectors() {
-            if let Some(known) = load::superblock_sectors(known) {
-                sectors = known;
-            }
-        }
+    let mut sectors = load::superblock_sectors(spare.sectors())
+        .ok_or_else(|| Error::usage(format!("{}: too small", spare.path().display())))?;
+    let [first, second, ..] = sectors;
+    let head = [spare.read(first)?, spare.read(second)?];
+    let head = [image(&head[0]), image(&head[1])];
+    let known = load::window_sectors(&head, &mut Superblock::EMPTY.clone());
+    let known = known.filter(|known| *known <= spare.sectors());
+    if let Some(known) = known.and_then(load::superblock_sectors) {
+        sectors = known;
     }
     Ok(sectors)
 }
 
-fn super_state(image: &Image<'_>, copy: u8, truth: Option<&Found>) -> State {
-    let chosen = match truth {
-        Some(Found::Ours(chosen)) => Some(chosen),
+fn super_state(
+    block: Option<&Block>,
+    place: Place,
+    copy: u8,
+    truth: Option<&(Found, Box<Superblock>)>,
+) -> State {
+    let known = match truth {
+        Some((Found::Ours(chosen), superblock)) => member_of(chosen, place.spare)
+            .map(|member| (chosen, superblock, CopyId { member, copy })),
         _ => None,
     };
-    if chosen.is_some_and(|chosen| !chosen.superblock.super_lives(copy)) {
+    if known.is_some_and(|(_, superblock, id)| superblock.live_supers() & id.bit() == 0) {
         return State::Void;
     }
-    let Image::Read(block) = image else {
+    let Some(block) = block else {
         return State::Unreadable;
     };
-    match (Superblock::decode(block, copy), chosen) {
-        (Ok(_), Some(chosen)) if chosen.rewrite & (1 << copy) == 0 => State::True,
+    match (Superblock::decode(block, copy), known) {
+        (Ok(_), Some((chosen, _, id))) if chosen.rewrite & id.bit() == 0 => State::True,
         (Ok(found), Some(_)) => State::Behind {
             sequence: found.sequence,
         },
         (Ok(found), None) => State::Doubtful {
             sequence: found.sequence,
         },
-        (Err(FormatError::Checksum), Some(chosen))
-            if torn::is_torn_super(block, &chosen.superblock, copy) =>
+        (Err(FormatError::Checksum), Some((_, superblock, id)))
+            if torn::is_torn_super(block, superblock, id) =>
         {
             State::Torn
         }
         (Err(error), _) => State::Bad(error),
     }
+}
+
+/// The member that a spare is.
+pub fn member_of(chosen: &Chosen, spare: usize) -> Option<u8> {
+    (0..MEMBERS_MAX).find(|member| chosen.spare_of(*member).map(usize::from) == Some(spare))
 }
 
 impl Set {
@@ -245,86 +341,122 @@ impl Set {
 
     /// The same, with the superblock copies at hand.
     pub fn load_table(spares: &mut [Spare], supers: Supers) -> Result<Self> {
-        let names = names(spares);
-        let spare = the_only(spares)?;
-        let chosen = match &supers.truth {
-            Ok(Found::Ours(chosen)) => chosen.clone(),
-            Ok(Found::Blank) => {
+        let (chosen, superblock) = match &supers.truth {
+            Ok((Found::Ours(chosen), superblock)) => (*chosen, superblock.clone()),
+            Ok((Found::Blank, _)) => {
                 return Err(Error::foreign(format!(
-                    "{names}: blank: no dm-remap spare, or not the part of the device that is one"
+                    "{}: blank: no dm-remap spare, or not the part of the device that is one",
+                    names(spares)
                 )))
             }
-            Err(error) => return Err(no_superblock(&names, error)),
+            Err(error) => return Err(no_superblock(spares, error)),
         };
-        let formatted = chosen.superblock.geometry.window_sectors();
-        if formatted > spare.sectors() {
-            let error = LoadError::Shrunk { formatted };
-            return Err(Error::damage(format!(
-                "{names}: {error}, it has {} now",
-                spare.sectors()
-            )));
+        for (number, spare) in spares.iter().enumerate() {
+            if chosen.blank & (1 << number) != 0 {
+                return Err(Error::foreign(format!(
+                    "{}: blank, and no member of set {}: leave it out",
+                    spare.path().display(),
+                    superblock.set_uuid
+                )));
+            }
+        }
+        for (index, member) in superblock.members() {
+            let spare = chosen.spare_of(index).map(usize::from);
+            let Some(spare) = spare.and_then(|spare| spares.get(spare)) else {
+                continue;
+            };
+            load::check_window(member, spare.sectors()).map_err(|error| {
+                Error::damage(format!(
+                    "{}: {error}, it has {} now",
+                    spare.path().display(),
+                    spare.sectors()
+                ))
+            })?;
         }
         let mut set = Set {
             supers,
+            superblock,
             chosen,
             table: Vec::new(),
-            entries: Vec::new(),
+            entries: Default::default(),
             claims: BTreeMap::new(),
             lost_claims: Vec::new(),
             problems: Vec::new(),
         };
-        set.read_table(spare)?;
+        let members: Vec<(u8, Member)> = set
+            .superblock
+            .members()
+            .map(|(index, member)| (index, member.clone()))
+            .collect();
+        for (index, member) in &members {
+            set.read_table(spares, *index, member)?;
+        }
         set.enter_claims();
         Ok(set)
     }
 
-    fn read_table(&mut self, spare: &mut Spare) -> Result<()> {
-        let superblock = self.chosen.superblock.clone();
-        for block in 0..superblock.geometry.table_blocks() {
+    fn read_table(&mut self, spares: &mut [Spare], index: u8, member: &Member) -> Result<()> {
+        for block in 0..member.table_blocks() {
+            let id = BlockId {
+                member: index,
+                block,
+            };
             let mut blocks = Vec::new();
-            let mut places = [Place {
-                spare: 0,
-                sector: 0,
-            }; REPLICAS as usize];
+            let mut places = [None; REPLICAS as usize];
             for (place, replica) in places.iter_mut().zip(0..) {
-                place.sector = superblock
-                    .table_sector(replica, block)
-                    .ok_or_else(|| Error::damage("a table block without a place"))?;
-                blocks.push(spare.read(place.sector)?);
+                let at = self.superblock.table_place(replica, id);
+                let at = at.ok_or_else(|| Error::damage("a table block without a place"))?;
+                *place = self.place(at);
+                blocks.push(match (*place, member.replica_lives(replica)) {
+                    (Some(place), true) => read(spares, place)?,
+                    _ => None,
+                });
             }
             let images: [Image<'_>; REPLICAS as usize] =
-                std::array::from_fn(|i| image(blocks.get(i)));
-            let resolved = load::resolve_block(&superblock, block, &images);
+                std::array::from_fn(|i| blocks.get(i).map_or(Image::Unreadable, image));
+            let resolved = load::resolve_block(&self.superblock, id, &images);
             if matches!(resolved, Ok(Resolved::End)) {
                 break;
             }
-            let (sequence, truth) = match &resolved {
-                Ok(Resolved::Block { truth, replica, .. }) => (Some(truth.sequence()), *replica),
-                _ => (None, 0),
-            };
             let copies = std::array::from_fn(|i| {
                 // There are two.
                 let replica = i as u8;
+                let state = match places[i] {
+                    _ if !member.replica_lives(replica) => State::Void,
+                    None => State::Absent,
+                    Some(_) => table_state(member, block, replica, &images[i], &resolved),
+                };
                 CopyFound {
-                    copy: Copy::Table { block, replica },
+                    copy: Copy::Table { id, replica },
                     place: places[i],
-                    state: table_state(&superblock, block, replica, &images[i], &resolved),
+                    state,
                 }
             });
+            let sequence = match &resolved {
+                Ok(Resolved::Block { truth, .. }) => Some(truth.sequence()),
+                _ => None,
+            };
             self.table.push(TableFound {
+                id,
                 sequence,
-                truth,
                 copies,
             });
-            let (first, end) = superblock.geometry.block_slots(block);
+            let (first, end) = member.block_slots(block);
+            let count = (end - first) as usize;
+            let Some(entries) = self.entries.get_mut(usize::from(index)) else {
+                continue;
+            };
             match resolved {
-                Ok(Resolved::Block { truth, .. }) => self
-                    .entries
-                    .extend((first..end).zip(truth.entries()).map(|(_, entry)| entry)),
+                Ok(Resolved::Block { truth, .. }) => entries.extend(truth.entries().take(count)),
                 Ok(Resolved::End) => (),
                 Err(error) => {
-                    self.problems.push(error);
-                    self.entries.extend((first..end).map(|_| Entry::UNUSED));
+                    self.problems.push(Problem { error, slot: None });
+                    let nowhere = places.iter().all(Option::is_none);
+                    if nowhere {
+                        // Nothing of this table is there.
+                        break;
+                    }
+                    entries.extend(std::iter::repeat_n(Entry::UNUSED, count));
                 }
             }
         }
@@ -332,69 +464,108 @@ impl Set {
     }
 
     fn enter_claims(&mut self) {
-        let superblock = &self.chosen.superblock;
-        for (slot, entry) in (0u32..).zip(&self.entries) {
-            if let Err(error) = load::check_entry(superblock, slot, entry) {
-                self.problems.push(error);
-                continue;
-            }
-            if !entry.word.is_claim() {
-                continue;
-            }
-            let main_block = entry.word.main_block();
-            let Some(other) = self.claims.insert(main_block, slot) else {
-                continue;
-            };
-            let before = self.entries.get(other as usize).copied();
-            match load::settle_claims(&before.unwrap_or_default(), entry) {
-                Ok(Claim::First) => {
-                    self.claims.insert(main_block, other);
-                    self.lost_claims.push((slot, other));
+        for (index, entries) in (0u8..).zip(&self.entries) {
+            for (slot, entry) in (0u32..).zip(entries) {
+                let id = SlotId {
+                    member: index,
+                    slot,
+                };
+                if let Err(error) = load::check_entry(&self.superblock, slot, entry) {
+                    let slot = Some(id);
+                    self.problems.push(Problem { error, slot });
+                    continue;
                 }
-                Ok(Claim::Second) => self.lost_claims.push((other, slot)),
-                Err(error) => self.problems.push(error),
+                if !entry.word.is_claim() {
+                    continue;
+                }
+                let main_block = entry.word.main_block();
+                let Some(other) = self.claims.insert(main_block, id) else {
+                    continue;
+                };
+                let before = self.entry(other).unwrap_or_default();
+                match load::settle_claims(&before, entry) {
+                    Ok(Claim::First) => {
+                        self.claims.insert(main_block, other);
+                        self.lost_claims.push((id, other));
+                    }
+                    Ok(Claim::Second) => self.lost_claims.push((other, id)),
+                    Err(error) => {
+                        let slot = Some(id);
+                        self.problems.push(Problem { error, slot });
+                    }
+                }
             }
         }
     }
 
-    /// The superblock to go by.
-    pub fn superblock(&self) -> &Superblock {
-        &self.chosen.superblock
+    /// A member's place on the spares given; none if that member is not there.
+    pub fn place(&self, at: format::Place) -> Option<Place> {
+        Some(Place {
+            spare: self.chosen.spare_of(at.member)?.into(),
+            sector: at.sector,
+        })
     }
 
-    /// The highest activation epoch of any block of the slot table.
+    /// The entry of a slot.
+    pub fn entry(&self, id: SlotId) -> Option<Entry> {
+        let entries = self.entries.get(usize::from(id.member))?;
+        entries.get(id.slot as usize).copied()
+    }
+
+    /// All slots in use and their entries.
+    pub fn slots(&self) -> impl Iterator<Item = (SlotId, &Entry)> {
+        (0u8..).zip(&self.entries).flat_map(|(member, entries)| {
+            (0u32..)
+                .zip(entries)
+                .map(move |(slot, entry)| (SlotId { member, slot }, entry))
+        })
+    }
+
+    /// The members that are not there: number, and whether the set already goes on without it.
+    pub fn absent(&self) -> impl Iterator<Item = (u8, &Member)> {
+        self.superblock
+            .members()
+            .filter(|(index, _)| self.chosen.spare_of(*index).is_none())
+    }
+
+    /// How many table blocks of each member are in use.
+    pub fn table_blocks(&self) -> [u32; MEMBERS_MAX as usize] {
+        let mut blocks = [0; MEMBERS_MAX as usize];
+        for found in &self.table {
+            if let Some(count) = blocks.get_mut(usize::from(found.id.member)) {
+                *count = found.id.block.saturating_add(1);
+            }
+        }
+        blocks
+    }
+
+    /// The highest activation epoch of any block of a slot table.
     pub fn table_epoch(&self) -> Option<u32> {
         let sequences = self.table.iter().filter_map(|block| block.sequence);
         sequences.map(sequence_epoch).max()
     }
 
-    /// Whether a replica has something else than the truth about a block, or nothing.
-    pub fn is_to_be_rewritten(&self, block: u32, replica: u8) -> bool {
-        let found = self.table.get(block as usize);
-        let copy = found.and_then(|found| found.copies.get(usize::from(replica)));
-        copy.is_some_and(|copy| {
-            !matches!(
-                copy.state,
-                State::True | State::Void | State::Doubtful { .. }
-            )
-        })
-    }
-
     /// Sectors of main that one slot holds.
     pub fn slot_sectors(&self) -> u64 {
-        u64::from(self.superblock().geometry.slot_sectors())
+        self.superblock.slot_sectors.into()
     }
 
-    /// Where a slot's data lies.
-    pub fn slot_place(&self, spares: &[Spare], slot: u32) -> Option<SlotPlace> {
-        let sector = self.superblock().geometry.slot_sector(slot)?;
-        Some(SlotPlace {
-            spare: 0,
-            sector: spares.first()?.start() + sector,
+    /// Where a slot's data lies: a spare, and a sector on its device (not in its window). None if
+    /// that spare is not there.
+    pub fn slot_place(&self, spares: &[Spare], id: SlotId) -> Option<Place> {
+        let member = self.superblock.member(id.member)?;
+        let sector = member.geometry.slot_sector(id.slot)?;
+        let place = self.place(format::Place {
+            member: id.member,
+            sector,
+        })?;
+        Some(Place {
+            sector: spares.get(place.spare)?.start() + place.sector,
+            ..place
         })
     }
 
-    /// What a set is refused for if it is not in order: a text with all of it.
+    /// Refuses a set that the module would refuse: a text with all that is wrong.
     pub fn refuse_problems(&self, spares: &[Spare], hint: &str) -> Result<()> {
         if self.problems.is_empty() {
             return Ok(());
@@ -406,18 +577,28 @@ impl Set {
             list.join("; ")
         )))
     }
+
+    /// Refuses a set of which a member is not given; those that it goes on without already do not
+    /// count.
+    pub fn refuse_absent(&self, spares: &[Spare], hint: &str) -> Result<()> {
+        match self.absent().find(|(_, member)| !member.missing) {
+            None => Ok(()),
+            Some((index, member)) => Err(Error::damage(format!(
+                "{}: spare {}, number {index} of the set, is not given: {hint}",
+                names(spares),
+                member.uuid
+            ))),
+        }
+    }
 }
 
 fn table_state(
-    superblock: &Superblock,
+    member: &Member,
     block: u32,
     replica: u8,
     image: &Image<'_>,
     resolved: &Result<Resolved<'_>, LoadError>,
 ) -> State {
-    if !superblock.replica_lives(replica) {
-        return State::Void;
-    }
     let Image::Read(bytes) = image else {
         return State::Unreadable;
     };
@@ -425,10 +606,7 @@ fn table_state(
         Ok(Resolved::Block { truth, rewrite, .. }) => Some((truth, rewrite)),
         _ => None,
     };
-    match (
-        TableBlock::decode(bytes, &superblock.member_uuid, block),
-        truth,
-    ) {
+    match (TableBlock::decode(bytes, &member.uuid, block), truth) {
         (Ok(_), Some((_, rewrite))) if rewrite & (1 << replica) == 0 => State::True,
         (Ok(found), Some(_)) => State::Behind {
             sequence: found.sequence(),
@@ -445,19 +623,46 @@ fn table_state(
     }
 }
 
-/// Why a set without a usable superblock can't be read.
-pub fn no_superblock(names: &str, error: &LoadError) -> Error {
-    match error {
-        LoadError::Superblock {
-            error:
+/// Reads a block.
+pub fn read(spares: &mut [Spare], place: Place) -> Result<Option<Box<Block>>> {
+    match spares.get_mut(place.spare) {
+        Some(spare) => spare.read(place.sector),
+        None => Ok(None),
+    }
+}
+
+/// Notes that a block is to be written. False if its place does not take writes.
+pub fn write(spares: &mut [Spare], place: Place, image: &Block, what: Copy) -> bool {
+    let spare = spares.get_mut(place.spare);
+    spare.is_some_and(|spare| spare.write(place.sector, image, &what.to_string()))
+}
+
+/// Why spares without a usable superblock can't be read.
+pub fn no_superblock(spares: &[Spare], error: &LoadError) -> Error {
+    let (at, is_foreign) = match *error {
+        LoadError::Superblock { spare, error, .. } => (
+            Some(spare),
+            matches!(
+                error,
                 FormatError::Blank
-                | FormatError::Foreign
-                | FormatError::Newer { .. }
-                | FormatError::Features { .. },
-            ..
+                    | FormatError::Foreign
+                    | FormatError::Newer { .. }
+                    | FormatError::Features { .. }
+            ),
+        ),
+        LoadError::SuperblockUnreadable { spare, .. } | LoadError::MixedSpares { spare } => {
+            (Some(spare), false)
         }
-        | LoadError::Incomplete { .. } => Error::foreign(format!("{names}: {error}")),
-        _ => Error::damage(format!("{names}: {error}")),
+        LoadError::NotMember { spare } | LoadError::Apart { spare } => (Some(spare), true),
+        LoadError::Twice { .. } => (None, true),
+        _ => (None, false),
+    };
+    let at = at.and_then(|spare| spares.get(usize::from(spare)));
+    let name = at.map_or_else(|| names(spares), |spare| spare.path().display().to_string());
+    let text = format!("{name}: {error}");
+    match is_foreign {
+        true => Error::foreign(text),
+        false => Error::damage(text),
     }
 }
 
@@ -470,19 +675,9 @@ pub fn names(spares: &[Spare]) -> String {
     names.join(", ")
 }
 
-fn the_only(spares: &mut [Spare]) -> Result<&mut Spare> {
-    match spares {
-        [spare] => Ok(spare),
-        _ => Err(Error::usage(format!(
-            "{} spares are given, but sets of this format have one",
-            spares.len()
-        ))),
-    }
-}
-
-fn image(block: Option<&Option<Box<Block>>>) -> Image<'_> {
-    match block {
-        Some(Some(block)) => Image::Read(block),
-        _ => Image::Unreadable,
+fn image(read: &Option<Box<Block>>) -> Image<'_> {
+    match read {
+        Some(block) => Image::Read(block),
+        None => Image::Unreadable,
     }
 }

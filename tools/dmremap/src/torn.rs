@@ -6,6 +6,7 @@
 //! checksum, and in entries that differ in their generation, too. A flipped bit changes one of them.
 
 use dm_remap_logic::format::Block;
+use dm_remap_logic::format::CopyId;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 
@@ -19,13 +20,12 @@ const TABLE_SEQUENCE: (usize, usize) = (40, 48);
 const TABLE_ENTRIES: usize = 64;
 const ENTRY_BYTES: usize = 16;
 
-/// The same of a superblock copy.
-const SUPER_SAME: [(usize, usize); 4] = [(0, 8), (12, 16), (40, 80), (104, 144)];
+/// The same of a superblock copy. The members begin at the second sector.
+const SUPER_SAME: [(usize, usize); 4] = [(0, 8), (12, 16), (40, 80), (100, 112)];
 const SUPER_CHECKSUM: (usize, usize) = (8, 12);
 const SUPER_SEQUENCE: (usize, usize) = (88, 96);
 const SUPER_HEADER: (usize, usize) = (0, SECTOR);
-const SUPER_RESERVE: (usize, usize) = (SECTOR, 760);
-const SUPER_ZERO: (usize, usize) = (760, BLOCK_BYTES);
+const SUPER_ZERO: (usize, usize) = (1920, BLOCK_BYTES);
 
 /// Whether a block of the slot table with a wrong checksum may be a mixture of `truth` and the
 /// state before or after it.
@@ -65,17 +65,18 @@ fn is_mixed(block: &Block, truth: &Block, no_entry_differs: bool) -> bool {
 }
 
 /// Whether a superblock copy with a wrong checksum may be a mixture of `truth` and the state before
-/// or after it. All but the reserve blocks stands in its first sector, and these change only in the
-/// middle of an activation, when metadata is moved.
-pub(crate) fn is_torn_super(block: &Block, truth: &Superblock, copy: u8) -> bool {
+/// or after it. If its first sector is the truth's, only what is said of members differs, and that
+/// by more than one bit.
+pub(crate) fn is_torn_super(block: &Block, truth: &Superblock, id: CopyId) -> bool {
     let mut whole = [0; BLOCK_BYTES];
-    truth.encode(&mut whole, copy);
+    truth.encode(&mut whole, id);
     let same = |range: (usize, usize)| block.get(range.0..range.1) == whole.get(range.0..range.1);
     if !SUPER_SAME.into_iter().all(same) || !same(SUPER_ZERO) {
         return false;
     }
     if same(SUPER_HEADER) {
-        !truth.clean && !same(SUPER_RESERVE)
+        let bits = block.iter().zip(&whole).map(|(a, b)| (a ^ b).count_ones());
+        bits.sum::<u32>() > 1
     } else {
         !same(SUPER_CHECKSUM) && !same(SUPER_SEQUENCE)
     }

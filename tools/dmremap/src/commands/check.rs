@@ -69,7 +69,7 @@ impl Check {
                 Some(set) => put!(
                     output,
                     "set {}: {} remaps in {} table blocks: {verdict}\n",
-                    set.superblock().set_uuid,
+                    set.superblock.set_uuid,
                     set.claims.len(),
                     set.table.len()
                 )?,

@@ -4,6 +4,8 @@
 
 use clap::Args;
 use dm_remap_logic::format::reserve::Reserve;
+use dm_remap_logic::format::Member;
+use dm_remap_logic::format::Place;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::State as SlotState;
 
@@ -17,6 +19,7 @@ use crate::error::Result;
 use crate::put;
 use crate::set::CopyFound;
 use crate::set::Set;
+use crate::set::SlotId;
 use crate::set::State;
 use crate::spare::Access;
 use crate::spare::Spare;
@@ -85,7 +88,7 @@ fn json(set: &Set, output: &mut Output<'_>) -> Result<()> {
 }
 
 fn text(set: &Set, spares: &[Spare], output: &mut Output<'_>) -> Result<()> {
-    let superblock = set.superblock();
+    let superblock = &set.superblock;
     put!(output, "set {}\n", superblock.set_uuid)?;
     let clean = match superblock.clean {
         true => "ended in order",
@@ -115,8 +118,14 @@ fn text(set: &Set, spares: &[Spare], output: &mut Output<'_>) -> Result<()> {
         superblock.ro_compat,
         superblock.incompat
     )?;
-    for spare in spares {
-        member(set, spare, output)?;
+    for (index, member) in superblock.members() {
+        let number = set.chosen.spare_of(index).map(usize::from);
+        let spare = number.and_then(|number| spares.get(number));
+        member_text(set, index, member, spare, output)?;
+        if let Some(number) = number {
+            supers_text(set, number, spare, output)?;
+        }
+        tables_text(set, spares, index, member, output)?;
     }
     put!(output, "\nstatistics\n")?;
     for (name, value) in StatisticsSaid::from(superblock.statistics).list() {
@@ -125,54 +134,152 @@ fn text(set: &Set, spares: &[Spare], output: &mut Output<'_>) -> Result<()> {
     slots(set, spares, output)
 }
 
-fn member(set: &Set, spare: &Spare, output: &mut Output<'_>) -> Result<()> {
-    let superblock = set.superblock();
-    let geometry = &superblock.geometry;
-    let at = |sector: u64| spare.start() + sector;
+fn member_text(
+    set: &Set,
+    index: u8,
+    member: &Member,
+    spare: Option<&Spare>,
+    output: &mut Output<'_>,
+) -> Result<()> {
+    let geometry = &member.geometry;
+    let name = spare.map_or("not given".into(), |s| s.path().display().to_string());
+    let missing = match member.missing {
+        true => " (the set goes on without it)",
+        false => "",
+    };
     put!(
         output,
-        "\nspare {}: {}\n",
-        superblock.member_uuid,
-        spare.path().display()
+        "\nspare {index}, {}: {name}{missing}\n",
+        member.uuid
     )?;
+    let start = spare.map_or(0, Spare::start);
     put!(
         output,
-        "  window       from sector {}, {} sectors\n",
-        spare.start(),
+        "  window       from sector {start}, {} sectors\n",
         geometry.window_sectors()
     )?;
     put!(
         output,
         "  data         from sector {}, {} slots of {} bytes, aligned to {} sectors\n",
-        at(geometry.data_start()),
-        geometry.slots(),
-        superblock.main_block_bytes,
+        start + geometry.data_start(),
+        member.slots,
+        set.superblock.main_block_bytes,
         geometry.align_sectors()
-    )?;
+    )
+}
+
+fn supers_text(
+    set: &Set,
+    number: usize,
+    spare: Option<&Spare>,
+    output: &mut Output<'_>,
+) -> Result<()> {
+    let start = spare.map_or(0, Spare::start);
     put!(output, "  superblock copies\n")?;
-    for (copy, said) in set.supers.copies.iter().zip(&set.supers.said) {
-        let sequence = said
-            .as_ref()
-            .map_or_else(String::new, |said| format!("sequence {}, ", said.sequence));
-        let sector = at(copy.place.sector);
+    for (found, said) in set.supers.copies.iter().zip(&set.supers.said) {
+        let Some(place) = found.place.filter(|place| place.spare == number) else {
+            continue;
+        };
+        let sequence = said.as_ref().map_or_else(String::new, |said| {
+            format!("sequence {}, ", said.superblock.sequence)
+        });
         put!(
             output,
-            "    {:14} sector {sector:<12} {sequence}{}\n",
-            copy.copy.to_string().replace("superblock ", ""),
-            show_super(copy)
+            "    {:14} sector {:<12} {sequence}{}\n",
+            found.copy.to_string().replace("superblock ", ""),
+            start + place.sector,
+            show_super(found)
         )?;
     }
+    Ok(())
+}
+
+fn tables_text(
+    set: &Set,
+    spares: &[Spare],
+    index: u8,
+    member: &Member,
+    output: &mut Output<'_>,
+) -> Result<()> {
+    let used = set.table_blocks();
     put!(
         output,
         "  slot table   {} of {} blocks in use, high-water mark {}\n",
-        set.table.len(),
-        geometry.table_blocks(),
-        superblock.high_water
+        used.get(usize::from(index)).copied().unwrap_or(0),
+        member.table_blocks(),
+        member.high_water
     )?;
-    for replica in 0..2u8 {
-        replica_text(set, spare, replica, output)?;
+    for (replica, area) in (0u8..).zip(&member.areas) {
+        let at = |sector| sector_text(set, spares, area.host, sector);
+        let copies = || {
+            let own = set
+                .table
+                .iter()
+                .filter(move |found| found.id.member == index);
+            own.filter_map(move |found| found.copies.get(usize::from(replica)))
+        };
+        let good = copies().filter(|copy| copy.state == State::True).count();
+        let void = match member.replica_lives(replica) {
+            true => "",
+            false => " (void: nobody looks at it)",
+        };
+        put!(
+            output,
+            "    replica {replica}    from {}: {good} blocks true{void}\n",
+            at(area.table)
+        )?;
+        for copy in copies().filter(|copy| copy.state.is_to_be_rewritten()) {
+            let place = copy
+                .place
+                .and_then(|place| Some(spares.get(place.spare)?.start() + place.sector));
+            put!(
+                output,
+                "      {}: sector {}: {}\n",
+                copy.copy,
+                place.unwrap_or(0),
+                show_state(copy)
+            )?;
+        }
+        let Some(reserves) = member.reserve.get(usize::from(replica)) else {
+            continue;
+        };
+        let free = reserves.iter().filter(|r| *r == Reserve::Free).count();
+        put!(
+            output,
+            "    reserve      from {}: {free} blocks free\n",
+            at(area.reserve)
+        )?;
+        for (reserve, number) in reserves.iter().zip(0u8..) {
+            match reserve {
+                Reserve::Free => (),
+                Reserve::Bad => put!(output, "      reserve block {number} is bad\n")?,
+                Reserve::Holds { block, home_bad } => {
+                    let home = match home_bad {
+                        true => "bad",
+                        false => "good",
+                    };
+                    put!(
+                        output,
+                        "      reserve block {number} holds table block {block}, whose own place is {home}\n"
+                    )?;
+                }
+            }
+        }
     }
     Ok(())
+}
+
+/// A sector in the window of a member: on its device, and on which, if that is another one.
+fn sector_text(set: &Set, spares: &[Spare], host: u8, sector: u64) -> String {
+    let place = set.place(Place {
+        member: host,
+        sector,
+    });
+    let spare = place.and_then(|place| spares.get(place.spare));
+    match spare {
+        Some(spare) => format!("sector {} of spare {host}", spare.start() + sector),
+        None => format!("sector {sector} of spare {host}, which is not given"),
+    }
 }
 
 fn show_super(copy: &CopyFound) -> String {
@@ -188,6 +295,7 @@ fn show_state(copy: &CopyFound) -> String {
         State::True => "true".into(),
         State::Behind { sequence } => format!("older: {}", show_sequence(sequence)),
         State::Void => "void: it took no writes, nobody looks at it".into(),
+        State::Absent => "not there".into(),
         State::Unreadable => "unreadable".into(),
         State::Torn => "half written, as a crash leaves it".into(),
         State::Bad(error) => error.to_string(),
@@ -197,106 +305,61 @@ fn show_state(copy: &CopyFound) -> String {
     }
 }
 
-fn replica_text(set: &Set, spare: &Spare, replica: u8, output: &mut Output<'_>) -> Result<()> {
-    let superblock = set.superblock();
-    let first = superblock.geometry.table_block_sector(replica, 0);
-    let first = spare.start() + first.unwrap_or(0);
-    let copies = || {
-        set.table
-            .iter()
-            .flat_map(|block| block.copies.get(usize::from(replica)))
-    };
-    let good = copies().filter(|copy| copy.state == State::True).count();
-    let void = match superblock.replica_lives(replica) {
-        true => "",
-        false => " (void: nobody looks at it)",
-    };
-    put!(
-        output,
-        "    replica {replica}    from sector {first}: {good} blocks true{void}\n"
-    )?;
-    for copy in copies().filter(|copy| !matches!(copy.state, State::True | State::Void)) {
-        let sector = spare.start() + copy.place.sector;
-        put!(
-            output,
-            "      {}: sector {sector}: {}\n",
-            copy.copy,
-            show_state(copy)
-        )?;
-    }
-    let Some(reserves) = superblock.reserve.get(usize::from(replica)) else {
-        return Ok(());
-    };
-    let free = reserves.iter().filter(|r| *r == Reserve::Free).count();
-    put!(output, "    reserve      {free} blocks free\n")?;
-    for (reserve, index) in reserves.iter().zip(0u8..) {
-        let sector = superblock.geometry.reserve_block_sector(replica, index);
-        let sector = spare.start() + sector.unwrap_or(0);
-        match reserve {
-            Reserve::Free => (),
-            Reserve::Bad => put!(output, "      reserve {index}: sector {sector}: bad\n")?,
-            Reserve::Holds { block, home_bad } => {
-                let home = match home_bad {
-                    true => "whose own place is bad",
-                    false => "whose own place is good",
-                };
-                put!(
-                    output,
-                    "      reserve {index}: sector {sector}: holds table block {block}, {home}\n"
-                )?;
-            }
-        }
-    }
-    Ok(())
-}
-
 fn slots(set: &Set, spares: &[Spare], output: &mut Output<'_>) -> Result<()> {
     let count = |state| {
-        let entries = set.entries.iter();
-        entries.filter(|entry| entry.word.state() == state).count()
+        let slots = set.slots();
+        slots
+            .filter(|(_, entry)| entry.word.state() == state)
+            .count()
     };
+    let members = set.superblock.members();
+    let all: u64 = members.map(|(_, member)| u64::from(member.slots)).sum();
     put!(
         output,
-        "\nslots: {} hold data, {} set aside for unreadable sectors, {} bad, of {}\n",
+        "\nslots: {} hold data, {} set aside for unreadable sectors, {} bad, of {all}\n",
         count(SlotState::Valid),
         count(SlotState::Pending),
         count(SlotState::Bad),
-        set.superblock().geometry.slots()
     )?;
     if set.claims.is_empty() && count(SlotState::Bad) == 0 {
         return Ok(());
     }
     put!(
         output,
-        "  {:>14} {:>10} {:>14}  {:8} {:7} {}\n",
+        "  {:>14} {:>6} {:>10} {:>14}  {:8} {:7} {}\n",
         "main sector",
+        "spare",
         "slot",
         "spare sector",
         "state",
         "origin",
         "generation"
     )?;
-    for (main_block, slot) in &set.claims {
+    for (main_block, id) in &set.claims {
         let sector = main_block * set.slot_sectors();
-        line(set, spares, &sector.to_string(), *slot, output)?;
+        line(set, spares, &sector.to_string(), *id, output)?;
     }
-    for (loser, winner) in &set.lost_claims {
-        line(set, spares, &format!("(lost to {winner})"), *loser, output)?;
+    for (loser, _) in &set.lost_claims {
+        line(set, spares, "(superseded)", *loser, output)?;
     }
-    for (slot, entry) in (0u32..).zip(&set.entries) {
+    for (id, entry) in set.slots() {
         if entry.word.state() == SlotState::Bad {
-            line(set, spares, "-", slot, output)?;
+            line(set, spares, "-", id, output)?;
         }
     }
     Ok(())
 }
 
-fn line(set: &Set, spares: &[Spare], main: &str, slot: u32, output: &mut Output<'_>) -> Result<()> {
-    let Some(entry) = set.entries.get(slot as usize) else {
-        return Ok(());
-    };
-    let place = set.slot_place(spares, slot);
-    let sector = place.map_or(0, |place| place.sector);
+fn line(
+    set: &Set,
+    spares: &[Spare],
+    main: &str,
+    id: SlotId,
+    output: &mut Output<'_>,
+) -> Result<()> {
+    let entry = set.entry(id).unwrap_or_default();
+    let place = set.slot_place(spares, id);
+    let sector = place.map_or("not given".into(), |place| place.sector.to_string());
     let state = match entry.word.state() {
         SlotState::Free => "free",
         SlotState::Valid => "valid",
@@ -315,7 +378,9 @@ fn line(set: &Set, spares: &[Spare], main: &str, slot: u32, output: &mut Output<
     };
     put!(
         output,
-        "  {main:>14} {slot:>10} {sector:>14}  {state:8} {origin:7} {}\n",
+        "  {main:>14} {:>6} {:>10} {sector:>14}  {state:8} {origin:7} {}\n",
+        id.member,
+        id.slot,
         show_sequence(entry.generation)
     )
 }

@@ -13,20 +13,19 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use clap::Args;
-use dm_remap_logic::commit::Metadata;
 use dm_remap_logic::format::geometry::ALIGN_SECTORS_MAX;
 use dm_remap_logic::format::FormatError;
 use dm_remap_logic::format::Geometry;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_SECTORS;
 use dm_remap_logic::format::SECTOR_BYTES;
-use dm_remap_logic::load::Found;
 use dm_remap_logic::load::LoadError;
 use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 
 use crate::cli::Output;
 use crate::cli::Spares;
+use crate::driver::refused;
 use crate::driver::Writer;
 use crate::error::Error;
 use crate::error::Result;
@@ -48,9 +47,11 @@ A spare that is not blank is refused without --force. Metadata of dm-remap that 
 good is not overwritten even then: that takes --force and --force-uuid with the UUID of the \
 set that is there, as dmremap dump tells it.
 
+Several spares become one set. Four is the most.
+
 The UUID that is printed belongs into the table line: '... 2 uuid UUID'.";
 
-/// Make a spare of a device or an image file
+/// Make a spare, or a set of spares, of devices or image files
 #[derive(Debug, Args)]
 #[command(after_help = MORE)]
 pub struct Format {
@@ -118,32 +119,30 @@ impl Format {
             }
         }
         let mut spares = self.spares.open(Access::Write)?;
-        let [spare] = spares.as_mut_slice() else {
-            return Err(Error::usage(
-                "several spares are given, but sets of this format have one",
-            ));
+        let geometries: Vec<Geometry> = spares
+            .iter()
+            .map(|spare| geometry(spare, main.block_bytes))
+            .collect::<Result<_>>()?;
+        self.check_content(&mut spares, &geometries)?;
+        let Some((first, rest)) = geometries.split_first() else {
+            return Err(Error::usage("no spare is given"));
         };
-        if spare
-            .logical_block()
-            .is_some_and(|bytes| bytes > main.block_bytes)
-        {
-            return Err(Error::usage(format!(
-                "{}: its logical blocks are larger than main's, which are {} bytes",
-                spare.path().display(),
-                main.block_bytes
-            )));
+        let uuid = random_uuid()?;
+        let superblock = Superblock::new(set_uuid, uuid, *first, main.sectors, main_id);
+        let mut writer = Writer::create(&mut spares, superblock);
+        for geometry in rest {
+            let uuid = random_uuid()?;
+            writer
+                .metadata()
+                .add_member(uuid, *geometry)
+                .map_err(refused)?;
         }
-        let align = spare.physical_block().unwrap_or(4096) / 512;
-        let align = align.clamp(BLOCK_SECTORS as u32, ALIGN_SECTORS_MAX);
-        let geometry = Geometry::new(spare.sectors(), main.block_bytes / 512, align)
-            .map_err(|error| Error::usage(format!("{}: {error}", spare.path().display())))?;
-        self.check_content(std::slice::from_mut(spare), &geometry)?;
-
-        let superblock = Superblock::new(set_uuid, random_uuid()?, geometry, main.sectors, main_id);
-        let mut writer = Writer::new(&mut spares, Metadata::create(superblock));
         writer.sync()?;
-        writer.extend()?;
+        writer.spread()?;
+        writer.extend(0)?;
         writer.end()?;
+        let slots = writer.metadata().superblock().members();
+        let slots: u64 = slots.map(|(_, member)| u64::from(member.slots)).sum();
         for spare in &mut spares {
             if let Some(sector) = spare.apply()? {
                 return Err(Error::usage(format!(
@@ -155,9 +154,8 @@ impl Format {
         }
         put!(output, "{set_uuid}\n")?;
         output.tell(format_args!(
-            "{}: formatted, {} slots of {} bytes",
+            "{}: formatted, {slots} slots of {} bytes",
             crate::set::names(&spares),
-            geometry.slots(),
             main.block_bytes
         ));
         Ok(0)
@@ -187,56 +185,68 @@ impl Format {
         Ok(found)
     }
 
-    /// Refuses what must not be overwritten.
-    fn check_content(&self, spares: &mut [Spare], geometry: &Geometry) -> Result<()> {
-        let name = crate::set::names(spares);
-        let supers = read_supers(spares)?;
-        let found = match (&supers.truth, supers.said.iter().flatten().next()) {
-            (Ok(Found::Ours(chosen)), _) => Some(chosen.superblock.set_uuid),
-            // They contradict each other, but each of them is whole.
-            (_, Some(said)) => Some(said.set_uuid),
-            _ => None,
+    /// Refuses what must not be overwritten. Each spare is looked at by itself: they need not have
+    /// anything to do with each other so far.
+    fn check_content(&self, spares: &mut [Spare], geometries: &[Geometry]) -> Result<()> {
+        let typed = match &self.force_uuid {
+            Some(text) => Some(parse_uuid("--force-uuid", text)?),
+            None => None,
         };
-        if let Some(found) = found {
-            let typed = match &self.force_uuid {
-                Some(text) => Some(parse_uuid("--force-uuid", text)?),
-                None => None,
-            };
-            return match typed {
-                Some(typed) if typed == found => Ok(()),
-                Some(_) => Err(Error::foreign(format!(
-                    "{name}: this is the spare of set {found}, which is not what --force-uuid names"
-                ))),
-                None => Err(Error::foreign(format!(
-                    "{name}: this is the spare of set {found}, whose remaps would be lost; \
-                     if that is meant: --force --force-uuid {found}"
-                ))),
-            };
-        }
-        if let Err(LoadError::Superblock {
-            error: error @ (FormatError::Newer { .. } | FormatError::Features { .. }),
-            ..
-        }) = supers.truth
-        {
-            return Err(Error::foreign(format!(
-                "{name}: this is a spare of a later version of dm-remap ({error}); wipe it by other means if that is meant"
-            )));
-        }
-        if self.force {
-            return Ok(());
-        }
-        if spares
-            .iter()
-            .map(|spare| is_blank(spare, geometry))
-            .collect::<Result<Vec<_>>>()?
-            .contains(&false)
-        {
-            return Err(Error::foreign(format!(
-                "{name}: not blank: --force overwrites what is there (wipefs tells what it is)"
-            )));
+        for (spare, geometry) in spares.iter_mut().zip(geometries) {
+            let name = spare.path().display().to_string();
+            let supers = read_supers(std::slice::from_mut(spare))?;
+            // Even if they contradict each other, each of them is whole.
+            let whole = supers.said.iter().flatten().next();
+            if let Some(found) = whole.map(|said| said.superblock.set_uuid) {
+                match typed {
+                    Some(typed) if typed == found => continue,
+                    Some(_) => {
+                        return Err(Error::foreign(format!(
+                            "{name}: this is a spare of set {found}, which is not what --force-uuid names"
+                        )))
+                    }
+                    None => {
+                        return Err(Error::foreign(format!(
+                            "{name}: this is a spare of set {found}, whose remaps would be lost; \
+                             if that is meant: --force --force-uuid {found}"
+                        )))
+                    }
+                }
+            }
+            if let Err(LoadError::Superblock {
+                error: error @ (FormatError::Newer { .. } | FormatError::Features { .. }),
+                ..
+            }) = supers.truth
+            {
+                return Err(Error::foreign(format!(
+                    "{name}: this is a spare of a later version of dm-remap ({error}); wipe it by other means if that is meant"
+                )));
+            }
+            if !self.force && !is_blank(spare, geometry)? {
+                return Err(Error::foreign(format!(
+                    "{name}: not blank: --force overwrites what is there (wipefs tells what it is)"
+                )));
+            }
         }
         Ok(())
     }
+}
+
+/// Where everything is to lie on a spare.
+fn geometry(spare: &Spare, block_bytes: u32) -> Result<Geometry> {
+    let name = spare.path().display();
+    if spare
+        .logical_block()
+        .is_some_and(|bytes| bytes > block_bytes)
+    {
+        return Err(Error::usage(format!(
+            "{name}: its logical blocks are larger than main's, which are {block_bytes} bytes"
+        )));
+    }
+    let align = spare.physical_block().unwrap_or(4096) / 512;
+    let align = align.clamp(BLOCK_SECTORS as u32, ALIGN_SECTORS_MAX);
+    Geometry::new(spare.sectors(), block_bytes / 512, align)
+        .map_err(|error| Error::usage(format!("{name}: {error}")))
 }
 
 /// Whether everything reads as zero that the module would look at: all of a window up to 1 GiB, of a

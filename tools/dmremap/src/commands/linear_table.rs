@@ -65,6 +65,10 @@ pub struct LinearTable {
     #[arg(long = "spare", value_name = "DEV")]
     more: Vec<PathBuf>,
 
+    /// Go without spares that are not given: what they served is an error
+    #[arg(long)]
+    degraded: bool,
+
     /// Write the table, or several, and scripts that call dmsetup into this directory
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
@@ -86,6 +90,16 @@ impl LinearTable {
         }
         let mut spares = self.spares.open_with(&self.more, Access::Read)?;
         let set = Set::load(&mut spares)?;
+        if !self.degraded {
+            let hint = "name it with --spare, or use --degraded for errors in its place";
+            if let Some((index, member)) = set.absent().next() {
+                return Err(Error::damage(format!(
+                    "{}: spare {}, number {index} of the set, is not given: {hint}",
+                    names(&spares),
+                    member.uuid
+                )));
+            }
+        }
         set.refuse_problems(&spares, "dmremap check and repair tell more")?;
         let sectors = self.sectors(&set, &spares)?;
         for path in spares.iter().map(Spare::path).chain([self.main.as_path()]) {
@@ -123,7 +137,7 @@ impl LinearTable {
 
     /// The size of the device to be made.
     fn sectors(&self, set: &Set, spares: &[Spare]) -> Result<u64> {
-        let superblock = set.superblock();
+        let superblock = &set.superblock;
         let block = superblock.main_block_bytes;
         let sectors = match self.main_sectors {
             Some(sectors) => sectors,
@@ -138,7 +152,6 @@ impl LinearTable {
                     main_id: None,
                     main_sectors: main.sectors,
                     main_block_bytes: main.block_bytes,
-                    window_sectors: spares.first().map_or(0, Spare::sectors),
                 };
                 load::check_expected(superblock, &expected).map_err(|error| {
                     let more = match error {
@@ -240,7 +253,7 @@ impl LinearTable {
 /// The blocks that slots serve, in order.
 fn slots<'a>(set: &'a Set, spares: &'a [Spare]) -> impl Iterator<Item = (u64, Target)> + 'a {
     set.claims.iter().filter_map(|(main_block, slot)| {
-        let entry = set.entries.get(*slot as usize)?;
+        let entry = set.entry(*slot)?;
         if entry.word.state() != State::Valid {
             return None;
         }

@@ -34,12 +34,14 @@ Nothing is written before the backup file holds every block that will be overwri
 --undo puts these back. The form of the file stands in docs/format.md.
 
 Where no copy can be trusted, repair lists what can be chosen:
-  --choose super:COPY           go by this superblock copy
-  --choose table:BLOCK=replica0 go by this replica's block, even with a bad checksum
-  --choose table:BLOCK=replica1
-  --choose table:BLOCK=empty    give the block up: what its slots served reads as it is
-                                on main, which may be old or unreadable
-  --choose slot:SLOT=free       free this slot";
+  --choose super:SPARE.COPY            go by this superblock copy
+  --choose table:SPARE.BLOCK=replica0  go by this replica's block, even with a bad
+  --choose table:SPARE.BLOCK=replica1  checksum
+  --choose table:SPARE.BLOCK=empty     give the block up: what its slots served reads
+                                       as it is on main, which may be old or unreadable
+  --choose slot:SPARE.SLOT=free        free this slot
+SPARE is the number of the spare, from 0: for superblocks on the command line, else in \
+the set, as dmremap dump counts.";
 
 /// What a place was before a repair.
 struct Was {

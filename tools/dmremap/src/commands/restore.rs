@@ -17,7 +17,8 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::error::Result;
 use crate::put;
-use crate::restore::check;
+use crate::restore::check_content;
+use crate::restore::check_order;
 use crate::restore::restore;
 use crate::set::names;
 use crate::set::no_superblock;
@@ -29,6 +30,8 @@ For a spare whose metadata is gone while its data is still there, or for a copy 
 another device: the slots are where they were, at least as long as the spare was. What was \
 remapped after the dump was made is not in it, and reads as it is on main from then on, which \
 may be old or unreadable: try dmremap repair first.
+
+Of a set of several, all spares are given, in the order of the dump.
 
 A spare of another set is refused without --force, and so is one that is newer than the dump. \
 As with repair, the backup file gets all blocks that will be overwritten, and \
@@ -69,10 +72,11 @@ impl Restore {
         };
         let mut spares = self.spares.open(access)?;
         let supers = read_supers(&mut spares)?;
+        check_order(&spares, &supers, &dump)?;
         if !self.force {
-            check(&spares, &supers, &dump)?;
+            check_content(&spares, &supers, &dump)?;
             if let Err(error) = &supers.truth {
-                let error = no_superblock(&names(&spares), error);
+                let error = no_superblock(&spares, error);
                 let ours = supers.said.iter().flatten().next().is_some();
                 // What is not ours at all may be something else that is of value.
                 if error.kind() == Kind::Foreign && !ours {

@@ -16,6 +16,7 @@ use super::image::claim;
 use super::image::codes;
 use super::image::dmremap;
 use super::image::same;
+use super::image::slot;
 use super::image::Image;
 use super::image::Ran;
 
@@ -194,7 +195,7 @@ fn a_replica_that_lacks_the_last_commit_is_a_leftover() {
         let good = image.bytes();
         image.write_table(replica, 0, &next);
         let before = image.set();
-        assert_eq!(before.claims.get(&200), Some(&9));
+        assert_eq!(before.claims.get(&200), Some(&slot(9)));
         mended(&image, &before, Severity::Leftover, "table-behind");
         image.set_bytes(&good);
     }
@@ -273,7 +274,7 @@ fn two_torn_table_blocks_are_damage() {
 #[test]
 fn blocks_behind_the_mark_are_leftovers() {
     let image = Image::formatted_as(100_000, 512);
-    let superblock = image.superblock();
+    let superblock = image.member();
     let mark = superblock.high_water;
     assert!(mark < superblock.geometry.table_blocks());
     image.begin();
@@ -285,7 +286,7 @@ fn blocks_behind_the_mark_are_leftovers() {
     assert_eq!(report.severity, Severity::Leftover, "{report:#?}");
     assert_eq!(codes(&report), ["not-clean", "high-water", "table-new"]);
     assert_eq!(repair(&image).status, 0);
-    assert_eq!(image.superblock().high_water, mark + 1);
+    assert_eq!(image.member().high_water, mark + 1);
     assert_eq!(image.check().severity, Severity::Note);
 }
 
@@ -299,8 +300,8 @@ fn the_older_of_two_claims_is_a_leftover() {
     assert!(codes(&report).contains(&"double-claim"));
     assert_eq!(repair(&image).status, 0);
     let set = image.set();
-    assert_eq!(set.claims.get(&100), Some(&20));
-    assert_eq!(set.entries[0].word, SlotWord::FREE);
+    assert_eq!(set.claims.get(&100), Some(&slot(20)));
+    assert_eq!(set.entries[0][0].word, SlotWord::FREE);
     assert_eq!(image.check().severity, Severity::Note);
 }
 
@@ -310,7 +311,7 @@ fn a_block_without_any_good_copy_is_a_loss() {
     let good = image.bytes();
     image.write_table(0, 1, &ZERO);
     image.write_table(1, 1, &[0x55; BLOCK_BYTES]);
-    chosen(&image, &["table:1=empty"]);
+    chosen(&image, &["table:0.1=empty"]);
     assert_eq!(image.set().claims.len(), 3);
     // A flipped bit can be overlooked.
     image.set_bytes(&good);
@@ -318,12 +319,12 @@ fn a_block_without_any_good_copy_is_a_loss() {
     flipped[4000] ^= 1;
     image.write_table(0, 1, &ZERO);
     image.write_table(1, 1, &flipped);
-    chosen(&image, &["table:1=replica1"]);
-    assert_eq!(image.set().claims.get(&77), Some(&300));
+    chosen(&image, &["table:0.1=replica1"]);
+    assert_eq!(image.set().claims.get(&77), Some(&slot(300)));
     // Not where there is nothing.
     image.write_table(0, 1, &ZERO);
     image.write_table(1, 1, &ZERO);
-    let ran = repair_with(&image, &["table:1=replica0"]);
+    let ran = repair_with(&image, &["table:0.1=replica0"]);
     assert_eq!(ran.status, 8);
     assert!(
         ran.err.contains("can't be used: not dm-remap metadata"),
@@ -339,8 +340,8 @@ fn replicas_that_contradict_each_other_are_a_loss() {
     let other = image.next(2, 0, &[(9, claim(201, State::Valid))]);
     image.write_table(0, 0, &one);
     image.write_table(1, 0, &other);
-    chosen(&image, &["table:0=replica1"]);
-    assert_eq!(image.set().claims.get(&201), Some(&9));
+    chosen(&image, &["table:0.0=replica1"]);
+    assert_eq!(image.set().claims.get(&201), Some(&slot(9)));
 }
 
 #[test]
@@ -353,11 +354,11 @@ fn claims_that_cannot_be_settled_are_a_loss() {
             (21, claim(200, State::Valid)),
         ],
     );
-    chosen(&image, &["slot:20=free"]);
-    assert_eq!(image.set().claims.get(&200), Some(&21));
+    chosen(&image, &["slot:0.20=free"]);
+    assert_eq!(image.set().claims.get(&200), Some(&slot(21)));
     let image = Image::used();
     image.commit(2, &[(20, claim(MAIN_BLOCKS, State::Valid))]);
-    chosen(&image, &["slot:20=free"]);
+    chosen(&image, &["slot:0.20=free"]);
 }
 
 const MAIN_BLOCKS: u64 = super::image::MAIN_SECTORS;
@@ -370,8 +371,8 @@ fn superblocks_that_are_all_too_old_are_a_loss() {
     for copy in 0..4 {
         image.write_super(&old, copy);
     }
-    chosen(&image, &["super:0"]);
-    assert_eq!(image.set().claims.get(&200), Some(&9));
+    chosen(&image, &["super:0.0"]);
+    assert_eq!(image.set().claims.get(&200), Some(&slot(9)));
 }
 
 #[test]
@@ -380,11 +381,11 @@ fn superblocks_that_contradict_each_other_are_a_loss() {
     let mut other = image.superblock();
     other.main_sectors += 8;
     image.write_super(&other, 3);
-    chosen(&image, &["super:3"]);
+    chosen(&image, &["super:0.3"]);
     assert_eq!(image.superblock().main_sectors, other.main_sectors);
     other.set_uuid = Uuid([7; 16]);
     image.write_super(&other, 2);
-    chosen(&image, &["super:1"]);
+    chosen(&image, &["super:0.1"]);
 }
 
 #[test]
@@ -408,14 +409,14 @@ fn void_copies_and_moved_blocks_are_told() {
     let home = image.table_sector(0, 1);
     let block = image.read(home);
     image.set_superblock(|superblock| {
-        superblock.reserve[0].set(
+        superblock.member_mut(0).unwrap().reserve[0].set(
             4,
             Reserve::Holds {
                 block: 1,
                 home_bad: true,
             },
         );
-        superblock.reserve[0].set(3, Reserve::Bad);
+        superblock.member_mut(0).unwrap().reserve[0].set(3, Reserve::Bad);
     });
     image.write(image.table_sector(0, 1), &block);
     assert_ne!(image.table_sector(0, 1), home);
@@ -424,13 +425,13 @@ fn void_copies_and_moved_blocks_are_told() {
     assert_eq!(codes(&report), ["reserve", "bad-slots"]);
     assert_eq!(report.exit_status, 0);
 
-    image.set_superblock(|superblock| superblock.void_supers = 0b0100);
+    image.set_superblock(|superblock| superblock.member_mut(0).unwrap().void_supers = 0b0100);
     image.write(image.super_sector(2), &ZERO);
     let report = image.check();
     assert!(codes(&report).contains(&"superblock-void"), "{report:#?}");
     assert_eq!(report.exit_status, 1);
     assert_eq!(repair(&image).status, 0);
-    assert_eq!(image.superblock().void_supers, 0);
+    assert_eq!(image.member().void_supers, 0);
 }
 
 #[test]
@@ -486,12 +487,18 @@ fn wrong_usage_names_what_is_wrong() {
             &["check", spare, "--spare-start", "3500"],
             "1024 are needed",
         ),
-        (&["check", spare, spare], "2 spares are given"),
         (&["repair", spare], "--backup"),
         (&["repair", spare, "--backup", spare], "never overwritten"),
         (
-            &["repair", spare, "--backup", &backup, "--choose", "super:4"],
-            "super:COPY (0 to 3)",
+            &[
+                "repair",
+                spare,
+                "--backup",
+                &backup,
+                "--choose",
+                "super:0.4",
+            ],
+            "super:SPARE.COPY",
         ),
         (&["repair", spare, "--undo", spare], "record 0"),
         (&["frobnicate"], "frobnicate"),
@@ -542,7 +549,8 @@ fn a_dry_run_writes_nothing() {
     let ran = image.run("repair", &["--dry-run"]);
     assert_eq!(ran.status, 0, "{ran:?}");
     assert!(
-        ran.out.contains("write table block 1 of replica 1"),
+        ran.out
+            .contains("write table block 1 of spare 0, replica 1"),
         "{ran:?}"
     );
     assert!(ran.out.contains("nothing was written"), "{ran:?}");
@@ -561,7 +569,7 @@ proptest! {
     ) {
         let image = Image::used();
         let before = image.set();
-        let superblock = image.superblock();
+        let superblock = image.member();
         let mut places: Vec<u64> = (0..4).map(|copy| image.super_sector(copy)).collect();
         for block in 0..superblock.high_water {
             places.extend((0..2).map(|replica| image.table_sector(replica, block)));

@@ -12,7 +12,7 @@ use dm_remap_logic::commit::Step;
 use dm_remap_logic::format::table_block;
 use dm_remap_logic::format::Block;
 use dm_remap_logic::format::Geometry;
-use dm_remap_logic::format::Superblock;
+use dm_remap_logic::format::Place;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::State;
@@ -20,49 +20,46 @@ use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 use dmremap::check::Severity;
 
+use super::image::block_id;
 use super::image::claim;
 use super::image::Image;
 
 const SECTORS: u64 = 100_000;
 
 /// Carries an operation out, and writes down what it writes. A place that is bad takes no writes.
-fn run(log: &mut Vec<(u64, Block)>, mut op: Op<'_>, entries: &[Entry], bad: Option<u64>) {
+fn run(log: &mut Vec<(u64, Block)>, mut op: Op<'_>, entries: &[Entry], bad: Option<Place>) {
     let mut last = Ok(());
     loop {
         let mut image = [0; BLOCK_BYTES];
         match op.advance(std::mem::replace(&mut last, Ok(()))) {
-            Step::WriteTable { sector, .. } if bad == Some(sector) => last = Err(Fault::Media),
+            Step::WriteTable { place, .. } if bad == Some(place) => last = Err(Fault::Media),
             Step::Done(Outcome::Committed) => return,
             Step::Done(outcome) => panic!("{outcome:?}"),
-            Step::Flush | Step::CheckTable { .. } => (),
-            Step::WriteSuper { copy, sector } => {
+            Step::Flush { .. } | Step::CheckTable { .. } => (),
+            Step::WriteSuper { copy, place } => {
                 op.metadata().encode_superblock(&mut image, copy);
-                log.push((sector, image));
+                log.push((place.sector, image));
             }
             Step::WriteTable {
                 block,
-                sector,
+                place,
                 content,
                 ..
             } => {
                 let superblock = op.metadata().superblock();
-                let (first, end) = superblock.geometry.block_slots(block);
+                let member = superblock.member(block.member).unwrap();
+                let block = block.block;
+                let (first, end) = member.block_slots(block);
                 let (entries, sequence) = match content {
                     Content::Current { sequence } => {
                         (&entries[first as usize..end as usize], sequence)
                     }
                     Content::Empty { sequence } => (&[][..], sequence),
-                    Content::Truth => panic!("nothing was read"),
+                    Content::Copy { .. } => panic!("nothing was read"),
                 };
                 let entries = entries.iter().copied();
-                table_block::encode(
-                    &mut image,
-                    &superblock.member_uuid,
-                    block,
-                    sequence,
-                    entries,
-                );
-                log.push((sector, image));
+                table_block::encode(&mut image, &member.uuid, block, sequence, entries);
+                log.push((place.sector, image));
             }
         }
     }
@@ -71,12 +68,15 @@ fn run(log: &mut Vec<(u64, Block)>, mut op: Op<'_>, entries: &[Entry], bad: Opti
 fn history() -> Vec<(u64, Block)> {
     let geometry = Geometry::new(SECTORS, 1, 8).unwrap();
     let uuid = Uuid([9; 16]);
-    let superblock = Superblock::new(uuid, uuid, geometry, 1 << 20, MainId::NONE);
-    let mut metadata = Metadata::create(superblock);
+    let mut metadata = Box::new(Metadata::EMPTY);
+    metadata
+        .superblock_mut()
+        .begin(uuid, uuid, geometry, 1 << 20, MainId::NONE);
+    metadata.create();
     let mut log = Vec::new();
     run(&mut log, metadata.sync(), &[], None);
-    run(&mut log, metadata.extend(3), &[], None);
-    let slots = metadata.superblock().usable_slots();
+    run(&mut log, metadata.extend(0, 3), &[], None);
+    let slots = metadata.superblock().member(0).unwrap().usable_slots();
     let mut entries = vec![Entry::UNUSED; slots as usize];
     for round in 0..3u64 {
         for (slot, main_block) in [(3, 7), (251, 9), (252, 30), (600, 31)] {
@@ -87,8 +87,16 @@ fn history() -> Vec<(u64, Block)> {
             };
         }
         // In the last round a block has to move.
-        let bad = geometry.table_block_sector(1, 1).filter(|_| round == 2);
-        run(&mut log, metadata.commit(&[0, 1, 2]), &entries, bad);
+        let bad = metadata
+            .superblock()
+            .own_place(1, block_id(1))
+            .filter(|_| round == 2);
+        run(
+            &mut log,
+            metadata.commit(&[0, 1, 2].map(block_id)),
+            &entries,
+            bad,
+        );
         if round == 1 {
             metadata.set_clean(true);
             run(&mut log, metadata.sync(), &[], None);

@@ -39,7 +39,7 @@ fn a_restored_spare_says_what_it_said() {
     image.set_superblock(|superblock| {
         superblock.main_id = MainId::new("ata-1").unwrap();
         superblock.statistics.lost = 3;
-        superblock.reserve[1].set(30, Reserve::Bad);
+        superblock.member_mut(0).unwrap().reserve[1].set(30, Reserve::Bad);
     });
     let (before, good) = (image.set(), image.bytes());
     let dump = json(&image);
@@ -50,10 +50,7 @@ fn a_restored_spare_says_what_it_said() {
     let report = image.check();
     assert_eq!(report.severity, Severity::Note, "{report:#?}");
     assert!(same(&image.set(), &before));
-    assert_eq!(
-        image.superblock().statistics,
-        before.superblock().statistics
-    );
+    assert_eq!(image.superblock().statistics, before.superblock.statistics);
     // And back.
     let ran = image.run("repair", &["--undo", &image.beside("backup")]);
     assert_eq!(ran.status, 0, "{ran:?}");
@@ -66,8 +63,8 @@ fn nothing_newer_than_the_dump_comes_back() {
     let image = Image::formatted_as(100_000, 512);
     image.commit(1, &[(3, claim(30, State::Valid))]);
     let (before, dump) = (image.set(), json(&image));
-    let mark = before.superblock().high_water;
-    let member = before.superblock().member_uuid;
+    let mark = image.member().high_water;
+    let member = image.member().uuid;
     image.begin();
     image.commit_more(5, &[(4, claim(40, State::Valid))]);
     // More of the table in use, with a claim in it.
@@ -106,8 +103,11 @@ fn another_set_is_not_overwritten() {
     let ran = restore(&small, &json(&other), &[]);
     assert_eq!(ran.status, 16, "{ran:?}");
     assert!(ran.err.contains("smaller than the 4096"), "{ran:?}");
-    small.write(0, &[1; 4096]);
-    assert_eq!(restore(&small, &json(&other), &[]).status, 32);
+    let foreign = Image::blank(4096);
+    foreign.write(0, &[1; 4096]);
+    let ran = restore(&foreign, &json(&other), &[]);
+    assert_eq!(ran.status, 32, "{ran:?}");
+    assert!(ran.err.contains("--force"), "{ran:?}");
 }
 
 #[test]
@@ -167,13 +167,13 @@ fn the_text_names_everything() {
     let image = Image::used();
     let ran = image.run("dump", &[]);
     assert_eq!(ran.status, 0, "{ran:?}");
-    let first = image.superblock().geometry.data_start();
+    let first = image.member().geometry.data_start();
     let line = |main: &str, slot: u64, state: &str| {
         ran.out.lines().any(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let sector = (first + slot).to_string();
             words.first() == Some(&main)
-                && words.get(2) == Some(&sector.as_str())
+                && words.get(3) == Some(&sector.as_str())
                 && words.contains(&state)
         })
     };
@@ -219,15 +219,15 @@ proptest! {
         image.set_superblock(|superblock| {
             superblock.statistics = dm_remap_logic::format::Statistics::from_words(statistics);
             for index in reserve {
-                superblock.reserve[0].set(index, Reserve::Bad);
+                superblock.member_mut(0).unwrap().reserve[0].set(index, Reserve::Bad);
             }
         });
         let set = image.set();
         let text = serde_json::to_vec(&dump::encode(&set)).unwrap();
         let decoded = dump::decode(&text).unwrap();
-        prop_assert_eq!(&decoded.superblock, set.superblock());
-        for (slot, entry) in (0u32..).zip(&set.entries) {
-            let found = decoded.entries.get(&slot).copied().unwrap_or_default();
+        prop_assert_eq!(&decoded.superblock, &*set.superblock);
+        for (id, entry) in set.slots() {
+            let found = decoded.entries.get(&id).copied().unwrap_or_default();
             prop_assert_eq!(&found, entry);
         }
     }

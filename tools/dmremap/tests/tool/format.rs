@@ -26,9 +26,9 @@ fn what_is_asked_for_is_there() {
     assert_eq!(superblock.main_id.as_str(), "ata-1");
     assert_eq!(superblock.main_sectors, MAIN_SECTORS);
     assert_eq!(superblock.main_block_bytes, 512);
-    assert_eq!(superblock.high_water, 64);
+    assert_eq!(image.member().high_water, 64);
     assert!(superblock.clean);
-    assert_eq!(superblock.void_supers | superblock.void_replicas, 0);
+    assert_eq!(u8::from(superblock.is_degraded()), 0);
 }
 
 #[test]

@@ -11,7 +11,11 @@ use std::process::Command;
 use dm_remap_logic::format::sequence;
 use dm_remap_logic::format::table_block;
 use dm_remap_logic::format::table_block::TableBlock;
+use dm_remap_logic::format::table_block::ENTRIES;
 use dm_remap_logic::format::Block;
+use dm_remap_logic::format::BlockId;
+use dm_remap_logic::format::CopyId;
+use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::slot::Entry;
@@ -20,6 +24,7 @@ use dm_remap_logic::slot::SlotWord;
 use dm_remap_logic::slot::State;
 use dmremap::check::Report;
 use dmremap::set::Set;
+use dmremap::set::SlotId;
 use dmremap::spare::Access;
 use dmremap::spare::Part;
 use dmremap::spare::Spare;
@@ -142,15 +147,21 @@ impl Image {
     }
 
     pub(crate) fn superblock(&self) -> Superblock {
-        self.set().superblock().clone()
+        (*self.set().superblock).clone()
+    }
+
+    /// The only member.
+    pub(crate) fn member(&self) -> Member {
+        self.superblock().member(0).unwrap().clone()
     }
 
     pub(crate) fn super_sector(&self, copy: u8) -> u64 {
-        self.superblock().geometry.superblock_sector(copy).unwrap()
+        self.member().geometry.superblock_sector(copy).unwrap()
     }
 
     pub(crate) fn table_sector(&self, replica: u8, block: u32) -> u64 {
-        self.superblock().table_sector(replica, block).unwrap()
+        let place = self.superblock().table_place(replica, block_id(block));
+        place.unwrap().sector
     }
 
     /// Writes all superblock copies, changed and one newer.
@@ -165,19 +176,20 @@ impl Image {
 
     pub(crate) fn write_super(&self, superblock: &Superblock, copy: u8) {
         let mut block = [0; BLOCK_BYTES];
-        superblock.encode(&mut block, copy);
-        let sector = superblock.geometry.superblock_sector(copy).unwrap();
-        self.write(sector, &block);
+        let id = CopyId { member: 0, copy };
+        superblock.encode(&mut block, id);
+        self.write(superblock.super_place(id).unwrap().sector, &block);
     }
 
     /// What a commit makes of a table block: these slots changed, in the superblock's epoch.
     pub(crate) fn next(&self, counter: u64, block: u32, changes: &[(u32, SlotWord)]) -> Block {
         let superblock = self.superblock();
+        let member = self.member();
         let sequence = sequence(superblock.epoch, counter).unwrap();
         let old = self.read(self.table_sector(0, block));
-        let old = TableBlock::decode(&old, &superblock.member_uuid, block).unwrap();
+        let old = TableBlock::decode(&old, &member.uuid, block).unwrap();
         let mut entries: Vec<Entry> = old.entries().collect();
-        let (first, _) = superblock.geometry.block_slots(block);
+        let (first, _) = member.block_slots(block);
         for (slot, word) in changes {
             let index = slot.wrapping_sub(first) as usize;
             if let Some(entry) = entries.get_mut(index) {
@@ -190,7 +202,7 @@ impl Image {
         let mut image = [0; BLOCK_BYTES];
         table_block::encode(
             &mut image,
-            &superblock.member_uuid,
+            &member.uuid,
             block,
             sequence,
             entries.into_iter(),
@@ -215,11 +227,7 @@ impl Image {
 
     /// A commit in the same activation.
     pub(crate) fn commit_more(&self, counter: u64, changes: &[(u32, SlotWord)]) {
-        let superblock = self.superblock();
-        let mut blocks: Vec<u32> = changes
-            .iter()
-            .map(|(slot, _)| superblock.geometry.entry_place(*slot).0)
-            .collect();
+        let mut blocks: Vec<u32> = changes.iter().map(|(slot, _)| slot / ENTRIES).collect();
         blocks.sort_unstable();
         blocks.dedup();
         for block in blocks {
@@ -232,6 +240,16 @@ impl Image {
     pub(crate) fn write_table(&self, replica: u8, block: u32, image: &Block) {
         self.write(self.table_sector(replica, block), image);
     }
+}
+
+/// A block of the only member's table.
+pub(crate) fn block_id(block: u32) -> BlockId {
+    BlockId { member: 0, block }
+}
+
+/// A slot of the only member.
+pub(crate) fn slot(slot: u32) -> SlotId {
+    SlotId { member: 0, slot }
 }
 
 /// A claim by the repair path.
@@ -247,7 +265,7 @@ pub(crate) fn codes(report: &Report) -> Vec<&'static str> {
 /// Whether two sets say the same, however often they were written.
 pub(crate) fn same(a: &Set, b: &Set) -> bool {
     let neutral = |set: &Set| {
-        let mut superblock = set.superblock().clone();
+        let mut superblock = (*set.superblock).clone();
         superblock.sequence = 0;
         superblock.epoch = 0;
         superblock.clean = true;

@@ -161,7 +161,7 @@ fn errors_are_merged_and_the_end_is_cut() {
 #[test]
 fn the_command_prints_what_dmsetup_takes() {
     let image = Image::used();
-    let first = image.superblock().geometry.data_start();
+    let first = image.member().geometry.data_start();
     let ran = image.run(
         "linear-table",
         &["--main", "/dev/m", "--main-sectors", "110"],
@@ -232,7 +232,7 @@ fn what_does_not_fit_is_stacked() {
     let second = format!(
         "0 2 linear {} {}\n2 8 linear /dev/m 102\n",
         image.text(),
-        image.superblock().geometry.data_start()
+        image.member().geometry.data_start()
     );
     assert_eq!(read("rescued-2.table"), second);
     let create = read("create.sh");

@@ -11,3 +11,4 @@ mod dump;
 mod format;
 mod image;
 mod linear;
+mod sets;
