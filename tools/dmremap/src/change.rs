@@ -37,25 +37,42 @@ pub(crate) fn carry_out(
             return Ok(true);
         };
         backup.save(&records(spares)?)?;
-        let mut failed = false;
-        for spare in spares.iter_mut() {
-            if let Some(sector) = spare.apply()? {
-                output.tell(format_args!(
-                    "{}: sector {} does not take its write; looking for another place",
-                    spare.path().display(),
-                    spare.start() + sector
-                ));
-                failed = true;
-                break;
-            }
-        }
-        if !failed {
-            return Ok(true);
+        match apply(spares)? {
+            None => return Ok(true),
+            Some(place) => output.tell(format_args!("{place}; looking for another place")),
         }
     }
     Err(Error::damage(format!(
         "gave up after {ATTEMPTS} places that do not take writes"
     )))
+}
+
+/// Writes all that is to be written, in order, each write durable before the next begins. Returns a text
+/// if a place does not take its write; the rest is forgotten then.
+pub(crate) fn apply(spares: &mut [Spare]) -> Result<Option<String>> {
+    let mut writes = Vec::new();
+    for (number, spare) in spares.iter_mut().enumerate() {
+        writes.extend(
+            spare
+                .take_pending()
+                .into_iter()
+                .map(|write| (number, write)),
+        );
+    }
+    writes.sort_by_key(|(_, write)| write.order);
+    for (number, write) in writes {
+        let Some(spare) = spares.get_mut(number) else {
+            continue;
+        };
+        if !spare.apply(&write)? {
+            return Ok(Some(format!(
+                "{}: sector {} does not take its write",
+                spare.path().display(),
+                spare.start() + write.sector
+            )));
+        }
+    }
+    Ok(None)
 }
 
 fn show(spares: &[Spare], output: &mut Output<'_>) -> Result<()> {

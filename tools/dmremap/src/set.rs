@@ -633,8 +633,9 @@ pub fn read(spares: &mut [Spare], place: Place) -> Result<Option<Box<Block>>> {
 
 /// Notes that a block is to be written. False if its place does not take writes.
 pub fn write(spares: &mut [Spare], place: Place, image: &Block, what: Copy) -> bool {
+    let order = spares.iter().map(|spare| spare.pending().len()).sum();
     let spare = spares.get_mut(place.spare);
-    spare.is_some_and(|spare| spare.write(place.sector, image, &what.to_string()))
+    spare.is_some_and(|spare| spare.write(place.sector, image, &what.to_string(), order))
 }
 
 /// Why spares without a usable superblock can't be read.

@@ -64,6 +64,8 @@ pub struct Pending {
     pub content: Box<Block>,
     /// What it is, for people.
     pub what: String,
+    /// Its place among all writes to all spares.
+    pub order: usize,
 }
 
 /// An opened spare.
@@ -239,9 +241,9 @@ impl Spare {
         Ok(true)
     }
 
-    /// Notes that the metadata block at `sector` of the window is to be written. False if that
-    /// place is known not to take writes.
-    pub fn write(&mut self, sector: u64, content: &Block, what: &str) -> bool {
+    /// Notes that the metadata block at `sector` of the window is to be written, as number `order` of
+    /// all writes to all spares. False if that place is known not to take writes.
+    pub fn write(&mut self, sector: u64, content: &Block, what: &str, order: usize) -> bool {
         if self.bad.contains(&sector) || sector.saturating_add(BLOCK_SECTORS) > self.sectors {
             return false;
         }
@@ -250,6 +252,7 @@ impl Spare {
             sector,
             content: Box::new(*content),
             what: what.into(),
+            order,
         });
         true
     }
@@ -259,11 +262,6 @@ impl Spare {
         &self.pending
     }
 
-    /// What the blocks will be in the end that are to be written.
-    pub fn outcome(&self) -> &BTreeMap<u64, Box<Block>> {
-        &self.seen
-    }
-
     /// Forgets what was to be written.
     pub fn forget(&mut self) {
         self.seen.clear();
@@ -271,28 +269,28 @@ impl Spare {
         self.chunks.clear();
     }
 
-    /// Writes all that is to be written, each write durable before the next begins. Returns the place
-    /// that does not take its write, if there is one: it is known as bad from then on, and the rest
-    /// is forgotten.
-    pub fn apply(&mut self) -> Result<Option<u64>> {
+    /// Takes what is to be written, and forgets it here.
+    pub fn take_pending(&mut self) -> Vec<Pending> {
         let pending = std::mem::take(&mut self.pending);
         self.forget();
-        for write in pending {
-            let at = (self.start + write.sector) * SECTOR_BYTES;
-            let (mut memory, from) = aligned(BLOCK_BYTES);
-            let bytes = memory.get_mut(from..from + BLOCK_BYTES).unwrap_or(&mut []);
-            bytes.copy_from_slice(&write.content[..]);
-            let written = self.file.write_all_at(bytes, at);
-            match written.and_then(|()| self.file.sync_data()) {
-                Ok(()) => (),
-                Err(error) if is_medium(&error) => {
-                    self.bad.insert(write.sector);
-                    return Ok(Some(write.sector));
-                }
-                Err(error) => return Err(Error::io(&self.path, "write", &error)),
+        pending
+    }
+
+    /// Makes a write durable. False if the place does not take it: it is known as bad from then on.
+    pub fn apply(&mut self, write: &Pending) -> Result<bool> {
+        let at = (self.start + write.sector) * SECTOR_BYTES;
+        let (mut memory, from) = aligned(BLOCK_BYTES);
+        let bytes = memory.get_mut(from..from + BLOCK_BYTES).unwrap_or(&mut []);
+        bytes.copy_from_slice(&write.content[..]);
+        let written = self.file.write_all_at(bytes, at);
+        match written.and_then(|()| self.file.sync_data()) {
+            Ok(()) => Ok(true),
+            Err(error) if is_medium(&error) => {
+                self.bad.insert(write.sector);
+                Ok(false)
             }
+            Err(error) => Err(Error::io(&self.path, "write", &error)),
         }
-        Ok(None)
     }
 }
 

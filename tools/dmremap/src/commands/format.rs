@@ -23,6 +23,7 @@ use dm_remap_logic::load::LoadError;
 use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 
+use crate::change::apply;
 use crate::cli::Output;
 use crate::cli::Spares;
 use crate::driver::refused;
@@ -143,14 +144,8 @@ impl Format {
         writer.end()?;
         let slots = writer.metadata().superblock().members();
         let slots: u64 = slots.map(|(_, member)| u64::from(member.slots)).sum();
-        for spare in &mut spares {
-            if let Some(sector) = spare.apply()? {
-                return Err(Error::usage(format!(
-                    "{}: sector {} cannot be written: take another spare",
-                    spare.path().display(),
-                    spare.start() + sector
-                )));
-            }
+        if let Some(place) = apply(&mut spares)? {
+            return Err(Error::usage(format!("{place}: take another spare")));
         }
         put!(output, "{set_uuid}\n")?;
         output.tell(format_args!(

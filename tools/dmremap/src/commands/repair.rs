@@ -13,6 +13,7 @@ use dm_remap_logic::format::BLOCK_BYTES;
 
 use crate::backup;
 use crate::backup::Backup;
+use crate::change::apply;
 use crate::change::carry_out;
 use crate::cli::Output;
 use crate::cli::Spares;
@@ -165,7 +166,8 @@ impl Repair {
                 None => "zeroes, as the block was unreadable,",
             };
             let content = before.unwrap_or_else(|| Box::new([0; BLOCK_BYTES]));
-            spare.write(sector, &content, what);
+            let order = spare.pending().len();
+            spare.write(sector, &content, what, order);
         }
         carry_out_undo(spares, self.dry_run, output)?;
         Ok(0)
@@ -173,7 +175,7 @@ impl Repair {
 }
 
 fn carry_out_undo(spares: &mut [Spare], dry_run: bool, output: &mut Output<'_>) -> Result<()> {
-    for spare in spares {
+    for spare in spares.iter() {
         for write in spare.pending() {
             put!(
                 output,
@@ -183,16 +185,12 @@ fn carry_out_undo(spares: &mut [Spare], dry_run: bool, output: &mut Output<'_>) 
                 spare.path().display()
             )?;
         }
-        if dry_run {
-            continue;
-        }
-        if let Some(sector) = spare.apply()? {
-            return Err(Error::usage(format!(
-                "{}: sector {} cannot be written",
-                spare.path().display(),
-                spare.start() + sector
-            )));
-        }
     }
-    Ok(())
+    if dry_run {
+        return Ok(());
+    }
+    match apply(spares)? {
+        None => Ok(()),
+        Some(place) => Err(Error::usage(place)),
+    }
 }
