@@ -17,6 +17,7 @@ use vmtest::guest::stamps;
 use vmtest::guest::succeed;
 use vmtest::guest::unload;
 use vmtest::guest::Dice;
+use vmtest::guest::Direct;
 use vmtest::guest::Remap;
 
 /// What became of a command.
@@ -284,4 +285,122 @@ fn a_power_cut_does_not_alarm() {
         assert!(ran.status <= 1, "{ran:?}");
         remap.activate();
     }
+}
+
+/// Copies a disk to another one, as ddrescue does: what cannot be read stays zero there.
+fn copy(from: &SickDisk, to: &SickDisk) {
+    const STEP: u64 = 8;
+    let end = from.disk().sectors();
+    let (from, to) = (Direct::open(&from.path()), Direct::open(&to.path()));
+    for at in (0..end).step_by(STEP as usize) {
+        if let Ok(data) = from.read(at, STEP) {
+            to.write(at, &data).expect("write the copy");
+        }
+    }
+}
+
+fn disk(sectors: u64) -> SickDisk {
+    SickDisk::start(Options::memory(sectors * 512)).expect("start a disk")
+}
+
+/// Main is replaced by a copy of what can be read of it, and then does without the spare.
+#[test]
+fn a_copy_of_main_takes_over() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(512);
+    let device = remap.open();
+    device.write(0, &stamps(0, 256, 1)).unwrap();
+    remap.main.disk().spoil(80, 16, Fault::bad(Direction::Both));
+    device.write(64, &stamps(64, 64, 2)).unwrap();
+    drop(device);
+    remap.deactivate();
+    let fresh = disk(Remap::MAIN_SECTORS);
+    copy(&remap.main, &fresh);
+    remap.main = fresh;
+    remap.activate();
+    let expected = [stamps(0, 64, 1), stamps(64, 64, 2), stamps(128, 128, 1)].concat();
+    assert!(remap.open().read(0, 256).unwrap() == expected);
+    // Everything goes home.
+    assert_eq!(remap.device().remapped(), 16);
+    remap.device().message("clear_all").unwrap();
+    assert_eq!(remap.device().remapped(), 0);
+    remap.deactivate();
+    assert!(Direct::open(&remap.main.path()).read(0, 256).unwrap() == expected);
+}
+
+/// A copy of the spare takes its place, and a spare whose metadata is gone gets it back from a dump.
+#[test]
+fn a_copy_of_the_spare_and_a_dump_take_over() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(512);
+    remap.main.disk().spoil(80, 16, Fault::bad(Direction::Both));
+    remap.open().write(64, &stamps(64, 64, 1)).unwrap();
+    remap.deactivate();
+    let dump = folder("dump").join("dump.json");
+    let dump = dump.to_str().expect("text");
+    fs::write(dump, must(&["dump", "--json", &name(&remap.spare)])).expect("write a dump");
+    // Larger, as the one that happens to be at hand.
+    let fresh = disk(2 * Remap::SPARE_SECTORS);
+    copy(&remap.spare, &fresh);
+    remap.spare = fresh;
+    remap.activate();
+    assert!(remap.open().read(64, 64).unwrap() == stamps(64, 64, 1));
+    remap.deactivate();
+    // All that is in front of the slots and behind them.
+    {
+        let mut disk = remap.spare.disk();
+        disk.poke(0, &vec![0; 744 * 512]).unwrap();
+        disk.poke(15640, &vec![0; 744 * 512]).unwrap();
+    }
+    let spare = name(&remap.spare);
+    assert_eq!(dmremap(&["check", &spare]).status, 32);
+    let backup = folder("restore").join("backup");
+    let backup = backup.to_str().expect("text");
+    must(&["restore", &spare, dump, "--backup", backup]);
+    must(&["check", &spare]);
+    remap.activate();
+    assert_eq!(remap.device().remapped(), 16);
+    assert!(remap.open().read(64, 64).unwrap() == stamps(64, 64, 1));
+}
+
+/// A set of two spares, made by the tool, used by the module, and read by the tool.
+#[test]
+fn a_set_of_two_spares() {
+    let _test = vmtest::begin!();
+    let second = disk(Remap::SPARE_SECTORS);
+    let main = Options::memory(Remap::MAIN_SECTORS * 512);
+    let spare = Options::memory(Remap::SPARE_SECTORS * 512);
+    let uuid = "01234567-89ab-4def-8edc-ba9876543210";
+    let arguments = format!("4 spare {} uuid {uuid}", name(&second));
+    let mut remap = Remap::inactive(main, spare, &arguments);
+    let (main, first, second) = (name(&remap.main), name(&remap.spare), name(&second));
+    must(&["format", &first, &second, "--main", &main, "--uuid", uuid]);
+    must(&["check", &first, &second]);
+    remap.activate();
+    remap.main.disk().spoil(80, 16, Fault::bad(Direction::Both));
+    remap.open().write(64, &stamps(64, 64, 1)).unwrap();
+    remap.deactivate();
+    let check = must(&["check", &second, &first]);
+    assert!(check.contains("16 remaps"), "{check}");
+    let words = ["linear-table", &first, "--main", &main];
+    let table = must(&[words.as_slice(), &["--spare", &second]].concat());
+    let mapped = folder("set");
+    let at = mapped.to_str().expect("text");
+    must(&[words.as_slice(), &["--spare", &second, "--output-dir", at]].concat());
+    {
+        let _tables = Tables::create(at);
+        let linear = Direct::open(Path::new("/dev/mapper/rescued"));
+        assert!(linear.read(64, 64).unwrap() == stamps(64, 64, 1), "{table}");
+    }
+    assert_eq!(dmremap(&words).status, 8);
+    assert_eq!(dmremap(&["check", &first]).status, 8);
+    // The one that has the blocks is gone; what the other knows of it is enough for errors.
+    let (there, gone) = match table.contains(&format!("linear {first}")) {
+        true => (&second, &first),
+        false => (&first, &second),
+    };
+    let words = ["linear-table", there, "--main", &main, "--degraded"];
+    let degraded = must(&words);
+    assert!(degraded.contains("80 16 error\n"), "{degraded}");
+    assert!(!degraded.contains(gone.as_str()));
 }

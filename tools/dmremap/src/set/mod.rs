@@ -9,6 +9,8 @@
 //! superblock counts them. [`Place`] is of the former, [`format::Place`](dm_remap_logic::format::Place)
 //! of the latter.
 
+mod supers;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -18,13 +20,11 @@ use dm_remap_logic::format::table_block::TableBlock;
 use dm_remap_logic::format::table_block::ENTRIES;
 use dm_remap_logic::format::Block;
 use dm_remap_logic::format::BlockId;
-use dm_remap_logic::format::CopyId;
 use dm_remap_logic::format::FormatError;
 use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::MEMBERS_MAX;
 use dm_remap_logic::format::REPLICAS;
-use dm_remap_logic::format::SUPER_COPIES;
 use dm_remap_logic::load;
 use dm_remap_logic::load::Chosen;
 use dm_remap_logic::load::Claim;
@@ -32,8 +32,12 @@ use dm_remap_logic::load::Found;
 use dm_remap_logic::load::Image;
 use dm_remap_logic::load::LoadError;
 use dm_remap_logic::load::Resolved;
-use dm_remap_logic::load::SuperImage;
 use dm_remap_logic::slot::Entry;
+
+pub use self::supers::no_superblock;
+pub use self::supers::read_supers;
+pub use self::supers::Said;
+pub use self::supers::Supers;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -148,26 +152,6 @@ pub struct CopyFound {
     pub state: State,
 }
 
-/// What one superblock copy says.
-#[derive(Clone, Debug)]
-pub struct Said {
-    /// All of it.
-    pub superblock: Superblock,
-    /// The member that the copy lies on.
-    pub member: u8,
-}
-
-/// What the superblock copies say.
-#[derive(Debug)]
-pub struct Supers {
-    /// All copies, four of each spare given, in that order.
-    pub copies: Vec<CopyFound>,
-    /// What each says, if it is whole.
-    pub said: Vec<Option<Said>>,
-    /// The truth, or why there is none.
-    pub truth: Result<(Found, Box<Superblock>), LoadError>,
-}
-
 /// What is true about one block of a slot table.
 #[derive(Clone, Copy, Debug)]
 pub struct TableFound {
@@ -222,108 +206,6 @@ pub struct Set {
     pub lost_claims: Vec<(SlotId, SlotId)>,
     /// All for which the module would refuse to activate, but for members that are not there.
     pub problems: Vec<Problem>,
-}
-
-/// Reads the superblock copies of all spares given.
-pub fn read_supers(spares: &mut [Spare]) -> Result<Supers> {
-    if spares.len() > usize::from(MEMBERS_MAX) {
-        return Err(Error::usage(format!(
-            "{} spares are given: {}",
-            spares.len(),
-            LoadError::TooMany
-        )));
-    }
-    let mut reads = Vec::new();
-    for (number, spare) in spares.iter_mut().enumerate() {
-        for (sector, copy) in super_sectors(spare)?.into_iter().zip(0u8..) {
-            let place = Place {
-                spare: number,
-                sector,
-            };
-            reads.push((place, copy, spare.read(sector)?));
-        }
-    }
-    let images: Vec<SuperImage<'_>> = reads
-        .iter()
-        .map(|(place, copy, read)| SuperImage {
-            // There are four at most.
-            spare: place.spare as u8,
-            copy: *copy,
-            image: image(read),
-        })
-        .collect();
-    let mut superblock = Box::new(Superblock::EMPTY);
-    let truth = load::choose_superblock(&images, &mut superblock).map(|found| (found, superblock));
-    let said = reads
-        .iter()
-        .map(|(_, copy, read)| {
-            let mut superblock = Superblock::EMPTY;
-            let member = superblock.decode_into(read.as_deref()?, *copy).ok()?;
-            Some(Said { superblock, member })
-        })
-        .collect();
-    let copies = reads
-        .iter()
-        .map(|(place, copy, read)| CopyFound {
-            copy: Copy::Super { copy: *copy },
-            place: Some(*place),
-            state: super_state(read.as_deref(), *place, *copy, truth.as_ref().ok()),
-        })
-        .collect();
-    Ok(Supers {
-        copies,
-        said,
-        truth,
-    })
-}
-
-/// Where the copies are: where those at the head say, or at the end of the window.
-fn super_sectors(spare: &mut Spare) -> Result<[u64; SUPER_COPIES as usize]> {
-    let mut sectors = load::superblock_sectors(spare.sectors())
-        .ok_or_else(|| Error::usage(format!("{}: too small", spare.path().display())))?;
-    let [first, second, ..] = sectors;
-    let head = [spare.read(first)?, spare.read(second)?];
-    let head = [image(&head[0]), image(&head[1])];
-    let known = load::window_sectors(&head, &mut Superblock::EMPTY.clone());
-    let known = known.filter(|known| *known <= spare.sectors());
-    if let Some(known) = known.and_then(load::superblock_sectors) {
-        sectors = known;
-    }
-    Ok(sectors)
-}
-
-fn super_state(
-    block: Option<&Block>,
-    place: Place,
-    copy: u8,
-    truth: Option<&(Found, Box<Superblock>)>,
-) -> State {
-    let known = match truth {
-        Some((Found::Ours(chosen), superblock)) => member_of(chosen, place.spare)
-            .map(|member| (chosen, superblock, CopyId { member, copy })),
-        _ => None,
-    };
-    if known.is_some_and(|(_, superblock, id)| superblock.live_supers() & id.bit() == 0) {
-        return State::Void;
-    }
-    let Some(block) = block else {
-        return State::Unreadable;
-    };
-    match (Superblock::decode(block, copy), known) {
-        (Ok(_), Some((chosen, _, id))) if chosen.rewrite & id.bit() == 0 => State::True,
-        (Ok(found), Some(_)) => State::Behind {
-            sequence: found.sequence,
-        },
-        (Ok(found), None) => State::Doubtful {
-            sequence: found.sequence,
-        },
-        (Err(FormatError::Checksum), Some((_, superblock, id)))
-            if torn::is_torn_super(block, superblock, id) =>
-        {
-            State::Torn
-        }
-        (Err(error), _) => State::Bad(error),
-    }
 }
 
 /// The member that a spare is.
@@ -636,35 +518,6 @@ pub fn write(spares: &mut [Spare], place: Place, image: &Block, what: Copy) -> b
     let order = spares.iter().map(|spare| spare.pending().len()).sum();
     let spare = spares.get_mut(place.spare);
     spare.is_some_and(|spare| spare.write(place.sector, image, &what.to_string(), order))
-}
-
-/// Why spares without a usable superblock can't be read.
-pub fn no_superblock(spares: &[Spare], error: &LoadError) -> Error {
-    let (at, is_foreign) = match *error {
-        LoadError::Superblock { spare, error, .. } => (
-            Some(spare),
-            matches!(
-                error,
-                FormatError::Blank
-                    | FormatError::Foreign
-                    | FormatError::Newer { .. }
-                    | FormatError::Features { .. }
-            ),
-        ),
-        LoadError::SuperblockUnreadable { spare, .. } | LoadError::MixedSpares { spare } => {
-            (Some(spare), false)
-        }
-        LoadError::NotMember { spare } | LoadError::Apart { spare } => (Some(spare), true),
-        LoadError::Twice { .. } => (None, true),
-        _ => (None, false),
-    };
-    let at = at.and_then(|spare| spares.get(usize::from(spare)));
-    let name = at.map_or_else(|| names(spares), |spare| spare.path().display().to_string());
-    let text = format!("{name}: {error}");
-    match is_foreign {
-        true => Error::foreign(text),
-        false => Error::damage(text),
-    }
 }
 
 /// The names of all spares given.
