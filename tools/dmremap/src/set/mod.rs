@@ -6,7 +6,7 @@
 //! refuses at the first fault, this goes on and writes down all of them.
 //!
 //! Two numberings meet here: spares are counted as they are given on the command line, members as the
-//! superblock counts them. [`Place`] is of the former, [`format::Place`](dm_remap_logic::format::Place)
+//! superblock counts them. [`Place`] is of the former, [`format::Place`]
 //! of the latter.
 
 mod supers;
