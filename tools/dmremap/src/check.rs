@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::error::Kind;
 use crate::error::Result;
+use crate::set::member_of;
 use crate::set::no_superblock;
 use crate::set::read_supers;
 use crate::set::CopyFound;
@@ -198,7 +199,10 @@ impl Findings {
         let used = set.table_epoch();
         let torn = count_torn(set.supers.copies.iter());
         for (copy, said) in set.supers.copies.iter().zip(&set.supers.said) {
+            let spare = copy.place.map_or(usize::MAX, |place| place.spare);
+            let member = member_of(&set.chosen, spare).and_then(|m| superblock.member(m));
             match copy.state {
+                State::Void if member.is_some_and(Member::is_joining) => (),
                 State::True | State::Absent | State::Doubtful { .. } => (),
                 State::Void => self.copy(
                     Severity::Leftover,
@@ -270,6 +274,12 @@ impl Findings {
             let uuid = member.uuid;
             let claims = set.claims.values().filter(|id| id.member == index).count();
             match (set.chosen.spare_of(index), member.missing) {
+                (Some(_), false) if member.is_joining() => {
+                    let text = format!(
+                        "spare {index}, {uuid}, was about to join the set; the next activation ends that"
+                    );
+                    self.add(Severity::Leftover, "member-joining", text);
+                }
                 (Some(_), false) => (),
                 (Some(_), true) => {
                     let text = format!(

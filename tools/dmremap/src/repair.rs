@@ -41,6 +41,7 @@ use crate::set::SlotId;
 use crate::set::State;
 use crate::set::Supers;
 use crate::spare::Spare;
+use crate::spare::BLANK_SECTORS;
 
 /// The user's word on something that can't be told from what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +165,7 @@ pub fn repair(spares: &mut [Spare], choices: &[Choice]) -> Result<()> {
         }
         return Err(Error::damage(text));
     }
+    check_joining(spares, &set)?;
     let mut writer = Writer::open(spares, &set);
     writer.tidy(&set)?;
     writer.end()?;
@@ -172,6 +174,29 @@ pub fn repair(spares: &mut [Spare], choices: &[Choice]) -> Result<()> {
         spares,
         "and the repair did not mend it, which it should have",
     )
+}
+
+/// A spare that is taken for one that was about to join has nothing on it but the beginnings of
+/// superblocks.
+fn check_joining(spares: &[Spare], set: &Set) -> Result<()> {
+    for (index, member) in set.superblock.members() {
+        let number = set.chosen.spare_of(index);
+        let Some(number) = number.filter(|n| set.chosen.joining & (1 << n) != 0) else {
+            continue;
+        };
+        let Some(spare) = spares.get(usize::from(number)) else {
+            continue;
+        };
+        let start = member.geometry.data_start();
+        let end = member.geometry.data_end();
+        if !spare.is_zero(start, end.min(start.saturating_add(BLANK_SECTORS)))? {
+            return Err(Error::foreign(format!(
+                "{}: not blank, so it is not the spare that was about to join the set: leave it out",
+                spare.path().display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What the user can say about a problem.
@@ -284,6 +309,9 @@ fn take_super(spares: &mut [Spare], spare: u8, copy: u8) -> Result<()> {
         .max()
         .unwrap_or(0);
     superblock.sequence = newest.saturating_add(1);
+    let whole = supers.said.iter().flatten();
+    let newest = whole.map(|said| said.superblock.set_epoch).max();
+    superblock.set_epoch = superblock.set_epoch.max(newest.unwrap_or(0));
     superblock.epoch = superblock
         .epoch
         .max(epoch_in_use(spares, &superblock, &places)?);

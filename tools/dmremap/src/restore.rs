@@ -115,14 +115,17 @@ pub fn restore(spares: &mut [Spare], supers: &Supers, dump: &Decoded) -> Result<
     };
     let old = job.old_tables()?;
     let mut newest = job.superblock.sequence;
+    let mut set_epoch = job.superblock.set_epoch;
     let mut epoch = job.superblock.epoch.max(old.epoch);
     for (_, said) in said(supers) {
         newest = newest.max(said.superblock.sequence);
+        set_epoch = set_epoch.max(said.superblock.set_epoch);
         epoch = epoch.max(said.superblock.epoch);
     }
     let exhausted = || Error::damage("sequence numbers are exhausted");
     job.superblock.epoch = epoch.saturating_add(1);
     job.superblock.sequence = newest.checked_add(1).ok_or_else(exhausted)?;
+    job.superblock.set_epoch = set_epoch;
     job.superblock.clean = true;
     for member in job.superblock.members.iter_mut().flatten() {
         member.void_replicas = 0;

@@ -37,6 +37,10 @@ const CHUNK_BYTES: usize = 64 * BLOCK_BYTES;
 /// How many chunks are kept: the replicas are read side by side.
 const CHUNKS: usize = 4;
 
+/// How much of a spare is read at least to see whether it is blank: 512 MiB at either end, as the
+/// module does it.
+pub const BLANK_SECTORS: u64 = 1 << 20;
+
 /// What a device is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {

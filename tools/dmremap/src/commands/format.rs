@@ -34,11 +34,8 @@ use crate::put;
 use crate::set::read_supers;
 use crate::spare::Access;
 use crate::spare::Spare;
+use crate::spare::BLANK_SECTORS;
 use crate::sysfs;
-
-/// How much of a spare is read at least to see whether it is blank: 512 MiB at either end, as the
-/// module does it.
-const BLANK_SECTORS: u64 = 1 << 20;
 
 const MORE: &str = "\
 What is written is what the module writes when a blank spare is first used: superblocks, and \

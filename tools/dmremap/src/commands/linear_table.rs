@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use clap::Args;
 use dm_remap_logic::load;
 use dm_remap_logic::load::Expected;
-use dm_remap_logic::load::LoadError;
 use dm_remap_logic::slot::State;
 
 use crate::cli::Output;
@@ -154,16 +153,12 @@ impl LinearTable {
                     main_block_bytes: main.block_bytes,
                 };
                 load::check_expected(superblock, &expected).map_err(|error| {
-                    let more = match error {
-                        LoadError::OtherMain => format!(
-                            ": {} has {} sectors, the one that it was used with had {}",
-                            self.main.display(),
-                            main.sectors,
-                            superblock.main_sectors
-                        ),
-                        _ => String::new(),
-                    };
-                    Error::foreign(format!("{}: {error}{more}", names(spares)))
+                    let error = error.against(&expected);
+                    Error::foreign(format!(
+                        "{}: {error} ({})",
+                        names(spares),
+                        self.main.display()
+                    ))
                 })?;
                 main.sectors
             }

@@ -247,13 +247,8 @@ impl Set {
             let Some(spare) = spare.and_then(|spare| spares.get(spare)) else {
                 continue;
             };
-            load::check_window(member, spare.sectors()).map_err(|error| {
-                Error::damage(format!(
-                    "{}: {error}, it has {} now",
-                    spare.path().display(),
-                    spare.sectors()
-                ))
-            })?;
+            load::check_window(member, spare.sectors())
+                .map_err(|error| Error::damage(format!("{}: {error}", spare.path().display())))?;
         }
         let mut set = Set {
             supers,

@@ -9,6 +9,7 @@ use dm_remap_logic::format::sequence;
 use dm_remap_logic::format::table_block;
 use dm_remap_logic::format::BlockId;
 use dm_remap_logic::format::CopyId;
+use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::format::REPLICAS;
@@ -307,4 +308,40 @@ fn what_does_not_belong_together_is_refused() {
     let ran = files.run("check", &[]);
     assert_eq!(ran.status, 32, "{ran:?}");
     assert!(ran.err.contains("leave it out"), "{ran:?}");
+}
+
+/// A crash came when the others knew of a new spare, and nothing was on it yet.
+#[test]
+fn a_spare_that_was_about_to_join_is_a_leftover() {
+    let files = Files::used();
+    let mut superblock = files.superblock();
+    // Nothing of the third one, and nothing on it.
+    superblock.sequence += 1;
+    for index in 0..2 {
+        let member = superblock.member_mut(index).unwrap();
+        assert!(member.areas.iter().all(|area| area.host != 2));
+    }
+    let joining = superblock.member(2).unwrap();
+    let fresh = Member::new(2, joining.uuid, joining.geometry);
+    superblock.members[2] = Some(Member {
+        void_supers: 15,
+        ..fresh
+    });
+    // Its guest on the others is gone with it.
+    files.write_supers(&superblock, |member| member != 2);
+    files.wipe(2);
+    let found = files.severity(&[0, 1, 2]);
+    let codes = vec!["member-joining", "replicas-together"];
+    assert_eq!(found, (Severity::Leftover, codes));
+    // It must be blank still, or it is something else.
+    let sector = superblock.member(2).unwrap().geometry.data_start() + 16;
+    files.write(2, sector, &[1; BLOCK_BYTES]);
+    let ran = files.run("repair", &["--dry-run"]);
+    assert_eq!(ran.status, 32, "{ran:?}");
+    files.write(2, sector, &[0; BLOCK_BYTES]);
+    let ran = files.run("repair", &["--backup", &files.beside("backup")]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let (severity, codes) = files.severity(&[0, 1, 2]);
+    assert_eq!(severity, Severity::Note, "{codes:?}");
+    assert!(!files.superblock().is_degraded());
 }
