@@ -49,7 +49,7 @@ help:
 	@echo '                TEST="name name::filter" restricts them'
 	@echo 'make check      formatting, lints, documentation, shell scripts'
 	@echo 'make promises   the tests, by the promise that they hold the code to'
-	@echo 'make install    install the module for the running kernel'
+	@echo 'make install    install the module for the running kernel, and dmremap'
 	@echo 'make clean      remove target/ (the cache stays, it is safe to delete)'
 	@echo
 	@echo 'KVER=...            an exact Debian kernel, such as KVER=7.2.12+deb13-amd64'
