@@ -423,7 +423,8 @@ fn print_options(out: &mut dyn fmt::Write, options: &Options) -> fmt::Result {
             Key::Uuid => write!(out, " uuid {}", options.uuid.unwrap_or_default())?,
             Key::MainId => {
                 let id = options.main_id.unwrap_or_default();
-                write!(out, " main_id {}", id.as_str())?;
+                out.write_str(" main_id ")?;
+                print_word(out, id.as_str())?;
             }
             Key::Limit(limit) => {
                 write!(
@@ -437,4 +438,14 @@ fn print_options(out: &mut dyn fmt::Write, options: &Options) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// Device mapper takes a backslash for the sign that the next character stands for itself.
+fn print_word(out: &mut dyn fmt::Write, word: &str) -> fmt::Result {
+    word.chars().try_for_each(|character| {
+        if character == '\\' {
+            out.write_char('\\')?;
+        }
+        out.write_char(character)
+    })
 }
