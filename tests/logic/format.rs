@@ -135,7 +135,7 @@ proptest! {
         s.epoch = epoch;
         s.main_sectors = main_sectors;
         s.high_water = high_water;
-        (s.void_replicas, s.void_supers) = voids;
+        (s.void_replicas, s.void_supers) = (voids.0, voids.1 & !(1 << copy));
         s.clean = clean;
         s.statistics = Statistics {
             saves: counters[0],
@@ -306,6 +306,7 @@ fn faults_are_named() {
         (152, b" ", "main_id"),
         (220, &[3], "void replicas"),
         (221, &[15], "void superblock copies"),
+        (221, &[1], "void superblock copies"),
         (512, &[200], "reserve blocks"),
         (512, &[1, 0, 0, 0, 1], "reserve blocks"),
         (512, &[0, 0, 0, 0x80], "reserve blocks"),

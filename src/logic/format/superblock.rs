@@ -270,7 +270,7 @@ impl Superblock {
         for (word, i) in words.zip(0usize..) {
             *word = bytes::get_u32(image, AT_RESERVE + 4 * i);
         }
-        superblock.check(bytes::get_u8(image, AT_REPLICAS))?;
+        superblock.check(copy, bytes::get_u8(image, AT_REPLICAS))?;
         Ok(superblock)
     }
 
@@ -333,7 +333,7 @@ impl Superblock {
         head::seal(image);
     }
 
-    fn check(&self, replicas: u8) -> Result<(), FormatError> {
+    fn check(&self, copy: u8, replicas: u8) -> Result<(), FormatError> {
         let field = |name| Err(FormatError::Field { name });
         if replicas != REPLICAS {
             return field("number of replicas");
@@ -359,7 +359,8 @@ impl Superblock {
         if self.void_replicas >= (1 << REPLICAS) - 1 {
             return field("void replicas");
         }
-        if self.void_supers >= (1 << SUPER_COPIES) - 1 {
+        // A copy that is void is not written, so none says so of itself.
+        if self.void_supers >= (1 << SUPER_COPIES) - 1 || !self.super_lives(copy) {
             return field("void superblock copies");
         }
         for reserves in &self.reserve {
