@@ -124,6 +124,29 @@ fn contradictions_are_refused() {
     assert_eq!(choose(&images).unwrap_err(), LoadError::MixedSpares);
 }
 
+/// M3: of two that agree against a third, that one must have written off both. Otherwise the other
+/// would stay as it is.
+#[test]
+fn a_contradiction_is_not_overlooked() {
+    let mut other = superblock();
+    other.epoch += 1;
+    for (void, agrees) in [(0b0001, false), (0b0101, true), (0b0100, false)] {
+        other.void_supers = void;
+        for (ours, theirs) in [([0, 2], 3), ([0, 2], 1)] {
+            let mut images = [None; 4];
+            for copy in ours {
+                images[copy] = Some(copies(&superblock())[copy]);
+            }
+            images[theirs] = Some(copies(&other)[theirs]);
+            match choose(&images) {
+                Ok(Found::Ours(found)) => assert!(agrees && found.superblock == other),
+                Err(LoadError::SuperblockContradiction { .. }) => assert!(!agrees),
+                answer => panic!("{answer:?}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn blank_foreign_damaged_unreadable() {
     assert!(matches!(choose(&[Some(ZERO); 4]), Ok(Found::Blank)));

@@ -140,6 +140,12 @@ impl Summary {
     fn writes_off(&self, other: &Summary) -> bool {
         self.void_supers & (1 << other.copy) != 0
     }
+
+    /// Of two that say different things with the same sequence: one may be a copy that failed, was
+    /// written off by the others and reads again.
+    fn prevails_over(&self, other: &Summary) -> bool {
+        self.writes_off(other) && !other.writes_off(self)
+    }
 }
 
 /// Chooses the superblock to go by, from what was read of its four copies.
@@ -165,9 +171,17 @@ pub fn choose_superblock(images: &[Image<'_>; SUPER_COPIES as usize]) -> Result<
     };
     let mut rewrite = 0;
     for (image, copy) in images.iter().zip(0u8..) {
-        let same = Summary::of(image, copy)
-            .and_then(Result::ok)
-            .is_some_and(|found| found.sequence == best.sequence);
+        let same = match Summary::of(image, copy) {
+            Some(Ok(found)) if found.sequence == best.sequence => {
+                let same = say_the_same(images, best.copy, copy);
+                // The best one was not held against each of the others until now.
+                if !same && !best.prevails_over(&found) {
+                    return Err(LoadError::SuperblockContradiction { copy });
+                }
+                same
+            }
+            _ => false,
+        };
         if !same && best.void_supers & (1 << copy) == 0 {
             rewrite |= 1 << copy;
         }
@@ -217,11 +231,12 @@ fn better(
     if say_the_same(images, old.copy, new.copy) {
         return Ok(old);
     }
-    // One of them may be a copy that failed, was written off by the others and reads again.
-    match (new.writes_off(&old), old.writes_off(&new)) {
-        (true, false) => Ok(new),
-        (false, true) => Ok(old),
-        _ => Err(LoadError::SuperblockContradiction { copy: new.copy }),
+    if new.prevails_over(&old) {
+        Ok(new)
+    } else if old.prevails_over(&new) {
+        Ok(old)
+    } else {
+        Err(LoadError::SuperblockContradiction { copy: new.copy })
     }
 }
 
