@@ -55,6 +55,11 @@ impl Allocator {
         self.available = self.available.saturating_add(count);
     }
 
+    /// Says that `count` fewer can be given out: somebody else has marked them as held.
+    pub fn remove(&mut self, count: u32) {
+        self.available = self.available.saturating_sub(count);
+    }
+
     /// Finds up to `want` consecutive slots and marks them as held. If there is no such run, finds
     /// a shorter one, the longest that it came across. None if no slot can be given out.
     pub fn take<S: Word<u64>>(&mut self, slots: &[S], want: u32) -> Option<SlotRun> {

@@ -14,6 +14,7 @@ use core::ffi::CStr;
 use core::fmt;
 
 use super::errno::Errno;
+use super::format::MEMBERS_MAX;
 use super::limit::Limit;
 use super::limit::Wrong;
 use super::text::MainId;
@@ -56,6 +57,10 @@ pub struct Options {
     pub main_id: Option<MainId>,
     /// The numbers, in the order of [`Limit::ALL`].
     limits: [Option<u32>; Limit::ALL.len()],
+    /// The words that name more spares.
+    more_spares: [Option<usize>; MORE_SPARES],
+    /// Go without members of the set that are not there.
+    pub degraded: bool,
     /// Format a spare that is not blank.
     pub format: bool,
     order: [Option<Key>; KEYS],
@@ -70,10 +75,22 @@ enum Key {
     Uuid,
     MainId,
     Limit(Limit),
+    /// One more spare, and which.
+    Spare(usize),
+    Degraded,
     Format,
 }
 
-const KEYS: usize = 6 + Limit::ALL.len();
+impl Key {
+    fn has_value(self) -> bool {
+        !matches!(self, Key::Degraded | Key::Format)
+    }
+}
+
+/// How many spares there can be besides the first one.
+pub const MORE_SPARES: usize = MEMBERS_MAX as usize - 1;
+
+const KEYS: usize = 7 + Limit::ALL.len() + MORE_SPARES;
 
 /// The last sector that a device can have, and one more.
 const SECTORS_MAX: u64 = 1 << 55;
@@ -111,6 +128,7 @@ pub enum ArgsErrorKind {
     LimitValue(Limit, Wrong),
     FormatWithUuid,
     DevicesEqual,
+    TooManySpares,
 }
 
 impl ArgsError {
@@ -124,7 +142,7 @@ impl ArgsError {
             CountTooLarge => c"Number of optional arguments is too large",
             CountMismatch => c"Number of optional arguments does not match what follows",
             Unknown => {
-                c"Unknown argument, known are: auto_remap, spare_start, spare_len, uuid, main_id, read_retries, error_threshold, low_water, deadline_ms, format"
+                c"Unknown argument, known are: auto_remap, spare_start, spare_len, uuid, main_id, read_retries, error_threshold, low_water, deadline_ms, spare, degraded, format"
             }
             NoValue => c"Last argument lacks its value",
             Twice => c"Argument given twice",
@@ -140,6 +158,7 @@ impl ArgsError {
             LimitValue(limit, wrong) => limit.complaint(wrong),
             FormatWithUuid => c"format and uuid contradict each other: a new spare gets a new uuid",
             DevicesEqual => c"Main and spare are the same device",
+            TooManySpares => c"A set has four spares at most",
         }
     }
 
@@ -147,7 +166,7 @@ impl ArgsError {
     pub fn errno(&self) -> Errno {
         use ArgsErrorKind::*;
         match self.kind {
-            CountTooLarge => Errno::TooMany,
+            CountTooLarge | TooManySpares => Errno::TooMany,
             SpareStartTooLarge
             | SpareLenTooLarge
             | WindowTooLarge
@@ -189,6 +208,8 @@ impl Options {
             uuid: None,
             main_id: None,
             limits: [None; Limit::ALL.len()],
+            more_spares: [None; MORE_SPARES],
+            degraded: false,
             format: false,
             order: [None; KEYS],
         }
@@ -200,6 +221,19 @@ impl Options {
         values
             .filter(|(which, _)| **which == limit)
             .find_map(|(_, value)| value)
+    }
+
+    /// The numbers of the words that name more spares, the main device's being 0.
+    pub fn more_spares(&self) -> impl Iterator<Item = usize> + '_ {
+        self.more_spares.iter().copied().flatten()
+    }
+
+    /// Remembers that word `at` names one more spare; none if there are too many.
+    fn add_spare(&mut self, at: usize) -> Option<Key> {
+        let mut places = self.more_spares.iter_mut().zip(0usize..);
+        let (place, number) = places.find(|(place, _)| place.is_none())?;
+        *place = Some(at);
+        Some(Key::Spare(number))
     }
 
     fn set_limit(&mut self, limit: Limit, value: u32) {
@@ -262,12 +296,21 @@ fn parse_dm_remap<'a>(args: &[&'a str]) -> Result<TableLine<'a>, ArgsError> {
     }
     let mut words = words.iter().copied().zip(3usize..);
     while let Some((name, at)) = words.next() {
-        let key = key(name).ok_or(error(ArgsErrorKind::Unknown, at))?;
+        let key = match name {
+            "spare" => options
+                .add_spare(at.saturating_add(1))
+                .ok_or(error(ArgsErrorKind::TooManySpares, at))?,
+            name => key(name).ok_or(error(ArgsErrorKind::Unknown, at))?,
+        };
         if !options.note(key) {
             return Err(error(ArgsErrorKind::Twice, at));
         }
-        if key == Key::Format {
-            options.format = true;
+        match key {
+            Key::Format => options.format = true,
+            Key::Degraded => options.degraded = true,
+            _ => (),
+        }
+        if !key.has_value() {
             continue;
         }
         let (value, at) = words
@@ -303,7 +346,8 @@ fn set(options: &mut Options, key: Key, value: &str, at: usize) -> Result<(), Ar
             let number = number.map_err(|wrong| error(LimitValue(limit, wrong), at))?;
             options.set_limit(limit, number);
         }
-        Key::Format => options.format = true,
+        // Devices are opened by whoever asked.
+        Key::Spare(_) | Key::Degraded | Key::Format => (),
     }
     Ok(())
 }
@@ -371,6 +415,7 @@ fn key(name: &str) -> Option<Key> {
         "spare_len" => Key::SpareLen,
         "uuid" => Key::Uuid,
         "main_id" => Key::MainId,
+        "degraded" => Key::Degraded,
         "format" => Key::Format,
         _ => Key::Limit(Limit::named(name)?),
     })
@@ -380,11 +425,13 @@ fn error(kind: ArgsErrorKind, argument: usize) -> ArgsError {
     ArgsError { kind, argument }
 }
 
-/// Prints a table line back; the devices are given in the form that device mapper wants.
+/// Prints a table line back; the devices are given in the form that device mapper wants, those of
+/// more spares by number.
 pub fn print<M: fmt::Display, S: fmt::Display>(
     out: &mut dyn fmt::Write,
     main: M,
     spare: S,
+    more: impl Fn(usize) -> Option<S>,
     options: &Options,
 ) -> fmt::Result {
     write!(out, "{main} {spare}")?;
@@ -395,11 +442,15 @@ pub fn print<M: fmt::Display, S: fmt::Display>(
             options.spare_start.unwrap_or(0),
             options.spare_len.unwrap_or(0)
         ),
-        Form::DmRemap => print_options(out, options),
+        Form::DmRemap => print_options(out, more, options),
     }
 }
 
-fn print_options(out: &mut dyn fmt::Write, options: &Options) -> fmt::Result {
+fn print_options<S: fmt::Display>(
+    out: &mut dyn fmt::Write,
+    more: impl Fn(usize) -> Option<S>,
+    options: &Options,
+) -> fmt::Result {
     let given = || {
         options
             .order
@@ -407,7 +458,7 @@ fn print_options(out: &mut dyn fmt::Write, options: &Options) -> fmt::Result {
             .flatten()
             .filter(|key| **key != Key::Format)
     };
-    let words = given().count() * 2;
+    let words: usize = given().map(|key| 1 + usize::from(key.has_value())).sum();
     if words == 0 {
         return Ok(());
     }
@@ -434,6 +485,11 @@ fn print_options(out: &mut dyn fmt::Write, options: &Options) -> fmt::Result {
                     options.limit(*limit).unwrap_or(0)
                 )?;
             }
+            Key::Spare(number) => match more(*number) {
+                Some(spare) => write!(out, " spare {spare}")?,
+                None => write!(out, " spare -")?,
+            },
+            Key::Degraded => write!(out, " degraded")?,
             Key::Format => (),
         }
     }

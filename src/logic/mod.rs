@@ -12,6 +12,7 @@
 //! | [`load`]     | Of several copies, which is the truth, and what has to be written again?   |
 //! | [`commit`]   | What is written next, in which order, and what if that write fails?        |
 //! | [`slot`]     | What does one word say about one slot?                                     |
+//! | [`extents`]  | Where is a slot?                                                           |
 //! | [`table`]    | Which slot serves a block of main?                                         |
 //! | [`presence`] | Can there be any remap in this range at all?                               |
 //! | [`alloc`]    | Which slots take new data?                                                 |
@@ -45,6 +46,7 @@ pub mod commit;
 pub mod crc32c;
 pub mod desk;
 pub mod errno;
+pub mod extents;
 pub mod format;
 pub mod latch;
 pub mod limit;

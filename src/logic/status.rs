@@ -92,6 +92,10 @@ pub struct Status {
     pub flush_failed: bool,
     /// Blocks that were moved because they could only be read after several tries.
     pub weak_moves: u64,
+    /// Spares in use.
+    pub spares: u8,
+    /// Spares that belong to the set.
+    pub spares_all: u8,
 }
 
 /// Which breakers are open.
@@ -170,7 +174,7 @@ impl fmt::Display for Status {
         write!(
             f,
             " auto_remap={auto_remap} bad_slots={} spare_errors=W{}:R{} replicas={} superblocks={} \
-             metadata_repairs={} breaker={} flush={} weak_moves={}",
+             metadata_repairs={} breaker={} flush={} weak_moves={} spares={}/{}",
             self.slots_bad,
             self.spare_write_errors,
             self.spare_read_errors,
@@ -179,7 +183,9 @@ impl fmt::Display for Status {
             self.metadata_repairs,
             self.breakers,
             if self.flush_failed { "failed" } else { "good" },
-            self.weak_moves
+            self.weak_moves,
+            self.spares,
+            self.spares_all
         )
     }
 }
@@ -202,6 +208,8 @@ mod tests {
             auto_remap: true,
             replicas: 2,
             superblocks: 4,
+            spares: 1,
+            spares_all: 1,
             ..Status::default()
         };
         assert_eq!(
@@ -209,7 +217,7 @@ mod tests {
             "v3.0 2/1000 0/1000 2/1000 health=1 errors=W0:R0 auto_remaps=0 manual_remaps=2 \
              scan=0% metadata=enabled autosave=active saves=5/5 auto_remap=on bad_slots=0 \
              spare_errors=W0:R0 replicas=2 superblocks=4 metadata_repairs=0 breaker=none \
-             flush=good weak_moves=0"
+             flush=good weak_moves=0 spares=1/1"
         );
     }
 

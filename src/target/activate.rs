@@ -3,44 +3,69 @@
 //! The first writes of an activation, before any bio is served.
 //!
 //! The order, and what a crash after each step finds:
-//! 1. A new spare gets its superblocks, with no table block in use: a complete, empty spare.
-//! 2. Replicas that differ are made equal (M3): the truth was chosen before, and is chosen again.
-//! 3. Claims that lost against newer ones are freed (M5): they lose again.
-//! 4. Superblock copies that miss something are written.
-//! 5. The first slots are initialised, if there are none.
+//! 1. Members that are not there are void from here on, in every superblock that is written (M2, M9).
+//! 2. New spares get their superblocks, with no table block in use: a complete, empty set.
+//! 3. Replicas that differ are made equal (M3): the truth was chosen before, and is chosen again.
+//! 4. Claims that lost against newer ones are freed (M5): they lose again.
+//! 5. Superblock copies that miss something are written.
+//! 6. Spares join, replicas that are void are made again, members come back or leave: each is one
+//!    version of the superblock (see `writer/members.rs`).
+//! 7. The first slots are initialised, if there are none.
 //!
-//! A spare in good order is not written to at all (M4).
+//! A set in good order is not written to at all (M4).
 
 use super::io::SpareIo;
 use super::load::Rewrite;
 use super::names::Show;
+use super::spares::Spares;
 use super::state::Locked;
 use super::state::State;
-use crate::dm;
+use super::writer::Restored;
+use super::writer::Writer;
 use crate::logic::commit::COMMIT_BLOCKS_MAX;
+use crate::logic::format::BlockId;
+use crate::logic::format::Geometry;
+use crate::logic::format::MEMBERS_MAX;
+use crate::logic::text::Uuid;
 use kernel::prelude::*;
 
-/// What the constructor found that has to be done first.
+/// What the constructor found on the spares that has to be done first.
 pub(super) struct Start {
-    /// The spare has no metadata.
+    /// The spares have no metadata.
     pub(super) format: bool,
     /// Replicas that differ.
     pub(super) rewrites: KVec<Rewrite>,
     /// Table blocks with claims that lost.
-    pub(super) dirty: KVec<u32>,
+    pub(super) dirty: KVec<BlockId>,
 }
 
-/// Does what `locked.start` says, once.
-pub(super) fn activate(state: &State, locked: &mut Locked, spare: &dm::Device) -> Result {
+/// How the set is to change when a table is resumed.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// The spares that join, by the numbers that they get.
+    pub(super) joining: [Option<(Uuid, Geometry)>; MEMBERS_MAX as usize],
+    /// The members that the table does not name, because they are to leave; a bit each.
+    pub(super) leaving: u8,
+}
+
+/// Does what `locked.start` says, once, and what `changes` says.
+pub(super) fn activate(
+    state: &State,
+    locked: &mut Locked,
+    spares: &Spares,
+    changes: &Changes,
+) -> Result {
     let Locked {
         writer,
         block,
         start,
         ..
     } = locked;
-    let mut io = SpareIo::new(state, spare, block);
+    let mut io = SpareIo::new(state, spares, block);
+    go_without(state, writer, spares, changes)?;
     if let Some(todo) = start {
         if todo.format {
+            join(state, writer, changes)?;
             writer.sync(state, &mut io)?;
             pr_info!("{}: formatted spare {}\n", state.name, Show(state.uuid));
         }
@@ -63,20 +88,114 @@ pub(super) fn activate(state: &State, locked: &mut Locked, spare: &dm::Device) -
         writer.commit_blocks(state, &mut io, &[])?;
     }
     writer.refresh(state, &mut io)?;
-    if writer.metadata.superblock().high_water == 0 {
+    if join(state, writer, changes)? {
+        writer.sync(state, &mut io)?;
+    }
+    change_members(state, writer, &mut io, changes);
+    if writer
+        .metadata
+        .superblock()
+        .members()
+        .all(|(_, member)| member.high_water == 0)
+    {
         writer.extend(state, &mut io)?;
     }
     Ok(())
 }
 
+/// Goes on without the members that are not there, which the constructor has allowed.
+fn go_without(state: &State, writer: &mut Writer, spares: &Spares, changes: &Changes) -> Result {
+    for index in 0..MEMBERS_MAX {
+        let Some(member) = writer.metadata.superblock().member(index) else {
+            continue;
+        };
+        let missing = member.missing;
+        if spares.get(index).is_some() {
+            if missing && !writer.metadata.is_present(index) {
+                writer.metadata.set_present(index, true);
+            }
+        } else if changes.leaving & bit(index) == 0 {
+            writer.metadata.set_present(index, false);
+            writer
+                .metadata
+                .lose_member(index)
+                .map_err(|why| Error::from_errno(-why.errno().number()))?;
+        }
+    }
+    writer.show_members(state);
+    Ok(())
+}
+
+/// Makes members of the spares that join. Returns whether there were any.
+fn join(state: &State, writer: &mut Writer, changes: &Changes) -> Result<bool> {
+    let mut joined = false;
+    for (change, index) in changes.joining.iter().zip(0u8..) {
+        let Some((uuid, geometry)) = change else {
+            continue;
+        };
+        match writer.metadata.superblock().member(index) {
+            Some(member) if member.uuid == *uuid => continue,
+            Some(_) => return Err(EBUSY),
+            None => (),
+        }
+        let got = writer.metadata.add_member(*uuid, *geometry);
+        match got {
+            Ok(got) if got == index => joined = true,
+            Ok(other) => {
+                let _ = writer.metadata.remove_member(other);
+                return Err(EBUSY);
+            }
+            Err(why) => return Err(Error::from_errno(-why.errno().number())),
+        }
+        pr_info!("{}: spare {index} joins the set\n", state.name);
+    }
+    Ok(joined)
+}
+
+/// Brings the set into the best order that is possible. What is not possible is tried again by the next
+/// activation, and the status tells of it.
+fn change_members(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, changes: &Changes) {
+    if let Err(error) = restore(state, writer, io) {
+        let name = &state.name;
+        pr_warn!("{name}: the metadata has less redundancy than it could have: {error:?}\n");
+    }
+    for index in 0..MEMBERS_MAX {
+        let Some(member) = writer.metadata.superblock().member(index) else {
+            continue;
+        };
+        let missing = member.missing;
+        let there = io.spares.get(index).is_some();
+        if missing && there && writer.is_whole(index) {
+            let _ = writer.take_back(state, io, index);
+        } else if changes.leaving & bit(index) != 0
+            || missing && !there && writer.claims(state, index) == 0
+        {
+            // One that is lost and served nothing is not waited for.
+            if let Err(error) = writer.remove_member(state, io, index) {
+                let name = &state.name;
+                pr_warn!("{name}: spare {index} cannot leave the set yet: {error:?}\n");
+            }
+        }
+    }
+}
+
+fn restore(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>) -> Result {
+    while writer.restore(state, io, 0)? == Restored::More {}
+    Ok(())
+}
+
 /// Writes down that everything is in order. If this fails, nothing is lost: the metadata is good
 /// without it.
-pub(super) fn deactivate(state: &State, locked: &mut Locked, spare: &dm::Device) {
+pub(super) fn deactivate(state: &State, locked: &mut Locked, spares: &Spares) {
     if !locked.writer.metadata.is_touched() {
         return;
     }
-    let mut io = SpareIo::new(state, spare, &mut locked.block);
+    let mut io = SpareIo::new(state, spares, &mut locked.block);
     let unsettled = locked.writer.metadata.is_unsettled();
     locked.writer.metadata.set_clean(!unsettled);
     let _ = locked.writer.sync(state, &mut io);
+}
+
+fn bit(member: u8) -> u8 {
+    1u8.checked_shl(member.into()).unwrap_or(0)
 }

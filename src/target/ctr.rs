@@ -6,6 +6,7 @@
 //! is written (D2): devices, sizes and blocks first, then what is on the spare. What goes wrong has
 //! a text of its own, in the kernel log, and an errno of its kind.
 
+use super::activate::Changes;
 use super::activate::Start;
 use super::cells::cells64;
 use super::crew;
@@ -13,6 +14,8 @@ use super::crew::Teller;
 use super::gate::Gate;
 use super::life::Life;
 use super::limits::Limits;
+use super::load::find_superblock;
+use super::load::tables;
 use super::load::Loaded;
 use super::load::Refused;
 use super::load::Window;
@@ -21,8 +24,12 @@ use super::mover::DATA_BYTES;
 use super::names::LogName;
 use super::names::Show;
 use super::registry;
+use super::registry::Known;
 use super::registry::Part;
 use super::registry::StateRef;
+use super::registry::User;
+use super::spares::Spare;
+use super::spares::Spares;
 use super::state::Counters;
 use super::state::Locked;
 use super::state::State;
@@ -45,6 +52,7 @@ use crate::logic::format::Geometry;
 use crate::logic::format::Superblock;
 use crate::logic::format::BLOCK_BYTES;
 use crate::logic::format::BLOCK_SECTORS;
+use crate::logic::format::MEMBERS_MAX;
 use crate::logic::load;
 use crate::logic::load::Expected;
 use crate::logic::load::LoadError;
@@ -62,6 +70,10 @@ const POOL_BIOS: u16 = 16;
 
 const HAS_METADATA: &CStr =
     c"Spare has valid dm-remap metadata, which the format argument does not overwrite";
+
+const ZONED: &CStr = c"Zoned devices are not supported";
+
+const TOO_MANY: &CStr = c"A set has four spares at most";
 
 const NOT_BLANK: &CStr =
     c"Spare is not blank: zero it, or use the format argument to overwrite what is there";
@@ -84,32 +96,50 @@ pub(super) fn construct(
         return Err(refuse(Errno::Invalid, c"Two devices are needed"));
     };
     let main = ctor.device(main).message(c"Main device cannot be opened")?;
-    let spare = ctor
-        .device(spare)
-        .message(c"Spare device cannot be opened")?;
+    let mut spares = KVec::new();
+    let more = line.options.more_spares().map(|at| words.get(at));
+    for word in Iterator::chain(core::iter::once(Some(spare)), more) {
+        let word = word.ok_or(EINVAL)?;
+        let spare = ctor
+            .device(word)
+            .message(c"Spare device cannot be opened")?;
+        spares.push(spare, GFP_KERNEL)?;
+    }
 
     let len = ctor.len();
-    let block_shift = check_devices(&main, &spare, len)?;
-    if !ctor.is_read_only() {
-        check_write_access(&main, &spare)?;
+    let block_shift = check_main(&main, len)?;
+    let mut windows = KVec::new();
+    for spare in &spares {
+        check_spare(&main, spare)?;
+        // These speak of the first one.
+        let options = windows.is_empty().then_some(&line.options);
+        windows.push(find_window(&main, spare, options, len)?, GFP_KERNEL)?;
     }
-    let window = find_window(&main, &spare, &line.options, len)?;
+    check_apart(&spares, &windows)?;
+    if !ctor.is_read_only() {
+        check_write_access(&main, &spares)?;
+    }
     let target = Line {
         main: &main,
-        spare: &spare,
+        spares: &spares,
         options: &line.options,
         block_shift,
-        window,
+        windows: &windows,
         read_only: ctor.is_read_only(),
-        mapped_device: ctor.device_id(),
-        table: ctor.table_id(),
+        user: User {
+            mapped_device: ctor.device_id(),
+            table: ctor.table_id(),
+        },
         name: LogName::new(ctor.device_name())?,
     };
-    let state = target.find_state()?;
+    let (state, spares, changes) = target.find_state()?;
     // Here memory can still be waited for.
     growth::grow(&state)?;
 
-    ctor.set_num_bios(dm::BioKind::Flush, 2);
+    ctor.set_num_bios(
+        dm::BioKind::Flush,
+        u32::from(spares.count()).saturating_add(1),
+    );
     // These are there if both devices have them.
     ctor.set_num_bios(dm::BioKind::WriteZeroes, 1);
     if main.max_discard_sectors() != 0 {
@@ -120,7 +150,8 @@ pub(super) fn construct(
         DmRemap {
             main_sectors: main.sectors(),
             main,
-            spare,
+            spares,
+            changes,
             options: line.options,
             len,
             resumed: Atomic::new(false),
@@ -138,24 +169,12 @@ fn refuse(errno: Errno, message: &'static CStr) -> CtrError {
     CtrError::new(Error::from_errno(-errno.number()), message)
 }
 
-/// Checks what the devices are. Returns how many sectors a block has, as a power of two.
-fn check_devices(main: &dm::Device, spare: &dm::Device, len: u64) -> CtrResult<u32> {
-    if main == spare {
-        return Err(refuse(Errno::Busy, c"Main and spare are the same device"));
-    }
-    if main.is_zoned() || spare.is_zoned() {
-        return Err(refuse(
-            Errno::NotSupported,
-            c"Zoned devices are not supported",
-        ));
+/// Checks what main is. Returns how many sectors a block has, as a power of two.
+fn check_main(main: &dm::Device, len: u64) -> CtrResult<u32> {
+    if main.is_zoned() {
+        return Err(refuse(Errno::NotSupported, ZONED));
     }
     let block = main.logical_block_size();
-    if spare.logical_block_size() > block {
-        return Err(refuse(
-            Errno::NotSupported,
-            c"Spare has larger logical blocks than main",
-        ));
-    }
     if u64::from(block) > BLOCK_BYTES as u64 {
         return Err(refuse(
             Errno::NotSupported,
@@ -175,15 +194,47 @@ fn check_devices(main: &dm::Device, spare: &dm::Device, len: u64) -> CtrResult<u
     Ok(sectors.trailing_zeros())
 }
 
+/// Checks what a spare is.
+fn check_spare(main: &dm::Device, spare: &dm::Device) -> CtrResult<()> {
+    if main == spare {
+        return Err(refuse(Errno::Busy, c"Main and spare are the same device"));
+    }
+    if spare.is_zoned() {
+        return Err(refuse(Errno::NotSupported, ZONED));
+    }
+    if spare.logical_block_size() > main.logical_block_size() {
+        return Err(refuse(
+            Errno::NotSupported,
+            c"Spare has larger logical blocks than main",
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that no two spares of a table have anything in common.
+fn check_apart(spares: &[dm::Device], windows: &[(u64, u64)]) -> CtrResult<()> {
+    let parts = || spares.iter().zip(windows).enumerate();
+    for (index, (spare, (start, sectors))) in parts() {
+        let own = registry::absolute(spare, (*start, start.saturating_add(*sectors)));
+        for (_, (other, (start, sectors))) in parts().take(index) {
+            let taken = registry::absolute(other, (*start, start.saturating_add(*sectors)));
+            if spare.is_same_disk(other) && own.0 < taken.1 && taken.0 < own.1 {
+                return Err(refuse(Errno::Busy, c"Two spares overlap on the same disk"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Device mapper opens a device for writing even if it refuses writes.
-fn check_write_access(main: &dm::Device, spare: &dm::Device) -> CtrResult<()> {
+fn check_write_access(main: &dm::Device, spares: &[dm::Device]) -> CtrResult<()> {
     if main.is_read_only() {
         return Err(refuse(
             Errno::ReadOnly,
             c"Main device is read-only: load the table read-only",
         ));
     }
-    if spare.is_read_only() {
+    if spares.iter().any(dm::Device::is_read_only) {
         return Err(refuse(
             Errno::ReadOnly,
             c"Spare device is read-only: load the table read-only",
@@ -193,16 +244,16 @@ fn check_write_access(main: &dm::Device, spare: &dm::Device) -> CtrResult<()> {
 }
 
 /// First sector of the window on the spare, and number of sectors. Metadata blocks are aligned on
-/// the device, so the start is rounded up.
+/// the device, so the start is rounded up. Without options it is the whole device.
 fn find_window(
     main: &dm::Device,
     spare: &dm::Device,
-    options: &Options,
+    options: Option<&Options>,
     len: u64,
 ) -> CtrResult<(u64, u64)> {
     let outside = || refuse(Errno::Range, c"Spare range is outside of the spare device");
-    let start = options.spare_start.unwrap_or(0);
-    let end = match options.spare_len {
+    let start = options.and_then(|options| options.spare_start).unwrap_or(0);
+    let end = match options.and_then(|options| options.spare_len) {
         Some(len) => start.checked_add(len).ok_or_else(outside)?,
         None => spare.sectors(),
     };
@@ -232,34 +283,69 @@ fn find_window(
 /// What is known of a table line once its devices are open.
 struct Line<'a> {
     main: &'a dm::Device,
-    spare: &'a dm::Device,
+    /// In the order of the line.
+    spares: &'a [dm::Device],
     options: &'a Options,
     block_shift: u32,
-    window: (u64, u64),
+    /// Where on the spares: first sector, and number of sectors.
+    windows: &'a [(u64, u64)],
     read_only: bool,
-    mapped_device: dm::MappedDeviceId,
-    table: dm::TableId,
+    user: User,
     name: LogName,
 }
 
+/// The spares of a table that is made, and how the set is to change for it.
+type Found = (StateRef, Spares, Changes);
+
 impl Line<'_> {
-    /// Finds the state that the old table uses, or makes one of what is on the spare.
-    fn find_state(self) -> CtrResult<StateRef> {
-        let (start, sectors) = self.window;
-        let spare = self.spare;
-        let part = Part {
-            mapped_device: self.mapped_device,
-            table: self.table,
+    /// Finds the state that the old table uses, or makes one of what is on the spares.
+    fn find_state(&self) -> CtrResult<Found> {
+        let in_use = c"Spare, or a part of it, is used by another device";
+        let mut parts = KVec::new();
+        for index in 0..self.spares.len() {
+            parts.push(self.part(index)?, GFP_KERNEL)?;
+        }
+        if let Some(known) = registry::find(self.user, &parts).message(in_use)? {
+            return self.join_state(known);
+        }
+        let (state, members, changes) = self.load()?;
+        let state = registry::register(self.user, state);
+        let spares = self.number(&state, &members)?;
+        Ok((state, spares, changes))
+    }
+
+    fn part(&self, index: usize) -> Result<Part<'_>> {
+        let spare = self.spares.get(index).ok_or(EINVAL)?;
+        let (start, sectors) = self.windows.get(index).copied().ok_or(EINVAL)?;
+        Ok(Part {
             spare,
             range: (start, start.saturating_add(sectors)),
-        };
+        })
+    }
+
+    /// Registers those spares that are not in use yet, and gives them their numbers.
+    fn number(&self, state: &StateRef, members: &Members) -> CtrResult<Spares> {
         let in_use = c"Spare, or a part of it, is used by another device";
-        if let Some(state) = registry::find(&part).message(in_use)? {
-            self.check_state(&state)?;
-            return Ok(state);
+        let mut spares = Spares::default();
+        for (index, spare) in self.spares.iter().enumerate() {
+            let member = members.get(index).copied().flatten().ok_or(EINVAL)?;
+            let part = self.part(index)?;
+            if !registry::is_known(state, &part) {
+                state.add(self.user, &part, member).message(in_use)?;
+            }
+            let spare = Spare {
+                device: spare.clone(),
+                start: part.range.0,
+                sectors: part.range.1.saturating_sub(part.range.0),
+            };
+            if !spares.add(member, spare) {
+                return Err(refuse(
+                    Errno::Exists,
+                    c"Two spares are the same member of the set",
+                ));
+            }
         }
-        let state = self.load()?;
-        registry::register(&part, state).message(in_use)
+        Ok(spares)
     }
 
     fn expected(&self) -> Expected<'_> {
@@ -268,24 +354,122 @@ impl Line<'_> {
             main_id: self.options.main_id.as_ref(),
             main_sectors: self.main.sectors(),
             main_block_bytes: self.main.logical_block_size(),
-            window_sectors: self.window.1,
         }
     }
 
-    /// Checks that a state which is in use is what the line means.
-    fn check_state(&self, state: &State) -> CtrResult<()> {
+    /// Checks that a state which is in use is what the line means, and finds out how the set is to
+    /// change.
+    fn join_state(&self, known: Known) -> CtrResult<Found> {
+        let Known { state, mut members } = known;
+        let mut fresh = KVec::new();
+        let all = self.spares.iter().zip(self.windows);
+        for ((spare, window), member) in all.zip(members) {
+            let found = match member {
+                Some(_) => None,
+                None => Some(self.identify(&state, spare, *window)?),
+            };
+            fresh.push(found, GFP_KERNEL)?;
+        }
+        let mut changes = Changes::default();
         let locked = state.writer.lock();
         let formatting = locked.start.as_ref().is_some_and(|start| start.format);
-        if self.options.format && !formatting {
+        if self.options.format && !formatting && fresh.iter().all(Option::is_none) {
             return Err(refuse(Errno::Exists, HAS_METADATA));
         }
         let superblock = locked.writer.metadata.superblock();
         load::check_expected(superblock, &self.expected())
             .map_err(|error| self.refuse_content(&error))?;
-        self.check_writable(superblock)
+        self.check_writable(superblock)?;
+        for (found, place) in fresh.iter().zip(&mut members) {
+            match found {
+                None => (),
+                Some(Identity::Member(index)) => *place = Some(*index),
+                Some(Identity::Blank(geometry)) => {
+                    let index = changes.add(superblock, *geometry).ok_or_else(too_many)?;
+                    *place = Some(index);
+                }
+            }
+        }
+        for (index, _) in superblock.members() {
+            if members.contains(&Some(index)) || !locked.writer.metadata.is_present(index) {
+                continue;
+            }
+            if self.options.degraded {
+                continue;
+            }
+            let claims = locked.writer.claims(&state, index);
+            if claims != 0 {
+                let name = &self.name;
+                pr_err!("{name}: spare {index} has {claims} blocks: evacuate it first\n");
+                return Err(refuse(
+                    Errno::Busy,
+                    c"A spare that is left out still serves blocks: evacuate it, or use degraded",
+                ));
+            }
+            changes.leaving |= 1 << index.min(7);
+        }
+        let absent = superblock.members().find(|(index, _)| {
+            !members.contains(&Some(*index)) && changes.leaving & (1 << (*index).min(7)) == 0
+        });
+        if let Some((member, _)) = absent.filter(|_| !self.options.degraded) {
+            return Err(self.refuse_content(&LoadError::incomplete(superblock, member)));
+        }
+        drop(locked);
+        let spares = self.number(&state, &members)?;
+        Ok((state, spares, changes))
     }
 
-    /// Checks that a table which may write has a spare that this version may write to.
+    /// Finds out what a spare is that a set in use is to have besides.
+    fn identify(
+        &self,
+        state: &State,
+        spare: &dm::Device,
+        (start, sectors): (u64, u64),
+    ) -> CtrResult<Identity> {
+        let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
+        let window = Window {
+            pool: &pool,
+            spare,
+            start,
+            sectors,
+        };
+        let refused = |refused| self.refuse_read(refused);
+        let mut scratch = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
+        let found = find_superblock(core::slice::from_ref(&window), 0, &mut scratch);
+        match found {
+            Ok(load::Found::Ours(chosen)) => {
+                let own = (0..MEMBERS_MAX).find(|index| chosen.spare_of(*index).is_some());
+                let uuid = own.and_then(|own| Some(scratch.member(own)?.uuid));
+                let locked = state.writer.lock();
+                let superblock = locked.writer.metadata.superblock();
+                let same = scratch.set_uuid == superblock.set_uuid;
+                let index = uuid.and_then(|uuid| superblock.find_member(&uuid));
+                match index.filter(|_| same) {
+                    Some(index) if !locked.writer.metadata.is_present(index) => {
+                        Ok(Identity::Member(index))
+                    }
+                    Some(index) => {
+                        let uuid = uuid.unwrap_or(Uuid::NIL);
+                        let _ = index;
+                        Err(self.refuse_content(&LoadError::Twice { uuid }))
+                    }
+                    None => Err(refuse(
+                        Errno::WrongDevice,
+                        c"Spare belongs to another set, or has left this one",
+                    )),
+                }
+            }
+            Ok(load::Found::Blank) => Ok(Identity::Blank(
+                self.blank(&window, spare, true).map_err(refused)?,
+            )),
+            Err(Refused::Content(error)) if self.options.format && may_be_formatted(&error) => Ok(
+                Identity::Blank(self.blank(&window, spare, false).map_err(refused)?),
+            ),
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    /// Checks that a table which may write has spares that this version may write to.
     fn check_writable(&self, superblock: &Superblock) -> CtrResult<()> {
         if superblock.is_read_only() && !self.read_only {
             return Err(refuse(
@@ -296,52 +480,102 @@ impl Line<'_> {
         Ok(())
     }
 
-    fn load(self) -> CtrResult<Arc<State>> {
+    fn refuse_read(&self, refused: Refused) -> CtrError {
+        match refused {
+            Refused::Content(error) => self.refuse_content(&error),
+            Refused::Text(errno, text) => refuse(errno, text),
+            Refused::Errno(error) if error == ENOMEM => error.into(),
+            Refused::Errno(error) => CtrError::new(error, c"Spare cannot be read"),
+        }
+    }
+
+    fn load(&self) -> CtrResult<(Arc<State>, Members, Changes)> {
         let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
-        let window = Window {
-            pool: &pool,
-            spare: self.spare,
-            start: self.window.0,
-            sectors: self.window.1,
-        };
-        let (loaded, format) = match self.read(&window) {
-            Ok(found) => found,
-            Err(Refused::Content(error)) => return Err(self.refuse_content(&error)),
-            Err(Refused::Text(errno, text)) => return Err(refuse(errno, text)),
-            Err(Refused::Errno(error)) if error == ENOMEM => return Err(error.into()),
-            Err(Refused::Errno(error)) => {
-                return Err(CtrError::new(error, c"Spare cannot be read"));
-            }
-        };
-        if format && self.read_only {
+        let mut windows = KVec::new();
+        for (spare, (start, sectors)) in self.spares.iter().zip(self.windows) {
+            let window = Window {
+                pool: &pool,
+                spare,
+                start: *start,
+                sectors: *sectors,
+            };
+            windows.push(window, GFP_KERNEL)?;
+        }
+        let read = self.read(&windows);
+        let (loaded, format, members, changes) = read.map_err(|error| self.refuse_read(error))?;
+        let joins = changes.joining.iter().any(Option::is_some);
+        if (format || joins) && self.read_only {
             return Err(refuse(
                 Errno::ReadOnly,
                 c"A blank spare cannot be formatted read-only",
             ));
         }
         self.check_writable(loaded.metadata.superblock())?;
-        self.make_state(loaded, format)
+        Ok((self.make_state(loaded, format)?, members, changes))
     }
 
-    /// Reads what is on the spare, or decides that it is to be formatted.
+    /// Reads what is on the spares, or decides that they are to be formatted.
     #[inline(never)]
-    fn read(&self, window: &Window<'_>) -> Result<(Loaded, bool), Refused> {
-        match window.superblock() {
-            Ok(Some(_)) if self.options.format => Err(Refused::Text(Errno::Exists, HAS_METADATA)),
-            Ok(Some(chosen)) => {
-                load::check_expected(&chosen.superblock, &self.expected())?;
-                Ok((window.table(chosen)?, false))
+    fn read(&self, windows: &[Window<'_>]) -> Result<(Loaded, bool, Members, Changes), Refused> {
+        let mut metadata = KBox::new(Metadata::EMPTY, GFP_KERNEL)?;
+        let mut ignored = 0u8;
+        let found = loop {
+            match find_superblock(windows, ignored, metadata.superblock_mut()) {
+                Err(Refused::Content(error)) if self.options.format && may_be_formatted(&error) => {
+                    // Each spare once.
+                    match error {
+                        LoadError::Superblock { spare, .. } => ignored |= 1 << spare.min(7),
+                        _ => return Err(error.into()),
+                    }
+                }
+                other => break other?,
             }
-            Ok(None) => self.format(window),
-            Err(Refused::Content(error)) if self.options.format && may_be_formatted(&error) => {
-                self.format(window)
-            }
-            Err(error) => Err(error),
+        };
+        let mut changes = Changes::default();
+        let mut members = [None; MEMBERS_MAX as usize];
+        let load::Found::Ours(chosen) = found else {
+            return self.format(windows, ignored, metadata);
+        };
+        if self.options.format && chosen.blank == 0 {
+            return Err(Refused::Text(Errno::Exists, HAS_METADATA));
         }
+        let superblock = metadata.superblock();
+        load::check_expected(superblock, &self.expected())?;
+        for (index, member) in superblock.members() {
+            let Some(spare) = chosen.spare_of(index) else {
+                continue;
+            };
+            let window = windows.get(usize::from(spare)).ok_or(EINVAL)?;
+            load::check_window(member, window.sectors)?;
+            if let Some(place) = members.get_mut(usize::from(spare)) {
+                *place = Some(index);
+            }
+        }
+        if let Some(member) = chosen.absent(superblock).filter(|_| !self.options.degraded) {
+            return Err(LoadError::incomplete(superblock, member).into());
+        }
+        for (window, spare) in windows.iter().zip(0u8..) {
+            if chosen.blank & (1 << spare.min(7)) == 0 {
+                continue;
+            }
+            let must_be_zero = ignored & (1 << spare.min(7)) == 0;
+            let geometry = self.blank(window, window.spare, must_be_zero)?;
+            let index = changes.add(superblock, geometry);
+            let index = index.ok_or(Refused::Content(LoadError::TooMany))?;
+            if let Some(place) = members.get_mut(usize::from(spare)) {
+                *place = Some(index);
+            }
+        }
+        Ok((tables(windows, &chosen, metadata)?, false, members, changes))
     }
 
-    /// Makes the metadata of a new spare. Nothing is written yet.
-    fn format(&self, window: &Window<'_>) -> Result<(Loaded, bool), Refused> {
+    /// Lays out a spare that is to be formatted.
+    fn blank(
+        &self,
+        window: &Window<'_>,
+        spare: &dm::Device,
+        must_be_zero: bool,
+    ) -> Result<Geometry, Refused> {
         if self.options.uuid.is_some() {
             return Err(Refused::Text(
                 Errno::NoData,
@@ -349,31 +583,52 @@ impl Line<'_> {
             ));
         }
         let align =
-            (self.spare.physical_block_size() >> 9).clamp(BLOCK_SECTORS as u32, ALIGN_SECTORS_MAX);
-        let geometry = Geometry::new(self.window.1, 1 << self.block_shift, align).map_err(|e| {
-            pr_err!("{}: {}\n", self.name, Show(e));
-            Refused::Text(e.errno(), c"Spare is too small or too large")
-        })?;
-        if !self.options.format && !window.is_blank(&geometry)? {
+            (spare.physical_block_size() >> 9).clamp(BLOCK_SECTORS as u32, ALIGN_SECTORS_MAX);
+        let geometry =
+            Geometry::new(window.sectors, 1 << self.block_shift, align).map_err(|e| {
+                pr_err!("{}: {}\n", self.name, Show(e));
+                Refused::Text(e.errno(), c"Spare is too small or too large")
+            })?;
+        if must_be_zero && !self.options.format && !window.is_blank(&geometry)? {
             return Err(Refused::Text(Errno::Foreign, NOT_BLANK));
         }
-        Ok((Loaded::empty(self.new_metadata(geometry)?)?, true))
+        Ok(geometry)
+    }
+
+    /// Makes the metadata of new spares. Nothing is written yet.
+    fn format(
+        &self,
+        windows: &[Window<'_>],
+        ignored: u8,
+        mut metadata: KBox<Metadata>,
+    ) -> Result<(Loaded, bool, Members, Changes), Refused> {
+        let mut members = [None; MEMBERS_MAX as usize];
+        let mut changes = Changes::default();
+        for (window, spare) in windows.iter().zip(0u8..) {
+            let must_be_zero = ignored & (1 << spare.min(7)) == 0;
+            let geometry = self.blank(window, window.spare, must_be_zero)?;
+            if spare == 0 {
+                metadata.superblock_mut().begin(
+                    Uuid::from_random(dm::random_uuid()),
+                    Uuid::from_random(dm::random_uuid()),
+                    geometry,
+                    self.main.sectors(),
+                    self.options.main_id.unwrap_or_default(),
+                );
+            } else {
+                let added = changes.add(metadata.superblock(), geometry);
+                added.ok_or(Refused::Content(LoadError::TooMany))?;
+            }
+            if let Some(place) = members.get_mut(usize::from(spare)) {
+                *place = Some(spare);
+            }
+        }
+        metadata.create();
+        Ok((Loaded::empty(metadata)?, true, members, changes))
     }
 
     #[inline(never)]
-    fn new_metadata(&self, geometry: Geometry) -> Result<KBox<Metadata>> {
-        let superblock = Superblock::new(
-            Uuid::from_random(dm::random_uuid()),
-            Uuid::from_random(dm::random_uuid()),
-            geometry,
-            self.main.sectors(),
-            self.options.main_id.unwrap_or_default(),
-        );
-        Ok(KBox::new(Metadata::create(superblock), GFP_KERNEL)?)
-    }
-
-    #[inline(never)]
-    fn make_state(self, loaded: Loaded, format: bool) -> CtrResult<Arc<State>> {
+    fn make_state(&self, loaded: Loaded, format: bool) -> CtrResult<Arc<State>> {
         let Loaded {
             mut metadata,
             map,
@@ -384,11 +639,11 @@ impl Line<'_> {
         } = loaded;
         metadata.set_main(self.main.sectors(), self.options.main_id.as_ref());
         let superblock = metadata.superblock();
-        let (uuid, geometry) = (superblock.set_uuid, superblock.geometry);
+        let uuid = superblock.set_uuid;
         let counters = Counters::new(superblock, &map);
         let words = presence::words_for(self.main.sectors()).ok_or(ENOMEM)?;
         let presence = cells64(core::iter::empty(), words, GFP_KERNEL)?;
-        map.mark_presence(&presence, superblock.usable_slots(), self.block_shift);
+        map.mark_presence(&presence, self.block_shift);
         let writer = Writer::new(metadata, &map, counts, generations)?;
         counters.left.set(u64::from(writer.slots_left()));
         let locked = Locked {
@@ -403,13 +658,11 @@ impl Line<'_> {
         let map = dm::Published::new(KBox::new(map, GFP_KERNEL)?);
         let tools = mover::Tools::new()?;
         let zeroes = dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
-        let (name, window_start, block_shift) = (self.name, self.window.0, self.block_shift);
+        let (name, block_shift) = (self.name.try_clone()?, self.block_shift);
         Ok(Arc::pin_init(
             try_pin_init!(State {
                 name,
                 uuid,
-                window_start,
-                geometry,
                 block_shift,
                 presence,
                 map,
@@ -417,6 +670,7 @@ impl Line<'_> {
                 gate: Gate::new(),
                 probing: Atomic::new(0),
                 stopping: Atomic::new(false),
+                lost: Atomic::new(0),
                 deferred: dm::BioList::new(),
                 desk <- new_mutex!(Desk::new(), "dm_remap_desk"),
                 desk_changed <- new_condvar!("dm_remap_desk"),
@@ -448,7 +702,11 @@ impl Line<'_> {
             | LoadError::SuperblockUnreadable { .. }
             | LoadError::SuperblockContradiction { .. }
             | LoadError::SuperblockStale { .. }
-            | LoadError::MixedSpares => c"No usable superblock on the spare",
+            | LoadError::MixedSpares { .. } => c"No usable superblock on the spare",
+            LoadError::Apart { .. } => c"Spares were used without each other",
+            LoadError::Twice { .. } => c"Spare is a copy of another one that is in use",
+            LoadError::NotMember { .. } => c"Spare has left its set",
+            LoadError::TooMany => TOO_MANY,
             LoadError::TableBlock { .. }
             | LoadError::TableContradiction { .. }
             | LoadError::OutOfRange { .. }
@@ -457,7 +715,9 @@ impl Line<'_> {
             LoadError::OtherMain => c"Spare belongs to another main device",
             LoadError::MainBlockSize { .. } => c"Main had other logical blocks before",
             LoadError::Shrunk { .. } => c"Spare is smaller than it was formatted",
-            LoadError::Incomplete { .. } => c"Spare is one of a set of several",
+            LoadError::Incomplete { .. } => {
+                c"A spare of the set is missing: name it with the spare argument, or use degraded"
+            }
         };
         refuse(error.errno(), text)
     }
@@ -472,4 +732,30 @@ fn may_be_formatted(error: &LoadError) -> bool {
             ..
         }
     )
+}
+
+fn too_many() -> CtrError {
+    refuse(Errno::TooMany, TOO_MANY)
+}
+
+/// Which member each spare of a table line is.
+type Members = [Option<u8>; MEMBERS_MAX as usize];
+
+/// What a spare is that a set in use is to have besides.
+enum Identity {
+    /// A member that was missing.
+    Member(u8),
+    /// Nothing so far.
+    Blank(Geometry),
+}
+
+impl Changes {
+    /// Adds a spare that joins, and returns the number that it gets.
+    fn add(&mut self, superblock: &Superblock, geometry: Geometry) -> Option<u8> {
+        let mut places = self.joining.iter_mut().zip(0u8..);
+        let (place, index) =
+            places.find(|(place, index)| place.is_none() && superblock.member(*index).is_none())?;
+        *place = Some((Uuid::from_random(dm::random_uuid()), geometry));
+        Some(index)
+    }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Metadata I/O on the spare: carrying out what the commit protocol decides.
+//! Metadata I/O on the spares: carrying out what the commit protocol decides.
 
 use super::life::Disk;
+use super::spares::Spares;
 use super::state::State;
 use crate::dm;
 use crate::logic::classify;
@@ -17,156 +18,193 @@ use crate::logic::commit::Step;
 use crate::logic::format::table_block;
 use crate::logic::format::table_block::TableBlock;
 use crate::logic::format::Block;
-use crate::logic::format::Geometry;
+use crate::logic::format::BlockId;
+use crate::logic::format::CopyId;
+use crate::logic::format::Place;
+use crate::logic::format::Superblock;
 use crate::logic::format::BLOCK_BYTES;
 use crate::logic::format::SUPER_COPIES;
 use crate::logic::latch::Ticket;
-use crate::logic::text::Uuid;
 use kernel::prelude::*;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 
-/// The spare, as the metadata writer needs it. Everything here waits for I/O.
+/// The spares, as the metadata writer needs them. Everything here waits for I/O.
 pub(super) struct SpareIo<'a> {
     state: &'a State,
-    /// Where bios come from.
-    pool: &'a dm::BioPool,
-    /// The device.
-    pub(super) spare: &'a dm::Device,
-    /// First sector of the window on it.
-    window_start: u64,
-    /// Where everything lies in it.
-    geometry: Geometry,
+    pub(super) spares: &'a Spares,
     /// One metadata block.
     pub(super) buffer: &'a mut dm::IoBuffer,
 }
 
+/// How often a write is tried that fails for reasons other than the medium, while other spares work.
+const GONE_TRIES: u32 = 5;
+
+/// How long between these, in milliseconds.
+const GONE_WAIT_MS: i64 = 100;
+
 impl<'a> SpareIo<'a> {
-    /// For the spare of a state; `buffer` holds a metadata block.
-    pub(super) fn new(
-        state: &'a State,
-        spare: &'a dm::Device,
-        buffer: &'a mut dm::IoBuffer,
-    ) -> Self {
+    /// For the spares of a state; `buffer` holds a metadata block.
+    pub(super) fn new(state: &'a State, spares: &'a Spares, buffer: &'a mut dm::IoBuffer) -> Self {
         Self {
             state,
-            pool: &state.pool,
-            spare,
-            window_start: state.window_start,
-            geometry: state.geometry,
+            spares,
             buffer,
         }
     }
 
     /// Carries out an operation of the commit protocol. `fill` makes the image of a table block
-    /// from memory, with the sequence given; `truth` is where the image is that loading chose, in
-    /// the window.
+    /// from memory, with the sequence given.
     pub(super) fn drive(
         &mut self,
         mut op: Op<'_>,
-        truth: Option<u64>,
-        mut fill: impl FnMut(&mut Block, u32, u64),
+        mut fill: impl FnMut(&mut Block, BlockId, u64),
     ) -> Outcome {
-        let member = op.metadata().superblock().member_uuid;
-        // Before anything is written that the flush is for.
-        let ticket = self.state.life.flush_sent(Disk::Spare);
+        // Before anything is written that a flush is for.
+        let tickets = self.state.life.spares_sent();
         let mut last = Ok(());
         loop {
-            last = match op.advance(last) {
+            let step = op.advance(last);
+            let superblock = op.metadata().superblock();
+            last = match step {
                 Step::Done(outcome) => return outcome,
-                Step::Flush => self.flush(ticket),
-                Step::CheckTable { block, sector, .. } => self.check(&member, block, sector),
-                Step::WriteSuper { copy, sector } => {
+                Step::Flush { member } => self.flush(superblock, member, tickets.of(member)),
+                Step::CheckTable { block, place } => self.check(superblock, block, place),
+                Step::WriteSuper { copy, place } => {
                     if let Some(image) = image_of(self.buffer) {
                         op.metadata().encode_superblock(image, copy);
                     }
-                    self.write(sector, true)
+                    self.write(superblock, place, true)
                 }
                 Step::WriteTable {
                     block,
-                    sector,
+                    place,
                     content,
                     fua,
-                    ..
-                } => {
-                    let made = match (content, truth) {
-                        (Content::Truth, Some(truth)) => self.read(truth).is_ok(),
-                        (Content::Truth, None) => false,
-                        (Content::Current { sequence }, _) => image_of(self.buffer)
-                            .map(|image| fill(image, block, sequence))
-                            .is_some(),
-                        (Content::Empty { sequence }, _) => image_of(self.buffer)
-                            .map(|image| {
-                                let nothing = core::iter::empty();
-                                table_block::encode(image, &member, block, sequence, nothing);
-                            })
-                            .is_some(),
-                    };
-                    if made {
-                        self.write(sector, fua)
-                    } else {
-                        Err(Fault::Other)
-                    }
-                }
+                } => match self.make(superblock, block, content, &mut fill) {
+                    Ok(()) => self.write(superblock, place, fua),
+                    Err(fault) => Err(fault),
+                },
             };
         }
     }
 
-    /// Reads the metadata block at `sector` of the window into the buffer.
-    pub(super) fn read(&mut self, sector: u64) -> dm::IoResult {
-        let at = self.window_start.saturating_add(sector);
-        read_twice(self.pool, self.spare, at, self.buffer, BLOCK_BYTES)
+    /// Makes the image of a table block in the buffer.
+    fn make(
+        &mut self,
+        superblock: &Superblock,
+        id: BlockId,
+        content: Content,
+        fill: &mut impl FnMut(&mut Block, BlockId, u64),
+    ) -> Result<(), Fault> {
+        if let Content::Copy { from } = content {
+            return match self.check(superblock, id, from) {
+                Ok(()) => Ok(()),
+                // That is none of the place that was to be written.
+                Err(_) => Err(Fault::Other),
+            };
+        }
+        let member = superblock.member(id.member).ok_or(Fault::Other)?;
+        let image = image_of(self.buffer).ok_or(Fault::Other)?;
+        match content {
+            Content::Current { sequence } => fill(image, id, sequence),
+            Content::Empty { sequence } => {
+                let nothing = core::iter::empty();
+                table_block::encode(image, &member.uuid, id.block, sequence, nothing);
+            }
+            Content::Copy { .. } => (),
+        }
+        Ok(())
     }
 
-    /// Whether a replica has a good copy of a table block.
-    fn check(&mut self, member: &Uuid, block: u32, sector: u64) -> Result<(), Fault> {
-        match self.read(sector) {
+    /// Reads a metadata block into the buffer.
+    pub(super) fn read(&mut self, place: Place) -> dm::IoResult {
+        let (device, at) = self.spares.locate(place).ok_or(dm::BlkStatus::OFFLINE)?;
+        read_twice(&self.state.pool, device, at, self.buffer, BLOCK_BYTES)
+    }
+
+    /// Whether there is a good copy of a table block at a place.
+    fn check(&mut self, superblock: &Superblock, id: BlockId, place: Place) -> Result<(), Fault> {
+        match self.read(place) {
             Ok(()) => (),
             Err(status) if is_suspect(Operation::Read, status) => return Err(Fault::Media),
-            Err(_) => return Err(Fault::Other),
+            Err(_) => return Err(self.other(superblock, place)),
         }
+        let member = superblock.member(id.member).ok_or(Fault::Other)?;
         let image = self.buffer.as_slice().first_chunk::<BLOCK_BYTES>();
-        match image.map(|image| TableBlock::decode(image, member, block)) {
+        match image.map(|image| TableBlock::decode(image, &member.uuid, id.block)) {
             Some(Ok(_)) => Ok(()),
             _ => Err(Fault::Media),
         }
     }
 
-    fn write(&mut self, sector: u64, fua: bool) -> Result<(), Fault> {
-        let at = self.window_start.saturating_add(sector);
+    fn write(&mut self, superblock: &Superblock, place: Place, fua: bool) -> Result<(), Fault> {
+        let Some((device, at)) = self.spares.locate(place) else {
+            return Err(self.other(superblock, place));
+        };
         let opf = dm::Opf::WRITE.meta().sync();
         // Where FUA is a write and a flush, two errors are better than one.
-        let flush = fua && self.spare.emulates_fua();
+        let flush = fua && device.emulates_fua();
         let opf = if fua && !flush { opf.fua() } else { opf };
-        let ticket = self.state.life.flush_sent(Disk::Spare);
+        let ticket = self.state.life.flush_sent(Disk::Spare(place.member));
         let mut failed = false;
+        let mut tries = 0;
+        let several = self.spares.count() > 1;
         loop {
-            match self.pool.write(self.spare, at, self.buffer.all(), opf) {
-                Ok(()) if flush => return self.flush(ticket),
+            match self.state.pool.write(device, at, self.buffer.all(), opf) {
+                Ok(()) if flush => return self.flush(superblock, place.member, ticket),
                 Ok(()) => return Ok(()),
-                Err(status) if !is_suspect(Operation::Write, status) => return Err(Fault::Other),
+                Err(status) if !is_suspect(Operation::Write, status) => {
+                    tries += 1;
+                    if !several || tries >= GONE_TRIES {
+                        return Err(self.other(superblock, place));
+                    }
+                    fsleep(Delta::from_millis(GONE_WAIT_MS));
+                }
                 Err(_) if failed => break,
                 Err(_) => failed = true,
             }
         }
         // P6: a place is written off only if the spare as such works.
-        if self.is_alive(sector) {
+        if self.is_alive(superblock, place.member, Some(place.sector)) {
             Err(Fault::Media)
         } else {
-            Err(Fault::Other)
+            Err(self.other(superblock, place))
         }
     }
 
-    fn flush(&mut self, ticket: Ticket) -> Result<(), Fault> {
-        let flushed = self.state.flush(Disk::Spare, self.spare, ticket);
-        flushed.map_err(|_| Fault::Other)
+    fn flush(&mut self, superblock: &Superblock, member: u8, ticket: Ticket) -> Result<(), Fault> {
+        let place = Place { member, sector: 0 };
+        let flushed = match self.spares.get(member) {
+            Some(spare) => self.state.flush(Disk::Spare(member), &spare.device, ticket),
+            None => Err(dm::BlkStatus::OFFLINE),
+        };
+        flushed.map_err(|_| self.other(superblock, place))
     }
 
-    /// Whether the spare can read a metadata block other than the one at `sector`. That takes the
-    /// buffer, whose content is made anew for the next write.
-    fn is_alive(&mut self, sector: u64) -> bool {
-        let geometry = self.geometry;
+    /// What a failure says that the medium has not made: that the spare is gone, if it does not answer
+    /// at all and another one does.
+    fn other(&mut self, superblock: &Superblock, place: Place) -> Fault {
+        if self.is_alive(superblock, place.member, None) {
+            return Fault::Other;
+        }
+        let mut others = superblock.members();
+        let works = others.any(|(index, member)| {
+            index != place.member && !member.missing && self.is_alive(superblock, index, None)
+        });
+        if works {
+            Fault::Gone
+        } else {
+            Fault::Other
+        }
+    }
+
+    /// Whether the spare of a member can read a superblock copy other than the one at `except`. That
+    /// takes the buffer, whose content is made anew for the next write.
+    fn is_alive(&mut self, superblock: &Superblock, member: u8, except: Option<u64>) -> bool {
         (0..SUPER_COPIES)
-            .filter_map(|copy| geometry.superblock_sector(copy))
-            .any(|place| place != sector && self.read(place).is_ok())
+            .filter_map(|copy| superblock.super_place(CopyId { member, copy }))
+            .any(|place| Some(place.sector) != except && self.read(place).is_ok())
     }
 }
 

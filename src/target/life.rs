@@ -2,7 +2,7 @@
 
 //! Do main and spare work as such? What no error of a single block tells (P6, E2, E6).
 //!
-//! A breaker for each direction of main, and one for writes to the spare, counts bios that failed
+//! A breaker for each direction of main, and one for writes to the spares, counts bios that failed
 //! without any success in between; a latch for each device remembers that a flush failed. All of
 //! them are single words, changed by compare and exchange from any context: `end_io` sees users'
 //! successes, the worker what it tries itself.
@@ -15,6 +15,7 @@ use crate::logic::breaker::Breaker;
 use crate::logic::breaker::Need;
 use crate::logic::cache::Cache;
 use crate::logic::cache::Sent;
+use crate::logic::format::MEMBERS_MAX;
 use crate::logic::latch::Answer;
 use crate::logic::latch::Latch;
 use crate::logic::latch::Ticket;
@@ -48,7 +49,8 @@ impl fmt::Display for Direction {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Disk {
     Main,
-    Spare,
+    /// The spare of a member of the set.
+    Spare(u8),
 }
 
 const DIRECTIONS: [Direction; 3] = [
@@ -57,7 +59,21 @@ const DIRECTIONS: [Direction; 3] = [
     Direction::SpareWrite,
 ];
 
-const DISKS: [Disk; 2] = [Disk::Main, Disk::Spare];
+const SPARES: usize = MEMBERS_MAX as usize;
+
+/// How many flushes of each spare have failed, before something is written there.
+#[derive(Clone, Copy)]
+pub(super) struct SpareTickets([Ticket; SPARES]);
+
+impl SpareTickets {
+    /// That of a member's spare.
+    pub(super) fn of(&self, member: u8) -> Ticket {
+        self.0
+            .get(usize::from(member))
+            .copied()
+            .unwrap_or(Ticket(u32::MAX))
+    }
+}
 
 /// A breaker, and what the worker saw itself.
 struct Circuit {
@@ -82,9 +98,9 @@ pub(super) struct Life {
     main_write: Circuit,
     spare_write: Circuit,
     main_flush: Atomic<u64>,
-    spare_flush: Atomic<u64>,
-    /// Whether the spare's cache may hold what users wrote.
-    spare_cache: Atomic<u64>,
+    spare_flush: [Atomic<u64>; SPARES],
+    /// Whether a spare's cache may hold what users wrote.
+    spare_cache: [Atomic<u64>; SPARES],
 }
 
 impl Life {
@@ -96,8 +112,8 @@ impl Life {
             main_write: Circuit::new(),
             spare_write: Circuit::new(),
             main_flush: Atomic::new(0),
-            spare_flush: Atomic::new(0),
-            spare_cache: Atomic::new(Cache::new().to_word()),
+            spare_flush: [const { Atomic::new(0) }; SPARES],
+            spare_cache: [const { Atomic::new(Cache::new().to_word()) }; SPARES],
         }
     }
 
@@ -118,7 +134,7 @@ impl Life {
     fn flush(&self, disk: Disk) -> &Atomic<u64> {
         match disk {
             Disk::Main => &self.main_flush,
-            Disk::Spare => &self.spare_flush,
+            Disk::Spare(member) => nth(&self.spare_flush, member),
         }
     }
 
@@ -224,9 +240,9 @@ impl Life {
     pub(super) fn needs_flush(&self, disk: Disk) -> bool {
         match disk {
             Disk::Main => true,
-            Disk::Spare => {
-                let cache = Cache::from_word(self.spare_cache.load(Acquire));
-                cache.is_dirty() || self.is_latched(Disk::Spare)
+            Disk::Spare(member) => {
+                let cache = nth(&self.spare_cache, member).load(Acquire);
+                Cache::from_word(cache).is_dirty() || self.is_latched(disk)
             }
         }
     }
@@ -235,7 +251,7 @@ impl Life {
     pub(super) fn begin_epoch(&self, disk: Disk) -> Sent {
         match disk {
             Disk::Main => Sent(0),
-            Disk::Spare => self.update(&self.spare_cache, |word| {
+            Disk::Spare(member) => self.update(nth(&self.spare_cache, member), |word| {
                 let (cache, sent) = Cache::from_word(word).sent();
                 (cache.to_word(), sent)
             }),
@@ -247,17 +263,26 @@ impl Life {
         Latch::from_word(self.flush(disk).load(Relaxed)).mapped()
     }
 
+    /// Tells how many flushes of each spare have failed, before something is written there.
+    pub(super) fn spares_sent(&self) -> SpareTickets {
+        let mut tickets = [Ticket(0); SPARES];
+        for (ticket, member) in tickets.iter_mut().zip(0u8..) {
+            *ticket = self.flush_sent(Disk::Spare(member));
+        }
+        SpareTickets(tickets)
+    }
+
     /// Whether no flush of a disk has failed since `ticket`: one that did may have dropped what was
     /// written before.
     pub(super) fn is_unbroken(&self, disk: Disk, ticket: Ticket) -> bool {
         self.flush_sent(disk) == ticket
     }
 
-    /// A user's write to the spare has succeeded. To be called before it is answered.
-    pub(super) fn spare_written(&self) {
+    /// A user's write to a spare has succeeded. To be called before it is answered.
+    pub(super) fn spare_written(&self, member: u8) {
         // The epoch must not be read before the write has come back.
         smp_mb();
-        self.update(&self.spare_cache, |word| {
+        self.update(nth(&self.spare_cache, member), |word| {
             (Cache::from_word(word).written().to_word(), ())
         });
     }
@@ -268,10 +293,13 @@ impl Life {
             let (latch, answer) = Latch::from_word(word).ended(ticket, good);
             (latch.to_word(), answer)
         });
-        if disk == Disk::Spare && good && answer == Answer::Pass {
-            self.update(&self.spare_cache, |word| {
-                (Cache::from_word(word).flushed(sent).to_word(), ())
-            });
+        match disk {
+            Disk::Spare(member) if good && answer == Answer::Pass => {
+                self.update(nth(&self.spare_cache, member), |word| {
+                    (Cache::from_word(word).flushed(sent).to_word(), ())
+                });
+            }
+            _ => (),
         }
         answer
     }
@@ -285,10 +313,17 @@ impl Life {
 
     /// Whether the last flush of some disk has failed, so that nothing can be promised to be durable.
     pub(super) fn is_flush_latched(&self) -> bool {
-        DISKS.iter().any(|disk| self.is_latched(*disk))
+        self.is_latched(Disk::Main)
+            || (0..MEMBERS_MAX).any(|member| self.is_latched(Disk::Spare(member)))
     }
 
     fn is_latched(&self, disk: Disk) -> bool {
         Latch::from_word(self.flush(disk).load(Relaxed)).fails_fua()
     }
+}
+
+/// The word of a member's spare. There is one for each.
+fn nth(words: &[Atomic<u64>; SPARES], member: u8) -> &Atomic<u64> {
+    let [first, ..] = words;
+    words.get(usize::from(member)).unwrap_or(first)
 }

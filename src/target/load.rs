@@ -7,18 +7,24 @@
 use super::io::is_suspect;
 use super::io::read_twice;
 use super::map::Map;
+use super::map::UNKNOWN;
 use super::writer::STAGED_MAX;
 use crate::dm;
 use crate::logic::classify::Operation;
 use crate::logic::commit::Metadata;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
 use crate::logic::errno::Errno;
+use crate::logic::extents::Extents;
 use crate::logic::format::is_zero;
 use crate::logic::format::Block;
+use crate::logic::format::BlockId;
 use crate::logic::format::Geometry;
+use crate::logic::format::Member;
+use crate::logic::format::Place;
 use crate::logic::format::Superblock;
 use crate::logic::format::BLOCK_BYTES;
 use crate::logic::format::BLOCK_SECTORS;
+use crate::logic::format::MEMBERS_MAX;
 use crate::logic::format::REPLICAS;
 use crate::logic::format::SUPER_COPIES;
 use crate::logic::load;
@@ -28,6 +34,7 @@ use crate::logic::load::Found;
 use crate::logic::load::Image;
 use crate::logic::load::LoadError;
 use crate::logic::load::Resolved;
+use crate::logic::load::SuperImage;
 use crate::logic::slot::Entry;
 use crate::logic::slot::SlotWord;
 use crate::logic::table::Counts;
@@ -71,9 +78,7 @@ impl From<kernel::alloc::AllocError> for Refused {
 /// A replica's table block that differs from the truth.
 pub(super) struct Rewrite {
     pub(super) replica: u8,
-    pub(super) block: u32,
-    /// The replica that has the truth.
-    pub(super) truth: u8,
+    pub(super) block: BlockId,
 }
 
 /// What was found on a spare of ours, in the form in which it is used.
@@ -85,18 +90,24 @@ pub(super) struct Loaded {
     /// Replicas that have to be made equal (M3).
     pub(super) rewrites: KVec<Rewrite>,
     /// Table blocks with claims that lost against newer ones (M5).
-    pub(super) dirty: KVec<u32>,
+    pub(super) dirty: KVec<BlockId>,
 }
 
 impl Loaded {
-    /// What a spare without any table blocks gives.
+    /// What spares without any table blocks give.
     pub(super) fn empty(metadata: KBox<Metadata>) -> Result<Self> {
-        let first = metadata.superblock().geometry.slots_in(EXTEND_BLOCKS_MAX);
+        let superblock = metadata.superblock();
+        let mut extents = Extents::new(superblock.slot_sectors.trailing_zeros());
+        if let Some(first) = superblock.member(0) {
+            extents.grow(0, first, first.slots_in(EXTEND_BLOCKS_MAX));
+        }
+        let mut generations = KVVec::new();
+        generations.resize(extents.end() as usize, 0, GFP_KERNEL)?;
         Ok(Self {
+            map: Map::new(core::iter::empty(), extents, 0)?,
             metadata,
-            map: Map::new(core::iter::empty(), first as usize, 0)?,
             counts: Counts::default(),
-            generations: KVVec::new(),
+            generations,
             rewrites: KVec::new(),
             dirty: KVec::new(),
         })
@@ -125,46 +136,42 @@ impl Window<'_> {
         }
     }
 
-    /// Finds the superblock; `None` if the spare is blank. It is boxed because it is large for the
-    /// kernel's stack.
-    #[inline(never)]
-    pub(super) fn superblock(&self) -> Result<Option<KBox<Chosen>>, Refused> {
-        let mut buffers = KVec::with_capacity(SUPER_COPIES as usize, GFP_KERNEL)?;
-        for _ in 0..SUPER_COPIES {
-            buffers.push(dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?, GFP_KERNEL)?;
-        }
-        let mut readable = [false; SUPER_COPIES as usize];
+    /// Reads the superblock copies into `reads`, as those of spare number `number`. What is decoded on
+    /// the way is left in `scratch`.
+    fn read_supers(
+        &self,
+        number: u8,
+        reads: &mut KVec<SuperRead>,
+        scratch: &mut Superblock,
+    ) -> Result {
         // The copies at the head tell where the others are; otherwise the window does.
         let mut sectors = load::superblock_sectors(self.sectors).ok_or(ENOSPC)?;
-        for copy in 0..SUPER_COPIES as usize {
+        let first = reads.len();
+        for copy in 0..SUPER_COPIES {
             if copy == 2 {
-                let head = [image(&buffers, &readable, 0), image(&buffers, &readable, 1)];
-                if let Some(known) = load::window_sectors(&head)
+                let at = |index: usize| {
+                    let read = reads.get(first.saturating_add(index));
+                    read.map_or(Image::Unreadable, SuperRead::image)
+                };
+                if let Some(known) = load::window_sectors(&[at(0), at(1)], scratch)
                     .filter(|known| *known <= self.sectors)
                     .and_then(load::superblock_sectors)
                 {
                     sectors = known;
                 }
             }
-            let (Some(sector), Some(buffer), Some(readable)) = (
-                sectors.get(copy),
-                buffers.get_mut(copy),
-                readable.get_mut(copy),
-            ) else {
-                return Err(EINVAL.into());
+            let sector = sectors.get(usize::from(copy)).ok_or(EINVAL)?;
+            let mut buffer = dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?;
+            let readable = self.read(*sector, &mut buffer, BLOCK_BYTES)?;
+            let read = SuperRead {
+                spare: number,
+                copy,
+                buffer,
+                readable,
             };
-            *readable = self.read(*sector, buffer, BLOCK_BYTES)?;
+            reads.push(read, GFP_KERNEL)?;
         }
-        let images = [
-            image(&buffers, &readable, 0),
-            image(&buffers, &readable, 1),
-            image(&buffers, &readable, 2),
-            image(&buffers, &readable, 3),
-        ];
-        match load::choose_superblock(&images)? {
-            Found::Blank => Ok(None),
-            Found::Ours(chosen) => Ok(Some(KBox::new(chosen, GFP_KERNEL)?)),
-        }
+        Ok(())
     }
 
     /// Whether everything reads as zero: all of a window up to twice [`BLANK_SECTORS`], of a
@@ -194,69 +201,150 @@ impl Window<'_> {
         }
         Ok(true)
     }
+}
 
-    /// Reads the slot table that belongs to `chosen`.
-    pub(super) fn table(&self, chosen: KBox<Chosen>) -> Result<Loaded, Refused> {
-        let superblock = &chosen.superblock;
-        let mut reader = Reader {
-            window: self,
-            superblock,
-            buffers: [
-                dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?,
-                dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?,
-            ],
-            readable: [[false; BATCH_BLOCKS as usize]; REPLICAS as usize],
-            words: KVVec::new(),
-            generations: KVVec::new(),
-            rewrites: KVec::new(),
-        };
-        let blocks = reader.read_all()?;
-        let Reader {
-            words,
-            mut generations,
-            rewrites,
-            ..
-        } = reader;
+/// A superblock copy that was read.
+struct SuperRead {
+    spare: u8,
+    copy: u8,
+    buffer: dm::IoBuffer,
+    readable: bool,
+}
 
-        let claims = words
-            .iter()
-            .filter(|word| SlotWord::from_memory(**word).is_claim())
-            .count();
-        let claims = u32::try_from(claims).map_err(|_| ENOMEM)?;
-        let reserve = claims.saturating_add(STAGED_MAX as u32);
-        let map = Map::new(words.iter().copied(), words.len(), reserve)?;
-        let mut counts = Counts::default();
-        let mut dirty = KVec::new();
-        for slot in 0..u32::try_from(words.len()).map_err(|_| ENOMEM)? {
-            let lost = claim(&map, &mut counts, &generations, slot)?;
-            if let Some(lost) = lost {
-                map.view().set_slot(lost, SlotWord::FREE);
-                if let Some(generation) = generations.get_mut(lost as usize) {
-                    *generation = 0;
-                }
-                let (block, _) = superblock.geometry.entry_place(lost);
-                if dirty.last() != Some(&block) {
-                    dirty.push(block, GFP_KERNEL)?;
-                }
-            }
+impl SuperRead {
+    fn image(&self) -> Image<'_> {
+        if self.readable {
+            block_image(&self.buffer, 0)
+        } else {
+            Image::Unreadable
         }
-        Ok(Loaded {
-            metadata: open(chosen, blocks)?,
-            map,
-            counts,
-            generations,
-            rewrites,
-            dirty,
-        })
     }
 }
 
+/// Finds the superblock on the spares in `windows`, and leaves it in `superblock`. Those that `ignored`
+/// names, a bit each, are to be formatted whatever is on them.
 #[inline(never)]
-fn open(chosen: KBox<Chosen>, blocks: u32) -> Result<KBox<Metadata>> {
-    Ok(KBox::new(
-        Metadata::open(KBox::into_inner(chosen), blocks),
-        GFP_KERNEL,
-    )?)
+pub(super) fn find_superblock(
+    windows: &[Window<'_>],
+    ignored: u8,
+    superblock: &mut Superblock,
+) -> Result<Found, Refused> {
+    let mut reads = KVec::new();
+    for (window, number) in windows.iter().zip(0u8..) {
+        if ignored & (1 << number.min(7)) == 0 {
+            window.read_supers(number, &mut reads, superblock)?;
+        }
+    }
+    let mut images = KVec::with_capacity(reads.len(), GFP_KERNEL)?;
+    for read in &reads {
+        let image = SuperImage {
+            spare: read.spare,
+            copy: read.copy,
+            image: read.image(),
+        };
+        images.push(image, GFP_KERNEL)?;
+    }
+    let mut found = load::choose_superblock(&images, superblock)?;
+    if let Found::Ours(chosen) = &mut found {
+        chosen.blank |= ignored;
+    }
+    Ok(found)
+}
+
+/// Reads the slot tables of the set whose superblock is in `metadata`; `windows` are the spares that
+/// there are.
+pub(super) fn tables(
+    windows: &[Window<'_>],
+    chosen: &Chosen,
+    mut metadata: KBox<Metadata>,
+) -> Result<Loaded, Refused> {
+    let superblock = metadata.superblock();
+    let mut reader = Reader {
+        windows,
+        chosen,
+        superblock,
+        member: 0,
+        buffers: [
+            dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?,
+            dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?,
+        ],
+        readable: [[false; BATCH_BLOCKS as usize]; REPLICAS as usize],
+        words: KVVec::new(),
+        generations: KVVec::new(),
+        rewrites: KVec::new(),
+    };
+    let mut extents = Extents::new(superblock.slot_sectors.trailing_zeros());
+    let mut table_blocks = [0; MEMBERS_MAX as usize];
+    for (index, member) in superblock.members() {
+        reader.member = index;
+        let gap = extents.end() != 0;
+        let first = reader.words.len();
+        if gap {
+            // The number that is left out between two extents.
+            reader.words.push(UNKNOWN.to_memory(), GFP_KERNEL)?;
+            reader.generations.push(0, GFP_KERNEL)?;
+        }
+        let blocks = reader.read_all(member)?;
+        if let Some(place) = table_blocks.get_mut(usize::from(index)) {
+            *place = blocks;
+        }
+        let slots = member.slots_in(blocks);
+        if slots == 0 {
+            reader.words.truncate(first);
+            reader.generations.truncate(first);
+        }
+        if !extents.grow(index, member, slots) {
+            return Err(ENOMEM.into());
+        }
+    }
+    let Reader {
+        mut words,
+        mut generations,
+        rewrites,
+        ..
+    } = reader;
+    metadata.open(chosen, &table_blocks);
+    for (word, number) in words.iter_mut().zip(0u32..) {
+        let member = extents.slot(number).map(|(member, _)| member);
+        let usable = member.is_some_and(|member| metadata.is_usable(member));
+        if !usable && SlotWord::from_memory(*word).is_available() {
+            *word = UNKNOWN.to_memory();
+        }
+    }
+
+    let claims = words
+        .iter()
+        .filter(|word| SlotWord::from_memory(**word).is_claim())
+        .count();
+    let claims = u32::try_from(claims).map_err(|_| ENOMEM)?;
+    let reserve = claims.saturating_add(STAGED_MAX as u32);
+    let map = Map::new(words.iter().copied(), extents, reserve)?;
+    let mut counts = Counts::default();
+    let mut dirty = KVec::new();
+    for slot in 0..u32::try_from(words.len()).map_err(|_| ENOMEM)? {
+        let lost = claim(&map, &mut counts, &generations, slot)?;
+        if let Some(lost) = lost {
+            let owner = extents.slot(lost).map(|(member, _)| member);
+            let usable = owner.is_some_and(|member| metadata.is_usable(member));
+            map.view()
+                .set_slot(lost, if usable { SlotWord::FREE } else { UNKNOWN });
+            if let Some(generation) = generations.get_mut(lost as usize) {
+                *generation = 0;
+            }
+            let block = extents.block(lost).ok_or(EINVAL)?;
+            if dirty.last() != Some(&block) {
+                dirty.push(block, GFP_KERNEL)?;
+            }
+        }
+    }
+    Ok(Loaded {
+        metadata,
+        map,
+        counts,
+        generations,
+        rewrites,
+        dirty,
+    })
 }
 
 /// Enters the claim of `slot`, if it has one. Gives the slot whose claim lost, if another slot has
@@ -290,14 +378,6 @@ fn claim(
     }
 }
 
-/// The image in one of several buffers.
-fn image<'a>(buffers: &'a [dm::IoBuffer], readable: &[bool], index: usize) -> Image<'a> {
-    match (readable.get(index), buffers.get(index)) {
-        (Some(true), Some(buffer)) => block_image(buffer, 0),
-        _ => Image::Unreadable,
-    }
-}
-
 fn block_image(buffer: &dm::IoBuffer, index: u32) -> Image<'_> {
     buffer
         .as_slice()
@@ -307,10 +387,13 @@ fn block_image(buffer: &dm::IoBuffer, index: u32) -> Image<'_> {
         .map_or(Image::Unreadable, |block: &Block| Image::Read(block))
 }
 
-/// Reads the replicas of the slot table side by side.
+/// Reads the replicas of a slot table side by side.
 struct Reader<'a> {
-    window: &'a Window<'a>,
+    windows: &'a [Window<'a>],
+    chosen: &'a Chosen,
     superblock: &'a Superblock,
+    /// Whose table is read.
+    member: u8,
     buffers: [dm::IoBuffer; REPLICAS as usize],
     readable: [[bool; BATCH_BLOCKS as usize]; REPLICAS as usize],
     words: KVVec<u64>,
@@ -318,20 +401,20 @@ struct Reader<'a> {
     rewrites: KVec<Rewrite>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// Reads all blocks that are in use, and returns their number.
-    fn read_all(&mut self) -> Result<u32, Refused> {
-        let total = self.superblock.geometry.table_blocks();
+    fn read_all(&mut self, member: &Member) -> Result<u32, Refused> {
+        let total = member.table_blocks();
         let mut first = 0;
         while first < total {
             // Behind the high-water mark there is most probably nothing: look at one block.
-            let known = self.superblock.high_water.saturating_sub(first).max(1);
+            let known = member.high_water.saturating_sub(first).max(1);
             let count = BATCH_BLOCKS.min(known).min(total.saturating_sub(first));
             for replica in 0..REPLICAS {
-                self.read_batch(replica, first, count)?;
+                self.read_batch(member, replica, first, count)?;
             }
             for index in 0..count {
-                if !self.take(first.saturating_add(index), index)? {
+                if !self.take(member, first.saturating_add(index), index)? {
                     return Ok(first.saturating_add(index));
                 }
             }
@@ -340,36 +423,55 @@ impl Reader<'_> {
         Ok(total)
     }
 
+    fn window(&self, place: Place) -> Option<&'a Window<'a>> {
+        let spare = self.chosen.spare_of(place.member)?;
+        self.windows.get(usize::from(spare))
+    }
+
     /// Reads `count` blocks of a replica: at one go, and one by one where that fails.
-    fn read_batch(&mut self, replica: u8, first: u32, count: u32) -> Result<(), Refused> {
+    fn read_batch(
+        &mut self,
+        member: &Member,
+        replica: u8,
+        first: u32,
+        count: u32,
+    ) -> Result<(), Refused> {
+        let (superblock, index) = (self.superblock, self.member);
+        let id = |block| BlockId {
+            member: index,
+            block,
+        };
+        let home = superblock.own_place(replica, id(first));
+        let window = home.and_then(|home| self.window(home));
         let (Some(buffer), Some(readable)) = (
             self.buffers.get_mut(usize::from(replica)),
             self.readable.get_mut(usize::from(replica)),
         ) else {
             return Ok(());
         };
-        let geometry = &self.superblock.geometry;
-        let Some(home) = geometry.table_block_sector(replica, first) else {
+        readable.fill(false);
+        // What is void is not asked for, and what is not there can't be.
+        let (Some(home), Some(window), true) = (home, window, member.replica_lives(replica)) else {
             return Ok(());
         };
         let bytes = count as usize * BLOCK_BYTES;
-        let whole = self.window.read(home, buffer, bytes)?;
+        let whole = window.read(home.sector, buffer, bytes)?;
         readable.fill(whole);
         let mut single = None;
         for (index, readable) in (0..count).zip(readable.iter_mut()) {
             let block = first.saturating_add(index);
-            let moved = self.superblock.relocation(replica, block).is_some();
+            let moved = member.relocation(replica, block).is_some();
             if whole && !moved {
                 continue;
             }
-            let Some(place) = self.superblock.table_sector(replica, block) else {
+            let Some(place) = superblock.table_place(replica, id(block)) else {
                 continue;
             };
             let single = match &mut single {
                 Some(single) => single,
                 None => single.insert(dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?),
             };
-            *readable = self.window.read(place, single, BLOCK_BYTES)?;
+            *readable = window.read(place.sector, single, BLOCK_BYTES)?;
             let at = index as usize * BLOCK_BYTES;
             if let Some(to) = buffer
                 .as_mut_slice()
@@ -382,7 +484,11 @@ impl Reader<'_> {
     }
 
     /// Takes over the truth about a block; false if it is not in use.
-    fn take(&mut self, block: u32, index: u32) -> Result<bool, Refused> {
+    fn take(&mut self, member: &Member, block: u32, index: u32) -> Result<bool, Refused> {
+        let id = BlockId {
+            member: self.member,
+            block,
+        };
         let [a, b] = &self.buffers;
         let [readable_a, readable_b] = &self.readable;
         let image = |buffer, readable: &[bool]| match readable.get(index as usize) {
@@ -390,30 +496,19 @@ impl Reader<'_> {
             _ => Image::Unreadable,
         };
         let images = [image(a, readable_a), image(b, readable_b)];
-        let resolved = load::resolve_block(self.superblock, block, &images)?;
-        let Resolved::Block {
-            truth,
-            replica,
-            rewrite,
-        } = resolved
-        else {
+        let resolved = load::resolve_block(self.superblock, id, &images)?;
+        let Resolved::Block { truth, rewrite, .. } = resolved else {
             return Ok(false);
         };
-        let (first, end) = self.superblock.geometry.block_slots(block);
+        let (first, end) = member.block_slots(block);
         for (slot, entry) in (first..end).zip(truth.entries()) {
             load::check_entry(self.superblock, slot, &entry)?;
             self.words.push(entry.word.to_memory(), GFP_KERNEL)?;
             self.generations.push(entry.generation, GFP_KERNEL)?;
         }
-        for other in (0..REPLICAS).filter(|other| rewrite & (1 << other) != 0) {
-            self.rewrites.push(
-                Rewrite {
-                    replica: other,
-                    block,
-                    truth: replica,
-                },
-                GFP_KERNEL,
-            )?;
+        for replica in (0..REPLICAS).filter(|replica| rewrite & (1 << replica) != 0) {
+            let rewrite = Rewrite { replica, block: id };
+            self.rewrites.push(rewrite, GFP_KERNEL)?;
         }
         Ok(true)
     }

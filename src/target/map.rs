@@ -6,6 +6,7 @@ use super::cells::cells32;
 use super::cells::cells64;
 use super::cells::Cell32;
 use super::cells::Cell64;
+use crate::logic::extents::Extents;
 use crate::logic::presence::Presence;
 use crate::logic::slot::SlotWord;
 use crate::logic::table;
@@ -22,16 +23,33 @@ use kernel::prelude::*;
 pub(super) struct Map {
     buckets: KVVec<Cell32>,
     slots: KVVec<Cell64>,
+    extents: Extents,
 }
 
+/// The word of a slot that there is none of so far.
+pub(super) const UNKNOWN: SlotWord = SlotWord::FREE.with_held(true);
+
 impl Map {
-    /// Makes a table without remaps, with room for `remaps` of them, over `slots`. May sleep.
-    pub(super) fn new(slots: impl Iterator<Item = u64>, len: usize, remaps: u32) -> Result<Self> {
+    /// Makes a table without remaps, with room for `remaps` of them, over the slots of `extents`. The
+    /// first of these have what `words` gives, the others are not to be used so far. May sleep.
+    pub(super) fn new(
+        words: impl Iterator<Item = u64>,
+        extents: Extents,
+        remaps: u32,
+    ) -> Result<Self> {
         let buckets = table::buckets_for(remaps).ok_or(ENOMEM)?;
+        let words = words.chain(core::iter::repeat(UNKNOWN.to_memory()));
         Ok(Self {
             buckets: cells32(buckets, GFP_KERNEL)?,
-            slots: cells64(slots, len, GFP_KERNEL)?,
+            slots: cells64(words, extents.end() as usize, GFP_KERNEL)?,
+            extents,
         })
+    }
+
+    /// Returns where slots are.
+    #[inline(always)]
+    pub(super) fn extents(&self) -> &Extents {
+        &self.extents
     }
 
     /// Takes over all that `old` holds into this one, which must be new, and at least as large.
@@ -50,26 +68,20 @@ impl Map {
         View::new(&self.buckets, &self.slots)
     }
 
-    /// Returns the words of the first `usable` slots.
-    pub(super) fn slots(&self, usable: u32) -> &[Cell64] {
-        let len = (usable as usize).min(self.slots.len());
-        self.slots.get(..len).unwrap_or(&[])
+    /// Returns the words of all slots.
+    pub(super) fn slots(&self) -> &[Cell64] {
+        &self.slots
     }
 
-    /// Sets the presence bits of all blocks that the first `usable` slots claim.
-    pub(super) fn mark_presence(&self, words: &[Cell64], usable: u32, block_shift: u32) {
+    /// Sets the presence bits of all blocks that slots claim.
+    pub(super) fn mark_presence(&self, words: &[Cell64], block_shift: u32) {
         let presence = Presence::new(words);
-        for cell in self.slots(usable) {
+        for cell in self.slots() {
             let word = SlotWord::from_memory(cell.load());
             if word.is_claim() {
                 presence.set(word.main_block() << block_shift, 1 << block_shift);
             }
         }
-    }
-
-    /// Returns how many slots there is room for.
-    pub(super) fn capacity(&self) -> usize {
-        self.slots.len()
     }
 
     /// Returns how many buckets there are.

@@ -83,12 +83,11 @@ pub(super) fn handle(
             drop(locked);
             if parsed == Message::Sync {
                 // A suspend waits for messages, so that the devices are there.
-                let flush = |disk, device| {
-                    let ticket = state.life.flush_sent(disk);
-                    state.flush(disk, device, ticket)
-                };
-                flush(Disk::Main, &target.main)
-                    .and(flush(Disk::Spare, &target.spare))
+                let (ticket, tickets) =
+                    (state.life.flush_sent(Disk::Main), state.life.spares_sent());
+                state
+                    .flush(Disk::Main, &target.main, ticket)
+                    .and(state.flush_spares(&target.spares, u8::MAX, &tickets))
                     .map_err(|status| Error::from_errno(status.to_errno()))?;
                 text.line(format_args!("synced"));
             } else {
@@ -114,6 +113,21 @@ pub(super) fn handle(
                 .inspect_err(|_| state.complain("clear_all: not all blocks were moved back"))?;
             text.line(format_args!(
                 "{} blocks moved back, {} stay on the spare",
+                tally.moved, tally.failed
+            ));
+        }
+        Message::Evacuate { spare } => {
+            let member = u8::try_from(spare).ok();
+            let member = member.filter(|member| target.spares.get(*member).is_some());
+            let Some(member) = member else {
+                state.complain("evacuate: no spare of that number, see metadata_status");
+                return Err(ENODEV);
+            };
+            let tally = mover::evacuate(target, ti, member)
+                .inspect_err(|_| state.complain("evacuate: not all blocks were moved"))?;
+            target.tell_shortage();
+            text.line(format_args!(
+                "{} blocks moved to other spares, {} stay",
                 tally.moved, tally.failed
             ));
         }
@@ -166,16 +180,24 @@ fn verify(target: &DmRemap, sector: u64, text: &mut Text<'_, '_>) {
         Origin::Auto => "auto",
         Origin::Manual => "manual",
     };
-    let place = state.slot_sector(slot).saturating_add(offset);
+    let Some(place) = state.slot_place(slot) else {
+        return text.line(format_args!("sector {sector}: main"));
+    };
+    let start = target
+        .spares
+        .get(place.member)
+        .map_or(0, |spare| spare.start);
+    let at = start.saturating_add(place.sector).saturating_add(offset);
+    let spare = SpareName(place.member, target);
     match word.state() {
         _ if word.is_doubt() => text.line(format_args!(
-            "sector {sector}: in doubt, spare sector {place} ({origin})"
+            "sector {sector}: in doubt, {spare} sector {at} ({origin})"
         )),
         SlotState::Pending => text.line(format_args!(
-            "sector {sector}: main, unreadable, next write to spare sector {place} ({origin})"
+            "sector {sector}: main, unreadable, next write to {spare} sector {at} ({origin})"
         )),
         _ => text.line(format_args!(
-            "sector {sector}: spare sector {place} ({origin})"
+            "sector {sector}: {spare} sector {at} ({origin})"
         )),
     }
 }
@@ -184,67 +206,93 @@ fn metadata_status(target: &DmRemap, text: &mut Text<'_, '_>) {
     let locked = target.state.writer.lock();
     let superblock = locked.writer.metadata.superblock();
     text.line(format_args!("set_uuid={}", superblock.set_uuid));
-    text.line(format_args!("member_uuid={}", superblock.member_uuid));
     text.line(format_args!(
-        "sequence={} epoch={}",
-        superblock.sequence, superblock.epoch
-    ));
-    text.line(format_args!(
-        "slots={} slot_sectors={} usable_slots={}",
-        superblock.geometry.slots(),
-        superblock.geometry.slot_sectors(),
-        superblock.usable_slots()
-    ));
-    text.line(format_args!(
-        "window_start={} window_sectors={} data_start={}",
-        target.state.window_start,
-        superblock.geometry.window_sectors(),
-        superblock.geometry.data_start()
+        "sequence={} epoch={} set_epoch={}",
+        superblock.sequence, superblock.epoch, superblock.set_epoch
     ));
     text.line(format_args!(
         "main_sectors={} main_id={}",
         superblock.main_sectors,
         superblock.main_id.as_str()
     ));
-    text.line(format_args!(
-        "void_replicas={:#x} void_superblocks={:#x} relocated_blocks={}",
-        superblock.void_replicas,
-        superblock.void_supers,
-        superblock.relocations().count()
-    ));
+    for (index, member) in superblock.members() {
+        let spare = target.spares.get(index);
+        text.line(format_args!(
+            "spare={index} state={} uuid={} window_start={} window_sectors={} data_start={}",
+            match (spare, member.missing) {
+                (None, _) => "absent",
+                (Some(_), true) => "lost",
+                (Some(_), false) => "used",
+            },
+            member.uuid,
+            spare.map_or(0, |spare| spare.start),
+            member.geometry.window_sectors(),
+            member.geometry.data_start()
+        ));
+        text.line(format_args!(
+            "spare={index} slots={} slot_sectors={} usable_slots={} replicas_on={},{}",
+            member.slots,
+            member.geometry.slot_sectors(),
+            member.usable_slots(),
+            member.areas[0].host,
+            member.areas[1].host
+        ));
+        text.line(format_args!(
+            "spare={index} void_replicas={:#x} void_superblocks={:#x} relocated_blocks={}",
+            member.void_replicas,
+            member.void_supers,
+            member.relocations().count()
+        ));
+    }
 }
 
-/// The slot at a sector of the spare device, which must be the first of a slot in the data area.
-fn first_slot(target: &DmRemap, spare_sector: u64, count: u64) -> Result<u32> {
+/// How a spare is called where there may be several.
+struct SpareName<'a>(u8, &'a DmRemap);
+
+impl fmt::Display for SpareName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.1.spares.count()) {
+            (0, 1) => f.write_str("spare"),
+            (member, _) => write!(f, "spare {member}"),
+        }
+    }
+}
+
+/// The slot at a sector of the first spare device, which must be the first of a slot in the data area;
+/// and which member that spare is.
+fn first_slot(target: &DmRemap, spare_sector: u64, count: u64) -> Result<(u8, u32)> {
     let state = &**target.state;
+    let member = target.spares.nth(0).ok_or(ENODEV)?;
+    let start = target.spares.get(member).map_or(0, |spare| spare.start);
+    let locked = state.writer.lock();
+    let superblock = locked.writer.metadata.superblock();
+    let (geometry, slots_end) = match superblock.member(member) {
+        Some(member) => (member.geometry, member.slots_end()),
+        None => return Err(ENODEV),
+    };
+    drop(locked);
     let outside = || {
-        let geometry = &state.geometry;
         pr_err!(
             "{}: add_remap: spare sectors {} to {} are allowed, in whole blocks of {}\n",
             state.name,
-            state.window_start.saturating_add(geometry.data_start()),
-            state
-                .window_start
-                .saturating_add(geometry.data_end())
-                .saturating_sub(1),
+            start.saturating_add(geometry.data_start()),
+            start.saturating_add(slots_end).saturating_sub(1),
             state.sectors(1)
         );
         ERANGE
     };
-    let sector = spare_sector
-        .checked_sub(state.window_start)
-        .ok_or_else(outside)?;
+    let sector = spare_sector.checked_sub(start).ok_or_else(outside)?;
     let end = sector.checked_add(count).ok_or_else(outside)?;
-    let slot = state.geometry.slot_at(sector).ok_or_else(outside)?;
-    if end > state.geometry.data_end() || state.geometry.slot_sector(slot) != Some(sector) {
+    let slot = geometry.slot_at(sector).ok_or_else(outside)?;
+    if end > slots_end || geometry.slot_sector(slot) != Some(sector) {
         return Err(outside());
     }
-    Ok(slot)
+    Ok((member, slot))
 }
 
 /// Writes the superblock.
 fn save(target: &DmRemap, locked: &mut Locked) -> Result {
     let state = &**target.state;
-    let mut io = SpareIo::new(state, &target.spare, &mut locked.block);
+    let mut io = SpareIo::new(state, &target.spares, &mut locked.block);
     locked.writer.sync(state, &mut io)
 }

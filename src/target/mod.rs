@@ -8,13 +8,14 @@
 //! | `ctr`        | table lines: devices, checks, finding or loading the state                  |
 //! | `registry`   | which part of which spare is in use, and by which state                     |
 //! | `state`      | what outlives tables, and the order of locks                                |
+//! | `spares`     | the spares of a table                                                       |
 //! | `map`, `cells`, `gate` | what the path of a bio looks at                                   |
 //! | `load`, `activate`     | from the spare's metadata to a state; its first writes            |
 //! | `life`, `limits`       | breakers, latched flush errors; the numbers that users set        |
 //! | `crew`       | who repairs what, and when                                                  |
 //! | `repair`     | one failed bio                                                              |
 //! | `relocate`   | moving blocks to slots                                                      |
-//! | `mover`      | moving blocks that did not fail, by message                                 |
+//! | `mover`, `closed`      | moving blocks that did not fail, by message; keeping others out   |
 //! | `writer`, `io` | every change of the map, in memory and on the spare                       |
 //! | `message`    | what users say                                                              |
 //!
@@ -25,7 +26,8 @@
 //!   map: write, or presence bit set: register as reader (E5)
 //!          write to a range behind the gate -------------> worker
 //!          served by main --------------------------------------> main
-//!          served by slots --------------------------------------> spare
+//!          served by slots --------------------------------------> their spare
+//!          served by slots of a spare that is not there ----------> worker, or an error
 //!          pending: reads --------------------------------------> main
 //!                   writes ------------------------------> worker
 //!          in doubt -------------------------------------> worker
@@ -36,6 +38,7 @@
 
 mod activate;
 mod cells;
+mod closed;
 mod crew;
 mod ctr;
 mod gate;
@@ -51,6 +54,7 @@ mod probe;
 mod registry;
 mod relocate;
 mod repair;
+mod spares;
 mod state;
 mod writer;
 
@@ -70,6 +74,7 @@ use crate::logic::status::Health;
 use crate::logic::status::MetadataState;
 use crate::logic::status::Status;
 use crate::logic::table::RunKind;
+use activate::Changes;
 use core::fmt::Write;
 use crew::Repairer;
 use crew::Teller;
@@ -82,6 +87,7 @@ use kernel::sync::Arc;
 use life::Direction;
 use life::Disk;
 use registry::StateRef;
+use spares::Spares;
 use state::Locked;
 
 /// The largest write-zeroes: what fails is served whole.
@@ -106,8 +112,8 @@ pub(crate) struct BioData {
     failed: bool,
     /// It has to find out whether main works again.
     probes: bool,
-    /// The bio went to the spare.
-    redirected: bool,
+    /// The device that it went to: main, or a spare by its number and one more.
+    disk: u8,
 }
 
 impl BioData {
@@ -116,12 +122,20 @@ impl BioData {
         let age = (now as u32).wrapping_sub(self.stamp);
         self.failed.then(|| now.saturating_sub(u64::from(age)))
     }
+
+    /// The member of the set that it went to; none if that was main.
+    #[inline(always)]
+    fn member(&self) -> Option<u8> {
+        self.disk.checked_sub(1)
+    }
 }
 
 /// One line of a table.
 pub(crate) struct DmRemap {
     main: dm::Device,
-    spare: dm::Device,
+    spares: Spares,
+    /// How the set is to change when this table is resumed.
+    changes: Changes,
     options: Options,
     /// Number of sectors.
     len: u64,
@@ -171,7 +185,7 @@ impl dm::Target for DmRemap {
         }
         // A flush that succeeds may have been sent before another one failed.
         let data = bio.per_bio();
-        if self.state.life.is_watched() | data.flush | data.redirected {
+        if self.state.life.is_watched() | data.flush | (data.disk != 0) {
             return self.succeeded(bio);
         }
         bio.done()
@@ -193,7 +207,7 @@ impl dm::Target for DmRemap {
         let _mover = self.state.mover.lock();
         let mut locked = self.state.writer.lock();
         if !ti.is_read_only() {
-            activate::deactivate(&self.state, &mut locked, &self.spare);
+            activate::deactivate(&self.state, &mut locked, &self.spares);
         }
         locked.writer.active = false;
     }
@@ -204,7 +218,7 @@ impl dm::Target for DmRemap {
         if !ti.is_read_only() {
             let main_id = self.options.main_id.as_ref();
             locked.writer.metadata.set_main(self.main_sectors, main_id);
-            activate::activate(&self.state, &mut locked, &self.spare)?;
+            activate::activate(&self.state, &mut locked, &self.spares, &self.changes)?;
         }
         drop(locked);
         // Here memory can still be waited for. Without it, less can be remapped.
@@ -230,17 +244,26 @@ impl dm::Target for DmRemap {
         let _ = match kind {
             dm::StatusKind::Info => write!(out, "{}", self.status_line()),
             dm::StatusKind::Table => {
-                args::print(out, self.main.number(), self.spare.number(), &self.options)
+                let nth = |index: usize| {
+                    let spare = self.spares.get(self.spares.nth(index)?)?;
+                    Some(spare.device.number())
+                };
+                let more = |number: usize| nth(number.saturating_add(1));
+                match nth(0) {
+                    Some(spare) => args::print(out, self.main.number(), spare, more, &self.options),
+                    // There is a first one in every table.
+                    None => Ok(()),
+                }
             }
             dm::StatusKind::Ima => write!(
                 out,
-                "target_name={},target_version={}.{}.{},main={},spare={},uuid={};",
+                "target_name={},target_version={}.{}.{},main={},spares={},uuid={};",
                 ti.target_name().to_str().unwrap_or(""),
                 Self::VERSION[0],
                 Self::VERSION[1],
                 Self::VERSION[2],
                 self.main.number(),
-                self.spare.number(),
+                self.spares.count(),
                 self.state.uuid,
             ),
         };
@@ -256,9 +279,10 @@ impl dm::Target for DmRemap {
     }
 
     fn iterate_devices(&self, _ti: &dm::TargetInfo, devices: &mut dm::DeviceVisitor<'_>) {
-        let window = self.state.geometry.window_sectors();
         devices.visit(&self.main, 0, self.len);
-        devices.visit(&self.spare, self.state.window_start, window);
+        for (_, spare) in self.spares.iter() {
+            devices.visit(&spare.device, spare.start, spare.sectors);
+        }
     }
 
     fn io_hints(&self, _ti: &dm::TargetInfo, limits: &mut dm::QueueLimits) {
@@ -275,7 +299,9 @@ impl DmRemap {
     /// Maps a bio that has to be registered while it is under way: see the module's picture.
     fn map_registered<'a>(&self, mut bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
         if bio.is_flush() {
-            let (disk, device) = self.flushed(bio.target_bio_nr());
+            let Some((disk, device)) = self.flushed(bio.target_bio_nr()) else {
+                return bio.complete(BlkStatus::OK);
+            };
             if !self.state.life.needs_flush(disk) {
                 return bio.complete(BlkStatus::OK);
             }
@@ -330,10 +356,19 @@ impl DmRemap {
                 return bio.complete(BlkStatus::OK);
             }
             RunKind::Slots { first } => {
+                let Some((member, device, sector)) = state.locate(&self.spares, first, write)
+                else {
+                    // Its spare is not there: what it held is lost, and what is written goes elsewhere.
+                    state.readers.up_read(ticket);
+                    return match write {
+                        true => self.leave_to_worker(bio),
+                        false => bio.complete(BlkStatus::IOERR),
+                    };
+                };
                 let data = bio.per_bio();
                 data.ticket = Some(ticket);
-                data.redirected = true;
-                return bio.remap(&self.spare, state.slot_sector(first));
+                data.disk = member.saturating_add(1);
+                return bio.remap(device, sector);
             }
             RunKind::Pending { .. } | RunKind::Doubt => {
                 state.readers.up_read(ticket);
@@ -361,22 +396,28 @@ impl DmRemap {
         let state = &**self.state;
         let opf = bio.opf();
         let operation = operation_of(&bio);
-        let main = !bio.per_bio().redirected;
+        let member = bio.per_bio().member();
+        let main = member.is_none();
         match classify(operation, io::status_of(bio.status()), opf.is_readahead()) {
             Verdict::Suspect => (),
             Verdict::Latch => {
-                let (disk, _) = self.flushed(bio.target_bio_nr());
+                let flushed = self.flushed(bio.target_bio_nr());
                 let data = bio.per_bio();
                 let (ticket, sent) = (Ticket(data.stamp), Sent(data.epoch));
-                state.life.flush_ended(disk, ticket, sent, false);
+                if let Some((disk, _)) = flushed {
+                    state.life.flush_ended(disk, ticket, sent, false);
+                }
                 return bio.done();
             }
             _ => {
-                let (disk, device) = self.flushed(u32::from(!main));
                 let begun = may_have_begun(io::status_of(bio.status()));
-                if operation == Operation::Write && opf.is_fua() && begun && device.emulates_fua() {
-                    // Others' data may be lost with the flush in it.
-                    state.life.own_flush_failed(disk);
+                if operation == Operation::Write && opf.is_fua() && begun {
+                    if let Some((disk, device)) = self.disk(member) {
+                        if device.emulates_fua() {
+                            // Others' data may be lost with the flush in it.
+                            state.life.own_flush_failed(disk);
+                        }
+                    }
                 }
                 return bio.done();
             }
@@ -414,10 +455,12 @@ impl DmRemap {
     /// May run in an interrupt.
     fn succeeded<'a>(&self, mut bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
         let life = &self.state.life;
-        let main = !bio.per_bio().redirected;
+        let member = bio.per_bio().member();
         let direction = match operation_of(&bio) {
             Operation::Flush => {
-                let (disk, _) = self.flushed(bio.target_bio_nr());
+                let Some((disk, _)) = self.flushed(bio.target_bio_nr()) else {
+                    return bio.done();
+                };
                 let data = bio.per_bio();
                 let (ticket, sent) = (Ticket(data.stamp), Sent(data.epoch));
                 return match life.flush_ended(disk, ticket, sent, true) {
@@ -425,12 +468,14 @@ impl DmRemap {
                     Answer::Fail => bio.done_with(BlkStatus::IOERR),
                 };
             }
-            Operation::Read if main => Direction::MainRead,
-            Operation::Write | Operation::WriteZeroes if main => Direction::MainWrite,
-            Operation::Write | Operation::WriteZeroes => {
-                life.spare_written();
-                Direction::SpareWrite
-            }
+            Operation::Read if member.is_none() => Direction::MainRead,
+            Operation::Write | Operation::WriteZeroes => match member {
+                Some(member) => {
+                    life.spare_written(member);
+                    Direction::SpareWrite
+                }
+                None => Direction::MainWrite,
+            },
             _ => return bio.done(),
         };
         if life.is_watched() && life.succeeded(direction) {
@@ -440,10 +485,18 @@ impl DmRemap {
     }
 
     /// Where a flush goes: there is one for each device, and the first number is for main.
-    fn flushed(&self, number: u32) -> (Disk, &dm::Device) {
-        match number {
-            0 => (Disk::Main, &self.main),
-            _ => (Disk::Spare, &self.spare),
+    fn flushed(&self, number: u32) -> Option<(Disk, &dm::Device)> {
+        match number.checked_sub(1) {
+            None => self.disk(None),
+            Some(index) => self.disk(Some(self.spares.nth(index as usize)?)),
+        }
+    }
+
+    /// Main, or the spare of a member.
+    fn disk(&self, member: Option<u8>) -> Option<(Disk, &dm::Device)> {
+        match member {
+            None => Some((Disk::Main, &self.main)),
+            Some(member) => Some((Disk::Spare(member), &self.spares.get(member)?.device)),
         }
     }
 
@@ -484,13 +537,13 @@ impl DmRemap {
     fn status_line(&self) -> Status {
         let state = &**self.state;
         let counters = &state.counters;
-        let capacity = u64::from(state.geometry.slots());
+        let capacity = counters.capacity.get();
         let (remapped, pending) = (counters.remapped.get(), counters.pending.get());
         let bad = counters.bad.get();
         let breakers = state.life.breakers();
         let flush_failed = state.life.is_flush_latched();
         let stuck = counters.stuck.get() != 0;
-        let degraded = stuck || counters.replicas.get() < 2 || counters.superblocks.get() < 4;
+        let degraded = stuck || counters.degraded.get() != 0;
         Status {
             remapped,
             capacity,
@@ -526,6 +579,8 @@ impl DmRemap {
             breakers,
             flush_failed,
             weak_moves: counters.weak_moves.get(),
+            spares: counters.spares.get() as u8,
+            spares_all: counters.spares_all.get() as u8,
         }
     }
 }

@@ -24,10 +24,12 @@
 //! All of this runs in the context of a message: process context, which may sleep, and holds what a
 //! suspend waits for. [`state`](super::state) has the order of locks.
 
-use super::crew;
+use super::closed::must_stop;
+use super::closed::Closed;
 use super::io::is_suspect;
 use super::io::read_twice;
 use super::life::Disk;
+use super::map::Map;
 use super::probe;
 use super::probe::Life;
 use super::relocate::push;
@@ -42,7 +44,7 @@ use super::DmRemap;
 use crate::dm;
 use crate::dm::BlkStatus;
 use crate::logic::classify::Operation;
-use crate::logic::desk::Range;
+use crate::logic::format::MEMBERS_MAX;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
@@ -88,92 +90,6 @@ pub(super) struct Tally {
     pub(super) failed: u64,
 }
 
-/// Keeps writes and repairers out of a range while it exists, and has waited for those that were in
-/// it. Only for who has the mover's lock.
-pub(super) struct Closed<'a> {
-    state: &'a State,
-}
-
-impl<'a> Closed<'a> {
-    /// Waits for repairers and for users' writes. Not for the worker. Fails with [`EINTR`] if the
-    /// caller is interrupted.
-    fn wait(state: &'a State, blocks: Blocks) -> Result<Self> {
-        let closed = Self { state };
-        closed.take_range(blocks)?;
-        // Users' writes anywhere on the device are waited for, and some may be slow. What comes to the
-        // gate meanwhile must not be.
-        let mut patience = DRAIN_MS;
-        loop {
-            closed.gate(blocks);
-            if state.readers.synchronize_within(patience) {
-                return Ok(closed);
-            }
-            state.gate.open();
-            // Those that came to the gate have the range now, and are done when we have it again.
-            state.desk.lock().move_end();
-            crew::dispatch(state);
-            if must_stop(state) {
-                return Err(EINTR);
-            }
-            closed.take_range(blocks)?;
-            patience = patience.saturating_mul(2);
-        }
-    }
-
-    /// Waits until no repairer has the range. Fails with [`EINTR`] if the caller is interrupted.
-    fn take_range(&self, blocks: Blocks) -> Result {
-        let mut desk = self.state.desk.lock();
-        desk.move_begin(range(self.state, blocks));
-        while !desk.move_clear() {
-            if self.state.desk_changed.wait_interruptible(&mut desk) {
-                return Err(EINTR);
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives up if a repairer has the range, or if users' writes take longer than `milliseconds`.
-    pub(super) fn attempt(state: &'a State, blocks: Blocks, milliseconds: u64) -> Option<Self> {
-        let mut desk = state.desk.lock();
-        desk.move_begin(range(state, blocks));
-        if !desk.move_clear() {
-            desk.move_end();
-            drop(desk);
-            // Somebody may have come to the desk meanwhile.
-            crew::dispatch(state);
-            return None;
-        }
-        drop(desk);
-        let closed = Self { state };
-        closed.gate(blocks);
-        state
-            .readers
-            .synchronize_within(milliseconds)
-            .then_some(closed)
-    }
-
-    fn gate(&self, blocks: Blocks) {
-        let sectors = blocks.count << self.state.block_shift;
-        let first = self.state.sector_of(blocks.first);
-        self.state.gate.close(first, sectors);
-    }
-}
-
-impl Drop for Closed<'_> {
-    fn drop(&mut self) {
-        self.state.gate.open();
-        self.state.desk.lock().move_end();
-        // What came to the gate meanwhile waits for the range.
-        crew::dispatch(self.state);
-    }
-}
-
-fn range(state: &State, blocks: Blocks) -> Range {
-    // Parts are small.
-    let sectors = u32::try_from(blocks.count << state.block_shift).unwrap_or(u32::MAX);
-    Range::new(state.sector_of(blocks.first), sectors)
-}
-
 /// Copies blocks of main to the spare and serves them from there.
 pub(super) fn to_spare(target: &DmRemap, ti: &dm::TargetInfo, blocks: Blocks) -> Result<Tally> {
     let mut total = Tally::default();
@@ -197,7 +113,7 @@ pub(super) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Result<Tally
     let state = &**target.state;
     let mut total = Tally::default();
     let mut slot = 0;
-    while let Some((at, main_block)) = next_claim(state, slot) {
+    while let Some((at, main_block)) = next_claim(state, slot, None) {
         slot = at.saturating_add(1);
         if main_block >= target.len >> state.block_shift {
             // Beyond a table that was shortened: not ours to decide.
@@ -225,14 +141,54 @@ pub(super) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Result<Tally
     Ok(total)
 }
 
-/// The first slot from `slot` on that serves a block, and the block.
-fn next_claim(state: &State, slot: u32) -> Option<(u32, u64)> {
-    let usable = state.writer.lock().writer.usable();
+/// Moves all blocks that the slots of a member serve to other members, so that its spare can be taken
+/// out. Those that cannot be read stay.
+pub(super) fn evacuate(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally> {
+    let state = &**target.state;
+    target.check_active(ti)?;
+    let mut locked = state.writer.lock();
+    let metadata = &locked.writer.metadata;
+    if !(0..MEMBERS_MAX).any(|index| index != member && metadata.is_usable(index)) {
+        return Err(ENOSPC);
+    }
+    locked.writer.set_idle(state, member);
+    drop(locked);
+    growth::grow(state)?;
+    let mut total = Tally::default();
+    let mut slot = 0;
+    while let Some((at, main_block)) = next_claim(state, slot, Some(member)) {
+        slot = at.saturating_add(1);
+        let block = Blocks {
+            first: main_block,
+            count: 1,
+        };
+        let moved = in_parts(target, ti, block, |mover, part| {
+            mover.leave_member(part.first, member)
+        });
+        match moved {
+            Ok(()) => total.moved = total.moved.saturating_add(1),
+            Err(error) if is_media(error) => total.failed = total.failed.saturating_add(1),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
+}
+
+/// The first slot from `slot` on that serves a block, of a member if one is given, and the block.
+fn next_claim(state: &State, slot: u32, member: Option<u8>) -> Option<(u32, u64)> {
+    let of = |map: &Map, slot: u32| {
+        let owner = map.extents().slot(slot).map(|(owner, _)| owner);
+        member.is_none_or(|member| owner == Some(member))
+    };
     state.with_map(|map| {
-        (slot..usable).find_map(|slot| {
+        let slots = u32::try_from(map.slots().len()).unwrap_or(u32::MAX);
+        (slot..slots).find_map(|slot| {
             let word = map.word(slot);
+            if !word.is_claim() || !of(map, slot) {
+                return None;
+            }
             let serves = map.view().lookup(word.main_block());
-            let current = word.is_claim() && serves.is_some_and(|(other, _)| other == slot);
+            let current = serves.is_some_and(|(other, _)| other == slot);
             current.then(|| (slot, word.main_block()))
         })
     })
@@ -248,7 +204,7 @@ pub(super) fn redirect(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     blocks: Blocks,
-    first_slot: u32,
+    (member, first_slot): (u8, u32),
 ) -> Result {
     let state = &**target.state;
     let count = u32::try_from(blocks.count).map_err(|_| ERANGE)?;
@@ -260,9 +216,9 @@ pub(super) fn redirect(
     let last = first_slot.saturating_add(count.saturating_sub(1));
     target.check_active(ti)?;
     loop {
-        let ready = state.with_writer(&target.spare, |writer, io| {
-            check_redirect(state, writer, blocks, slot_of)?;
-            writer.extend_to(state, io, last)
+        let ready = state.with_writer(&target.spares, |writer, io| {
+            check_redirect(state, writer, blocks, member, slot_of)?;
+            writer.extend_to(state, io, member, last)
         });
         match ready {
             Err(error) if error == ENOMEM => growth::grow(state)?,
@@ -272,14 +228,17 @@ pub(super) fn redirect(
     in_parts(target, ti, blocks, |_, part| {
         let _closed = Closed::wait(state, part)?;
         // What the slots hold may be in the spare's cache.
-        let ticket = state.life.flush_sent(Disk::Spare);
+        let tickets = state.life.spares_sent();
+        let bit = 1u8.checked_shl(member.into()).unwrap_or(0);
         state
-            .flush(Disk::Spare, &target.spare, ticket)
+            .flush_spares(&target.spares, bit, &tickets)
             .map_err(to_error)?;
-        state.with_writer(&target.spare, |writer, io| {
-            check_redirect(state, writer, part, slot_of)?;
+        state.with_writer(&target.spares, |writer, io| {
+            check_redirect(state, writer, part, member, slot_of)?;
             for main_block in part.first..part.first.saturating_add(part.count) {
                 let slot = slot_of(main_block);
+                let slot = state.with_map(|map| map.extents().number(member, slot));
+                let slot = slot.ok_or(ERANGE)?;
                 let staged = writer.take_slot(state, slot).and_then(|()| {
                     let word = SlotWord::new(main_block, SlotState::Valid, Origin::Manual);
                     let word = word.ok_or(ERANGE)?.with_raw();
@@ -303,13 +262,14 @@ fn check_redirect(
     state: &State,
     writer: &super::writer::Writer,
     blocks: Blocks,
+    member: u8,
     slot_of: impl Fn(u64) -> u32,
 ) -> Result {
     for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
         if state.slot_of(main_block).is_some() {
             return Err(EEXIST);
         }
-        if !writer.is_free(state, slot_of(main_block)) {
+        if !writer.is_free(state, member, slot_of(main_block)) {
             return Err(EBUSY);
         }
     }
@@ -357,11 +317,6 @@ fn in_parts(
         growth::grow(state)?;
     }
     Ok(())
-}
-
-/// Whether to come to an end.
-fn must_stop(state: &State) -> bool {
-    state.stopping.load(Relaxed) || kernel::current!().signal_pending()
 }
 
 /// One who has the mover's lock.
@@ -412,7 +367,7 @@ impl Mover<'_> {
         }
         let sector = state.sector_of(blocks.first);
         let bytes = self.bytes.saturating_mul(readable as usize);
-        let (main, spare) = (&self.target.main, &self.target.spare);
+        let (main, spares) = (&self.target.main, &self.target.spares);
         read_twice(&state.pool, main, sector, &mut self.tools.data, bytes).map_err(to_error)?;
         let lists = &mut self.tools.lists;
         lists.moves.clear();
@@ -423,8 +378,14 @@ impl Mover<'_> {
         }
         let source = Source::Buffer(&self.tools.data);
         let error = BlkStatus::IOERR;
-        let mut relocation =
-            Relocation::new(state, spare, lists, (source, blocks), Origin::Manual, error);
+        let mut relocation = Relocation::new(
+            state,
+            spares,
+            lists,
+            (source, blocks),
+            Origin::Manual,
+            error,
+        );
         // That is done after each part.
         relocation.tells = false;
         let moved = relocation.run();
@@ -485,7 +446,7 @@ impl Mover<'_> {
         if state.slot_of(main_block).is_some() {
             return Ok(());
         }
-        state.with_writer(&self.target.spare, |writer, io| {
+        state.with_writer(&self.target.spares, |writer, io| {
             writer.set_aside(state, io, main_block, Origin::Manual)?;
             writer.commit(state, io)
         })
@@ -493,7 +454,7 @@ impl Mover<'_> {
 
     fn settle(&self, main_block: u64) -> Result {
         let state = self.state;
-        state.with_writer(&self.target.spare, |writer, io| {
+        state.with_writer(&self.target.spares, |writer, io| {
             writer.settle(state, io, main_block)
         })
     }
@@ -501,7 +462,7 @@ impl Mover<'_> {
     /// Copies the blocks of a part back, and returns how many are done.
     fn copy_back(&mut self, part: Blocks, tally: &mut Tally) -> Result<u64> {
         let state = self.state;
-        let (main, spare) = (&self.target.main, &self.target.spare);
+        let (main, spares) = (&self.target.main, &self.target.spares);
         let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
         let run = state.run(part.first, count);
         if run.kind == RunKind::Main {
@@ -510,7 +471,7 @@ impl Mover<'_> {
             return Ok(u64::from(run.count));
         }
         let _closed = Closed::wait(state, part)?;
-        state.with_writer(spare, |writer, io| writer.retire_older_claims(state, io))?;
+        state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
         let ticket = state.life.flush_sent(Disk::Main);
         let mut done = 0;
         let mut moved = 0;
@@ -540,7 +501,7 @@ impl Mover<'_> {
         // committed.
         state.flush(Disk::Main, main, ticket).map_err(to_error)?;
         let freed = &self.tools.freed;
-        let committed = state.with_writer(spare, |writer, io| {
+        let committed = state.with_writer(spares, |writer, io| {
             let staged = freed.iter().try_for_each(|slot| {
                 let main_block = state.with_map(|map| map.word(*slot)).main_block();
                 writer.stage(state, *slot, SlotWord::FREE, Publish::Remove(main_block))
@@ -565,6 +526,65 @@ impl Mover<'_> {
         Ok(done)
     }
 
+    /// Moves a block from the slot that serves it to one of another member.
+    fn leave_member(&mut self, main_block: u64, member: u8) -> Result<u64> {
+        let state = self.state;
+        let block = Blocks {
+            first: main_block,
+            count: 1,
+        };
+        let _closed = Closed::wait(state, block)?;
+        let spares = &self.target.spares;
+        state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
+        self.settle(main_block)?;
+        let Some((slot, word)) = state.slot_of(main_block) else {
+            return Ok(1);
+        };
+        if state.slot_place(slot).map(|place| place.member) != Some(member) {
+            return Ok(1);
+        }
+        if word.state() == SlotState::Pending {
+            return self.set_aside_elsewhere(main_block, slot, word).map(|()| 1);
+        }
+        let bytes = self.bytes;
+        let place = state.locate(spares, slot, false);
+        let (_, device, from) = place.ok_or(EIO)?;
+        read_twice(&state.pool, device, from, &mut self.tools.data, bytes).map_err(to_error)?;
+        let lists = &mut self.tools.lists;
+        lists.moves.clear();
+        push(&mut lists.moves, Move::new(main_block, 0)).map_err(to_error)?;
+        let source = Source::Buffer(&self.tools.data);
+        let (origin, error) = (word.origin(), BlkStatus::IOERR);
+        let mut relocation = Relocation::new(state, spares, lists, (source, block), origin, error);
+        relocation.tells = false;
+        relocation.leaves = true;
+        let moved = relocation.run();
+        moved.map_err(|_| self.why())?;
+        Ok(1)
+    }
+
+    /// Sets another slot aside for a block that main cannot read, and leaves the one that it has.
+    fn set_aside_elsewhere(&mut self, main_block: u64, old: u32, word: SlotWord) -> Result {
+        let state = self.state;
+        state.with_writer(&self.target.spares, |writer, io| {
+            let run = writer.take_slots(state, io, 1)?;
+            let fresh = SlotWord::new(main_block, SlotState::Pending, word.origin());
+            let staged = fresh
+                .ok_or(ERANGE)
+                .and_then(|fresh| writer.stage(state, run.first, fresh, Publish::Replace(old)));
+            if staged.is_err() {
+                writer.give_back(state, run.first);
+                return staged;
+            }
+            writer.commit(state, io)?;
+            let retired = writer.stage_retirement(state, old, true);
+            if retired.and_then(|()| writer.commit(state, io)).is_err() {
+                writer.note_older_claims();
+            }
+            Ok(())
+        })
+    }
+
     /// Copies a block to main, if a slot serves it, and compares.
     fn copy_one_back(&mut self, main_block: u64) -> Result {
         let state = self.state;
@@ -575,8 +595,9 @@ impl Mover<'_> {
         if word.state() == SlotState::Pending {
             return Ok(());
         }
-        let (main, spare) = (&self.target.main, &self.target.spare);
-        let (from, to) = (state.slot_sector(slot), state.sector_of(main_block));
+        let (main, to) = (&self.target.main, state.sector_of(main_block));
+        let place = state.locate(&self.target.spares, slot, false);
+        let (_, spare, from) = place.ok_or(EIO)?;
         let (pool, bytes) = (&state.pool, self.bytes);
         let (data, check) = (&mut self.tools.data, &mut self.tools.check);
         read_twice(pool, spare, from, data, bytes).map_err(to_error)?;
@@ -592,9 +613,6 @@ impl Mover<'_> {
         }
     }
 }
-
-/// How long users' writes are waited for at first, in milliseconds, while the gate is closed.
-const DRAIN_MS: u64 = 200;
 
 /// How long it may take to find out whether main works, in milliseconds.
 const PROBE_MS: u64 = 10_000;

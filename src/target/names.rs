@@ -15,6 +15,11 @@ impl LogName {
         let device = device.to_str().unwrap_or("?");
         Ok(Self(CString::try_from_fmt(fmt!("dm-remap {device}"))?))
     }
+
+    /// The same.
+    pub(super) fn try_clone(&self) -> Result<Self> {
+        Ok(Self(CString::try_from_fmt(fmt!("{self}"))?))
+    }
 }
 
 impl fmt::Display for LogName {

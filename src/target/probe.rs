@@ -5,9 +5,9 @@
 //! Blocks far from those in question are asked first: what spoils some blocks may spoil their
 //! neighbours, and the answer should not take the time of a bad block.
 
+use super::closed::Closed;
 use super::life::Direction;
 use super::mover;
-use super::mover::Closed;
 use super::state::State;
 use super::DmRemap;
 use crate::dm;

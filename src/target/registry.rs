@@ -5,29 +5,39 @@
 //! Device mapper lets two devices use the same spare, as it shares one claim among all its devices.
 //! So every part of a disk that is used as a spare is written down here, and an overlap is refused,
 //! but for one case: the same mapped device may load another table for the same window, and then
-//! finds the state of the first one. (Two targets of one table may not: they would serve different
+//! finds the state of the first one. It may have others besides, which join the set or leave it. (Two targets of one table may not: they would serve different
 //! blocks from the same slots.) A state is forgotten with the last table that uses it.
 
 use super::state::State;
 use crate::dm;
+use crate::logic::format::MEMBERS_MAX;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 static WINDOWS: dm::Global<KVec<Entry>> = dm::Global::new(KVec::new());
 
 /// A part of a spare device.
+#[derive(Clone, Copy)]
 pub(super) struct Part<'a> {
-    pub(super) mapped_device: dm::MappedDeviceId,
-    pub(super) table: dm::TableId,
     pub(super) spare: &'a dm::Device,
     /// First sector on the spare device, and one past the last.
     pub(super) range: (u64, u64),
 }
 
+/// Whose parts are looked for.
+#[derive(Clone, Copy)]
+pub(super) struct User {
+    pub(super) mapped_device: dm::MappedDeviceId,
+    pub(super) table: dm::TableId,
+}
+
+/// One part in use.
 struct Entry {
     mapped_device: dm::MappedDeviceId,
     spare: dm::Device,
     range: (u64, u64),
+    /// Its number in the set.
+    member: u8,
     state: Arc<State>,
     /// The tables that use it: one that is live, and one that is to replace it.
     users: KVec<dm::TableId>,
@@ -42,11 +52,10 @@ impl Entry {
         self.spare.is_same_disk(part.spare) && own.0 < other.1 && other.0 < own.1
     }
 
-    fn is_same(&self, part: &Part<'_>) -> bool {
-        self.mapped_device == part.mapped_device
+    fn is_same(&self, user: User, part: &Part<'_>) -> bool {
+        self.mapped_device == user.mapped_device
             && self.spare == *part.spare
             && self.range.0 == part.range.0
-            && !self.users.contains(&part.table)
     }
 }
 
@@ -74,17 +83,16 @@ impl core::ops::Deref for StateRef {
 impl Drop for StateRef {
     fn drop(&mut self) {
         let mut windows = WINDOWS.lock();
-        let mut forgotten = None;
-        let found = windows
-            .iter_mut()
-            .position(|entry| Arc::ptr_eq(&entry.state, &self.state));
-        if let Some(index) = found {
-            if let Some(entry) = windows.get_mut(index) {
-                entry.users.retain(|table| *table != self.table);
-                if entry.users.is_empty() {
-                    forgotten = windows.remove(index).ok();
+        let mut forgotten = [const { None }; MEMBERS_MAX as usize];
+        for place in &mut forgotten {
+            let found = windows.iter_mut().position(|entry| {
+                let own = Arc::ptr_eq(&entry.state, &self.state);
+                if own {
+                    entry.users.retain(|table| *table != self.table);
                 }
-            }
+                own && entry.users.is_empty()
+            });
+            *place = found.and_then(|index| windows.remove(index).ok());
         }
         if windows.is_empty() {
             // Nothing must be left when the module is unloaded.
@@ -95,44 +103,103 @@ impl Drop for StateRef {
     }
 }
 
-/// Finds the state that the same mapped device uses for this window. Fails with [`EBUSY`] if
-/// somebody else uses a part of it.
-pub(super) fn find(part: &Part<'_>) -> Result<Option<StateRef>> {
-    let mut windows = WINDOWS.lock();
-    let mut overlapping = windows.iter_mut().filter(|entry| entry.overlaps(part));
-    let Some(entry) = overlapping.next() else {
-        return Ok(None);
-    };
-    if !entry.is_same(part) || overlapping.next().is_some() {
-        return Err(EBUSY);
-    }
-    entry.users.push(part.table, GFP_KERNEL)?;
-    Ok(Some(StateRef {
-        state: entry.state.clone(),
-        table: part.table,
-    }))
+/// A state that is in use, and which members its parts are.
+pub(super) struct Known {
+    pub(super) state: StateRef,
+    /// In the order of the parts; none for one that is not in use so far.
+    pub(super) members: [Option<u8>; MEMBERS_MAX as usize],
 }
 
-/// Registers a new state. Fails with [`EBUSY`] if somebody was faster.
-pub(super) fn register(part: &Part<'_>, state: Arc<State>) -> Result<StateRef> {
+/// Finds the state that the same mapped device uses for one of these parts. Fails with [`EBUSY`] if
+/// somebody else uses a part of them.
+pub(super) fn find(user: User, parts: &[Part<'_>]) -> Result<Option<Known>> {
     let mut windows = WINDOWS.lock();
-    if windows.iter().any(|entry| entry.overlaps(part)) {
+    let mut state: Option<Arc<State>> = None;
+    let mut members = [None; MEMBERS_MAX as usize];
+    for (part, place) in parts.iter().zip(&mut members) {
+        let mut overlapping = windows.iter().filter(|entry| entry.overlaps(part));
+        let Some(entry) = overlapping.next() else {
+            continue;
+        };
+        let other = |known: &Arc<State>| !Arc::ptr_eq(known, &entry.state);
+        if !entry.is_same(user, part)
+            || overlapping.next().is_some()
+            || state.as_ref().is_some_and(other)
+        {
+            return Err(EBUSY);
+        }
+        state = Some(entry.state.clone());
+        *place = Some(entry.member);
+    }
+    let Some(state) = state else {
+        return Ok(None);
+    };
+    let own = |entry: &&mut Entry| Arc::ptr_eq(&entry.state, &state);
+    if windows
+        .iter_mut()
+        .filter(own)
+        .any(|entry| entry.users.contains(&user.table))
+    {
+        // Two targets of one table.
         return Err(EBUSY);
     }
-    let mut users = KVec::with_capacity(2, GFP_KERNEL)?;
-    users.push(part.table, GFP_KERNEL)?;
-    windows.push(
-        Entry {
-            mapped_device: part.mapped_device,
-            spare: part.spare.clone(),
-            range: part.range,
+    let known = Known {
+        state: StateRef {
             state: state.clone(),
-            users,
+            table: user.table,
         },
-        GFP_KERNEL,
-    )?;
-    Ok(StateRef {
+        members,
+    };
+    let mut pushed = Ok(());
+    for entry in windows.iter_mut().filter(own) {
+        let used = parts.iter().any(|part| entry.is_same(user, part));
+        if used && pushed.is_ok() {
+            pushed = entry.users.push(user.table, GFP_KERNEL);
+        }
+    }
+    drop(windows);
+    pushed?;
+    Ok(Some(known))
+}
+
+/// Whether a part is registered as one that a state uses.
+pub(super) fn is_known(state: &StateRef, part: &Part<'_>) -> bool {
+    let windows = WINDOWS.lock();
+    let mut own = windows
+        .iter()
+        .filter(|entry| Arc::ptr_eq(&entry.state, &state.state));
+    own.any(|entry| entry.overlaps(part))
+}
+
+/// Registers a new state.
+pub(super) fn register(user: User, state: Arc<State>) -> StateRef {
+    StateRef {
         state,
-        table: part.table,
-    })
+        table: user.table,
+    }
+}
+
+impl StateRef {
+    /// Registers one more part that the state uses, as the spare of a member. Fails with [`EBUSY`] if
+    /// somebody was faster.
+    pub(super) fn add(&self, user: User, part: &Part<'_>, member: u8) -> Result {
+        let mut windows = WINDOWS.lock();
+        if windows.iter().any(|entry| entry.overlaps(part)) {
+            return Err(EBUSY);
+        }
+        let mut users = KVec::with_capacity(2, GFP_KERNEL)?;
+        users.push(self.table, GFP_KERNEL)?;
+        windows.push(
+            Entry {
+                mapped_device: user.mapped_device,
+                spare: part.spare.clone(),
+                range: part.range,
+                member,
+                state: self.state.clone(),
+                users,
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(())
+    }
 }

@@ -16,7 +16,8 @@
 
 use super::io::is_suspect;
 use super::life::Direction;
-use super::life::Disk;
+use super::life::SpareTickets;
+use super::spares::Spares;
 use super::state::State;
 use super::writer::Publish;
 use super::writer::STAGED_MAX;
@@ -26,7 +27,6 @@ use crate::dm::BlkStatus;
 use crate::logic::alloc::SlotRun;
 use crate::logic::bisect::Bisect;
 use crate::logic::classify::Operation;
-use crate::logic::latch::Ticket;
 use crate::logic::limit::Limit;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
@@ -155,7 +155,7 @@ impl Source<'_> {
 /// Moves what is in `lists.moves`.
 pub(super) struct Relocation<'a> {
     pub(super) state: &'a State,
-    pub(super) spare: &'a dm::Device,
+    pub(super) spares: &'a Spares,
     pub(super) lists: &'a mut Lists,
     pub(super) source: Source<'a>,
     /// The blocks that the source stands for; their range is the caller's.
@@ -167,6 +167,10 @@ pub(super) struct Relocation<'a> {
     pub(super) deadline: u64,
     /// Whether this is to find out whether the spare works again.
     pub(super) probes: bool,
+    /// Whether the slots that served the blocks before are in order, and are just left.
+    pub(super) leaves: bool,
+    /// The members whose slots have taken data; a bit each.
+    written: u8,
     /// Whether a slot has taken data.
     alive: bool,
     /// How many slots have failed.
@@ -182,7 +186,7 @@ pub(super) struct Relocation<'a> {
 impl<'a> Relocation<'a> {
     pub(super) fn new(
         state: &'a State,
-        spare: &'a dm::Device,
+        spares: &'a Spares,
         lists: &'a mut Lists,
         (source, own): (Source<'a>, Blocks),
         origin: Origin,
@@ -190,7 +194,7 @@ impl<'a> Relocation<'a> {
     ) -> Self {
         Self {
             state,
-            spare,
+            spares,
             lists,
             source,
             own,
@@ -198,6 +202,8 @@ impl<'a> Relocation<'a> {
             error,
             deadline: u64::MAX,
             probes: false,
+            leaves: false,
+            written: 0,
             alive: false,
             failed: 0,
             slow: false,
@@ -216,10 +222,10 @@ impl<'a> Relocation<'a> {
         if !self.probes && !self.state.life.admits(Direction::SpareWrite) {
             return Err(self.error);
         }
-        let ticket = self.state.life.flush_sent(Disk::Spare);
+        let tickets = self.state.life.spares_sent();
         let placed = self.place();
         // What was placed is complete in itself, even if the rest found no place.
-        let committed = self.commit(ticket);
+        let committed = self.commit(&tickets);
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
             self.state
                 .report("moved to the spare", count, first.main_block);
@@ -248,11 +254,15 @@ impl<'a> Relocation<'a> {
     fn own_slot(&self, block: Move) -> Result<Option<SlotRun>, BlkStatus> {
         let state = self.state;
         // Under the lock: a slot that is set aside may be taken away, if it is not in use (`steal_slot`).
-        state.with_writer(self.spare, |writer, io| {
+        state.with_writer(self.spares, |writer, io| {
             let settled = writer.settle(state, io, block.main_block);
             settled.map_err(|_| self.error)?;
             Ok(match state.slot_of(block.main_block) {
-                Some((slot, word)) if word.state() == SlotState::Pending && !block.own_failed => {
+                Some((slot, word))
+                    if word.state() == SlotState::Pending
+                        && !block.own_failed
+                        && state.locate(self.spares, slot, true).is_some() =>
+                {
                     Some(SlotRun {
                         first: slot,
                         count: 1,
@@ -312,12 +322,14 @@ impl<'a> Relocation<'a> {
                 return Ok(());
             }
             let offset = first.offset.saturating_add(self.state.bytes(part.first));
-            let sector = self.state.slot_sector(run.first.saturating_add(part.first));
+            let slot = run.first.saturating_add(part.first);
+            let place = self.state.locate(self.spares, slot, true);
             let bytes = self.state.bytes(part.count);
             let write = || {
+                let (_, device, sector) = place.ok_or(BlkStatus::OFFLINE)?;
                 let opf = dm::Opf::WRITE.sync();
                 self.source
-                    .write(self.state, (offset, bytes), self.spare, sector, opf)
+                    .write(self.state, (offset, bytes), device, sector, opf)
             };
             let mut result = write();
             let suspect = |status| is_suspect(Operation::Write, status);
@@ -330,6 +342,8 @@ impl<'a> Relocation<'a> {
             let taken = match result {
                 Ok(()) => {
                     self.alive = true;
+                    let member = place.map_or(0, |(member, _, _)| member);
+                    self.written |= 1u8.checked_shl(member.into()).unwrap_or(0);
                     self.tell |= self.state.proven(Direction::SpareWrite, begun);
                     (part.first..part.first.saturating_add(part.count))
                         .try_for_each(|index| self.note_placed(run.first, index, next))
@@ -412,7 +426,7 @@ impl<'a> Relocation<'a> {
 
     /// Finds slots, in need those that are only set aside.
     fn take_slots(&mut self, want: u32) -> Result<SlotRun, BlkStatus> {
-        let taken = self.state.with_writer(self.spare, |writer, io| {
+        let taken = self.state.with_writer(self.spares, |writer, io| {
             match writer.take_slots(self.state, io, want) {
                 Err(error) if error == ENOSPC => writer.steal_slot(self.state, io, self.own),
                 other => other,
@@ -426,21 +440,22 @@ impl<'a> Relocation<'a> {
         })
     }
 
-    /// Data before metadata (P3). `ticket` was taken before the data was written.
-    fn commit(&mut self, ticket: Ticket) -> Result<usize, BlkStatus> {
+    /// Data before metadata (P3). `tickets` were taken before the data was written.
+    fn commit(&mut self, tickets: &SpareTickets) -> Result<usize, BlkStatus> {
         if self.lists.placed.is_empty() {
             self.give_back(self.lists.retired.iter().copied());
             return Ok(0);
         }
-        if let Err(status) = self.state.flush(Disk::Spare, self.spare, ticket) {
+        let flushed = self.state.flush_spares(self.spares, self.written, tickets);
+        if let Err(status) = flushed {
             self.give_back(self.lists.placed.iter().map(|placed| placed.slot));
             self.give_back(self.lists.retired.iter().copied());
             return Err(status);
         }
-        let (state, origin) = (self.state, self.origin);
+        let (state, origin, leaves) = (self.state, self.origin, self.leaves);
         let (placed, retired) = (&self.lists.placed, &mut self.lists.retired);
         let low_water = state.limits.get(Limit::LowWater);
-        let (result, short) = state.with_writer(self.spare, |writer, io| {
+        let (result, short) = state.with_writer(self.spares, |writer, io| {
             let mut staged = Ok(());
             for Placed { main_block, slot } in placed {
                 let publish = match state.slot_of(*main_block) {
@@ -466,11 +481,13 @@ impl<'a> Relocation<'a> {
             if committed.is_ok() {
                 for slot in retired.iter() {
                     // Not marked as bad, it is found out again.
-                    if writer.stage_retirement(state, *slot).is_err() {
+                    if writer.stage_retirement(state, *slot, leaves).is_err() {
                         writer.note_older_claims();
                         break;
                     }
-                    state.counters.spare_write_errors.add(1);
+                    if !leaves {
+                        state.counters.spare_write_errors.add(1);
+                    }
                 }
                 // If this fails, loading finds two claims and frees the older, and the slot fails
                 // again when it is written.

@@ -32,19 +32,21 @@ use super::io::SpareIo;
 use super::life::Direction;
 use super::life::Disk;
 use super::life::Life;
+use super::life::SpareTickets;
 use super::limits::Limits;
 use super::map::Map;
 use super::mover;
 use super::names::LogName;
+use super::spares::Spares;
 use super::writer::growth;
 use super::writer::Writer;
 use super::DmRemap;
 use crate::dm;
 use crate::logic::desk::Desk;
-use crate::logic::format::Geometry;
+use crate::logic::format::Member;
+use crate::logic::format::Place;
 use crate::logic::format::Superblock;
 use crate::logic::format::REPLICAS;
-use crate::logic::format::SUPER_COPIES;
 use crate::logic::latch::Ticket;
 use crate::logic::presence::Presence;
 use crate::logic::slot::SlotWord;
@@ -70,10 +72,6 @@ pub(super) struct State {
     pub(super) name: LogName,
     /// The spare set.
     pub(super) uuid: Uuid,
-    /// First sector of the window on the spare device.
-    pub(super) window_start: u64,
-    /// Where everything lies in the window.
-    pub(super) geometry: Geometry,
     /// A slot and a block of main have `1 << block_shift` sectors.
     pub(super) block_shift: u32,
     pub(super) presence: KVVec<Cell64>,
@@ -96,6 +94,8 @@ pub(super) struct State {
     pub(super) probing: Atomic<i32>,
     /// The device is about to be suspended: what takes long has to come to its end.
     pub(super) stopping: Atomic<bool>,
+    /// Members that the set goes on without; a bit each. What is written to their slots goes elsewhere.
+    pub(super) lost: Atomic<u32>,
     /// Whether failed I/O leads to remaps.
     pub(super) auto_remap: Atomic<bool>,
     /// Keeps the log readable when a disk fails a million times.
@@ -156,15 +156,15 @@ impl State {
         Presence::new(&self.presence).any(sector, u64::from(sectors))
     }
 
-    /// Calls `work` with the writer and the spare, under the writer's lock.
+    /// Calls `work` with the writer and the spares, under the writer's lock.
     pub(super) fn with_writer<R>(
         &self,
-        spare: &dm::Device,
+        spares: &Spares,
         work: impl FnOnce(&mut Writer, &mut SpareIo<'_>) -> R,
     ) -> R {
         let mut locked = self.writer.lock();
         let Locked { writer, block, .. } = &mut *locked;
-        work(writer, &mut SpareIo::new(self, spare, block))
+        work(writer, &mut SpareIo::new(self, spares, block))
     }
 
     /// Flushes the cache of a disk, for what was written since `ticket` was taken. A flush that failed
@@ -176,12 +176,36 @@ impl State {
             self.life.own_flush_failed(disk);
             self.complain(match disk {
                 Disk::Main => "main cannot be flushed",
-                Disk::Spare => "the spare cannot be flushed",
+                Disk::Spare(_) => "the spare cannot be flushed",
             });
         } else if !self.life.is_unbroken(disk, since) {
             return Err(dm::BlkStatus::IOERR);
         }
         flushed
+    }
+
+    /// Flushes the caches of those spares that `members` names, a bit each, as [`State::flush`] does.
+    pub(super) fn flush_spares(
+        &self,
+        spares: &Spares,
+        members: u8,
+        since: &SpareTickets,
+    ) -> dm::IoResult {
+        let mut result = Ok(());
+        for (member, spare) in spares.iter() {
+            if members & 1u8.checked_shl(member.into()).unwrap_or(0) != 0 {
+                let flushed = self.flush(Disk::Spare(member), &spare.device, since.of(member));
+                result = result.and(flushed);
+            }
+        }
+        result
+    }
+
+    /// Whether the set goes on without a member.
+    #[inline]
+    pub(super) fn is_lost(&self, member: u8) -> bool {
+        let bit = 1u32.checked_shl(member.into()).unwrap_or(0);
+        self.lost.load(Relaxed) & bit != 0
     }
 
     /// An I/O of the worker's that began at `begun` has succeeded. Returns whether that closes a breaker.
@@ -243,12 +267,26 @@ impl State {
         self.with_map(|map| map.view().lookup(main_block))
     }
 
-    /// Where a slot lies on the spare device.
+    /// Where a slot lies.
     #[inline]
-    pub(super) fn slot_sector(&self, slot: u32) -> u64 {
-        // The geometry keeps all slots inside of the window.
-        let in_window = self.geometry.slot_sector(slot).unwrap_or(0);
-        self.window_start.saturating_add(in_window)
+    pub(super) fn slot_place(&self, slot: u32) -> Option<Place> {
+        self.with_map(|map| map.extents().place(slot))
+    }
+
+    /// The device and the sector on it of a slot; none if its spare is not there, or if it is to be
+    /// written and its spare is lost.
+    pub(super) fn locate<'a>(
+        &self,
+        spares: &'a Spares,
+        slot: u32,
+        write: bool,
+    ) -> Option<(u8, &'a dm::Device, u64)> {
+        let place = self.slot_place(slot)?;
+        if write && self.is_lost(place.member) {
+            return None;
+        }
+        let (device, sector) = spares.locate(place)?;
+        Some((place.member, device, sector))
     }
 
     /// Sectors of a number of blocks.
@@ -310,6 +348,12 @@ pub(super) struct Counters {
     pub(super) bad: Counter,
     /// Slots that can still be given out.
     pub(super) left: Counter,
+    /// Slots of all spares in use.
+    pub(super) capacity: Counter,
+    /// Spares in use.
+    pub(super) spares: Counter,
+    /// Spares that belong to the set.
+    pub(super) spares_all: Counter,
     /// Writes that failed on main.
     pub(super) write_errors: Counter,
     /// Reads that failed on main.
@@ -334,6 +378,8 @@ pub(super) struct Counters {
     pub(super) replicas: Counter,
     /// Superblock copies in use.
     pub(super) superblocks: Counter,
+    /// Whether there could be more of both, 0 or 1.
+    pub(super) degraded: Counter,
     /// Whether the last metadata commit failed, 0 or 1.
     pub(super) stuck: Counter,
 }
@@ -347,6 +393,9 @@ impl Counters {
             pending: Counter::new(0),
             bad: Counter::new(0),
             left: Counter::new(0),
+            capacity: Counter::new(0),
+            spares: Counter::new(0),
+            spares_all: Counter::new(0),
             write_errors: Counter::new(statistics.write_errors),
             read_errors: Counter::new(statistics.read_errors),
             auto_remaps: Counter::new(statistics.auto_remaps),
@@ -359,21 +408,33 @@ impl Counters {
             spare_read_errors: Counter::new(statistics.spare_read_errors),
             replicas: Counter::new(0),
             superblocks: Counter::new(0),
+            degraded: Counter::new(0),
             stuck: Counter::new(0),
         };
-        for cell in map.slots(superblock.usable_slots()) {
+        for cell in map.slots() {
             counters.changed(SlotWord::FREE, SlotWord::from_memory(cell.load()));
         }
         counters.show_copies(superblock);
         counters
     }
 
-    /// Shows which copies of the metadata are in use.
+    /// Shows which spares and which copies of the metadata are in use.
     pub(super) fn show_copies(&self, superblock: &Superblock) {
-        let replicas = (0..REPLICAS).filter(|replica| superblock.replica_lives(*replica));
-        self.replicas.set(replicas.count() as u64);
-        let copies = (0..SUPER_COPIES).filter(|copy| superblock.super_lives(*copy));
-        self.superblocks.set(copies.count() as u64);
+        let replicas = |member: &Member| {
+            let live = (0..REPLICAS).filter(|replica| member.replica_lives(*replica));
+            live.count()
+        };
+        let all = superblock.members();
+        let fewest = all.clone().map(|(_, member)| replicas(member)).min();
+        self.replicas.set(fewest.unwrap_or(0) as u64);
+        self.superblocks
+            .set(u64::from(superblock.live_supers().count_ones()));
+        self.degraded.set(u64::from(superblock.is_degraded()));
+        let used = || all.clone().filter(|(_, member)| !member.missing);
+        self.spares.set(used().count() as u64);
+        self.spares_all.set(all.clone().count() as u64);
+        let slots = used().map(|(_, member)| u64::from(member.slots));
+        self.capacity.set(slots.fold(0, u64::saturating_add));
     }
 
     /// Counts that a slot's word has changed.

@@ -37,7 +37,13 @@ fn back(form: Form, text: &str) -> String {
     let words = split(text);
     let line = parse(form, &texts(&words)).unwrap_or_else(|e| panic!("{text}: {e}"));
     let mut out = String::new();
-    print(&mut out, line.main, line.spare, &line.options).unwrap();
+    let more: Vec<&str> = line
+        .options
+        .more_spares()
+        .map(|at| words[at].as_str())
+        .collect();
+    let nth = |number: usize| more.get(number).copied();
+    print(&mut out, line.main, line.spare, nth, &line.options).unwrap();
     out
 }
 
@@ -57,9 +63,11 @@ fn options() -> impl Strategy<Value = Vec<String>> {
             .prop_map(|uuid| format!("uuid {uuid}")),
         "[!-~]{1,64}".prop_map(|id| format!("main_id {}", id.replace('\\', "\\\\"))),
         Limit::ALL.map(limit),
+        0usize..4,
     );
-    let list = all.prop_map(|(a, b, c, d, e, limits)| {
-        let mut list = vec![a, b, c, d, e];
+    let list = all.prop_map(|(a, b, c, d, e, limits, spares)| {
+        let mut list = vec![a, b, c, d, e, "degraded".to_string()];
+        list.extend((0..spares).map(|number| format!("spare 8:{}", 32 + number)));
         list.extend(limits);
         list
     });
@@ -74,12 +82,12 @@ proptest! {
     fn prints_back_what_was_loaded(given in options(), format: bool) {
         let mut line = "8:0 8:16".to_string();
         if !given.is_empty() {
-            line += &format!(" {} {}", 2 * given.len(), given.join(" "));
+            line += &format!(" {} {}", split(&given.join(" ")).len(), given.join(" "));
         }
         prop_assert_eq!(back(Form::DmRemap, &line), line.clone());
         // `format` is taken and not printed.
         if format && !given.iter().any(|o| o.starts_with("uuid")) {
-            let words = 2 * given.len() + 1;
+            let words = split(&given.join(" ")).len() + 1;
             let with = format!("8:0 8:16 {words} format {}", given.join(" "));
             let words = split(&with);
             prop_assert!(parse(Form::DmRemap, &texts(&words)).unwrap().options.format);
@@ -131,7 +139,13 @@ fn what_is_wrong_is_named() {
         ("a b 1", CountMismatch, 2, Errno::Invalid),
         ("a b 0 format", CountMismatch, 2, Errno::Invalid),
         ("a b 1 frob", Unknown, 3, Errno::NotSupported),
-        ("a b 2 spare c", Unknown, 3, Errno::NotSupported),
+        ("a b 1 spare", NoValue, 4, Errno::Invalid),
+        (
+            "a b 8 spare c spare d spare e spare f",
+            TooManySpares,
+            9,
+            Errno::TooMany,
+        ),
         ("a b 1 auto_remap", NoValue, 4, Errno::Invalid),
         ("a b 2 auto_remap yes", AutoRemap, 4, Errno::Invalid),
         ("a b 4 low_water 1 low_water 2", Twice, 5, Errno::Exists),
@@ -271,6 +285,7 @@ fn every_kind_has_its_own_words() {
         LimitValue(Limit::DeadlineMs, Wrong::OutOfRange),
         FormatWithUuid,
         DevicesEqual,
+        TooManySpares,
     ];
     let mut texts: Vec<String> = kinds
         .map(|kind| dm_remap_logic::args::ArgsError { kind, argument: 0 }.to_string())

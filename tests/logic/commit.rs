@@ -5,15 +5,17 @@
 
 use dm_remap_logic::commit::Failure;
 use dm_remap_logic::commit::Outcome;
+use dm_remap_logic::format::BlockId;
+use dm_remap_logic::format::Member;
 use dm_remap_logic::load::LoadError;
 
 use super::crash::World;
-use super::disk::Disk;
+use super::disk::Disks;
 use super::spare::Spare;
 use super::spare::Stop;
 
 /// Loads, and tells what it was refused for.
-fn refusal(disk: &mut Disk) -> Option<LoadError> {
+fn refusal(disk: &mut Disks) -> Option<LoadError> {
     match Spare::load(disk) {
         Ok(_) => None,
         Err(Stop::Refused(error)) => Some(error),
@@ -21,9 +23,18 @@ fn refusal(disk: &mut Disk) -> Option<LoadError> {
     }
 }
 
+fn id(block: u32) -> BlockId {
+    BlockId { member: 0, block }
+}
+
 fn sector_of(world: &World, replica: u8) -> u64 {
     let superblock = world.spare.metadata.superblock();
-    superblock.table_sector(replica, 0).expect("in range")
+    let place = superblock.table_place(replica, id(0));
+    place.expect("in range").sector
+}
+
+fn member(spare: &Spare) -> &Member {
+    spare.metadata.superblock().member(0).expect("the first")
 }
 
 /// A superblock copy that missed a relocation, and is all that is left, is no truth (M2, M4).
@@ -32,11 +43,12 @@ fn a_superblock_that_missed_a_relocation() {
     let mut world = World::new(1, 4096, 8);
     world.add().expect("no crash");
     let mut before = world.disk.clone();
-    world.disk.break_writes(sector_of(&world, 1));
+    let sector = sector_of(&world, 1);
+    world.disk.break_writes(sector);
     world.add().expect("no crash");
     world.add().expect("no crash");
-    let geometry = world.spare.metadata.superblock().geometry;
-    assert_eq!(world.spare.metadata.superblock().relocations().count(), 1);
+    let geometry = member(&world.spare).geometry;
+    assert_eq!(member(&world.spare).relocations().count(), 1);
     let sectors = [0, 1, 2, 3].map(|copy| geometry.superblock_sector(copy).expect("in range"));
     for sector in sectors {
         let mut disk = world.disk.clone();
@@ -49,7 +61,7 @@ fn a_superblock_that_missed_a_relocation() {
         }
         assert_eq!(
             refusal(&mut disk),
-            Some(LoadError::SuperblockStale { block: 0 })
+            Some(LoadError::SuperblockStale { block: id(0) })
         );
     }
 }
@@ -59,7 +71,7 @@ fn a_superblock_that_missed_a_relocation() {
 fn the_last_superblock_copy() {
     let mut world = World::new(2, 4096, 8);
     world.add().expect("no crash");
-    let geometry = world.spare.metadata.superblock().geometry;
+    let geometry = member(&world.spare).geometry;
     let sector = |copy| geometry.superblock_sector(copy).expect("in range");
     for copy in 0..3 {
         world.disk.break_writes(sector(copy));
@@ -97,23 +109,23 @@ fn the_last_superblock_copy() {
 #[test]
 fn a_superblock_copy_that_comes_back() {
     let mut world = World::new(8, 4096, 8);
-    let geometry = world.spare.metadata.superblock().geometry;
+    let geometry = member(&world.spare).geometry;
     world
         .disk
         .break_writes(geometry.superblock_sector(1).expect("in range"));
     assert_eq!(world.spare.sync(&mut world.disk), Ok(Outcome::Committed));
-    assert_eq!(world.spare.metadata.superblock().void_supers, 0b0010);
+    assert_eq!(member(&world.spare).void_supers, 0b0010);
     let mut spare = Spare::load(&mut world.disk).expect("three are left");
     assert_eq!(spare.sync(&mut world.disk), Ok(Outcome::Committed));
-    assert_eq!(spare.metadata.superblock().void_supers, 0b0010);
+    assert_eq!(member(&spare).void_supers, 0b0010);
     world.disk.heal();
     // Not by the activation that has tried it, and not by one that writes nothing.
     assert_eq!(spare.sync(&mut world.disk), Ok(Outcome::Committed));
-    assert_eq!(spare.metadata.superblock().void_supers, 0b0010);
+    assert_eq!(member(&spare).void_supers, 0b0010);
     let mut spare = Spare::load(&mut world.disk).expect("all read");
-    assert_eq!(spare.metadata.superblock().void_supers, 0b0010);
+    assert_eq!(member(&spare).void_supers, 0b0010);
     assert_eq!(spare.sync(&mut world.disk), Ok(Outcome::Committed));
-    assert_eq!(spare.metadata.superblock().void_supers, 0);
+    assert_eq!(member(&spare).void_supers, 0);
     spare.check_redundancy(&mut world.disk);
 }
 
@@ -125,23 +137,21 @@ fn the_survivor_is_looked_at_first() {
         world.spare.extend(&mut world.disk, 2),
         Ok(Outcome::Committed)
     );
-    let superblock = world.spare.metadata.superblock();
-    let geometry = superblock.geometry;
+    let places = world.spare.metadata.superblock().clone();
     for index in 0..31 {
-        let sector = geometry.reserve_block_sector(0, index).expect("in range");
-        world.disk.break_writes(sector);
+        let place = places.reserve_place(0, 0, index).expect("in range");
+        world.disk.break_writes(place.sector);
     }
     let home = |replica, block| {
-        geometry
-            .table_block_sector(replica, block)
-            .expect("in range")
+        let place = places.own_place(replica, id(block));
+        place.expect("in range").sector
     };
     world.disk.break_writes(home(0, 0));
     world.disk.break_reads(home(1, 2));
     let why = Failure::NoPlace;
     let failed = Ok(Outcome::Failed { issued: true, why });
-    assert_eq!(world.spare.commit(&mut world.disk, &[0]), failed);
-    assert_eq!(world.spare.metadata.superblock().void_replicas, 0);
+    assert_eq!(world.spare.commit(&mut world.disk, &[id(0)]), failed);
+    assert_eq!(member(&world.spare).void_replicas, 0);
     // Nothing but a commit touches what is left to settle.
     assert!(world.spare.metadata.is_unsettled());
     assert_eq!(
@@ -151,11 +161,11 @@ fn the_survivor_is_looked_at_first() {
     assert!(world.spare.metadata.is_unsettled());
     // The next one finds the survivor whole again.
     assert_eq!(
-        world.spare.commit(&mut world.disk, &[0]),
+        world.spare.commit(&mut world.disk, &[id(0)]),
         Ok(Outcome::Committed)
     );
     assert!(!world.spare.metadata.is_unsettled());
-    assert_eq!(world.spare.metadata.superblock().void_replicas, 1);
+    assert_eq!(member(&world.spare).void_replicas, 1);
     let spare = Spare::load(&mut world.disk).expect("one replica is whole");
     spare.check_redundancy(&mut world.disk);
 }
@@ -171,7 +181,7 @@ fn both_replicas_lost() {
     }
     world.disk.crash();
     let expected = LoadError::TableBlock {
-        block: 0,
+        block: id(0),
         error: None,
     };
     assert_eq!(refusal(&mut world.disk), Some(expected));
@@ -202,18 +212,21 @@ fn what_a_commit_costs() {
     );
     let before = world.disk.writes;
     assert_eq!(
-        world.spare.commit(&mut world.disk, &[1]),
+        world.spare.commit(&mut world.disk, &[id(1)]),
         Ok(Outcome::Committed)
     );
     assert_eq!(world.disk.writes - before, 2);
     assert_eq!(
-        world.spare.commit(&mut world.disk, &[0, 1, 2]),
+        world.spare.commit(&mut world.disk, &[id(0), id(1), id(2)]),
         Ok(Outcome::Committed)
     );
     assert_eq!(world.disk.writes - before, 2 + 6);
     let mut spare = Spare::load(&mut world.disk).expect("whole");
     let before = world.disk.writes;
-    assert_eq!(spare.commit(&mut world.disk, &[0]), Ok(Outcome::Committed));
+    assert_eq!(
+        spare.commit(&mut world.disk, &[id(0)]),
+        Ok(Outcome::Committed)
+    );
     assert_eq!(world.disk.writes - before, 4 + 2);
 }
 
@@ -221,20 +234,20 @@ fn what_a_commit_costs() {
 #[test]
 fn nonsense_is_refused() {
     let mut world = World::new(6, 4096, 8);
-    let blocks: Vec<u32> = (0..17).collect();
+    let blocks: Vec<BlockId> = (0..17).map(id).collect();
     let writes = world.disk.writes;
     let why = Failure::Blocks;
     let failed = Ok(Outcome::Failed { issued: false, why });
     assert_eq!(world.spare.commit(&mut world.disk, &blocks), failed);
-    assert_eq!(world.spare.commit(&mut world.disk, &[1]), failed);
+    assert_eq!(world.spare.commit(&mut world.disk, &[id(1)]), failed);
     assert_eq!(world.spare.extend(&mut world.disk, 0), failed);
-    let all = world.spare.metadata.superblock().geometry.table_blocks();
+    let all = member(&world.spare).table_blocks();
     assert_eq!(all, 2);
     assert_eq!(world.disk.writes, writes);
     assert_eq!(
         world.spare.extend(&mut world.disk, 64),
         Ok(Outcome::Committed)
     );
-    assert_eq!(world.spare.metadata.superblock().high_water, all);
+    assert_eq!(member(&world.spare).high_water, all);
     assert_eq!(world.spare.extend(&mut world.disk, 1), failed);
 }

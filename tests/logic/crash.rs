@@ -12,10 +12,11 @@
 use std::collections::BTreeMap;
 
 use dm_remap_logic::commit::Outcome;
+use dm_remap_logic::format::BlockId;
 use dm_remap_logic::format::RESERVE_BLOCKS;
 use dm_remap_logic::slot::State;
 
-use super::disk::Disk;
+use super::disk::Disks;
 use super::disk::Trouble;
 use super::random::Random;
 use super::spare;
@@ -33,7 +34,7 @@ enum Breakage {
 }
 
 pub(super) struct World {
-    pub(super) disk: Disk,
+    pub(super) disk: Disks,
     pub(super) spare: Spare,
     random: Random,
     /// The slot of each block of main, as acknowledged.
@@ -55,7 +56,7 @@ pub(super) struct Crashed;
 
 impl World {
     pub(super) fn new(seed: u64, sectors: u64, slot_sectors: u32) -> Self {
-        let mut disk = Disk::new(sectors, seed);
+        let mut disk = Disks::new(sectors, seed);
         spare::format(&mut disk, slot_sectors).expect("a good disk");
         let mut spare = Spare::load(&mut disk).expect("just formatted");
         assert_eq!(spare.extend(&mut disk, 1), Ok(Outcome::Committed));
@@ -77,13 +78,19 @@ impl World {
         let entries = &self.spare.entries;
         let doubt = self.doubt.values().flat_map(|d| d.1.clone());
         let held: Vec<u32> = doubt.chain(self.retire.iter().copied()).collect();
-        let free = |s: &usize| entries[*s].word.is_available() && !held.contains(&(*s as u32));
-        let start = self.random.below(entries.len() as u64) as usize;
-        (start..entries.len())
-            .chain(0..start)
+        let usable = |slot: u32| self.spare.metadata.is_usable(spare::split(slot).0);
+        let free = |slot: &u32| {
+            entries[*slot as usize].word.is_available() && !held.contains(slot) && usable(*slot)
+        };
+        let ids = entries.ids();
+        let start = self.random.below(ids.len() as u64) as usize;
+        let (before, behind) = ids.split_at(start);
+        behind
+            .iter()
+            .chain(before)
+            .copied()
             .filter(free)
             .take(want)
-            .map(|s| s as u32)
             .collect()
     }
 
@@ -313,7 +320,8 @@ impl World {
             return;
         }
         let superblock = self.spare.metadata.superblock();
-        let geometry = superblock.geometry;
+        let member = superblock.member(0).expect("the first");
+        let geometry = member.geometry;
         let reserve = self.random.once_in(6);
         let sector = if reserve {
             if self.broken_tables == 12 {
@@ -321,9 +329,10 @@ impl World {
             }
             self.broken_tables += 1;
             let (replica, index) = (self.random.below(2) as u8, self.random.below(4) as u8);
-            geometry
-                .reserve_block_sector(replica, index)
+            superblock
+                .reserve_place(replica, 0, index)
                 .expect("in range")
+                .sector
         } else if self.random.once_in(4) {
             if self.broken_supers == 2 {
                 return;
@@ -336,19 +345,23 @@ impl World {
                 return;
             }
             self.broken_tables += 1;
-            let block = self.random.below(u64::from(superblock.high_water)) as u32;
+            let block = self.random.below(u64::from(member.high_water)) as u32;
             let replica = self.random.below(2) as u8;
-            superblock.table_sector(replica, block).expect("in range")
+            let id = BlockId { member: 0, block };
+            superblock
+                .table_place(replica, id)
+                .expect("in range")
+                .sector
         };
         let sector = sector + self.random.below(8);
         if self.disk.is_bad(sector) {
             return;
         }
-        let superblock = self.spare.metadata.superblock();
+        let void = member.void_replicas != 0;
         self.fresh_damage = true;
         let how = match self.random.below(3) {
             // Or else the next one to break could be another block's last good copy.
-            _ if superblock.void_replicas != 0 => Breakage::Write,
+            _ if void => Breakage::Write,
             0 => Breakage::Read,
             1 => Breakage::Write,
             _ => Breakage::Both,
@@ -391,10 +404,10 @@ fn history(seed: u64, plan: Plan) -> bool {
     let sectors = 1024 + 8 * (seed % 200);
     let mut world = World::new(seed, sectors, if seed % 3 == 0 { 8 } else { 1 });
     if plan.worn {
-        let geometry = world.spare.metadata.superblock().geometry;
         for index in 2..RESERVE_BLOCKS {
-            let sector = geometry.reserve_block_sector(seed as u8 & 1, index);
-            world.disk.break_writes(sector.expect("in range"));
+            let superblock = world.spare.metadata.superblock();
+            let place = superblock.reserve_place(seed as u8 & 1, 0, index);
+            world.disk.break_writes(place.expect("in range").sector);
         }
     }
     for _ in 0..plan.steps {
@@ -417,7 +430,8 @@ fn history(seed: u64, plan: Plan) -> bool {
         world.disk.away_in = None;
     }
     world.reload();
-    world.spare.metadata.superblock().void_replicas != 0
+    let superblock = world.spare.metadata.superblock();
+    superblock.member(0).expect("the first").void_replicas != 0
 }
 
 /// Runs histories number 0 to `count`, or those that the environment asks for.
@@ -510,9 +524,14 @@ fn a_crash_at_every_step_and_any_bad_sector() {
             let mut at = 0;
             while crash_at(at, tear, |world| {
                 let superblock = world.spare.metadata.superblock();
+                let id = BlockId {
+                    member: 0,
+                    block: u32::from(place >> 1 & 1),
+                };
+                let member = superblock.member(0).expect("the first");
                 let sector = match place {
-                    0..4 => superblock.geometry.superblock_sector(place),
-                    _ => superblock.table_sector(place & 1, u32::from(place >> 1 & 1)),
+                    0..4 => member.geometry.superblock_sector(place),
+                    _ => superblock.table_place(place & 1, id).map(|p| p.sector),
                 };
                 let within = u64::from(at) % 8;
                 world.break_sector(sector.expect("in range") + within, how);

@@ -13,6 +13,8 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::ops::DerefMut;
 
 use dm_remap_logic::commit::Fault;
 
@@ -38,13 +40,13 @@ pub(super) struct Disk {
     volatile: BTreeMap<u64, Vec<Sector>>,
     unreadable: BTreeSet<u64>,
     unwritable: BTreeSet<u64>,
-    /// The power fails during the n-th write or flush from now.
-    pub(super) crash_in: Option<u32>,
+    /// The power fails during the next write or flush.
+    crash: bool,
     /// The disk goes away at the n-th write from now, and comes back after as many more.
     pub(super) away_in: Option<(u32, u32)>,
+    /// The disk is gone until further notice.
+    pub(super) gone: bool,
     pub(super) random: Random,
-    /// Writes and flushes so far.
-    pub(super) writes: u64,
 }
 
 impl Disk {
@@ -54,10 +56,10 @@ impl Disk {
             volatile: BTreeMap::new(),
             unreadable: BTreeSet::new(),
             unwritable: BTreeSet::new(),
-            crash_in: None,
+            crash: false,
             away_in: None,
+            gone: false,
             random: Random::new(seed),
-            writes: 0,
         }
     }
 
@@ -83,6 +85,11 @@ impl Disk {
         self.unreadable.contains(&sector) || self.unwritable.contains(&sector)
     }
 
+    /// Whether it works at all.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.is_away()
+    }
+
     pub(super) fn read(&mut self, sector: u64, data: &mut [u8]) -> Result<(), Trouble> {
         if self.is_away() {
             return Err(Trouble::Fault(Fault::Other));
@@ -99,7 +106,7 @@ impl Disk {
     }
 
     pub(super) fn write(&mut self, sector: u64, data: &[u8], fua: bool) -> Result<(), Trouble> {
-        let crash = self.tick();
+        let crash = self.crash;
         let away = self.tick_away();
         let sectors = || (sector..).zip(data.chunks(SECTOR));
         if crash || away {
@@ -138,7 +145,7 @@ impl Disk {
     }
 
     pub(super) fn flush(&mut self) -> Result<(), Trouble> {
-        if self.tick() {
+        if self.crash {
             return Err(Trouble::Crash);
         }
         if self.tick_away() {
@@ -151,14 +158,14 @@ impl Disk {
     }
 
     /// The power fails and comes back.
-    pub(super) fn crash(&mut self) {
+    fn crash(&mut self) {
         for (at, versions) in std::mem::take(&mut self.volatile) {
             let which = self.random.below(versions.len() as u64 + 1);
             if let Some(version) = versions.get(which as usize) {
                 self.durable[at as usize] = *version;
             }
         }
-        self.crash_in = None;
+        self.crash = false;
         self.away_in = None;
     }
 
@@ -173,24 +180,13 @@ impl Disk {
         self.durable[at as usize].copy_from_slice(chunk);
     }
 
-    fn tick(&mut self) -> bool {
-        self.writes += 1;
-        match &mut self.crash_in {
-            Some(0) => true,
-            Some(n) => {
-                *n -= 1;
-                false
-            }
-            None => false,
-        }
-    }
-
     fn is_away(&self) -> bool {
-        matches!(self.away_in, Some((0, _)))
+        self.gone || matches!(self.away_in, Some((0, _)))
     }
 
     fn tick_away(&mut self) -> bool {
         match &mut self.away_in {
+            _ if self.gone => true,
             Some((0, 0)) => {
                 self.away_in = None;
                 false
@@ -205,5 +201,74 @@ impl Disk {
             }
             None => false,
         }
+    }
+}
+
+/// The spares of a set, whose power fails together. As a disk, it is the first one.
+#[derive(Clone)]
+pub(super) struct Disks {
+    all: Vec<Disk>,
+    /// The power fails during the n-th write or flush from now.
+    pub(super) crash_in: Option<u32>,
+    /// Writes and flushes so far.
+    pub(super) writes: u64,
+}
+
+impl Deref for Disks {
+    type Target = Disk;
+
+    fn deref(&self) -> &Disk {
+        &self.all[0]
+    }
+}
+
+impl DerefMut for Disks {
+    fn deref_mut(&mut self) -> &mut Disk {
+        &mut self.all[0]
+    }
+}
+
+impl Disks {
+    pub(super) fn new(sectors: u64, seed: u64) -> Self {
+        Disks {
+            all: vec![Disk::new(sectors, seed)],
+            crash_in: None,
+            writes: 0,
+        }
+    }
+
+    /// One more.
+    pub(super) fn push(&mut self, disk: Disk) {
+        self.all.push(disk);
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn at(&mut self, index: usize) -> &mut Disk {
+        &mut self.all[index]
+    }
+
+    /// All sectors work again.
+    pub(super) fn heal(&mut self) {
+        self.all.iter_mut().for_each(Disk::heal);
+    }
+
+    /// The power fails and comes back.
+    pub(super) fn crash(&mut self) {
+        self.all.iter_mut().for_each(Disk::crash);
+        self.crash_in = None;
+    }
+
+    /// A write to a disk, or its flush, begins.
+    pub(super) fn begin_write(&mut self, index: usize) -> &mut Disk {
+        self.writes += 1;
+        match &mut self.crash_in {
+            Some(0) => self.all.iter_mut().for_each(|disk| disk.crash = true),
+            Some(n) => *n -= 1,
+            None => (),
+        }
+        &mut self.all[index]
     }
 }

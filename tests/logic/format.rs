@@ -11,9 +11,13 @@ use dm_remap_logic::format::table_block;
 use dm_remap_logic::format::table_block::TableBlock;
 use dm_remap_logic::format::table_block::ENTRIES;
 use dm_remap_logic::format::Block;
+use dm_remap_logic::format::BlockId;
+use dm_remap_logic::format::CopyId;
 use dm_remap_logic::format::FormatError;
 use dm_remap_logic::format::Geometry;
 use dm_remap_logic::format::GeometryError;
+use dm_remap_logic::format::Member;
+use dm_remap_logic::format::Place;
 use dm_remap_logic::format::Statistics;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
@@ -25,6 +29,9 @@ use dm_remap_logic::slot::State;
 use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 use proptest::prelude::*;
+
+/// The first superblock copy of all.
+const FIRST: CopyId = CopyId { member: 0, copy: 0 };
 
 pub(super) const MEMBER: Uuid = Uuid(*b"0123456789abcdef");
 
@@ -39,8 +46,13 @@ pub(super) fn superblock() -> Superblock {
     );
     superblock.sequence = 99;
     superblock.epoch = 3;
-    superblock.high_water = 1;
+    first(&mut superblock).high_water = 1;
     superblock
+}
+
+/// The first member.
+pub(super) fn first(superblock: &mut Superblock) -> &mut Member {
+    superblock.member_mut(0).expect("the first")
 }
 
 /// Makes the checksum right again after `image` was changed.
@@ -69,10 +81,10 @@ proptest! {
             (g.superblock_sector(1).unwrap(), 8),
             (g.superblock_sector(2).unwrap(), 8),
             (g.superblock_sector(3).unwrap(), 8),
-            (g.reserve_block_sector(0, 0).unwrap(), reserve),
-            (g.reserve_block_sector(1, RESERVE_BLOCKS - 1).unwrap(), reserve),
-            (g.table_block_sector(0, 0).unwrap(), table),
-            (g.table_block_sector(1, 0).unwrap(), table),
+            (g.home(0).unwrap().0, reserve),
+            (g.home(1).unwrap().0, reserve),
+            (g.home(0).unwrap().1, table),
+            (g.home(1).unwrap().1, table),
             (g.slot_sector(0).unwrap(), slots),
         ];
         areas.sort_unstable();
@@ -83,12 +95,6 @@ proptest! {
         prop_assert!(last.0 + last.1 <= g.window_sectors());
         // The last one of each is where the first and the length say.
         let end = |first: u64, length: u64, unit: u64| first + length - unit;
-        let table_last = g.table_blocks() - 1;
-        for replica in 0..2 {
-            let first = g.table_block_sector(replica, 0).unwrap();
-            let last = g.table_block_sector(replica, table_last);
-            prop_assert_eq!(last, Some(end(first, table, 8)));
-        }
         let last = g.slot_sector(g.slots() - 1);
         prop_assert_eq!(last, Some(end(g.data_start(), slots, g.slot_sectors().into())));
         prop_assert_eq!(g.slot_at(last.unwrap()), Some(g.slots() - 1));
@@ -103,15 +109,16 @@ proptest! {
     #[test]
     fn every_slot_has_an_entry(g in geometries()) {
         prop_assert!(u64::from(g.slots()) <= u64::from(g.table_blocks()) * u64::from(ENTRIES));
-        prop_assert!(g.slots_in(g.table_blocks()) == g.slots());
         prop_assert_eq!(g.data_start() % u64::from(g.align_sectors()), 0);
-        let (block, _) = g.entry_place(g.slots() - 1);
-        prop_assert!(block < g.table_blocks());
-        prop_assert_eq!(g.block_slots(block).1, g.slots());
-        let (first, end) = g.block_slots(block / 2);
-        prop_assert_eq!(g.entry_place(first), (block / 2, 0));
-        prop_assert_eq!(g.entry_place(end - 1).0, block / 2);
-        prop_assert_eq!(g.block_slots(g.table_blocks()), (g.slots(), g.slots()));
+        let m = Member::new(0, MEMBER, g);
+        prop_assert!(m.slots_in(m.table_blocks()) == g.slots());
+        let block = (g.slots() - 1) / ENTRIES;
+        prop_assert_eq!(m.table_blocks(), block + 1);
+        prop_assert_eq!(m.block_slots(block).1, g.slots());
+        let (first, end) = m.block_slots(block / 2);
+        prop_assert_eq!(first, block / 2 * ENTRIES);
+        prop_assert_eq!((end - 1) / ENTRIES, block / 2);
+        prop_assert_eq!(m.block_slots(m.table_blocks()), (g.slots(), g.slots()));
         // No more than a sixtieth of the window and the fixed ends goes to tables of 4 KiB slots.
         if g.slot_sectors() == 8 {
             prop_assert!(u64::from(g.table_blocks()) <= g.window_sectors() / 8 / 60 + 1);
@@ -134,8 +141,9 @@ proptest! {
         s.sequence = sequence;
         s.epoch = epoch;
         s.main_sectors = main_sectors;
-        s.high_water = high_water;
-        (s.void_replicas, s.void_supers) = (voids.0, voids.1 & !(1 << copy));
+        let m = first(&mut s);
+        m.high_water = high_water;
+        (m.void_replicas, m.void_supers) = voids;
         s.clean = clean;
         s.statistics = Statistics {
             saves: counters[0],
@@ -149,13 +157,13 @@ proptest! {
             1 => Reserve::Bad,
             _ => Reserve::Holds { block: 0, home_bad: reserve.3 },
         };
-        prop_assert!(s.reserve[reserve.0].set(reserve.1, used));
-        prop_assert_eq!(s.reserve[reserve.0].iter().nth(reserve.1.into()), Some(used));
-        let found = s.relocation(reserve.0 as u8, 0);
+        prop_assert!(first(&mut s).reserve[reserve.0].set(reserve.1, used));
+        prop_assert_eq!(first(&mut s).reserve[reserve.0].iter().nth(reserve.1.into()), Some(used));
+        let found = first(&mut s).relocation(reserve.0 as u8, 0);
         let expected = (reserve.2 == 2).then_some((reserve.1, reserve.3));
         prop_assert_eq!(found, expected);
         let mut image = [0; BLOCK_BYTES];
-        s.encode(&mut image, copy);
+        s.encode(&mut image, CopyId { member: 0, copy });
         prop_assert_eq!(Superblock::decode(&image, copy), Ok(s));
         prop_assert_eq!(
             Superblock::decode(&image, copy ^ 1),
@@ -190,7 +198,7 @@ proptest! {
     #[test]
     fn any_changed_bit_is_noticed(bit in 0usize..BLOCK_BYTES * 8) {
         let mut image = [0; BLOCK_BYTES];
-        superblock().encode(&mut image, 0);
+        superblock().encode(&mut image, FIRST);
         image[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(Superblock::decode(&image, 0).is_err());
         table_block::encode(&mut image, &MEMBER, 5, 6, [].into_iter());
@@ -206,17 +214,21 @@ proptest! {
         whole: bool,
     ) {
         let mut image = [0; BLOCK_BYTES];
-        superblock().encode(&mut image, 0);
+        superblock().encode(&mut image, FIRST);
         for (at, byte) in &changes {
-            image[if whole { *at } else { 12 + *at % 760 }] = *byte;
+            image[if whole { *at } else { 12 + *at % 860 }] = *byte;
         }
         seal(&mut image);
         if let Ok(s) = Superblock::decode(&image, 0) {
             // Whatever is accepted can be worked with.
-            let _ = (s.usable_slots(), s.main_blocks(), s.relocations().count());
-            let _ = s.table_sector(0, s.high_water.saturating_sub(1));
+            for (index, m) in s.members() {
+                let _ = (m.usable_slots(), s.main_blocks(), m.relocations().count());
+                let block = m.high_water.saturating_sub(1);
+                let _ = s.table_place(0, BlockId { member: index, block });
+                let _ = s.guests(index).count();
+            }
             let mut again = [0; BLOCK_BYTES];
-            s.encode(&mut again, 0);
+            s.encode(&mut again, FIRST);
             prop_assert_eq!(Superblock::decode(&again, 0), Ok(s));
         }
         table_block::encode(&mut image, &MEMBER, 5, 6, [].into_iter());
@@ -236,7 +248,7 @@ proptest! {
 /// Changes 32 or 64 bits of a superblock and tells what is found wrong.
 fn wrong(at: usize, value: &[u8]) -> FormatError {
     let mut image = [0; BLOCK_BYTES];
-    superblock().encode(&mut image, 0);
+    superblock().encode(&mut image, FIRST);
     image[at..at + value.len()].copy_from_slice(value);
     seal(&mut image);
     Superblock::decode(&image, 0).unwrap_err()
@@ -261,7 +273,7 @@ fn faults_are_named() {
             "uses features 0x4 that this module does not know",
         ),
         (
-            76,
+            73,
             &[3],
             FormatError::Misplaced {
                 found: 3,
@@ -271,21 +283,21 @@ fn faults_are_named() {
             "block number 3 found where 0 belongs",
         ),
         (
-            77,
+            74,
             &[3],
             field("number of replicas"),
             Errno::Damaged,
             "impossible value of number of replicas",
         ),
         (
-            128,
+            512 + 40,
             &[0xff],
             FormatError::Geometry(GeometryError::Mismatch),
             Errno::Damaged,
             "sizes and places do not fit together",
         ),
         (
-            216,
+            512 + 44,
             &[200],
             field("high-water mark"),
             Errno::Damaged,
@@ -298,18 +310,26 @@ fn faults_are_named() {
         assert_eq!(found.to_string(), text);
     }
     for (at, value, name) in [
-        (56, &[0u8; 16][..], "UUID"),
+        (40, &[0u8; 16][..], "UUID"),
+        (56, &[0u8; 16][..], "member index"),
         (72, &[1], "member index"),
+        (75, &[1], "number of reserve blocks"),
         (99, &[1], "activation epoch"),
-        (140, &[0, 2], "logical block of main"),
-        (144, &[0; 8], "size of main"),
-        (152, b" ", "main_id"),
-        (220, &[3], "void replicas"),
-        (221, &[15], "void superblock copies"),
-        (221, &[1], "void superblock copies"),
-        (512, &[200], "reserve blocks"),
-        (512, &[1, 0, 0, 0, 1], "reserve blocks"),
-        (512, &[0, 0, 0, 0x80], "reserve blocks"),
+        (104, &[0, 2], "logical block of main"),
+        (112, &[0; 8], "size of main"),
+        (120, b" ", "main_id"),
+        (512, &[0; 16], "void superblock copies"),
+        (512 + 28, &[0xff, 0xff], "number of slots"),
+        (512 + 48, &[3], "void replicas"),
+        (512 + 48, &[4], "void replicas"),
+        (512 + 49, &[15], "void superblock copies"),
+        (512 + 49, &[16], "void superblock copies"),
+        (512 + 51, &[1], "place of a replica"),
+        (512 + 52, &[4], "place of a replica"),
+        (512 + 56, &[16], "place of a replica"),
+        (512 + 88, &[200], "reserve blocks"),
+        (512 + 88, &[1, 0, 0, 0, 1], "reserve blocks"),
+        (512 + 88, &[0, 0, 0, 0x80], "reserve blocks"),
     ] {
         assert_eq!(wrong(at, value), field(name), "at {at}");
     }
@@ -322,7 +342,7 @@ fn features_that_only_forbid_writing() {
     s.compat = 1 << 63;
     s.ro_compat = 2;
     let mut image = [0; BLOCK_BYTES];
-    s.encode(&mut image, 2);
+    s.encode(&mut image, CopyId { member: 0, copy: 2 });
     let found = Superblock::decode(&image, 2).unwrap();
     assert!(found.is_read_only());
     assert_eq!(found, s);
@@ -371,13 +391,24 @@ fn places_are_as_documented() {
     assert_eq!(g.superblock_sector(2), Some((1 << 20) - 8));
     assert_eq!(g.superblock_sector(3), Some((1 << 20) - 8 - 256));
     assert_eq!(g.superblock_sector(4), None);
-    assert_eq!(g.reserve_block_sector(0, 0), Some(8));
-    assert_eq!(g.reserve_block_sector(1, 0), Some((1 << 20) - 16));
-    assert_eq!(g.reserve_block_sector(0, 31), None);
-    assert_eq!(g.reserve_block_sector(2, 0), None);
-    assert_eq!(g.table_block_sector(0, 0), Some(264));
-    assert_eq!(g.table_block_sector(0, g.table_blocks()), None);
-    assert_eq!(g.table_block_sector(2, 0), None);
+    let end = (1 << 20) - 8 * 33;
+    let table = end - 8 * u64::from(g.table_blocks());
+    assert_eq!(g.home(0), Some((8, 264)));
+    assert_eq!(g.home(1), Some((end + 8, table)));
+    assert_eq!(g.home(2), None);
+    let s = Superblock::new(Uuid([7; 16]), MEMBER, g, 1 << 20, MainId::NONE);
+    let place = |sector| Some(Place { member: 0, sector });
+    assert_eq!(s.reserve_place(0, 0, 0), place(8));
+    assert_eq!(s.reserve_place(1, 0, 0), place(end + 8));
+    assert_eq!(s.reserve_place(1, 0, 30), place((1 << 20) - 16));
+    assert_eq!(s.reserve_place(0, 0, 31), None);
+    assert_eq!(s.reserve_place(2, 0, 0), None);
+    assert_eq!(s.reserve_place(0, 1, 0), None);
+    let own = |replica, block| s.own_place(replica, BlockId { member: 0, block });
+    assert_eq!(own(0, 0), place(264));
+    assert_eq!(own(1, g.table_blocks() - 1), place(end - 8));
+    assert_eq!(own(0, g.table_blocks()), None);
+    assert_eq!(own(2, 0), None);
     assert_eq!(g.slot_sector(g.slots()), None);
     assert_eq!(g.slot_at(g.data_start() - 1), None);
     assert_eq!(g.slot_at(g.data_end()), None);

@@ -6,11 +6,14 @@ use dm_remap_logic::commit::Metadata;
 use dm_remap_logic::errno::Errno;
 use dm_remap_logic::format::table_block;
 use dm_remap_logic::format::Block;
+use dm_remap_logic::format::BlockId;
+use dm_remap_logic::format::CopyId;
 use dm_remap_logic::format::FormatError;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::load::check_entry;
 use dm_remap_logic::load::check_expected;
+use dm_remap_logic::load::check_window;
 use dm_remap_logic::load::choose_superblock;
 use dm_remap_logic::load::resolve_block;
 use dm_remap_logic::load::settle_claims;
@@ -23,6 +26,7 @@ use dm_remap_logic::load::Found;
 use dm_remap_logic::load::Image;
 use dm_remap_logic::load::LoadError;
 use dm_remap_logic::load::Resolved;
+use dm_remap_logic::load::SuperImage;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotWord;
@@ -31,6 +35,7 @@ use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 use proptest::prelude::*;
 
+use super::format::first;
 use super::format::seal;
 use super::format::superblock;
 use super::format::MEMBER;
@@ -40,24 +45,45 @@ const ZERO: Block = [0; BLOCK_BYTES];
 fn copies(of: &Superblock) -> [Block; 4] {
     std::array::from_fn(|copy| {
         let mut image = ZERO;
-        of.encode(&mut image, copy as u8);
+        let copy = copy as u8;
+        of.encode(&mut image, CopyId { member: 0, copy });
         image
     })
 }
 
-fn choose(images: &[Option<Block>; 4]) -> Result<Found, LoadError> {
-    let images: [Image<'_>; 4] = std::array::from_fn(|i| match &images[i] {
-        Some(block) => Image::Read(block),
-        None => Image::Unreadable,
-    });
-    choose_superblock(&images)
+/// What is chosen of one spare's copies, and which are to be written again.
+#[derive(Debug)]
+struct Choice {
+    superblock: Superblock,
+    rewrite: u16,
 }
 
-fn chosen(images: &[Option<Block>; 4]) -> Chosen {
-    match choose(images) {
-        Ok(Found::Ours(chosen)) => chosen,
-        other => panic!("{other:?}"),
-    }
+/// None if the spare is blank.
+fn choose(images: &[Option<Block>; 4]) -> Result<Option<Choice>, LoadError> {
+    let images: [SuperImage<'_>; 4] = std::array::from_fn(|i| SuperImage {
+        spare: 0,
+        copy: i as u8,
+        image: match &images[i] {
+            Some(block) => Image::Read(block),
+            None => Image::Unreadable,
+        },
+    });
+    let mut superblock = Superblock::EMPTY;
+    Ok(match choose_superblock(&images, &mut superblock)? {
+        Found::Blank => None,
+        Found::Ours(chosen) => {
+            assert_eq!(chosen.spares, [Some(0), None, None, None]);
+            let rewrite = chosen.rewrite;
+            Some(Choice {
+                superblock,
+                rewrite,
+            })
+        }
+    })
+}
+
+fn chosen(images: &[Option<Block>; 4]) -> Choice {
+    choose(images).unwrap().expect("ours")
 }
 
 #[test]
@@ -84,7 +110,7 @@ fn one_good_copy_is_enough() {
 fn the_newest_copy_wins() {
     let mut newer = superblock();
     newer.sequence += 1;
-    newer.high_water = 0;
+    first(&mut newer).high_water = 0;
     for which in 0..4 {
         let mut images = copies(&superblock()).map(Some);
         images[which] = Some(copies(&newer)[which]);
@@ -97,7 +123,7 @@ fn the_newest_copy_wins() {
 #[test]
 fn void_copies_are_not_asked_for() {
     let mut s = superblock();
-    s.void_supers = 0b0100;
+    first(&mut s).void_supers = 0b0100;
     let mut images = copies(&s).map(Some);
     images[2] = None;
     assert_eq!(chosen(&images).rewrite, 0);
@@ -115,45 +141,28 @@ fn contradictions_are_refused() {
     images[3] = Some(copies(&other)[3]);
     assert_eq!(
         choose(&images).unwrap_err(),
-        LoadError::SuperblockContradiction { copy: 3 }
+        LoadError::SuperblockContradiction {
+            copy: CopyId { member: 0, copy: 3 }
+        }
     );
     other = superblock();
-    other.member_uuid = Uuid([1; 16]);
+    first(&mut other).uuid = Uuid([1; 16]);
     other.sequence += 10;
     images[3] = Some(copies(&other)[3]);
-    assert_eq!(choose(&images).unwrap_err(), LoadError::MixedSpares);
-}
-
-/// M3: of two that agree against a third, that one must have written off both. Otherwise the other
-/// would stay as it is.
-#[test]
-fn a_contradiction_is_not_overlooked() {
-    let mut other = superblock();
-    other.epoch += 1;
-    for (void, agrees) in [(0b0001, false), (0b0101, true), (0b0100, false)] {
-        other.void_supers = void;
-        for (ours, theirs) in [([0, 2], 3), ([0, 2], 1)] {
-            let mut images = [None; 4];
-            for copy in ours {
-                images[copy] = Some(copies(&superblock())[copy]);
-            }
-            images[theirs] = Some(copies(&other)[theirs]);
-            match choose(&images) {
-                Ok(Found::Ours(found)) => assert!(agrees && found.superblock == other),
-                Err(LoadError::SuperblockContradiction { .. }) => assert!(!agrees),
-                answer => panic!("{answer:?}"),
-            }
-        }
-    }
+    assert_eq!(
+        choose(&images).unwrap_err(),
+        LoadError::MixedSpares { spare: 0 }
+    );
 }
 
 #[test]
 fn blank_foreign_damaged_unreadable() {
-    assert!(matches!(choose(&[Some(ZERO); 4]), Ok(Found::Blank)));
+    assert!(matches!(choose(&[Some(ZERO); 4]), Ok(None)));
     let mut foreign = ZERO;
     foreign[1080] = 0x53;
     let error = choose(&[Some(ZERO), Some(ZERO), Some(foreign), Some(ZERO)]).unwrap_err();
     let expected = LoadError::Superblock {
+        spare: 0,
         copy: 2,
         error: FormatError::Foreign,
     };
@@ -164,13 +173,14 @@ fn blank_foreign_damaged_unreadable() {
     );
     // Unreadable is not zero.
     let error = choose(&[Some(ZERO), None, Some(ZERO), None]).unwrap_err();
-    assert_eq!(error, LoadError::SuperblockUnreadable { copy: 1 });
+    assert_eq!(error, LoadError::SuperblockUnreadable { spare: 0, copy: 1 });
     assert_eq!(choose(&[None; 4]).unwrap_err().errno(), Errno::Io);
     // The remains of one of ours are no foreign data.
     let mut damaged = copies(&superblock())[1];
     damaged[500] ^= 1;
     let error = choose(&[Some(ZERO), Some(damaged), Some(foreign), None]).unwrap_err();
     let expected = LoadError::Superblock {
+        spare: 0,
         copy: 1,
         error: FormatError::Checksum,
     };
@@ -190,23 +200,19 @@ fn a_newer_format_is_refused_whatever_else_is_there() {
 }
 
 #[test]
-fn a_set_of_several_spares_is_refused() {
-    let mut s = superblock();
-    s.member_count = 2;
-    let error = choose(&copies(&s).map(Some)).unwrap_err();
-    assert_eq!(error, LoadError::Incomplete { members: 2 });
-}
-
-#[test]
 fn the_window_is_found_from_its_head() {
     let images = copies(&superblock());
-    let head = |a, b| window_sectors(&[a, b]);
+    let head = |a, b| window_sectors(&[a, b], &mut Superblock::EMPTY.clone());
     let (first, second) = (Image::Read(&images[0]), Image::Read(&images[1]));
     assert_eq!(head(first, Image::Unreadable), Some(4096));
     assert_eq!(head(Image::Unreadable, second), Some(4096));
     assert_eq!(head(Image::Unreadable, Image::Read(&ZERO)), None);
     assert_eq!(superblock_sectors(4096), Some([0, 256, 4088, 4088 - 256]));
     assert_eq!(superblock_sectors(1023), None);
+}
+
+fn id(block: u32) -> BlockId {
+    BlockId { member: 0, block }
 }
 
 fn table(number: u32, sequence: u64, main: u64) -> Block {
@@ -223,7 +229,7 @@ fn table(number: u32, sequence: u64, main: u64) -> Block {
 /// Resolves block 0 and tells the truth's sequence, where it is from, and what to rewrite.
 fn resolve(s: &Superblock, images: [Option<&Block>; 2]) -> Result<(u64, u8, u8), LoadError> {
     let images = images.map(|i| i.map_or(Image::Unreadable, Image::Read));
-    match resolve_block(s, 0, &images)? {
+    match resolve_block(s, id(0), &images)? {
         Resolved::Block {
             truth,
             replica,
@@ -245,13 +251,18 @@ fn replicas_resolved() {
     assert_eq!(resolve(&s, [Some(&old), Some(&new)]), Ok((6, 1, 1)));
     assert_eq!(resolve(&s, [Some(&torn), Some(&old)]), Ok((5, 1, 1)));
     assert_eq!(resolve(&s, [Some(&old), None]), Ok((5, 0, 2)));
-    let error = |error| Err(LoadError::TableBlock { block: 0, error });
+    let error = |error| {
+        Err(LoadError::TableBlock {
+            block: id(0),
+            error,
+        })
+    };
     assert_eq!(resolve(&s, [None, None]), error(None));
     let checksum = error(Some(FormatError::Checksum));
     assert_eq!(resolve(&s, [Some(&torn), None]), checksum);
     let blank = error(Some(FormatError::Blank));
     assert_eq!(resolve(&s, [Some(&ZERO), Some(&ZERO)]), blank);
-    let contradiction = Err(LoadError::TableContradiction { block: 0 });
+    let contradiction = Err(LoadError::TableContradiction { block: id(0) });
     assert_eq!(
         resolve(&s, [Some(&table(0, 6, 3)), Some(&new)]),
         contradiction
@@ -261,7 +272,7 @@ fn replicas_resolved() {
 #[test]
 fn a_void_replica_is_never_believed() {
     let mut s = superblock();
-    s.void_replicas = 0b10;
+    first(&mut s).void_replicas = 0b10;
     let (old, new) = (table(0, 5, 1), table(0, 6, 2));
     assert_eq!(resolve(&s, [Some(&old), Some(&new)]), Ok((5, 0, 0)));
     assert!(resolve(&s, [None, Some(&new)]).is_err());
@@ -271,7 +282,7 @@ fn a_void_replica_is_never_believed() {
 fn an_old_superblock_is_noticed() {
     let s = superblock();
     let newer = table(0, 4 << 40, 1);
-    let stale = Err(LoadError::SuperblockStale { block: 0 });
+    let stale = Err(LoadError::SuperblockStale { block: id(0) });
     assert_eq!(resolve(&s, [Some(&newer), Some(&newer)]), stale);
     let same = table(0, (3 << 40) + 1, 1);
     assert!(resolve(&s, [Some(&same), Some(&same)]).is_ok());
@@ -280,7 +291,7 @@ fn an_old_superblock_is_noticed() {
 #[test]
 fn behind_the_high_water_mark() {
     let s = superblock();
-    let resolve = |images: [Image<'_>; 2]| match resolve_block(&s, 1, &images).unwrap() {
+    let resolve = |images: [Image<'_>; 2]| match resolve_block(&s, id(1), &images).unwrap() {
         Resolved::End => None,
         Resolved::Block { rewrite, .. } => Some(rewrite),
     };
@@ -311,7 +322,7 @@ proptest! {
         images.iter_mut().chain(&mut tables_images).for_each(seal);
         let readable = |i: usize| (!unreadable[i]).then_some(());
         let images: [Option<Block>; 4] = std::array::from_fn(|i| readable(i).map(|()| images[i]));
-        if let Ok(Found::Ours(chosen)) = choose(&images) {
+        if let Ok(Some(chosen)) = choose(&images) {
             let s = chosen.superblock;
             let replicas = [0, 1].map(|i| readable(4 + i).map(|()| &tables_images[i]));
             let _ = resolve(&s, replicas);
@@ -320,7 +331,11 @@ proptest! {
             }).flat_map(|block| block.entries()) {
                 let _ = check_entry(&s, 0, &entry);
             }
-            let _ = Metadata::open(Chosen { superblock: s, rewrite: 0 }, 1).commit(&[0]).advance(Ok(()));
+            let mut metadata = Metadata::EMPTY;
+            *metadata.superblock_mut() = s;
+            let chosen = Chosen { rewrite: 0, spares: [Some(0), None, None, None], blank: 0 };
+            metadata.open(&chosen, &[1, 0, 0, 0]);
+            let _ = metadata.commit(&[id(0)]).advance(Ok(()));
         }
     }
 }
@@ -356,13 +371,11 @@ fn the_spare_of_another() {
         main_id: None,
         main_sectors: 1 << 20,
         main_block_bytes: 4096,
-        window_sectors: 4096,
     };
     let id = |text| MainId::new(text).unwrap();
     assert_eq!(check_expected(&s, &same), Ok(()));
     let longer = Expected {
         main_sectors: 1 << 21,
-        window_sectors: 8192,
         ..same
     };
     assert_eq!(check_expected(&s, &longer), Ok(()));
@@ -403,10 +416,9 @@ fn the_spare_of_another() {
     };
     let was = LoadError::MainBlockSize { was: 4096 };
     assert_eq!(check_expected(&s, &blocks), Err(was));
-    let shrunk = Expected {
-        window_sectors: 4095,
-        ..same
-    };
+    let member = s.member(0).unwrap();
+    assert_eq!(check_window(member, 4096), Ok(()));
+    assert_eq!(check_window(member, 8192), Ok(()));
     let formatted = LoadError::Shrunk { formatted: 4096 };
-    assert_eq!(check_expected(&s, &shrunk), Err(formatted));
+    assert_eq!(check_window(member, 4095), Err(formatted));
 }

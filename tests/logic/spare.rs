@@ -4,6 +4,8 @@
 //! format, load, make replicas equal, commit.
 
 use std::collections::BTreeMap;
+use std::ops::Index;
+use std::ops::IndexMut;
 
 use dm_remap_logic::commit::Content;
 use dm_remap_logic::commit::Failure;
@@ -14,16 +16,22 @@ use dm_remap_logic::commit::Outcome;
 use dm_remap_logic::commit::Step;
 use dm_remap_logic::format::table_block;
 use dm_remap_logic::format::table_block::TableBlock;
+use dm_remap_logic::format::table_block::ENTRIES;
 use dm_remap_logic::format::Block;
+use dm_remap_logic::format::BlockId;
+use dm_remap_logic::format::CopyId;
 use dm_remap_logic::format::Geometry;
+use dm_remap_logic::format::Place;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
+use dm_remap_logic::format::MEMBERS_MAX;
 use dm_remap_logic::load;
 use dm_remap_logic::load::Claim;
 use dm_remap_logic::load::Found;
 use dm_remap_logic::load::Image;
 use dm_remap_logic::load::LoadError;
 use dm_remap_logic::load::Resolved;
+use dm_remap_logic::load::SuperImage;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotWord;
@@ -32,6 +40,7 @@ use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 
 use super::disk::Disk;
+use super::disk::Disks;
 use super::disk::Trouble;
 
 pub(super) const MAIN_SECTORS: u64 = 1 << 20;
@@ -45,75 +54,175 @@ pub(super) enum Stop {
     Device,
 }
 
+/// A slot: of which member, and its number there.
+pub(super) fn slot_of(member: u8, slot: u32) -> u32 {
+    u32::from(member) << 20 | slot
+}
+
+/// The member that has a slot, and its number there.
+pub(super) fn split(slot: u32) -> (u8, u32) {
+    ((slot >> 20) as u8, slot & 0xfffff)
+}
+
+/// The entries of every slot below the high-water marks. As a list, those of the first member.
+#[derive(Clone, Default)]
+pub(super) struct Entries([Vec<Entry>; MEMBERS_MAX as usize]);
+
+impl Entries {
+    pub(super) fn len(&self) -> usize {
+        self.0[0].len()
+    }
+
+    pub(super) fn of(&self, member: u8) -> &[Entry] {
+        &self.0[usize::from(member)]
+    }
+
+    /// All slots.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        let members = self.0.iter().zip(0u8..);
+        members
+            .flat_map(|(entries, member)| {
+                (0..entries.len() as u32).map(move |slot| slot_of(member, slot))
+            })
+            .collect()
+    }
+}
+
+impl<'a> IntoIterator for &'a Entries {
+    type Item = &'a Entry;
+    type IntoIter = std::slice::Iter<'a, Entry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0[0].iter()
+    }
+}
+
+impl Index<usize> for Entries {
+    type Output = Entry;
+
+    fn index(&self, slot: usize) -> &Entry {
+        let (member, slot) = split(slot as u32);
+        &self.0[usize::from(member)][slot as usize]
+    }
+}
+
+impl IndexMut<usize> for Entries {
+    fn index_mut(&mut self, slot: usize) -> &mut Entry {
+        let (member, slot) = split(slot as u32);
+        &mut self.0[usize::from(member)][slot as usize]
+    }
+}
+
 /// An activation.
 pub(super) struct Spare {
-    pub(super) metadata: Metadata,
-    /// Every slot below the high-water mark.
-    pub(super) entries: Vec<Entry>,
+    pub(super) metadata: Box<Metadata>,
+    /// Which disk each member is.
+    pub(super) disks: [Option<u8>; MEMBERS_MAX as usize],
+    pub(super) entries: Entries,
     /// The slot of every block of main that has one.
     pub(super) map: BTreeMap<u64, u32>,
     /// Whether blocks were found different or damaged, and were repaired.
     pub(super) repaired: usize,
 }
 
-/// Memory that operations encode from.
-struct Memory<'a> {
-    /// Only for commits.
-    entries: Option<&'a [Entry]>,
-    truth: Option<&'a Block>,
-}
+type Places = [Option<u8>; MEMBERS_MAX as usize];
 
-/// Carries an operation out. Err only if the power failed.
-fn run(disk: &mut Disk, mut op: Op<'_>, memory: Memory<'_>) -> Result<Outcome, Trouble> {
+/// Carries an operation out. Err only if the power failed. `entries` are for commits.
+fn run(
+    disks: &mut Disks,
+    places: &Places,
+    mut op: Op<'_>,
+    entries: Option<&Entries>,
+) -> Result<Outcome, Trouble> {
     let mut image = [0; BLOCK_BYTES];
     let mut last = Ok(());
     let mut steps = 0;
     loop {
         steps += 1;
         assert!(steps < 10_000, "the operation does not end");
-        let result = match op.advance(last) {
-            Step::CheckTable { block, sector, .. } => {
-                let member = op.metadata().superblock().member_uuid;
-                disk.read(sector, &mut image).and_then(|()| {
-                    TableBlock::decode(&image, &member, block)
+        let step = op.advance(last);
+        let device = |place: &Place| places[usize::from(place.member)].expect("a spare is there");
+        let (member, result) = match &step {
+            Step::CheckTable { block, place } => {
+                let superblock = op.metadata().superblock();
+                let uuid = superblock.member(block.member).expect("a member").uuid;
+                let disk = disks.at(device(place).into());
+                let result = disk.read(place.sector, &mut image).and_then(|()| {
+                    TableBlock::decode(&image, &uuid, block.block)
                         .map(|_| ())
                         .map_err(|_| Trouble::Fault(Fault::Media))
-                })
+                });
+                (place.member, result)
             }
             Step::WriteTable {
                 block,
-                sector,
+                place,
                 content,
                 fua,
-                ..
             } => {
                 let superblock = op.metadata().superblock();
-                let (first, end) = superblock.geometry.block_slots(block);
-                let (entries, sequence) = match content {
-                    Content::Truth => (&[][..], 0),
-                    Content::Empty { sequence } => (&[][..], sequence),
-                    Content::Current { sequence } => {
-                        let entries = memory.entries.expect("only when committing");
-                        (&entries[first as usize..end as usize], sequence)
-                    }
+                let member = superblock.member(block.member).expect("a member");
+                let (first, end) = member.block_slots(block.block);
+                let range = first as usize..end as usize;
+                let encode = |image: &mut Block, entries: &[Entry], sequence| {
+                    let entries = entries.iter().copied();
+                    table_block::encode(image, &member.uuid, block.block, sequence, entries);
                 };
-                let entries = entries.iter().copied();
-                let member = &superblock.member_uuid;
-                table_block::encode(&mut image, member, block, sequence, entries);
-                if content == Content::Truth {
-                    image = *memory.truth.expect("only when loading");
+                let mut made = Ok(());
+                match content {
+                    Content::Copy { from } => {
+                        let source = disks.at(device(from).into());
+                        made = source
+                            .read(from.sector, &mut image)
+                            .map_err(|_| Trouble::Fault(Fault::Other))
+                            .and_then(|()| {
+                                TableBlock::decode(&image, &member.uuid, block.block)
+                                    .map(|_| ())
+                                    .map_err(|_| Trouble::Fault(Fault::Other))
+                            });
+                    }
+                    Content::Empty { sequence } => encode(&mut image, &[], *sequence),
+                    Content::Current { sequence } => {
+                        let entries = entries.expect("only when committing");
+                        encode(&mut image, &entries.of(block.member)[range], *sequence);
+                    }
                 }
-                disk.write(sector, &image, fua)
+                let result = made.and_then(|()| {
+                    let disk = disks.begin_write(device(place).into());
+                    disk.write(place.sector, &image, *fua)
+                });
+                (place.member, result)
             }
-            Step::WriteSuper { copy, sector } => {
-                op.metadata().encode_superblock(&mut image, copy);
-                disk.write(sector, &image, true)
+            Step::WriteSuper { copy, place } => {
+                op.metadata().encode_superblock(&mut image, *copy);
+                let disk = disks.begin_write(device(place).into());
+                (place.member, disk.write(place.sector, &image, true))
             }
-            Step::Flush => disk.flush(),
-            Step::Done(outcome) => return Ok(outcome),
+            Step::Flush { member } => {
+                let place = Place {
+                    member: *member,
+                    sector: 0,
+                };
+                (*member, disks.begin_write(device(&place).into()).flush())
+            }
+            Step::Done(outcome) => return Ok(*outcome),
         };
         last = match result {
             Ok(()) => Ok(()),
+            Err(Trouble::Fault(Fault::Other)) => {
+                let mut is_gone = |m: &Option<u8>| m.is_some_and(|m| disks.at(m.into()).gone);
+                let own = is_gone(&places[usize::from(member)]);
+                let others = op.metadata().superblock().members();
+                let mut others = others.filter(|(index, m)| *index != member && !m.missing);
+                let works = others.any(|(index, _)| {
+                    places[usize::from(index)].is_some_and(|m| disks.at(m.into()).is_alive())
+                });
+                Err(if own && works {
+                    Fault::Gone
+                } else {
+                    Fault::Other
+                })
+            }
             Err(Trouble::Fault(fault)) => Err(fault),
             Err(Trouble::Crash) => return Err(Trouble::Crash),
         };
@@ -128,20 +237,24 @@ fn must(outcome: Result<Outcome, Trouble>) -> Result<(), Stop> {
     }
 }
 
-/// Formats a blank spare.
-pub(super) fn format(disk: &mut Disk, slot_sectors: u32) -> Result<(), Stop> {
-    let geometry = Geometry::new(disk.sectors(), slot_sectors, 8).expect("a legal size");
+pub(super) fn random_uuid(disk: &mut Disk) -> Uuid {
     let [high, low] = [(); 2].map(|()| u128::from(disk.random.next()));
     let random = high << 64 | low;
-    let uuid = Uuid::from_random(random.to_le_bytes());
+    Uuid::from_random(random.to_le_bytes())
+}
+
+/// Formats a blank spare.
+pub(super) fn format(disks: &mut Disks, slot_sectors: u32) -> Result<(), Stop> {
+    let geometry = Geometry::new(disks.sectors(), slot_sectors, 8).expect("a legal size");
+    let uuid = random_uuid(disks);
     let main_id = MainId::new("main").expect("a legal name");
-    let superblock = Superblock::new(uuid, uuid, geometry, MAIN_SECTORS, main_id);
-    let mut metadata = Metadata::create(superblock);
-    let memory = Memory {
-        entries: None,
-        truth: None,
-    };
-    must(run(disk, metadata.sync(), memory))
+    let mut metadata = Metadata::EMPTY;
+    metadata
+        .superblock_mut()
+        .begin(uuid, uuid, geometry, MAIN_SECTORS, main_id);
+    metadata.create();
+    let places = [Some(0), None, None, None];
+    must(run(disks, &places, metadata.sync(), None))
 }
 
 fn read(disk: &mut Disk, sector: u64) -> Result<Option<Box<Block>>, Stop> {
@@ -149,7 +262,7 @@ fn read(disk: &mut Disk, sector: u64) -> Result<Option<Box<Block>>, Stop> {
     match disk.read(sector, &mut image[..]) {
         Ok(()) => Ok(Some(image)),
         Err(Trouble::Fault(Fault::Media)) => Ok(None),
-        Err(Trouble::Fault(Fault::Other)) => Err(Stop::Device),
+        Err(Trouble::Fault(_)) => Err(Stop::Device),
         Err(Trouble::Crash) => Err(Stop::Crash),
     }
 }
@@ -161,73 +274,126 @@ fn image(read: &Option<Box<Block>>) -> Image<'_> {
     }
 }
 
-/// Finds the superblock. None if the spare is blank.
-pub(super) fn find(disk: &mut Disk) -> Result<Option<load::Chosen>, Stop> {
-    let sectors = load::superblock_sectors(disk.sectors()).expect("a legal size");
+/// Finds the superblock on those spares that `wanted` names. None if they are blank.
+pub(super) fn find(
+    disks: &mut Disks,
+    wanted: &[usize],
+) -> Result<Option<(Box<Metadata>, load::Chosen)>, Stop> {
     let mut reads = Vec::new();
-    for sector in sectors {
-        reads.push(read(disk, sector)?);
+    for spare in wanted {
+        let disk = disks.at(*spare);
+        let sectors = load::superblock_sectors(disk.sectors()).expect("a legal size");
+        for (sector, copy) in sectors.into_iter().zip(0..) {
+            reads.push((*spare as u8, copy, read(disk, sector)?));
+        }
     }
-    let images: [Image<'_>; 4] = std::array::from_fn(|i| image(&reads[i]));
-    match load::choose_superblock(&images).map_err(Stop::Refused)? {
+    let images: Vec<SuperImage<'_>> = reads
+        .iter()
+        .map(|(spare, copy, read)| SuperImage {
+            spare: *spare,
+            copy: *copy,
+            image: image(read),
+        })
+        .collect();
+    let mut metadata = Box::new(Metadata::EMPTY);
+    match load::choose_superblock(&images, metadata.superblock_mut()).map_err(Stop::Refused)? {
         Found::Blank => Ok(None),
-        Found::Ours(chosen) => Ok(Some(chosen)),
+        Found::Ours(chosen) => Ok(Some((metadata, chosen))),
     }
 }
 
 impl Spare {
-    /// Activates a spare that was formatted.
-    pub(super) fn load(disk: &mut Disk) -> Result<Self, Stop> {
-        let chosen = find(disk)?.expect("it was formatted");
-        let superblock = chosen.superblock.clone();
-        let mut entries: Vec<Entry> = Vec::new();
+    /// Activates a set that was formatted, of all spares that there are.
+    pub(super) fn load(disks: &mut Disks) -> Result<Self, Stop> {
+        let all: Vec<usize> = (0..disks.count()).collect();
+        Self::load_of(disks, &all, false)
+    }
+
+    /// Activates a set of the spares that `wanted` names. Not without all members, unless it is to
+    /// be used degraded.
+    pub(super) fn load_of(
+        disks: &mut Disks,
+        wanted: &[usize],
+        degraded: bool,
+    ) -> Result<Self, Stop> {
+        let (mut metadata, chosen) = find(disks, wanted)?.expect("it was formatted");
+        let superblock = metadata.superblock().clone();
+        if let Some(member) = chosen.absent(&superblock).filter(|_| !degraded) {
+            let uuid = superblock.member(member).expect("it is one").uuid;
+            return Err(Stop::Refused(LoadError::Incomplete { member, uuid }));
+        }
+        let places = chosen.spares;
+        let mut entries = Entries::default();
         let mut rewrites = Vec::new();
-        let mut blocks = 0;
-        while blocks < superblock.geometry.table_blocks() {
-            let mut reads = Vec::new();
-            for replica in 0..2 {
-                let sector = superblock.table_sector(replica, blocks).expect("in range");
-                reads.push(read(disk, sector)?);
-            }
-            let images = [image(&reads[0]), image(&reads[1])];
-            match load::resolve_block(&superblock, blocks, &images).map_err(Stop::Refused)? {
-                Resolved::End => break,
-                Resolved::Block { truth, rewrite, .. } => {
-                    let (first, end) = superblock.geometry.block_slots(blocks);
-                    entries.extend(truth.entries().take((end - first) as usize));
-                    for replica in (0..2).filter(|r| rewrite & 1 << r != 0) {
-                        rewrites.push((replica, blocks, *truth.image()));
+        let mut table_blocks = [0; MEMBERS_MAX as usize];
+        for (index, member) in superblock.members() {
+            let blocks = &mut table_blocks[usize::from(index)];
+            while *blocks < member.table_blocks() {
+                let id = BlockId {
+                    member: index,
+                    block: *blocks,
+                };
+                let mut reads = Vec::new();
+                for replica in 0..2 {
+                    let place = superblock.table_place(replica, id).expect("in range");
+                    reads.push(match places[usize::from(place.member)] {
+                        Some(disk) => read(disks.at(disk.into()), place.sector)?,
+                        None => None,
+                    });
+                }
+                let images = [image(&reads[0]), image(&reads[1])];
+                match load::resolve_block(&superblock, id, &images).map_err(Stop::Refused)? {
+                    Resolved::End => break,
+                    Resolved::Block { truth, rewrite, .. } => {
+                        let (first, end) = member.block_slots(*blocks);
+                        let list = &mut entries.0[usize::from(index)];
+                        list.extend(truth.entries().take((end - first) as usize));
+                        for replica in (0..2).filter(|r| rewrite & 1 << r != 0) {
+                            rewrites.push((replica, id));
+                        }
                     }
                 }
+                *blocks += 1;
             }
-            blocks += 1;
         }
+        metadata.open(&chosen, &table_blocks);
         let mut spare = Spare {
-            metadata: Metadata::open(chosen, blocks),
+            metadata,
+            disks: places,
             entries,
             map: BTreeMap::new(),
             repaired: rewrites.len(),
         };
-        for (replica, block, image) in rewrites {
-            let memory = Memory {
-                entries: None,
-                truth: Some(&image),
-            };
-            must(run(disk, spare.metadata.rewrite(replica, block), memory))?;
+        // What is not there is void before anything else is written.
+        for (index, _) in superblock.members() {
+            if chosen.spare_of(index).is_none() {
+                spare.metadata.lose_member(index).map_err(Stop::Failed)?;
+            }
         }
-        spare.index(disk, &superblock)?;
+        for (replica, id) in rewrites {
+            let area = superblock.member(id.member).expect("a member").areas[usize::from(replica)];
+            if chosen.spare_of(area.host).is_some() {
+                must(run(
+                    disks,
+                    &places,
+                    spare.metadata.rewrite(replica, id),
+                    None,
+                ))?;
+            }
+        }
+        spare.index(disks, &superblock)?;
         if spare.metadata.is_unsettled() {
-            must(spare.commit(disk, &[]))?;
+            must(spare.commit(disks, &[]))?;
         }
         if spare.metadata.is_stale() {
-            must(spare.sync(disk))?;
+            must(spare.sync(disks))?;
         }
         Ok(spare)
     }
 
-    fn index(&mut self, disk: &mut Disk, superblock: &Superblock) -> Result<(), Stop> {
+    fn index(&mut self, disks: &mut Disks, superblock: &Superblock) -> Result<(), Stop> {
         let mut freed = Vec::new();
-        for slot in 0..self.entries.len() as u32 {
+        for slot in self.entries.ids() {
             let entry = self.entries[slot as usize];
             load::check_entry(superblock, slot, &entry).map_err(Stop::Refused)?;
             if !entry.word.is_claim() {
@@ -248,48 +414,71 @@ impl Spare {
         }
         for loser in freed {
             self.free(loser);
-            let block = self.metadata.superblock().geometry.entry_place(loser).0;
-            must(self.commit(disk, &[block]))?;
+            let blocks = self.blocks_of(&[loser]);
+            must(self.commit(disks, &blocks))?;
         }
         Ok(())
     }
 
-    pub(super) fn commit(&mut self, disk: &mut Disk, blocks: &[u32]) -> Result<Outcome, Trouble> {
-        let memory = Memory {
-            entries: Some(&self.entries),
-            truth: None,
-        };
-        run(disk, self.metadata.commit(blocks), memory)
+    pub(super) fn commit(
+        &mut self,
+        disks: &mut Disks,
+        blocks: &[BlockId],
+    ) -> Result<Outcome, Trouble> {
+        let op = self.metadata.commit(blocks);
+        run(disks, &self.disks, op, Some(&self.entries))
     }
 
-    pub(super) fn extend(&mut self, disk: &mut Disk, blocks: u32) -> Result<Outcome, Trouble> {
-        let memory = Memory {
-            entries: None,
-            truth: None,
-        };
-        let outcome = run(disk, self.metadata.extend(blocks), memory)?;
+    pub(super) fn extend(&mut self, disks: &mut Disks, blocks: u32) -> Result<Outcome, Trouble> {
+        self.extend_member(disks, 0, blocks)
+    }
+
+    pub(super) fn extend_member(
+        &mut self,
+        disks: &mut Disks,
+        member: u8,
+        blocks: u32,
+    ) -> Result<Outcome, Trouble> {
+        let op = self.metadata.extend(member, blocks);
+        let outcome = run(disks, &self.disks, op, None)?;
         if outcome == Outcome::Committed {
-            let slots = self.metadata.superblock().usable_slots() as usize;
-            self.entries.resize(slots, Entry::UNUSED);
+            let superblock = self.metadata.superblock();
+            let slots = superblock.member(member).expect("one").usable_slots() as usize;
+            self.entries.0[usize::from(member)].resize(slots, Entry::UNUSED);
         }
         Ok(outcome)
     }
 
-    pub(super) fn sync(&mut self, disk: &mut Disk) -> Result<Outcome, Trouble> {
-        let memory = Memory {
-            entries: None,
-            truth: None,
-        };
-        run(disk, self.metadata.sync(), memory)
+    pub(super) fn sync(&mut self, disks: &mut Disks) -> Result<Outcome, Trouble> {
+        run(disks, &self.disks, self.metadata.sync(), None)
     }
 
-    /// The blocks of the table that hold the entries of `slots`.
-    pub(super) fn blocks_of(&self, slots: &[u32]) -> Vec<u32> {
-        let geometry = &self.metadata.superblock().geometry;
-        let mut blocks: Vec<u32> = slots.iter().map(|s| geometry.entry_place(*s).0).collect();
+    /// Makes the next part again of what is being made again.
+    pub(super) fn rebuild(&mut self, disks: &mut Disks) -> Result<Outcome, Trouble> {
+        run(disks, &self.disks, self.metadata.rebuild(), None)
+    }
+
+    /// The slots of a member from `slots` on are used for something else now.
+    pub(super) fn cut(&mut self, member: u8) {
+        let superblock = self.metadata.superblock();
+        let slots = superblock.member(member).expect("one").usable_slots() as usize;
+        self.entries.0[usize::from(member)].truncate(slots);
+    }
+
+    /// The blocks of the tables that hold the entries of `slots`.
+    pub(super) fn blocks_of(&self, slots: &[u32]) -> Vec<BlockId> {
+        let mut blocks: Vec<(u8, u32)> = slots
+            .iter()
+            .map(|slot| {
+                let (member, slot) = split(*slot);
+                (member, slot / ENTRIES)
+            })
+            .collect();
         blocks.sort_unstable();
         blocks.dedup();
-        blocks
+        let ids = blocks.into_iter();
+        ids.map(|(member, block)| BlockId { member, block })
+            .collect()
     }
 
     pub(super) fn claim(&mut self, slot: u32, main_block: u64, state: State) {
@@ -307,15 +496,19 @@ impl Spare {
     }
 
     /// Checks that every live copy of everything says the same.
-    pub(super) fn check_redundancy(&self, disk: &mut Disk) {
+    pub(super) fn check_redundancy(&self, disks: &mut Disks) {
         let superblock = self.metadata.superblock();
-        let sectors = load::superblock_sectors(disk.sectors()).expect("a legal size");
         let mut copies = Vec::new();
-        for (sector, copy) in sectors.into_iter().zip(0..) {
-            if superblock.super_lives(copy) {
-                let found = read(disk, sector).expect("online").expect("readable");
-                copies.push(Superblock::decode(&found, copy).expect("a good copy"));
-            }
+        let mut at = |member: u8, sector| {
+            let disk = self.disks[usize::from(member)].expect("there");
+            read(disks.at(disk.into()), sector).expect("online")
+        };
+        let mut live = superblock.live_supers();
+        while let Some(id) = CopyId::lowest(live) {
+            live &= !id.bit();
+            let place = superblock.super_place(id).expect("in range");
+            let found = at(id.member, place.sector).expect("readable");
+            copies.push(Superblock::decode(&found, id.copy).expect("a good copy"));
         }
         assert!(copies.len() >= 2);
         assert!(copies.iter().all(|copy| *copy == copies[0]), "{copies:#?}");
@@ -323,16 +516,23 @@ impl Spare {
         let mut found = copies.swap_remove(0);
         found.statistics = superblock.statistics;
         assert_eq!(found, *superblock);
-        for block in 0..superblock.high_water {
-            let mut reads = Vec::new();
-            for replica in 0..2 {
-                let sector = superblock.table_sector(replica, block).expect("in range");
-                reads.push(read(disk, sector).expect("online"));
-            }
-            let images = [image(&reads[0]), image(&reads[1])];
-            match load::resolve_block(superblock, block, &images) {
-                Ok(Resolved::Block { rewrite: 0, .. }) => (),
-                other => panic!("table block {block}: {other:?}"),
+        for (index, member) in superblock.members() {
+            for block in 0..member.high_water {
+                let id = BlockId {
+                    member: index,
+                    block,
+                };
+                let mut reads = Vec::new();
+                for replica in 0..2 {
+                    let place = superblock.table_place(replica, id).expect("in range");
+                    let lives = member.replica_lives(replica);
+                    reads.push(lives.then(|| at(place.member, place.sector)).flatten());
+                }
+                let images = [image(&reads[0]), image(&reads[1])];
+                match load::resolve_block(superblock, id, &images) {
+                    Ok(Resolved::Block { rewrite: 0, .. }) => (),
+                    other => panic!("{id}: {other:?}"),
+                }
             }
         }
     }

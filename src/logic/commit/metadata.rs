@@ -2,33 +2,56 @@
 
 //! What an activation knows about the spare's metadata, and what can be done with it.
 
+use super::super::format::member::home;
 use super::super::format::reserve::Reserve;
+use super::super::format::reserve::Reserves;
 use super::super::format::sequence;
+use super::super::format::Area;
 use super::super::format::Block;
+use super::super::format::BlockId;
+use super::super::format::CopyId;
+use super::super::format::Geometry;
+use super::super::format::Member;
 use super::super::format::Statistics;
 use super::super::format::Superblock;
+use super::super::format::BLOCK_SECTORS;
+use super::super::format::MEMBERS_MAX;
+use super::super::format::SUPER_COPIES;
 use super::super::load::Chosen;
 use super::super::text::MainId;
+use super::super::text::Uuid;
 use super::op::Job;
 use super::step::Failure;
 use super::Op;
 use super::ALL_REPLICAS;
-use super::ALL_SUPERS;
 use super::COMMIT_BLOCKS_MAX;
 use super::EXTEND_BLOCKS_MAX;
 
 /// A block that a failed commit left in two states.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unsettled {
-    pub(super) block: u32,
+    pub(super) block: BlockId,
     /// The replica that is to be written first, the other one having a good copy.
     pub(super) suspect: u8,
 }
 
-/// What an activation knows about the spare's metadata, and must know to change it.
+/// A void replica that is being made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebuild {
+    /// The member whose table it is.
+    pub member: u8,
+    /// Which replica.
+    pub replica: u8,
+    /// The first block that is not there, or not any more.
+    pub next: u32,
+}
+
+/// What an activation knows about the metadata of a set, and must know to change it.
 #[derive(Clone, Debug)]
 pub struct Metadata {
     pub(super) superblock: Superblock,
+    /// The members whose spares are there; a bit each.
+    pub(super) present: u8,
     /// The last counter given out in this activation.
     pub(super) counter: u64,
     /// Whether the superblock's epoch is this activation's own.
@@ -37,39 +60,62 @@ pub struct Metadata {
     /// before they do.
     pub(super) stale: bool,
     /// Void superblock copies that this activation has not tried to write; a bit each.
-    pub(super) revive: u8,
+    pub(super) revive: u16,
+    pub(super) rebuild: Option<Rebuild>,
     pub(super) unsettled: [Unsettled; COMMIT_BLOCKS_MAX],
     pub(super) unsettled_count: usize,
 }
 
 impl Metadata {
-    /// Starts with what loading found: the superblock, and the number of table blocks in use,
-    /// which is the high-water mark or more (M8).
-    pub fn open(chosen: Chosen, table_blocks: u32) -> Self {
-        let mut metadata = Self::create(chosen.superblock);
-        metadata.stale = chosen.rewrite != 0;
-        metadata.revive = metadata.superblock.void_supers;
-        if table_blocks > metadata.superblock.high_water {
-            metadata.superblock.high_water = table_blocks;
-            metadata.stale = true;
-        }
-        metadata
+    /// What there is before a superblock was found or made.
+    pub const EMPTY: Metadata = Metadata {
+        superblock: Superblock::EMPTY,
+        present: 0,
+        counter: 0,
+        raised: false,
+        stale: false,
+        revive: 0,
+        rebuild: None,
+        unsettled: [Unsettled {
+            block: BlockId {
+                member: 0,
+                block: 0,
+            },
+            suspect: 0,
+        }; COMMIT_BLOCKS_MAX],
+        unsettled_count: 0,
+    };
+
+    /// The place for the superblock that loading chooses, or that is made. Afterwards
+    /// [`Metadata::open`] or [`Metadata::create`] is called.
+    pub fn superblock_mut(&mut self) -> &mut Superblock {
+        &mut self.superblock
     }
 
-    /// Starts with a new superblock. The spare is formatted when [`Metadata::sync`] succeeded, and
+    /// Starts with what loading found: the superblock, how what is there differs from it, and for
+    /// each member the number of table blocks in use, which is its high-water mark or more (M8).
+    pub fn open(&mut self, chosen: &Chosen, table_blocks: &[u32; MEMBERS_MAX as usize]) {
+        self.stale = chosen.rewrite != 0;
+        for (member, blocks) in self.superblock.members.iter_mut().zip(table_blocks) {
+            if let Some(member) = member.as_mut().filter(|m| *blocks > m.high_water) {
+                member.high_water = *blocks;
+                self.stale = true;
+            }
+        }
+        for (spare, index) in chosen.spares.iter().zip(0u8..) {
+            if spare.is_some() {
+                self.present |= member_bit(index);
+            }
+        }
+        self.revive = self.reachable_supers() & !self.superblock.live_supers();
+    }
+
+    /// Starts with a new superblock. The set is formatted when [`Metadata::sync`] succeeded, and
     /// can be used after a first [`Metadata::extend`].
-    pub fn create(superblock: Superblock) -> Self {
-        Metadata {
-            superblock,
-            counter: 0,
-            raised: false,
-            stale: true,
-            revive: 0,
-            unsettled: [Unsettled {
-                block: 0,
-                suspect: 0,
-            }; COMMIT_BLOCKS_MAX],
-            unsettled_count: 0,
+    pub fn create(&mut self) {
+        self.stale = true;
+        for (index, _) in self.superblock.members() {
+            self.present |= member_bit(index);
         }
     }
 
@@ -132,18 +178,270 @@ impl Metadata {
         sequence(epoch, self.counter)
     }
 
-    /// Makes superblock copy `copy` for [`Step::WriteSuper`](super::Step::WriteSuper).
-    pub fn encode_superblock(&self, image: &mut Block, copy: u8) {
+    /// The names of all members; of a number without a member, none.
+    pub fn member_names(&self) -> [Uuid; MEMBERS_MAX as usize] {
+        let name = |member: &Option<Member>| member.as_ref().map_or(Uuid::NIL, |m| m.uuid);
+        self.superblock.members.each_ref().map(name)
+    }
+
+    /// Whether the spare of a member is there.
+    pub fn is_present(&self, member: u8) -> bool {
+        self.present & member_bit(member) != 0
+    }
+
+    /// Whether the slots of a member can be used: its spare is there, and is believed.
+    pub fn is_usable(&self, index: u8) -> bool {
+        let member = self.superblock.member(index);
+        self.is_present(index) && member.is_some_and(|member| !member.missing)
+    }
+
+    /// Says whether the spare of a member is there. Of one that is there again, the superblock copies
+    /// are tried again, and what is void on it can be made again.
+    pub fn set_present(&mut self, member: u8, present: bool) {
+        if present {
+            let void = member_supers(member) & !self.superblock.live_supers();
+            self.present |= member_bit(member);
+            self.revive |= void & self.reachable_supers();
+            self.stale |= void != 0;
+        } else {
+            self.present &= !member_bit(member);
+            self.revive &= self.reachable_supers();
+        }
+    }
+
+    /// Adds a spare to the set, as a member without any slots in use so far. It is one when the next
+    /// [`Metadata::sync`] has succeeded; after a failure, [`Metadata::remove_member`] takes it back.
+    pub fn add_member(&mut self, uuid: Uuid, geometry: Geometry) -> Result<u8, Failure> {
+        let mut places = self.superblock.members.iter().zip(0u8..);
+        let index = places
+            .find_map(|(place, index)| place.is_none().then_some(index))
+            .ok_or(Failure::TooMany)?;
+        if geometry.slot_sectors() != self.superblock.slot_sectors {
+            return Err(Failure::Blocks);
+        }
+        if let Some(place) = self.superblock.members.get_mut(usize::from(index)) {
+            *place = Some(Member::new(index, uuid, geometry));
+        }
+        self.present |= member_bit(index);
+        self.stale = true;
+        Ok(index)
+    }
+
+    /// Takes a spare out of the set, whose slots serve nothing and which holds no replica of another
+    /// member's table. It has left when the next [`Metadata::sync`] has succeeded.
+    pub fn remove_member(&mut self, index: u8) -> Result<(), Failure> {
+        let rest = self.superblock.members().any(|(other, _)| other != index);
+        if !rest || self.superblock.guests(index).next().is_some() {
+            return Err(Failure::NoPlace);
+        }
+        if let Some(place) = self.superblock.members.get_mut(usize::from(index)) {
+            *place = None;
+        }
+        self.present &= !member_bit(index);
+        if self.rebuild.is_some_and(|rebuild| rebuild.member == index) {
+            self.rebuild = None;
+        }
+        self.unsettled_count = 0;
+        self.stale = true;
+        Ok(())
+    }
+
+    /// Goes on without a member (M9): what lies on its spare is void. Not if that is the only replica
+    /// of a table that is in use.
+    pub fn lose_member(&mut self, index: u8) -> Result<(), Failure> {
+        let Some(lost) = self.superblock.member(index) else {
+            return Err(Failure::Blocks);
+        };
+        if lost.missing {
+            return Ok(());
+        }
+        let void = |superblock: &Superblock, member: u8| {
+            let areas = superblock.member(member).map(|member| member.areas);
+            let hosts = areas.iter().flatten().zip(0u8..);
+            hosts.fold(0u8, |mask, (area, replica)| {
+                mask | u8::from(area.host == index) << replica
+            })
+        };
+        let needed = self.superblock.members().any(|(other, member)| {
+            let void = void(&self.superblock, other);
+            // What is unsettled may be good in one of them only.
+            let unsettled = self.unsettled.iter().take(self.unsettled_count);
+            let only = unsettled
+                .filter(|u| u.block.member == other)
+                .any(|u| void & (1 << (u.suspect ^ 1)) != 0);
+            let left = ALL_REPLICAS & !(member.void_replicas | void);
+            void != 0 && member.high_water != 0 && (left == 0 || only)
+        });
+        let supers = self.superblock.live_supers() & !member_supers(index);
+        if needed || supers.count_ones() < 2 {
+            return Err(Failure::Device);
+        }
+        for other in 0..MEMBERS_MAX {
+            let void = void(&self.superblock, other);
+            if let Some(member) = self.superblock.member_mut(other) {
+                member.void_replicas |= void;
+            }
+        }
+        if let Some(member) = self.superblock.member_mut(index) {
+            member.void_supers = (1 << SUPER_COPIES) - 1;
+            member.missing = true;
+        }
+        self.superblock.set_epoch = self.superblock.set_epoch.saturating_add(1);
+        self.rebuild = None;
+        self.raise_epoch()
+    }
+
+    /// A member that was missing is there again, and everything on it that is void was made again as
+    /// far as possible: its slots can be used after the next [`Metadata::sync`].
+    pub fn return_member(&mut self, index: u8) {
+        if let Some(member) = self.superblock.member_mut(index) {
+            self.stale |= member.missing;
+            member.missing = false;
+        }
+    }
+
+    /// The replicas that are void, lie on a spare that is there, and so can be made again: whose
+    /// table, and which.
+    pub fn void_replicas(&self) -> impl Iterator<Item = (u8, u8)> + '_ {
+        self.superblock.members().flat_map(move |(index, member)| {
+            let areas = member.areas.iter().zip(0u8..);
+            areas.filter_map(move |(area, replica)| {
+                let void = !member.replica_lives(replica);
+                let other = member.replica_lives(replica ^ 1) || member.high_water == 0;
+                (void && other && self.is_present(area.host)).then_some((index, replica))
+            })
+        })
+    }
+
+    /// Gives a replica another place: an area in the data area of member `host`, which loses the
+    /// slots from `slots` on. These must not be in use. The replica is void until it was made again.
+    pub fn rehost(&mut self, member: u8, replica: u8, host: u8, slots: u32) -> Result<(), Failure> {
+        let superblock = &mut self.superblock;
+        let table = superblock.member(member).ok_or(Failure::Blocks)?;
+        if !table.replica_lives(replica ^ 1) && table.high_water != 0 {
+            return Err(Failure::NoPlace);
+        }
+        let place = superblock.member_mut(host).ok_or(Failure::Blocks)?;
+        if slots > place.slots {
+            return Err(Failure::Blocks);
+        }
+        place.slots = slots;
+        place.high_water = place.high_water.min(place.table_blocks());
+        let start = place.slots_end().next_multiple_of(BLOCK_SECTORS);
+        let moved = superblock.member_mut(member).ok_or(Failure::Blocks)?;
+        let index = usize::from(replica);
+        if let (Some(area), Some(reserve)) =
+            (moved.areas.get_mut(index), moved.reserve.get_mut(index))
+        {
+            *area = Area::guest(host, start);
+            *reserve = Reserves::FREE;
+        }
+        moved.void_replicas |= 1 << replica;
+        // It was the suspect in what is unsettled, or it was the good one.
+        self.rebuild = None;
+        self.raise_epoch()
+    }
+
+    /// Gives a replica its place on its own member again, where it is when that is the only one. It is
+    /// void until it was made again.
+    pub fn rehome(&mut self, index: u8, replica: u8) -> Result<(), Failure> {
+        let member = self.superblock.member_mut(index).ok_or(Failure::Blocks)?;
+        if !member.replica_lives(replica ^ 1) && member.high_water != 0 {
+            return Err(Failure::NoPlace);
+        }
+        let own = home(index, &member.geometry, replica);
+        let place = usize::from(replica);
+        if let (Some(area), Some(reserve)) =
+            (member.areas.get_mut(place), member.reserve.get_mut(place))
+        {
+            *area = own;
+            *reserve = Reserves::FREE;
+        }
+        member.void_replicas |= 1 << replica;
+        self.rebuild = None;
+        self.raise_epoch()
+    }
+
+    /// How many slots member `host` would keep if it took a replica of the table of `member`; none if
+    /// it has no room for it.
+    pub fn slots_beside(&self, host: u8, member: u8) -> Option<u32> {
+        let table = self.superblock.member(member)?.geometry.table_blocks();
+        let place = self.superblock.member(host)?;
+        // What lies there already is in front.
+        let taken = self.superblock.guests(host).map(|(_, _, range)| range.0);
+        let end = taken.min().unwrap_or(place.geometry.data_end());
+        let start = end.checked_sub(Area::guest_sectors(table))? & !(BLOCK_SECTORS - 1);
+        let room = start.checked_sub(place.geometry.data_start())?;
+        let slots = room >> place.geometry.slot_sectors().trailing_zeros();
+        let slots = u32::try_from(slots).ok()?.min(place.slots);
+        (slots != 0).then_some(slots)
+    }
+
+    /// Begins to make a void replica again. If another one is under way, that begins anew later.
+    pub fn begin_rebuild(&mut self, member: u8, replica: u8) {
+        self.rebuild = Some(Rebuild {
+            member,
+            replica,
+            next: 0,
+        });
+    }
+
+    /// Gives up what [`Metadata::begin_rebuild`] has begun: the replica stays void.
+    pub fn give_up_rebuild(&mut self) {
+        self.rebuild = None;
+    }
+
+    /// What is being made again.
+    pub fn rebuilding(&self) -> Option<Rebuild> {
+        self.rebuild
+    }
+
+    /// Makes the next blocks again of the replica that [`Metadata::begin_rebuild`] named; when these
+    /// were the last ones, [`Metadata::rebuilding`] tells of none any more, and the replica counts.
+    pub fn rebuild(&mut self) -> Op<'_> {
+        let (job, legal) = match self.rebuild {
+            Some(Rebuild {
+                member,
+                replica,
+                next,
+            }) => {
+                let table = self.superblock.member(member);
+                let mark = table.map_or(0, |table| table.high_water);
+                let to = next.saturating_add(EXTEND_BLOCKS_MAX).min(mark);
+                let job = Job::Rebuild {
+                    member,
+                    replica,
+                    from: next.min(to),
+                    to,
+                };
+                let legal = table.is_some_and(|t| !t.replica_lives(replica));
+                (job, legal)
+            }
+            None => (Job::Sync, false),
+        };
+        let op = Op::new(self, job);
+        if legal {
+            op
+        } else {
+            op.refused(Failure::Blocks)
+        }
+    }
+
+    /// Makes a superblock copy for [`Step::WriteSuper`](super::Step::WriteSuper).
+    pub fn encode_superblock(&self, image: &mut Block, copy: CopyId) {
         self.superblock.encode(image, copy);
     }
 
     /// Makes the entries of `blocks` durable as they are in memory. First settles what an earlier
     /// commit left behind.
-    pub fn commit<'a>(&'a mut self, blocks: &'a [u32]) -> Op<'a> {
+    pub fn commit<'a>(&'a mut self, blocks: &'a [BlockId]) -> Op<'a> {
         let statistics = &mut self.superblock.statistics;
         statistics.saves = statistics.saves.saturating_add(1);
-        let legal = blocks.len() <= COMMIT_BLOCKS_MAX
-            && blocks.iter().all(|b| *b < self.superblock.high_water);
+        let in_use = |id: &BlockId| {
+            let member = self.superblock.member(id.member);
+            member.is_some_and(|member| id.block < member.high_water)
+        };
+        let legal = blocks.len() <= COMMIT_BLOCKS_MAX && blocks.iter().all(in_use);
         let op = Op::new(self, Job::Commit(blocks));
         if legal {
             op
@@ -152,18 +450,25 @@ impl Metadata {
         }
     }
 
-    /// Initialises the next `blocks` blocks of the slot table, or what is left of it, and raises
-    /// the high-water mark over them.
-    pub fn extend(&mut self, blocks: u32) -> Op<'_> {
-        let mark = self.superblock.high_water;
+    /// Initialises the next `blocks` blocks of a member's slot table, or what is left of it, and
+    /// raises the high-water mark over them.
+    pub fn extend(&mut self, index: u8, blocks: u32) -> Op<'_> {
+        let member = self.superblock.member(index);
+        let mark = member.map_or(0, |member| member.high_water);
         let to = mark
             .saturating_add(blocks.min(EXTEND_BLOCKS_MAX))
-            .min(self.superblock.geometry.table_blocks());
-        let job = Job::Extend { from: mark, to };
-        if to > mark {
-            Op::new(self, job)
+            .min(member.map_or(0, Member::table_blocks));
+        let job = Job::Extend {
+            member: index,
+            from: mark,
+            to,
+        };
+        let legal = to > mark && self.is_usable(index);
+        let op = Op::new(self, job);
+        if legal {
+            op
         } else {
-            Op::new(self, job).refused(Failure::Blocks)
+            op.refused(Failure::Blocks)
         }
     }
 
@@ -177,8 +482,8 @@ impl Metadata {
     /// or nothing (M3). Does nothing if that replica became void meanwhile. If the replica would
     /// have to become void but has the only good copy of another block, this one is left to the
     /// first commit ([`Metadata::is_unsettled`]).
-    pub fn rewrite(&mut self, replica: u8, block: u32) -> Op<'_> {
-        let legal = block < self.superblock.geometry.table_blocks();
+    pub fn rewrite(&mut self, replica: u8, block: BlockId) -> Op<'_> {
+        let legal = self.superblock.own_place(replica, block).is_some();
         let op = Op::new(self, Job::Rewrite { replica, block });
         if legal {
             op
@@ -210,25 +515,45 @@ impl Metadata {
         statistics.metadata_repairs = statistics.metadata_repairs.saturating_add(1);
     }
 
-    pub(super) fn live_replicas(&self) -> u8 {
-        ALL_REPLICAS & !self.superblock.void_replicas
+    pub(super) fn live_replicas(&self, member: u8) -> u8 {
+        let member = self.superblock.member(member);
+        member.map_or(0, |member| ALL_REPLICAS & !member.void_replicas)
     }
 
-    pub(super) fn live_supers(&self) -> u8 {
-        ALL_SUPERS & !self.superblock.void_supers
+    /// The superblock copies on spares that are there; a bit each.
+    pub(super) fn reachable_supers(&self) -> u16 {
+        (0..MEMBERS_MAX)
+            .filter(|member| self.is_present(*member))
+            .fold(0, |mask, member| mask | member_supers(member))
+            & self.superblock.all_supers()
     }
 
-    pub(super) fn set_reserve(&mut self, replica: u8, index: u8, value: Reserve) {
-        if let Some(reserves) = self.superblock.reserve.get_mut(usize::from(replica)) {
+    pub(super) fn set_reserve(&mut self, replica: u8, member: u8, index: u8, value: Reserve) {
+        let reserves = self
+            .superblock
+            .member_mut(member)
+            .and_then(|member| member.reserve.get_mut(usize::from(replica)));
+        if let Some(reserves) = reserves {
             self.stale |= reserves.set(index, value);
         }
     }
 
-    pub(super) fn free_reserve(&self, replica: u8) -> Option<u8> {
+    pub(super) fn free_reserve(&self, replica: u8, member: u8) -> Option<u8> {
         self.superblock
+            .member(member)?
             .reserve
             .get(usize::from(replica))?
             .first_free()
+    }
+
+    /// Remembers that a block of a table is about to change: a replica that is made again has to
+    /// get it anew.
+    pub(super) fn note_change(&mut self, block: BlockId) {
+        if let Some(rebuild) = &mut self.rebuild {
+            if rebuild.member == block.member {
+                rebuild.next = rebuild.next.min(block.block);
+            }
+        }
     }
 
     /// Remembers one more block that is not the same in both replicas. If there is no room, it is
@@ -243,11 +568,21 @@ impl Metadata {
         }
     }
 
-    pub(super) fn suspect(&self, block: u32) -> Option<u8> {
+    pub(super) fn suspect(&self, block: BlockId) -> Option<u8> {
         self.unsettled
             .iter()
             .take(self.unsettled_count)
             .find(|u| u.block == block)
             .map(|u| u.suspect)
     }
+}
+
+/// The bit of a member in a mask of members.
+fn member_bit(index: u8) -> u8 {
+    1u8.checked_shl(index.into()).unwrap_or(0)
+}
+
+/// The superblock copies on a member; a bit each.
+fn member_supers(member: u8) -> u16 {
+    (0..SUPER_COPIES).fold(0, |mask, copy| mask | CopyId { member, copy }.bit())
 }

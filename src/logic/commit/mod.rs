@@ -2,8 +2,8 @@
 
 //! The commit protocol: what is written to the spare's metadata next, and what if that fails.
 //!
-//! The slot table lies on the spare in two replicas, the superblock in four copies. A commit
-//! rewrites, in place, the few table blocks whose entries changed. Both replicas are there for two
+//! Each spare of a set has a slot table in two replicas and four copies of the set's superblock. A
+//! commit rewrites, in place, the few table blocks whose entries changed. Both replicas are there for two
 //! reasons: a sector that goes bad must not take remaps with it, and a write that a crash tears
 //! must not, either. So a block is never written in both replicas at once, and the rules are:
 //!
@@ -36,6 +36,15 @@
 //!     all superblock copies, then they are used.* A block behind the mark therefore always has a
 //!     checksum, and a block before it that has none was damaged.
 //!
+//! M9  *A spare that fails as a whole is recorded as missing* in all superblock copies on the others,
+//!     before anything else is written: all copies that lie on it are void then, and stay so when it
+//!     comes back. Its slots are not used. That is not possible if it has the only replica of a slot
+//!     table: then nothing is written until it works again.
+//!
+//! A replica that is void is made again from the other one ([`Metadata::begin_rebuild`]), at its own
+//! place or at another ([`Metadata::rehost`]): block by block, byte by byte, while commits go on and
+//! send it back to what they change. When all blocks are there and flushed, the superblocks say so.
+//!
 //! With one replica left there is no second copy to fall back to. Then a block is not rewritten in
 //! place but written to another one, a free reserve block or its own place, by turns, and each
 //! time the superblock is switched over to it. Likewise the superblock is not written any more
@@ -65,6 +74,7 @@ mod supers;
 mod tables;
 
 pub use self::metadata::Metadata;
+pub use self::metadata::Rebuild;
 pub use self::op::Op;
 pub use self::step::Content;
 pub use self::step::Failure;
@@ -73,7 +83,6 @@ pub use self::step::Outcome;
 pub use self::step::Step;
 
 use super::format::REPLICAS;
-use super::format::SUPER_COPIES;
 
 /// The most blocks that one commit can rewrite.
 pub const COMMIT_BLOCKS_MAX: usize = 16;
@@ -82,4 +91,3 @@ pub const COMMIT_BLOCKS_MAX: usize = 16;
 pub const EXTEND_BLOCKS_MAX: u32 = 64;
 
 const ALL_REPLICAS: u8 = (1 << REPLICAS) - 1;
-const ALL_SUPERS: u8 = (1 << SUPER_COPIES) - 1;

@@ -2,6 +2,8 @@
 
 //! An operation under way: from the driver's last result to its next step.
 
+use super::super::format::BlockId;
+use super::super::format::CopyId;
 use super::super::format::REPLICAS;
 use super::metadata::Unsettled;
 use super::step::Failure;
@@ -14,10 +16,23 @@ use super::ALL_REPLICAS;
 /// What an operation is for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Job<'a> {
-    Commit(&'a [u32]),
-    Extend { from: u32, to: u32 },
+    Commit(&'a [BlockId]),
+    Extend {
+        member: u8,
+        from: u32,
+        to: u32,
+    },
     Sync,
-    Rewrite { replica: u8, block: u32 },
+    Rewrite {
+        replica: u8,
+        block: BlockId,
+    },
+    Rebuild {
+        member: u8,
+        replica: u8,
+        from: u32,
+        to: u32,
+    },
 }
 
 /// Where in its job an operation is. Superblocks are not a stage: they are written whenever they
@@ -59,10 +74,10 @@ pub(super) enum Pending {
     },
     Audit {
         replica: u8,
-        block: u32,
+        block: BlockId,
     },
     Super {
-        copy: u8,
+        copy: CopyId,
     },
     Flush,
 }
@@ -86,7 +101,7 @@ pub(super) enum Next {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Round {
     /// The copies to be written; a bit each.
-    pub(super) todo: u8,
+    pub(super) todo: u16,
 }
 
 /// An operation under way. It borrows the metadata until it is done.
@@ -96,11 +111,15 @@ pub struct Op<'a> {
     pub(super) job: Job<'a>,
     pub(super) stage: Stage,
     pub(super) pending: Pending,
+    /// The member whose spare the step goes to.
+    pub(super) device: u8,
+    /// The members that are still to be flushed; a bit each.
+    pub(super) to_flush: u8,
     pub(super) round: Option<Round>,
     /// Void superblock copies that were tried again; a bit each.
-    pub(super) revived: u8,
+    pub(super) revived: u16,
     /// The one that is being tried.
-    pub(super) reviving: Option<u8>,
+    pub(super) reviving: Option<CopyId>,
     /// Sequence of the current stage's blocks.
     pub(super) sequence: Option<u64>,
     /// For each replica, the blocks of the current stage that it has; a bit each.
@@ -129,7 +148,7 @@ impl<'a> Op<'a> {
     pub(super) fn new(metadata: &'a mut Metadata, job: Job<'a>) -> Self {
         let stage = match job {
             Job::Commit(_) => Stage::Settle,
-            Job::Extend { .. } | Job::Rewrite { .. } => Stage::Main,
+            Job::Extend { .. } | Job::Rewrite { .. } | Job::Rebuild { .. } => Stage::Main,
             Job::Sync => Stage::Supers,
         };
         let read_only = metadata.superblock.is_read_only();
@@ -138,6 +157,8 @@ impl<'a> Op<'a> {
             job,
             stage,
             pending: Pending::Nothing,
+            device: 0,
+            to_flush: 0,
             round: None,
             revived: 0,
             reviving: None,
@@ -187,10 +208,11 @@ impl<'a> Op<'a> {
         let pending = core::mem::replace(&mut self.pending, Pending::Nothing);
         match (pending, last) {
             (Pending::Nothing, _) => Ok(()),
+            (_, Err(Fault::Gone)) => self.gone(),
             (Pending::Flush, Ok(())) => {
-                if let Job::Extend { to, .. } = self.job {
-                    self.metadata.superblock.high_water = to;
-                    self.metadata.stale = true;
+                self.to_flush &= !1u8.checked_shl(self.device.into()).unwrap_or(0);
+                if self.to_flush == 0 {
+                    self.flushed();
                 }
                 Ok(())
             }
@@ -219,7 +241,7 @@ impl<'a> Op<'a> {
             }
             (Pending::Super { copy }, Ok(())) => {
                 if let Some(round) = &mut self.round {
-                    round.todo &= !(1 << copy);
+                    round.todo &= !copy.bit();
                 }
                 if self.reviving.take().is_some() {
                     // The others call this one void.
@@ -228,7 +250,7 @@ impl<'a> Op<'a> {
                 Ok(())
             }
             (Pending::Super { copy }, Err(Fault::Media)) => {
-                self.metadata.superblock.void_supers |= 1 << copy;
+                self.metadata.superblock.set_super(copy, false);
                 self.metadata.count_repair();
                 self.reviving = None;
                 // What the pass has written so far does not know of this: begin again.
@@ -268,10 +290,14 @@ impl<'a> Op<'a> {
                     Next::Supers => (),
                     Next::Finished => self.next_stage(),
                 },
+                Stage::Flush if self.to_flush == 0 => self.stage = Stage::Supers,
                 Stage::Flush => {
-                    self.stage = Stage::Supers;
+                    // At most 7.
+                    self.device = self.to_flush.trailing_zeros() as u8;
                     self.pending = Pending::Flush;
-                    return Ok(Step::Flush);
+                    return Ok(Step::Flush {
+                        member: self.device,
+                    });
                 }
                 Stage::Supers => return Ok(self.succeed()),
             }
@@ -283,7 +309,63 @@ impl<'a> Op<'a> {
         match self.job {
             Job::Commit(blocks) => !blocks.is_empty() || self.metadata.unsettled_count != 0,
             Job::Extend { .. } => true,
-            Job::Sync | Job::Rewrite { .. } => false,
+            Job::Sync | Job::Rewrite { .. } | Job::Rebuild { .. } => false,
+        }
+    }
+
+    /// The spare that the last step went to fails as a whole: go on without it (M9).
+    fn gone(&mut self) -> Result<(), Failure> {
+        if self.is_needed(self.device) {
+            return Err(Failure::Device);
+        }
+        if let Some(copy) = self.reviving.take() {
+            self.metadata.superblock.set_super(copy, false);
+        }
+        self.metadata.lose_member(self.device)?;
+        self.metadata.present &= !1u8.checked_shl(self.device.into()).unwrap_or(0);
+        self.metadata.revive &= self.metadata.reachable_supers();
+        self.to_flush &= self.metadata.present;
+        // What the pass has written so far does not know of this: begin again.
+        self.round = None;
+        self.moving = None;
+        match self.job {
+            // There is no member or replica left that it could be for.
+            Job::Extend { member, .. } if member == self.device => Err(Failure::Device),
+            Job::Rebuild { .. } => Err(Failure::Device),
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything is flushed that was written without FUA.
+    fn flushed(&mut self) {
+        match self.job {
+            Job::Extend { member, to, .. } => {
+                if let Some(member) = self.metadata.superblock.member_mut(member) {
+                    member.high_water = to;
+                }
+                self.metadata.stale = true;
+            }
+            Job::Rebuild {
+                member: index,
+                replica,
+                to,
+                ..
+            } => {
+                let Some(member) = self.metadata.superblock.member_mut(index) else {
+                    return;
+                };
+                if to < member.high_water {
+                    if let Some(rebuild) = &mut self.metadata.rebuild {
+                        rebuild.next = to;
+                    }
+                    return;
+                }
+                member.void_replicas &= !(1 << replica);
+                self.metadata.rebuild = None;
+                self.metadata.stale = true;
+                self.metadata.count_repair();
+            }
+            _ => (),
         }
     }
 
@@ -299,9 +381,30 @@ impl<'a> Op<'a> {
                 self.metadata.unsettled_count = 0;
                 Stage::Main
             }
-            (Stage::Main, Job::Extend { .. }) => Stage::Flush,
+            (Stage::Main, Job::Extend { .. } | Job::Rebuild { .. }) => Stage::Flush,
             _ => Stage::Supers,
         };
+        if self.stage == Stage::Flush {
+            self.to_flush = self.hosts();
+        }
+    }
+
+    /// The members that hold what the job writes without FUA; a bit each.
+    fn hosts(&self) -> u8 {
+        let (member, wanted) = match self.job {
+            Job::Extend { member, .. } => (member, self.metadata.live_replicas(member)),
+            Job::Rebuild {
+                member, replica, ..
+            } => (member, 1 << replica),
+            _ => return 0,
+        };
+        let areas = self.metadata.superblock.member(member).map(|m| m.areas);
+        let areas = areas.iter().flatten().zip(0u8..);
+        areas
+            .filter(|(_, replica)| wanted & (1 << replica) != 0)
+            .fold(0, |mask, (area, _)| {
+                mask | 1u8.checked_shl(area.host.into()).unwrap_or(0)
+            })
     }
 
     fn succeed(&mut self) -> Step {
@@ -315,13 +418,30 @@ impl<'a> Op<'a> {
 
     fn fail(&mut self, why: Failure) -> Step {
         if let Some(copy) = self.reviving {
-            self.metadata.superblock.void_supers |= 1 << copy;
+            self.metadata.superblock.set_super(copy, false);
         }
         match (self.stage, self.job) {
             (Stage::Settle, _) | (Stage::Main, Job::Commit(_)) => self.leave_unsettled(),
-            (_, Job::Extend { from, .. }) => {
+            (_, Job::Extend { member, from, .. }) => {
                 // Copies may say more, which does no harm: what they speak of is initialised.
-                self.metadata.superblock.high_water = from;
+                if let Some(member) = self.metadata.superblock.member_mut(member) {
+                    member.high_water = from;
+                }
+                self.metadata.stale = true;
+            }
+            (
+                Stage::Supers,
+                Job::Rebuild {
+                    member: index,
+                    replica,
+                    ..
+                },
+            ) => {
+                // Copies may say that it counts, and it does as long as nothing else is written. It
+                // is as good as void for what comes next, and made again.
+                if let Some(member) = self.metadata.superblock.member_mut(index) {
+                    member.void_replicas |= 1 << replica;
+                }
                 self.metadata.stale = true;
             }
             _ => (),
@@ -341,10 +461,13 @@ impl<'a> Op<'a> {
     fn leave_unsettled(&mut self) {
         let mut left = self.metadata.unsettled;
         let mut count = 0;
-        // With one replica left, what is on the spare was not touched (see `choose_place`).
-        let both = self.metadata.live_replicas() == ALL_REPLICAS;
         let mut index = 0;
-        while let Some(block) = self.stage_block(index).filter(|_| both) {
+        while let Some(block) = self.stage_block(index) {
+            if self.metadata.live_replicas(block.member) != ALL_REPLICAS {
+                // With one replica left, what is on the spare was not touched (see `choose_place`).
+                index += 1;
+                continue;
+            }
             let [first, second] = self.order(index, block);
             let suspect = if !self.is_done(first, index) {
                 let known = self.stage == Stage::Settle || self.touched & bit(index) != 0;

@@ -5,12 +5,17 @@
 use core::fmt;
 
 use super::super::errno::Errno;
+use super::super::format::BlockId;
+use super::super::format::CopyId;
+use super::super::format::Place;
 
 /// Why a write failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The medium is bad there; the spare as such works.
     Media,
+    /// The spare fails as a whole, while another one of the set works.
+    Gone,
     /// Anything else, such as a spare that is offline: tells nothing about the place (P6).
     Other,
 }
@@ -29,9 +34,12 @@ pub enum Content {
         /// The block's sequence.
         sequence: u64,
     },
-    /// The image that loading found to be the truth, byte by byte. Only
-    /// [`Metadata::rewrite`](super::Metadata::rewrite) asks for it.
-    Truth,
+    /// The good block of the other replica, byte by byte. The driver reads it there, and checks it;
+    /// if it is not good, that is a [`Fault::Other`] of the write.
+    Copy {
+        /// Where it is.
+        from: Place,
+    },
 }
 
 /// What to do next.
@@ -42,21 +50,17 @@ pub enum Step {
     ///
     /// [`TableBlock::decode`]: super::super::format::table_block::TableBlock::decode
     CheckTable {
-        /// The replica that it belongs to.
-        replica: u8,
-        /// The number of the block.
-        block: u32,
-        /// Where it is in the spare's window.
-        sector: u64,
+        /// The block.
+        block: BlockId,
+        /// Where it is.
+        place: Place,
     },
     /// Write a block of the slot table.
     WriteTable {
-        /// The replica that it belongs to.
-        replica: u8,
-        /// The number of the block.
-        block: u32,
-        /// Where to, in the spare's window.
-        sector: u64,
+        /// The block.
+        block: BlockId,
+        /// Where to.
+        place: Place,
         /// What to write.
         content: Content,
         /// Whether it must be on the medium before the step is done.
@@ -67,12 +71,15 @@ pub enum Step {
     /// [`Metadata::encode_superblock`]: super::Metadata::encode_superblock
     WriteSuper {
         /// The copy.
-        copy: u8,
-        /// Where to, in the spare's window.
-        sector: u64,
+        copy: CopyId,
+        /// Where to.
+        place: Place,
     },
-    /// Flush the spare.
-    Flush,
+    /// Flush a spare.
+    Flush {
+        /// The number of the member.
+        member: u8,
+    },
     /// Nothing: this is how it ended.
     Done(Outcome),
 }
@@ -107,6 +114,8 @@ pub enum Failure {
     Exhausted,
     /// The blocks asked for are too many, or are not in use.
     Blocks,
+    /// There are more spares than a set can have.
+    TooMany,
 }
 
 impl Failure {
@@ -117,6 +126,7 @@ impl Failure {
             Failure::ReadOnly => Errno::ReadOnly,
             Failure::Exhausted => Errno::NoSpace,
             Failure::Blocks => Errno::Invalid,
+            Failure::TooMany => Errno::TooMany,
         }
     }
 }
@@ -130,6 +140,7 @@ impl fmt::Display for Failure {
             Failure::ReadOnly => "the spare uses features that this module can only read",
             Failure::Exhausted => "sequence numbers are exhausted",
             Failure::Blocks => "no such metadata blocks",
+            Failure::TooMany => "the set has as many spares as there can be",
         })
     }
 }

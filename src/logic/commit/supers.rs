@@ -2,12 +2,12 @@
 
 //! Writing the superblock: all live copies get the same, or one is written off.
 
+use super::super::format::CopyId;
 use super::op::Pending;
 use super::op::Round;
 use super::step::Failure;
 use super::step::Step;
 use super::Op;
-use super::ALL_SUPERS;
 
 impl Op<'_> {
     /// The next superblock copy to write, if any has to be.
@@ -25,11 +25,15 @@ impl Op<'_> {
             self.metadata.stale = false;
             return Ok(None);
         }
-        let copy = lowest(round.todo);
-        let geometry = &self.metadata.superblock.geometry;
-        let sector = geometry.superblock_sector(copy).ok_or(Failure::Blocks)?;
+        let copy = CopyId::lowest(round.todo).ok_or(Failure::Blocks)?;
+        let place = self
+            .metadata
+            .superblock
+            .super_place(copy)
+            .ok_or(Failure::Blocks)?;
         self.pending = Pending::Super { copy };
-        Ok(Some(Step::WriteSuper { copy, sector }))
+        self.device = place.member;
+        Ok(Some(Step::WriteSuper { copy, place }))
     }
 
     /// Begins a pass over all live copies. All of them get the same content with the same
@@ -40,7 +44,7 @@ impl Op<'_> {
             .sequence
             .checked_add(1)
             .ok_or(Failure::Exhausted)?;
-        let live = self.metadata.live_supers();
+        let live = superblock.live_supers();
         let enough = live.count_ones() >= 2;
         // A drive may have found another place for the sector meanwhile: each activation tries
         // once, and every operation does when the only good copy is left, which is not rewritten
@@ -48,28 +52,21 @@ impl Op<'_> {
         let untried = if enough {
             self.metadata.revive
         } else {
-            ALL_SUPERS & !self.revived
+            self.metadata.reachable_supers() & !self.revived
         };
         let candidates = untried & !live;
-        if candidates == 0 {
+        let Some(copy) = CopyId::lowest(candidates) else {
             return if enough {
                 Ok(Round { todo: live })
             } else {
                 Err(Failure::NoSuperblock)
             };
-        }
-        let copy = lowest(candidates);
-        self.metadata.revive &= !(1 << copy);
-        self.revived |= 1 << copy;
+        };
+        self.metadata.revive &= !copy.bit();
+        self.revived |= copy.bit();
         self.reviving = Some(copy);
         // Its own image must not call it void.
-        self.metadata.superblock.void_supers &= !(1 << copy);
-        Ok(Round { todo: 1 << copy })
+        self.metadata.superblock.set_super(copy, true);
+        Ok(Round { todo: copy.bit() })
     }
-}
-
-/// The number of the lowest bit of a mask that is not empty.
-fn lowest(mask: u8) -> u8 {
-    // At most 7.
-    mask.trailing_zeros().min(7) as u8
 }

@@ -3,6 +3,7 @@
 //! Writing table blocks: which one is next, where it goes, and what if it can't stay there.
 
 use super::super::format::reserve::Reserve;
+use super::super::format::BlockId;
 use super::super::format::REPLICAS;
 use super::metadata::Unsettled;
 use super::op::bit;
@@ -20,7 +21,7 @@ use super::ALL_REPLICAS;
 
 impl Op<'_> {
     /// The block at `index` of the current stage.
-    pub(super) fn stage_block(&self, index: u32) -> Option<u32> {
+    pub(super) fn stage_block(&self, index: u32) -> Option<BlockId> {
         match (self.stage, self.job) {
             (Stage::Settle, _) => self
                 .metadata
@@ -30,8 +31,15 @@ impl Op<'_> {
                 .nth(index as usize)
                 .map(|unsettled| unsettled.block),
             (Stage::Main, Job::Commit(blocks)) => blocks.get(index as usize).copied(),
-            (Stage::Main, Job::Extend { from, to }) => {
-                from.checked_add(index).filter(|block| *block < to)
+            (
+                Stage::Main,
+                Job::Extend { member, from, to }
+                | Job::Rebuild {
+                    member, from, to, ..
+                },
+            ) => {
+                let block = from.checked_add(index).filter(|block| *block < to)?;
+                Some(BlockId { member, block })
             }
             (Stage::Main, Job::Rewrite { block, .. }) => (index == 0).then_some(block),
             _ => None,
@@ -39,9 +47,11 @@ impl Op<'_> {
     }
 
     /// The replicas that the block at `index` is written to, one after the other.
-    pub(super) fn order(&self, index: u32, block: u32) -> [u8; REPLICAS as usize] {
+    pub(super) fn order(&self, index: u32, block: BlockId) -> [u8; REPLICAS as usize] {
         match (self.stage, self.job) {
-            (Stage::Main, Job::Rewrite { replica, .. }) => [replica, replica],
+            (Stage::Main, Job::Rewrite { replica, .. } | Job::Rebuild { replica, .. }) => {
+                [replica, replica]
+            }
             _ => match self.metadata.suspect(block) {
                 Some(1) => [1, 0],
                 Some(_) => [0, 1],
@@ -58,27 +68,38 @@ impl Op<'_> {
     }
 
     /// Whether the only replica's blocks must not be rewritten in place: M1.
-    fn is_single(&self) -> bool {
+    fn is_single(&self, member: u8) -> bool {
         let keeps_entries = match (self.stage, self.job) {
             (Stage::Settle, _) | (_, Job::Commit(_)) => true,
-            (_, Job::Extend { .. } | Job::Rewrite { .. } | Job::Sync) => false,
+            (_, Job::Extend { .. } | Job::Rewrite { .. } | Job::Rebuild { .. } | Job::Sync) => {
+                false
+            }
         };
-        keeps_entries && self.metadata.live_replicas() != ALL_REPLICAS
+        keeps_entries && self.metadata.live_replicas(member) != ALL_REPLICAS
+    }
+
+    /// Whether a replica is to be written.
+    fn takes_writes(&self, replica: u8, member: u8) -> bool {
+        let rebuilt = matches!(
+            self.job,
+            Job::Rebuild { member: m, replica: r, .. } if m == member && r == replica
+        );
+        rebuilt || self.metadata.live_replicas(member) & (1 << replica) != 0
     }
 
     /// The next block that some live replica does not have: all blocks in the replica that each is
     /// to be written to first, then all in the other, then those that were put off.
-    fn next_target(&self) -> Option<(u8, u32, u32)> {
+    fn next_target(&self) -> Option<(u8, u32, BlockId)> {
         [false, true].into_iter().find_map(|put_off| {
             (0..usize::from(REPLICAS)).find_map(|turn| self.next_target_of(turn, put_off))
         })
     }
 
-    fn next_target_of(&self, turn: usize, put_off: bool) -> Option<(u8, u32, u32)> {
+    fn next_target_of(&self, turn: usize, put_off: bool) -> Option<(u8, u32, BlockId)> {
         let mut index = 0;
         while let Some(block) = self.stage_block(index) {
             let replica = self.order(index, block).get(turn).copied()?;
-            let lives = self.metadata.superblock.replica_lives(replica);
+            let lives = self.takes_writes(replica, block.member);
             let wanted = (self.put_off & bit(index) != 0) == put_off;
             if lives && wanted && !self.is_done(replica, index) {
                 return Some((replica, index, block));
@@ -99,15 +120,16 @@ impl Op<'_> {
             return self.write_off(replica, index);
         };
         let superblock = &self.metadata.superblock;
-        let sector = match place {
-            Place::Current => superblock.table_sector(replica, block),
-            Place::Home => superblock.geometry.table_block_sector(replica, block),
-            Place::Reserve(i) => superblock.geometry.reserve_block_sector(replica, i),
+        let to = match place {
+            Place::Current => superblock.table_place(replica, block),
+            Place::Home => superblock.own_place(replica, block),
+            Place::Reserve(i) => superblock.reserve_place(replica, block.member, i),
         };
-        let sector = sector.ok_or(Failure::Blocks)?;
-        let (content, fua) = self.content()?;
+        let to = to.ok_or(Failure::Blocks)?;
+        let (content, fua) = self.content(replica, block)?;
         if let Job::Commit(blocks) = self.job {
             self.issued |= blocks.contains(&block);
+            self.metadata.note_change(block);
         }
         self.touched |= bit(index);
         self.pending = Pending::Table {
@@ -115,35 +137,44 @@ impl Op<'_> {
             index,
             place,
         };
+        self.device = to.member;
         Ok(Next::Step(Step::WriteTable {
-            replica,
             block,
-            sector,
+            place: to,
             content,
             fua,
         }))
     }
 
     /// Before the first of two good copies is rewritten, the other one is looked at.
-    fn check_other(&mut self, replica: u8, index: u32, block: u32) -> Option<Step> {
+    fn check_other(&mut self, replica: u8, index: u32, block: BlockId) -> Option<Step> {
         let [first, second] = self.order(index, block);
         let needed = matches!(self.job, Job::Commit(_)) || self.stage == Stage::Settle;
-        if !needed || self.is_single() || replica != first || self.checked & bit(index) != 0 {
+        if !needed
+            || self.is_single(block.member)
+            || replica != first
+            || self.checked & bit(index) != 0
+        {
             return None;
         }
         self.checked |= bit(index);
-        let sector = self.metadata.superblock.table_sector(second, block)?;
+        let place = self.metadata.superblock.table_place(second, block)?;
         self.pending = Pending::Check { index };
-        Some(Step::CheckTable {
-            replica: second,
-            block,
-            sector,
-        })
+        self.device = place.member;
+        Some(Step::CheckTable { block, place })
     }
 
-    fn content(&mut self) -> Result<(Content, bool), Failure> {
-        if let (Stage::Main, Job::Rewrite { .. }) = (self.stage, self.job) {
-            return Ok((Content::Truth, true));
+    fn content(&mut self, replica: u8, block: BlockId) -> Result<(Content, bool), Failure> {
+        let fua = match (self.stage, self.job) {
+            (Stage::Main, Job::Rewrite { .. }) => Some(true),
+            // Many at once, and made durable by the flush at the end.
+            (Stage::Main, Job::Rebuild { .. }) => Some(false),
+            _ => None,
+        };
+        if let Some(fua) = fua {
+            let from = self.metadata.superblock.table_place(replica ^ 1, block);
+            let from = from.ok_or(Failure::Blocks)?;
+            return Ok((Content::Copy { from }, fua));
         }
         let sequence = match self.sequence {
             Some(sequence) => sequence,
@@ -151,17 +182,16 @@ impl Op<'_> {
         };
         self.sequence = Some(sequence);
         Ok(match (self.stage, self.job) {
-            // Many at once, and made durable by the flush at the end.
             (Stage::Main, Job::Extend { .. }) => (Content::Empty { sequence }, false),
             _ => (Content::Current { sequence }, true),
         })
     }
 
     /// Where `block` of `replica` is written to. None if there is no place left.
-    fn choose_place(&self, replica: u8, block: u32) -> Option<Place> {
-        let home_bad = if self.is_single() {
+    fn choose_place(&self, replica: u8, block: BlockId) -> Option<Place> {
+        let home_bad = if self.is_single(block.member) {
             // The current place has the only good copy.
-            match self.metadata.superblock.relocation(replica, block) {
+            match self.relocation(replica, block) {
                 Some((_, home_bad)) => home_bad,
                 None => true,
             }
@@ -174,7 +204,14 @@ impl Op<'_> {
         if !home_bad {
             return Some(Place::Home);
         }
-        self.metadata.free_reserve(replica).map(Place::Reserve)
+        self.metadata
+            .free_reserve(replica, block.member)
+            .map(Place::Reserve)
+    }
+
+    fn relocation(&self, replica: u8, block: BlockId) -> Option<(u8, bool)> {
+        let member = self.metadata.superblock.member(block.member)?;
+        member.relocation(replica, block.block)
     }
 
     pub(super) fn table_written(
@@ -196,9 +233,11 @@ impl Op<'_> {
             }
             return Ok(());
         }
-        let old = self.metadata.superblock.relocation(replica, block);
+        let member = block.member;
+        let old = self.relocation(replica, block);
         if let Some((index, _)) = old {
-            self.metadata.set_reserve(replica, index, Reserve::Free);
+            self.metadata
+                .set_reserve(replica, member, index, Reserve::Free);
         }
         if let Place::Reserve(index) = place {
             let home_bad = match (moving, old) {
@@ -206,8 +245,9 @@ impl Op<'_> {
                 (None, Some((_, home_bad))) => home_bad,
                 (None, None) => false,
             };
+            let block = block.block;
             let holds = Reserve::Holds { block, home_bad };
-            self.metadata.set_reserve(replica, index, holds);
+            self.metadata.set_reserve(replica, member, index, holds);
         }
         self.metadata.stale = true;
         if moving.is_some() {
@@ -227,20 +267,24 @@ impl Op<'_> {
         let Some(block) = self.stage_block(index) else {
             return Err(Failure::Blocks);
         };
-        let relocation = self.metadata.superblock.relocation(replica, block);
-        match (place, relocation) {
+        let member = block.member;
+        match (place, self.relocation(replica, block)) {
             (Place::Current, Some((index, home_bad))) => {
-                self.metadata.set_reserve(replica, index, Reserve::Bad);
+                self.metadata
+                    .set_reserve(replica, member, index, Reserve::Bad);
                 self.moving = Some(Moving { home_bad });
             }
             (Place::Current, None) => self.moving = Some(Moving { home_bad: true }),
-            (Place::Reserve(index), _) => self.metadata.set_reserve(replica, index, Reserve::Bad),
+            (Place::Reserve(index), _) => {
+                self.metadata
+                    .set_reserve(replica, member, index, Reserve::Bad);
+            }
             (Place::Home, Some((index, _))) => {
                 let holds = Reserve::Holds {
-                    block,
+                    block: block.block,
                     home_bad: true,
                 };
-                self.metadata.set_reserve(replica, index, holds);
+                self.metadata.set_reserve(replica, member, index, holds);
             }
             (Place::Home, None) => self.moving = Some(Moving { home_bad: true }),
         }
@@ -253,10 +297,14 @@ impl Op<'_> {
     /// the only good copy of another one.
     fn write_off(&mut self, replica: u8, index: u32) -> Result<Next, Failure> {
         let survivor = replica ^ 1;
-        if !self.metadata.superblock.replica_lives(survivor) {
+        let block = self.stage_block(index).ok_or(Failure::Blocks)?;
+        let member = block.member;
+        if matches!(self.job, Job::Rebuild { .. })
+            || self.metadata.live_replicas(member) & (1 << survivor) == 0
+        {
             return Err(Failure::NoPlace);
         }
-        if self.is_needed_by(survivor) {
+        if self.is_needed_by(survivor, member) {
             if let Job::Rewrite { .. } = self.job {
                 self.leave_rewrite();
                 return Ok(Next::Supers);
@@ -269,20 +317,34 @@ impl Op<'_> {
             self.moving = None;
             return Ok(Next::Supers);
         }
-        if let Some(step) = self.audit(survivor) {
+        if let Some(step) = self.audit(survivor, member) {
             return Ok(Next::Step(step));
         }
         self.moving = None;
-        self.metadata.superblock.void_replicas |= 1 << replica;
+        if let Some(member) = self.metadata.superblock.member_mut(member) {
+            member.void_replicas |= 1 << replica;
+        }
         self.metadata.count_repair();
         self.metadata.raise_epoch()?;
         Ok(Next::Supers)
     }
 
-    /// Whether the other replica has the only good copy of a block that `survivor` must get.
-    fn is_needed_by(&self, survivor: u8) -> bool {
+    /// Whether what lies on the spare of member `device` is the only good copy of something that the
+    /// job is about.
+    pub(super) fn is_needed(&self, device: u8) -> bool {
+        self.metadata.superblock.members().any(|(index, member)| {
+            let replicas = member.areas.iter().zip(0u8..);
+            let mut there = replicas.filter(|(area, _)| area.host == device);
+            there.any(|(_, replica)| self.is_needed_by(replica ^ 1, index))
+        })
+    }
+
+    /// Whether the other replica has the only good copy of a block that `survivor` must get, in the
+    /// table of `member`.
+    fn is_needed_by(&self, survivor: u8, member: u8) -> bool {
         let unsettled = &self.metadata.unsettled;
-        let mut unsettled = unsettled.iter().take(self.metadata.unsettled_count);
+        let unsettled = unsettled.iter().take(self.metadata.unsettled_count);
+        let mut unsettled = unsettled.filter(|u| u.block.member == member);
         if self.stage != Stage::Settle && unsettled.any(|u| u.suspect == survivor) {
             return true;
         }
@@ -292,7 +354,7 @@ impl Op<'_> {
                 Some(suspect) => suspect == survivor,
                 None => self.swapped & bit(index) != 0 && survivor == 1,
             };
-            if bad && !self.is_done(survivor, index) {
+            if bad && block.member == member && !self.is_done(survivor, index) {
                 return true;
             }
             index += 1;
@@ -314,22 +376,23 @@ impl Op<'_> {
     }
 
     /// Looks at all blocks of the replica that will be the only one.
-    fn audit(&mut self, survivor: u8) -> Option<Step> {
+    fn audit(&mut self, survivor: u8, member: u8) -> Option<Step> {
         let superblock = &self.metadata.superblock;
-        if self.audit >= superblock.high_water {
+        if self.audit >= superblock.member(member)?.high_water {
+            self.audit = 0;
             return None;
         }
-        let block = self.audit;
-        let sector = superblock.table_sector(survivor, block)?;
-        self.audit = block.saturating_add(1);
+        let block = BlockId {
+            member,
+            block: self.audit,
+        };
+        let place = superblock.table_place(survivor, block)?;
+        self.audit = self.audit.saturating_add(1);
         self.pending = Pending::Audit {
             replica: survivor,
             block,
         };
-        Some(Step::CheckTable {
-            replica: survivor,
-            block,
-            sector,
-        })
+        self.device = place.member;
+        Some(Step::CheckTable { block, place })
     }
 }

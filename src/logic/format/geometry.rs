@@ -206,30 +206,18 @@ impl Geometry {
         }
     }
 
-    /// Where `replica` has its block `block` of the slot table, unless that was relocated.
-    pub fn table_block_sector(&self, replica: u8, block: u32) -> Option<u64> {
-        if block >= self.table_blocks {
-            return None;
-        }
-        let first = match replica {
-            0 => END_BLOCKS,
-            1 => self.blocks() - END_BLOCKS - u64::from(self.table_blocks),
+    /// Where `replica` of the spare's own slot table has its place on this spare itself: its first
+    /// reserve block, and its first table block.
+    pub fn home(&self, replica: u8) -> Option<(u64, u64)> {
+        let (reserve, table) = match replica {
+            0 => (1, END_BLOCKS),
+            1 => (
+                self.blocks() - ALTERNATE,
+                self.blocks() - END_BLOCKS - u64::from(self.table_blocks),
+            ),
             _ => return None,
         };
-        Some((first + u64::from(block)) * BLOCK_SECTORS)
-    }
-
-    /// Where reserve block `index` of `replica` lies.
-    pub fn reserve_block_sector(&self, replica: u8, index: u8) -> Option<u64> {
-        if index >= RESERVE_BLOCKS {
-            return None;
-        }
-        let block = match replica {
-            0 => 1 + u64::from(index),
-            1 => self.blocks() - 2 - u64::from(index),
-            _ => return None,
-        };
-        Some(block * BLOCK_SECTORS)
+        Some((reserve * BLOCK_SECTORS, table * BLOCK_SECTORS))
     }
 
     /// Where slot `slot` begins.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The format of the spare, version 1.
+//! The format of spares, version 1.
 //!
 //! ```text
 //!  metadata blocks of 4096 bytes, counted from the start of the spare's window
@@ -8,14 +8,25 @@
 //!  0    1..32     32   33..33+T       …              B-33-T..B-33  B-33  B-32..B-1  B-1
 //!  S0 | reserve | S1 | slot table   | data area    | slot table  | S3 | reserve   | S2
 //!     | of r. 0 |    | replica 0    | (slots)      | replica 1   |    | of r. 1   |
+//!
+//!  the data area of a spare that holds a replica of another one's slot table
+//!
+//!  slots                                          | reserve | slot table | (maybe more of these)
 //! ```
 //!
-//! - Four copies of the **superblock** ([`superblock`]): one at either end, and an alternate of
-//!   each 128 KiB further in. The first two lie at places that are known without knowing anything
-//!   else, also not the size of the device.
-//! - Two replicas of the **slot table** ([`table_block`]), as far apart as the window allows: for
-//!   every slot one entry saying what it is used for. Blocks at and behind the high-water mark
-//!   were never written.
+//! A **set** of one to four spares belongs to one main device. All that holds for the set stands in
+//! its superblock, and so do the spares that are its **members** ([`member`]).
+//!
+//! - Four copies of the **superblock** ([`superblock`]) on each member: one at either end, and an
+//!   alternate of each 128 KiB further in. The first two lie at places that are known without
+//!   knowing anything else, also not the size of the device. All copies on all members are the
+//!   same, but for the member and the number of the copy, so that one write decides for the whole
+//!   set: the copy with the highest sequence is the truth.
+//! - Each member has a **slot table** ([`table_block`]): for every slot one entry saying what it is
+//!   used for. Blocks at and behind the high-water mark were never written. It has two replicas, as
+//!   far apart as possible: at either end of its window if it is the only member; otherwise one of
+//!   them lies on another member, behind what slots are left there, so that a member that is lost
+//!   leaves behind what it was used for.
 //! - 31 **reserve blocks** for each replica take the place of table blocks whose own place went
 //!   bad; the superblock says which.
 //! - The **data area** ([`geometry`]), aligned to the spare's physical blocks: the slots, each as
@@ -24,10 +35,13 @@
 //! All numbers are little-endian. Every block carries a checksum over all that follows it, and its
 //! own place, so that a block written to the wrong place is noticed.
 
+use core::fmt;
+
 pub mod bytes;
 pub mod error;
 pub mod geometry;
 pub mod head;
+pub mod member;
 pub mod reserve;
 pub mod statistics;
 pub mod superblock;
@@ -36,8 +50,11 @@ pub mod table_block;
 pub use self::error::FormatError;
 pub use self::geometry::Geometry;
 pub use self::geometry::GeometryError;
+pub use self::member::Area;
+pub use self::member::Member;
 pub use self::reserve::Reserve;
 pub use self::statistics::Statistics;
+pub use self::superblock::CopyId;
 pub use self::superblock::Superblock;
 
 /// Bytes in a sector.
@@ -55,14 +72,41 @@ pub type Block = [u8; BLOCK_BYTES];
 /// The version of the format that this code writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// How many superblock copies there are.
+/// How many members a set of spares can have.
+pub const MEMBERS_MAX: u8 = 4;
+
+/// How many superblock copies each member has.
 pub const SUPER_COPIES: u8 = 4;
 
-/// How many replicas of the slot table there are.
+/// How many replicas each slot table has.
 pub const REPLICAS: u8 = 2;
 
 /// How many reserve blocks each replica has.
 pub const RESERVE_BLOCKS: u8 = 31;
+
+/// One block of a member's slot table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockId {
+    /// The member whose slots it is about.
+    pub member: u8,
+    /// Its number in that member's table.
+    pub block: u32,
+}
+
+impl fmt::Display for BlockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "table block {} of spare {}", self.block, self.member)
+    }
+}
+
+/// A place in the window of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The member.
+    pub member: u8,
+    /// The sector, counted from the start of its window.
+    pub sector: u64,
+}
 
 /// Whether `bytes` are all zero.
 pub fn is_zero(bytes: &[u8]) -> bool {

@@ -38,6 +38,25 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// Nothing was counted so far.
+    pub const ZERO: Statistics = Statistics {
+        saves: 0,
+        saves_done: 0,
+        auto_remaps: 0,
+        manual_remaps: 0,
+        write_errors: 0,
+        read_errors: 0,
+        spare_write_errors: 0,
+        spare_read_errors: 0,
+        lost: 0,
+        removed: 0,
+        metadata_repairs: 0,
+        activations: 0,
+        redirected_reads: 0,
+        redirected_writes: 0,
+        reserved: [0; 2],
+    };
+
     /// How many there are, those without meaning included.
     pub const WORDS: usize = 16;
 

@@ -5,14 +5,22 @@
 use core::fmt;
 
 use super::super::errno::Errno;
+use super::super::format::BlockId;
+use super::super::format::CopyId;
 use super::super::format::FormatError;
+use super::super::format::Superblock;
+use super::super::format::MEMBERS_MAX;
 use super::super::text::Uuid;
 
 /// Why a spare is not activated.
+/// Why a set of spares is not activated. Spares are counted as the table line names them, from 0;
+/// where a block of the slot table is named, as the superblock does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadError {
-    /// No superblock copy is usable; this is what is wrong with the most telling one.
+    /// No superblock copy of a spare is usable; this is what is wrong with the most telling one.
     Superblock {
+        /// The spare.
+        spare: u8,
         /// The copy.
         copy: u8,
         /// What is wrong with it.
@@ -20,36 +28,56 @@ pub enum LoadError {
     },
     /// Superblock copies can't be read and no other one is ours: can't tell what the spare is.
     SuperblockUnreadable {
+        /// The spare.
+        spare: u8,
         /// The first such copy.
         copy: u8,
     },
-    /// Superblock copies of different spares.
-    MixedSpares,
+    /// Superblock copies of different sets, or of different spares on one device.
+    MixedSpares {
+        /// The spare that does not belong to the others.
+        spare: u8,
+    },
+    /// One member of the set is there twice: one of them is a copy.
+    Twice {
+        /// The member's name.
+        uuid: Uuid,
+    },
+    /// A spare was once a member of the set, and is not any more.
+    NotMember {
+        /// The spare.
+        spare: u8,
+    },
+    /// Two spares were used without each other: each has remaps that the other does not know of.
+    Apart {
+        /// The spare that was used without the others.
+        spare: u8,
+    },
     /// Two copies with the same sequence say different things.
     SuperblockContradiction {
         /// The later of the two.
-        copy: u8,
+        copy: CopyId,
     },
     /// The table has blocks from an epoch that the superblock does not know of.
     SuperblockStale {
         /// A block of the slot table that is newer.
-        block: u32,
+        block: BlockId,
     },
     /// No replica has a usable copy of a block of the slot table.
     TableBlock {
         /// The block.
-        block: u32,
+        block: BlockId,
         /// What is wrong with one of the copies; none if no copy could be read.
         error: Option<FormatError>,
     },
     /// Two replicas have the same sequence and different content.
     TableContradiction {
         /// The block.
-        block: u32,
+        block: BlockId,
     },
     /// An entry names a block that main does not have.
     OutOfRange {
-        /// The slot.
+        /// The slot, as the spare counts it.
         slot: u32,
         /// The main block that it claims.
         main_block: u64,
@@ -59,7 +87,7 @@ pub enum LoadError {
         /// The main block.
         main_block: u64,
     },
-    /// The table line names another spare.
+    /// The table line names another set.
     WrongUuid {
         /// What the spare says.
         found: Uuid,
@@ -76,14 +104,27 @@ pub enum LoadError {
         /// The formatted size in sectors.
         formatted: u64,
     },
-    /// One of several spares, which this version can't combine.
+    /// A member of the set is not there.
     Incomplete {
-        /// How many spares the set has.
-        members: u16,
+        /// Its number in the set.
+        member: u8,
+        /// Its name.
+        uuid: Uuid,
     },
+    /// There are more spares than a set can have.
+    TooMany,
 }
 
 impl LoadError {
+    /// A member is not there.
+    pub fn incomplete(superblock: &Superblock, member: u8) -> Self {
+        let uuid = superblock.member(member).map(|member| member.uuid);
+        LoadError::Incomplete {
+            member,
+            uuid: uuid.unwrap_or(Uuid::NIL),
+        }
+    }
+
     /// The error number for the user.
     pub fn errno(&self) -> Errno {
         match self {
@@ -95,11 +136,28 @@ impl LoadError {
             | LoadError::TableContradiction { .. }
             | LoadError::OutOfRange { .. }
             | LoadError::Unresolvable { .. } => Errno::Damaged,
-            LoadError::MixedSpares | LoadError::WrongUuid { .. } | LoadError::OtherMain => {
-                Errno::WrongDevice
-            }
-            LoadError::MainBlockSize { .. } | LoadError::Incomplete { .. } => Errno::NotSupported,
+            LoadError::MixedSpares { .. }
+            | LoadError::NotMember { .. }
+            | LoadError::Apart { .. }
+            | LoadError::WrongUuid { .. }
+            | LoadError::OtherMain => Errno::WrongDevice,
+            LoadError::Twice { .. } => Errno::Exists,
+            LoadError::MainBlockSize { .. } => Errno::NotSupported,
             LoadError::Shrunk { .. } => Errno::NoSpace,
+            LoadError::Incomplete { .. } => Errno::NoData,
+            LoadError::TooMany => Errno::TooMany,
+        }
+    }
+}
+
+/// Puts the number of a spare before a message, where there may be several.
+struct Nth(u8);
+
+impl fmt::Display for Nth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            spare => write!(f, "spare {spare}: "),
         }
     }
 }
@@ -107,37 +165,50 @@ impl LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LoadError::Superblock { copy, error } => {
-                write!(f, "superblock copy {copy}: {error}")
+            LoadError::Superblock { spare, copy, error } => {
+                write!(f, "{}superblock copy {copy}: {error}", Nth(*spare))
             }
-            LoadError::SuperblockUnreadable { copy } => {
+            LoadError::SuperblockUnreadable { spare, copy } => {
                 write!(
                     f,
-                    "superblock copy {copy}: unreadable, and no other is usable"
+                    "{}superblock copy {copy}: unreadable, and no other is usable",
+                    Nth(*spare)
                 )
             }
-            LoadError::MixedSpares => f.write_str("superblock copies of different spares"),
+            LoadError::MixedSpares { spare } => {
+                write!(f, "{}superblock copies of different spares", Nth(*spare))
+            }
+            LoadError::Twice { uuid } => {
+                write!(f, "spare {uuid} is there twice, one of them is a copy")
+            }
+            LoadError::NotMember { spare } => {
+                write!(f, "spare {spare} has left its set")
+            }
+            LoadError::Apart { spare } => {
+                write!(
+                    f,
+                    "spare {spare} and the others were used without each other: leave out one side"
+                )
+            }
             LoadError::SuperblockContradiction { copy } => {
                 write!(
                     f,
-                    "superblock copy {copy}: contradicts another of the same age"
+                    "superblock copy {} of spare {}: contradicts another of the same age",
+                    copy.copy, copy.member
                 )
             }
             LoadError::SuperblockStale { block } => {
-                write!(f, "superblock is older than table block {block}")
+                write!(f, "superblock is older than {block}")
             }
             LoadError::TableBlock { block, error } => {
-                write!(f, "table block {block}: bad in every replica: ")?;
+                write!(f, "{block}: bad in every replica: ")?;
                 match error {
                     Some(error) => error.fmt(f),
                     None => f.write_str("unreadable"),
                 }
             }
             LoadError::TableContradiction { block } => {
-                write!(
-                    f,
-                    "table block {block}: replicas of the same age contradict each other"
-                )
+                write!(f, "{block}: replicas of the same age contradict each other")
             }
             LoadError::OutOfRange { slot, main_block } => {
                 write!(
@@ -167,8 +238,15 @@ impl fmt::Display for LoadError {
                     "spare is smaller than the {formatted} sectors it was formatted with"
                 )
             }
-            LoadError::Incomplete { members } => {
-                write!(f, "spare is one of a set of {members}")
+            LoadError::Incomplete { member, uuid } => {
+                write!(
+                    f,
+                    "spare {uuid}, number {member} of the set, is not there: \
+                     name it, or go without what it holds by the degraded argument"
+                )
+            }
+            LoadError::TooMany => {
+                write!(f, "a set has {MEMBERS_MAX} spares at most")
             }
         }
     }

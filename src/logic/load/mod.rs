@@ -12,7 +12,10 @@
 //! - Of several such, the highest sequence wins. A replica is written only after the other one is
 //!   known to be good, so the winner is whole, and all that the loser has was superseded.
 //! - Two with the same sequence have the same content, or nothing can be believed.
-//! - A copy that the winning superblock calls void is never looked at (M2).
+//! - A copy that the winning superblock calls void is never looked at (M2). So it is with all that
+//!   lies on a member that the set was used without: it comes back as if it were new, but for the
+//!   content of its slots, as far as the others still say that they hold something (M9). Two
+//!   members that were used without each other are refused.
 //! - A table block with an epoch that its superblock does not know means that the superblock is
 //!   an old one that stopped taking writes: epochs are durable in every live superblock before
 //!   they are used (M4).
@@ -25,8 +28,12 @@ use super::format::geometry;
 use super::format::sequence_epoch;
 use super::format::table_block::TableBlock;
 use super::format::Block;
+use super::format::BlockId;
+use super::format::CopyId;
 use super::format::FormatError;
+use super::format::Member;
 use super::format::Superblock;
+use super::format::MEMBERS_MAX;
 use super::format::REPLICAS;
 use super::format::SUPER_COPIES;
 use super::slot::Entry;
@@ -43,24 +50,49 @@ pub enum Image<'a> {
     Unreadable,
 }
 
+/// What was read of one superblock copy.
+#[derive(Clone, Copy, Debug)]
+pub struct SuperImage<'a> {
+    /// The spare that it was read from, in the order of the table line.
+    pub spare: u8,
+    /// The number of the copy.
+    pub copy: u8,
+    /// What reading gave.
+    pub image: Image<'a>,
+}
+
 /// What the superblock copies say.
-// On the stack once per activation, from where it is moved into the driver's state.
-#[allow(clippy::large_enum_variant)]
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// All copies were read and are zero.
+    /// All copies on all spares were read and are zero.
     Blank,
-    /// A spare of ours.
+    /// There is a set of ours.
     Ours(Chosen),
 }
 
-/// The superblock to go by.
-#[derive(Clone, Debug)]
+/// The superblock to go by, and how what is there differs from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// What it says.
-    pub superblock: Superblock,
-    /// The copies that say something else or nothing, and are not known as void; a bit each.
-    pub rewrite: u8,
+    /// The copies that say something else or nothing, and are not known as void; a bit each
+    /// ([`CopyId::bit`]).
+    pub rewrite: u16,
+    /// Which spare each member is.
+    pub spares: [Option<u8>; MEMBERS_MAX as usize],
+    /// The spares that are blank, and may become members; a bit each.
+    pub blank: u8,
+}
+
+impl Chosen {
+    /// The first member that is not there.
+    pub fn absent(&self, superblock: &Superblock) -> Option<u8> {
+        let mut members = superblock.members();
+        members.find_map(|(index, _)| self.spare_of(index).is_none().then_some(index))
+    }
+
+    /// Which spare member number `index` is.
+    pub fn spare_of(&self, index: u8) -> Option<u8> {
+        *self.spares.get(usize::from(index))?
+    }
 }
 
 /// The truth about one block of the slot table.
@@ -88,17 +120,18 @@ pub enum Claim {
     Second,
 }
 
-/// The size of the window, as far as the two copies at its head know it. With it the driver finds
-/// the copies at the tail; without, it takes the window that the table line gives.
-pub fn window_sectors(head: &[Image<'_>; 2]) -> Option<u64> {
-    head.iter()
-        .zip(0u8..)
-        .find_map(|(image, copy)| match image {
-            Image::Read(block) => Superblock::decode(block, copy)
-                .ok()
-                .map(|superblock| superblock.geometry.window_sectors()),
-            Image::Unreadable => None,
-        })
+/// The size of a spare's window, as far as the two copies at its head know it. With it the driver
+/// finds the copies at the tail; without, it takes the window that the table line gives.
+///
+/// What it decodes is left in `scratch`.
+pub fn window_sectors(head: &[Image<'_>; 2], scratch: &mut Superblock) -> Option<u64> {
+    head.iter().zip(0u8..).find_map(|(image, copy)| {
+        let Image::Read(block) = image else {
+            return None;
+        };
+        let own = scratch.decode_into(block, copy).ok()?;
+        Some(scratch.member(own)?.geometry.window_sectors())
+    })
 }
 
 /// Where the four superblock copies of a window lie.
@@ -111,48 +144,64 @@ pub fn superblock_sectors(window_sectors: u64) -> Option<[u64; SUPER_COPIES as u
     ])
 }
 
-/// What is compared between superblock copies. A whole superblock is large for a kernel's stack, so
-/// there is never more than one of them.
+/// What is compared between superblock copies. A whole superblock is large for a kernel's stack.
 #[derive(Clone, Copy)]
 struct Summary {
-    copy: u8,
+    spare: u8,
+    id: CopyId,
     set_uuid: Uuid,
+    /// The member that the copy lies on.
     member_uuid: Uuid,
     sequence: u64,
-    void_supers: u8,
+    live_supers: u16,
+    /// Members that the set was used without; a bit each.
+    missing: u8,
 }
 
 impl Summary {
-    #[inline(never)]
-    fn of(image: &Image<'_>, copy: u8) -> Option<Result<Self, FormatError>> {
-        let Image::Read(block) = image else {
+    fn of(read: &SuperImage<'_>, scratch: &mut Superblock) -> Option<Result<Self, FormatError>> {
+        let Image::Read(block) = read.image else {
             return None;
         };
-        Some(Superblock::decode(block, copy).map(|found| Summary {
-            copy,
-            set_uuid: found.set_uuid,
-            member_uuid: found.member_uuid,
-            sequence: found.sequence,
-            void_supers: found.void_supers,
+        let own = match scratch.decode_into(block, read.copy) {
+            Ok(own) => own,
+            Err(error) => return Some(Err(error)),
+        };
+        let missing = scratch.members().fold(0, |mask, (index, member)| {
+            mask | u8::from(member.missing) << index.min(7)
+        });
+        Some(Ok(Summary {
+            spare: read.spare,
+            id: CopyId {
+                member: own,
+                copy: read.copy,
+            },
+            set_uuid: scratch.set_uuid,
+            member_uuid: scratch.member(own)?.uuid,
+            sequence: scratch.sequence,
+            live_supers: scratch.live_supers(),
+            missing,
         }))
     }
 
     fn writes_off(&self, other: &Summary) -> bool {
-        self.void_supers & (1 << other.copy) != 0
+        self.live_supers & other.id.bit() == 0
     }
 
-    /// Of two that say different things with the same sequence: one may be a copy that failed, was
-    /// written off by the others and reads again.
-    fn prevails_over(&self, other: &Summary) -> bool {
-        self.writes_off(other) && !other.writes_off(self)
+    fn went_without(&self, other: &Summary) -> bool {
+        self.missing & (1 << other.id.member.min(7)) != 0
     }
 }
 
-/// Chooses the superblock to go by, from what was read of its four copies.
-pub fn choose_superblock(images: &[Image<'_>; SUPER_COPIES as usize]) -> Result<Found, LoadError> {
+/// Chooses the superblock to go by, from what was read of the four copies on each spare, and leaves
+/// it in `superblock`. After an error, what is in there means nothing.
+pub fn choose_superblock(
+    images: &[SuperImage<'_>],
+    superblock: &mut Superblock,
+) -> Result<Found, LoadError> {
     let mut best: Option<Summary> = None;
-    for (image, copy) in images.iter().zip(0u8..) {
-        match Summary::of(image, copy) {
+    for read in images {
+        match Summary::of(read, superblock) {
             Some(Ok(found)) => {
                 best = match best {
                     None => Some(found),
@@ -161,65 +210,123 @@ pub fn choose_superblock(images: &[Image<'_>; SUPER_COPIES as usize]) -> Result<
             }
             // Written by a later version in good order: no other copy can be trusted to say all.
             Some(Err(error @ (FormatError::Newer { .. } | FormatError::Features { .. }))) => {
-                return Err(LoadError::Superblock { copy, error });
+                return Err(LoadError::Superblock {
+                    spare: read.spare,
+                    copy: read.copy,
+                    error,
+                });
             }
             Some(Err(_)) | None => (),
         }
     }
     let Some(best) = best else {
-        return no_superblock(images);
+        for spare in spares(images) {
+            check_blank(images, spare, superblock)?;
+        }
+        return Ok(Found::Blank);
     };
-    let mut rewrite = 0;
-    for (image, copy) in images.iter().zip(0u8..) {
-        let same = match Summary::of(image, copy) {
-            Some(Ok(found)) if found.sequence == best.sequence => {
-                let same = say_the_same(images, best.copy, copy);
-                // The best one was not held against each of the others until now.
-                if !same && !best.prevails_over(&found) {
-                    return Err(LoadError::SuperblockContradiction { copy });
-                }
-                same
-            }
-            _ => false,
-        };
-        if !same && best.void_supers & (1 << copy) == 0 {
-            rewrite |= 1 << copy;
+    let mut chosen = Chosen {
+        rewrite: best.live_supers,
+        spares: [None; MEMBERS_MAX as usize],
+        blank: 0,
+    };
+    let mut owners = [None; 8];
+    for spare in spares(images) {
+        let owner = owner(images, spare, &best, &mut chosen.rewrite, superblock)?;
+        if owner.is_none() {
+            check_blank(images, spare, superblock)?;
+            chosen.blank |= 1 << spare.min(7);
+        }
+        if let Some(place) = owners.get_mut(usize::from(spare)) {
+            *place = owner;
         }
     }
-    take(images, best.copy, rewrite)
-}
-
-#[inline(never)]
-fn take(
-    images: &[Image<'_>; SUPER_COPIES as usize],
-    copy: u8,
-    rewrite: u8,
-) -> Result<Found, LoadError> {
-    let Some(Image::Read(block)) = images.get(usize::from(copy)) else {
-        return Err(LoadError::SuperblockUnreadable { copy });
-    };
-    let superblock = match Superblock::decode(block, copy) {
-        Ok(superblock) => superblock,
-        Err(error) => return Err(LoadError::Superblock { copy, error }),
-    };
-    if superblock.member_count != 1 {
-        return Err(LoadError::Incomplete {
-            members: superblock.member_count,
-        });
+    take(images, &best, superblock)?;
+    // What lies on a spare that is not there can't be written.
+    let mut there = 0;
+    for (owner, spare) in owners.iter().zip(0u8..) {
+        let Some(uuid) = owner else {
+            continue;
+        };
+        let index = superblock
+            .find_member(uuid)
+            .ok_or(LoadError::NotMember { spare })?;
+        let place = chosen.spares.get_mut(usize::from(index));
+        let place = place.ok_or(LoadError::TooMany)?;
+        if place.is_some() {
+            return Err(LoadError::Twice { uuid: *uuid });
+        }
+        *place = Some(spare);
+        for copy in 0..SUPER_COPIES {
+            let id = CopyId {
+                member: index,
+                copy,
+            };
+            there |= id.bit();
+        }
     }
-    Ok(Found::Ours(Chosen {
-        superblock,
-        rewrite,
-    }))
+    chosen.rewrite &= there;
+    Ok(Found::Ours(chosen))
 }
 
-fn better(
-    images: &[Image<'_>; SUPER_COPIES as usize],
-    old: Summary,
-    new: Summary,
-) -> Result<Summary, LoadError> {
-    if old.set_uuid != new.set_uuid || old.member_uuid != new.member_uuid {
-        return Err(LoadError::MixedSpares);
+/// The spares that images were read from, each once.
+fn spares<'a>(images: &'a [SuperImage<'_>]) -> impl Iterator<Item = u8> + 'a {
+    (0u8..8).filter(|spare| images.iter().any(|read| read.spare == *spare))
+}
+
+/// Which member a spare is, by the good copies on it, which must agree. Those that are as new as the
+/// best need not be written again.
+fn owner(
+    images: &[SuperImage<'_>],
+    spare: u8,
+    best: &Summary,
+    rewrite: &mut u16,
+    scratch: &mut Superblock,
+) -> Result<Option<Uuid>, LoadError> {
+    let mut own: Option<Summary> = None;
+    for read in images.iter().filter(|read| read.spare == spare) {
+        let Some(Ok(found)) = Summary::of(read, scratch) else {
+            continue;
+        };
+        let other = |own: Summary| own.member_uuid != found.member_uuid;
+        if found.set_uuid != best.set_uuid || own.is_some_and(other) {
+            return Err(LoadError::MixedSpares { spare });
+        }
+        if found.went_without(best) && best.went_without(&found) {
+            return Err(LoadError::Apart { spare });
+        }
+        if found.sequence == best.sequence {
+            *rewrite &= !found.id.bit();
+        }
+        own = Some(found);
+    }
+    Ok(own.map(|own| own.member_uuid))
+}
+
+fn take(
+    images: &[SuperImage<'_>],
+    best: &Summary,
+    superblock: &mut Superblock,
+) -> Result<(), LoadError> {
+    let (spare, copy) = (best.spare, best.id.copy);
+    match image_of(images, spare, copy) {
+        Some(Image::Read(block)) => superblock
+            .decode_into(block, copy)
+            .map(|_| ())
+            .map_err(|error| LoadError::Superblock { spare, copy, error }),
+        _ => Err(LoadError::SuperblockUnreadable { spare, copy }),
+    }
+}
+
+fn image_of<'a>(images: &[SuperImage<'a>], spare: u8, copy: u8) -> Option<Image<'a>> {
+    let mut all = images.iter();
+    all.find(|read| read.spare == spare && read.copy == copy)
+        .map(|read| read.image)
+}
+
+fn better(images: &[SuperImage<'_>], old: Summary, new: Summary) -> Result<Summary, LoadError> {
+    if old.set_uuid != new.set_uuid {
+        return Err(LoadError::MixedSpares { spare: new.spare });
     }
     if old.sequence != new.sequence {
         return Ok(if old.sequence > new.sequence {
@@ -228,38 +335,42 @@ fn better(
             new
         });
     }
-    if say_the_same(images, old.copy, new.copy) {
+    if say_the_same(images, &old, &new) {
         return Ok(old);
     }
-    if new.prevails_over(&old) {
-        Ok(new)
-    } else if old.prevails_over(&new) {
-        Ok(old)
-    } else {
-        Err(LoadError::SuperblockContradiction { copy: new.copy })
+    // One of them may be a copy that failed, was written off by the others and reads again.
+    match (new.writes_off(&old), old.writes_off(&new)) {
+        (true, false) => Ok(new),
+        (false, true) => Ok(old),
+        _ => Err(LoadError::SuperblockContradiction { copy: new.id }),
     }
 }
 
-/// Whether two good copies say the same. They differ in their number, and so in their checksum.
-fn say_the_same(images: &[Image<'_>; SUPER_COPIES as usize], a: u8, b: u8) -> bool {
-    let content = |copy: u8| match images.get(usize::from(copy)) {
+/// Whether two good copies say the same. They differ in what they say of their own place.
+fn say_the_same(images: &[SuperImage<'_>], a: &Summary, b: &Summary) -> bool {
+    let content = |of: &Summary| match image_of(images, of.spare, of.id.copy) {
         Some(Image::Read(block)) => Superblock::content(block),
         _ => None,
     };
     content(a) == content(b)
 }
 
-/// Tells why there is no superblock, by the copy that says most.
-fn no_superblock(images: &[Image<'_>; SUPER_COPIES as usize]) -> Result<Found, LoadError> {
+/// Checks that a spare without any superblock is blank as far as that can be told here; or says why
+/// there is no superblock, by the copy that says most.
+fn check_blank(
+    images: &[SuperImage<'_>],
+    spare: u8,
+    scratch: &mut Superblock,
+) -> Result<(), LoadError> {
     let mut telling: Option<(u8, FormatError)> = None;
     let mut unreadable = None;
-    for (image, copy) in images.iter().zip(0u8..) {
-        match image {
+    for read in images.iter().filter(|read| read.spare == spare) {
+        match read.image {
             Image::Unreadable => {
-                unreadable = unreadable.or(Some(copy));
+                unreadable = unreadable.or(Some(read.copy));
             }
             Image::Read(block) => {
-                let Err(error) = Superblock::decode(block, copy) else {
+                let Err(error) = scratch.decode_into(block, read.copy) else {
                     continue;
                 };
                 let weight = |e: &FormatError| match e {
@@ -268,17 +379,17 @@ fn no_superblock(images: &[Image<'_>; SUPER_COPIES as usize]) -> Result<Found, L
                     _ => 2,
                 };
                 if telling.is_none_or(|(_, t)| weight(&error) > weight(&t)) {
-                    telling = Some((copy, error));
+                    telling = Some((read.copy, error));
                 }
             }
         }
     }
     match (telling, unreadable) {
         (Some((_, FormatError::Blank)) | None, Some(copy)) => {
-            Err(LoadError::SuperblockUnreadable { copy })
+            Err(LoadError::SuperblockUnreadable { spare, copy })
         }
-        (Some((_, FormatError::Blank)) | None, None) => Ok(Found::Blank),
-        (Some((copy, error)), _) => Err(LoadError::Superblock { copy, error }),
+        (Some((_, FormatError::Blank)) | None, None) => Ok(()),
+        (Some((copy, error)), _) => Err(LoadError::Superblock { spare, copy, error }),
     }
 }
 
@@ -293,11 +404,9 @@ pub struct Expected<'a> {
     pub main_sectors: u64,
     /// Main's logical block.
     pub main_block_bytes: u32,
-    /// Size of the window that there is for the spare.
-    pub window_sectors: u64,
 }
 
-/// Checks that the spare belongs to what the table line names.
+/// Checks that the set belongs to what the table line names.
 pub fn check_expected(superblock: &Superblock, expected: &Expected<'_>) -> Result<(), LoadError> {
     if expected
         .uuid
@@ -325,31 +434,39 @@ pub fn check_expected(superblock: &Superblock, expected: &Expected<'_>) -> Resul
             was: superblock.main_block_bytes,
         });
     }
-    let formatted = superblock.geometry.window_sectors();
-    if expected.window_sectors < formatted {
+    Ok(())
+}
+
+/// Checks that the window of `window_sectors` that there is for a member holds what was formatted.
+pub fn check_window(member: &Member, window_sectors: u64) -> Result<(), LoadError> {
+    let formatted = member.geometry.window_sectors();
+    if window_sectors < formatted {
         return Err(LoadError::Shrunk { formatted });
     }
     Ok(())
 }
 
-/// Finds the truth about table block `block`, from what was read of each replica at the place that
-/// [`Superblock::table_sector`] gives. What is handed over for a void replica does not matter.
+/// Finds the truth about a table block, from what was read of each replica at the place that
+/// [`Superblock::table_place`] gives. What is handed over for a void replica does not matter.
 ///
-/// The driver asks for all blocks up to the high-water mark, and on from there until the answer is
-/// [`Resolved::End`] or the table is at its end (M8).
+/// The driver asks for all blocks of a member up to its high-water mark, and on from there until
+/// the answer is [`Resolved::End`] or the table is at its end (M8).
 pub fn resolve_block<'a>(
     superblock: &Superblock,
-    block: u32,
+    block: BlockId,
     images: &[Image<'a>; REPLICAS as usize],
 ) -> Result<Resolved<'a>, LoadError> {
+    let Some(member) = superblock.member(block.member) else {
+        return Ok(Resolved::End);
+    };
     let mut best: Option<(u8, TableBlock<'a>)> = None;
     let mut same = 0u8;
     let mut fault = None;
     for (image, replica) in images.iter().zip(0u8..) {
-        let (Image::Read(bytes), true) = (image, superblock.replica_lives(replica)) else {
+        let (Image::Read(bytes), true) = (image, member.replica_lives(replica)) else {
             continue;
         };
-        let found = match TableBlock::decode(bytes, &superblock.member_uuid, block) {
+        let found = match TableBlock::decode(bytes, &member.uuid, block.block) {
             Ok(found) => found,
             Err(error @ FormatError::Newer { .. }) => {
                 return Err(LoadError::TableBlock {
@@ -377,7 +494,7 @@ pub fn resolve_block<'a>(
         }
     }
     let Some((replica, truth)) = best else {
-        return if block >= superblock.high_water {
+        return if block.block >= member.high_water {
             Ok(Resolved::End)
         } else {
             Err(LoadError::TableBlock {
@@ -389,7 +506,7 @@ pub fn resolve_block<'a>(
     if sequence_epoch(truth.sequence()) > superblock.epoch {
         return Err(LoadError::SuperblockStale { block });
     }
-    let alive = ((1 << REPLICAS) - 1) & !superblock.void_replicas;
+    let alive = ((1 << REPLICAS) - 1) & !member.void_replicas;
     Ok(Resolved::Block {
         truth,
         replica,

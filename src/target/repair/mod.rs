@@ -41,6 +41,7 @@ use super::crew::Tools;
 use super::io::is_suspect;
 use super::life::Direction;
 use super::life::Disk;
+use super::life::SpareTickets;
 use super::probe;
 use super::probe::Life;
 use super::relocate::push;
@@ -49,7 +50,9 @@ use super::relocate::Move;
 use super::relocate::Relocation;
 use super::relocate::Source;
 use super::relocate::SLOW_MS;
+use super::spares::Spares;
 use super::state::State;
+use super::writer::Restored;
 use super::writer::STAGED_MAX;
 use super::DmRemap;
 use crate::dm;
@@ -74,21 +77,21 @@ const CHUNK_BLOCKS: u32 = STAGED_MAX as u32 / 2;
 pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut Tools) {
     let now = dm::monotonic_ms();
     let failed_at = bio.per_bio().failed_at(now);
-    let redirected = bio.per_bio().redirected;
-    let probes_spare = redirected && bio.per_bio().probes;
+    let member = bio.per_bio().member();
+    let probes_spare = member.is_some() && bio.per_bio().probes;
     if is_given_up(state, &mut bio) {
         let status = bio.status();
         return bio.complete(status);
     }
     let main = bio.target().main.clone();
-    let spare = bio.target().spare.clone();
+    let spares = bio.target().spares.clone();
     let deadline = u64::from(state.limits.get(Limit::DeadlineMs));
     tools.lists.lost.clear();
     tools.lists.weak.clear();
     let mut repair = Repair {
         state,
         main: &main,
-        spare: &spare,
+        spares: &spares,
         bio: &bio,
         data: &mut tools.data,
         lists: &mut tools.lists,
@@ -98,7 +101,7 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
         probes_spare,
         spare_slow: false,
         explained: false,
-        written: (false, false),
+        written: (false, 0),
         tell: false,
         error: bio.status(),
     };
@@ -111,11 +114,14 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     let mut tell = repair.tell;
     let unexplained = status.is_ok() && !repair.explained && failed_at.is_some();
     if unexplained && bio.op() == dm::Op::Write && bio.opf().is_fua() {
-        let (disk, device) = match redirected {
-            true => (Disk::Spare, &spare),
-            false => (Disk::Main, &main),
+        let (disk, device) = match member {
+            Some(member) => (
+                Disk::Spare(member),
+                spares.get(member).map(|spare| &spare.device),
+            ),
+            None => (Disk::Main, Some(&main)),
         };
-        if device.emulates_fua() {
+        if device.is_some_and(dm::Device::emulates_fua) {
             // What failed may have been the flush in it, and others' data is lost with that.
             state.life.own_flush_failed(disk);
         }
@@ -128,19 +134,37 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     }
     // Before the answer: whoever has another copy, md or btrfs, writes it here at once, and that has to
     // go to the spare.
-    tell |= note_lost(state, &spare, &tools.lists);
+    tell |= note_lost(state, &spares, &tools.lists);
     if tell {
         let target = bio.target();
         let _ = target.growth.enqueue::<_, 0>(target.teller.clone());
     }
     bio.complete(status.err().unwrap_or(BlkStatus::OK));
 
-    weak::move_weak(state, &main, &spare, tools);
-    state.with_writer(&spare, |writer, io| {
+    weak::move_weak(state, &main, &spares, tools);
+    state.with_writer(&spares, |writer, io| {
         if writer.active {
             writer.prepare(state, io);
         }
     });
+    restore(state, &spares);
+}
+
+/// Makes again what the metadata has lost of its redundancy, part by part, so that others come to the
+/// writer in between. What is not possible is tried again after the next repair.
+fn restore(state: &State, spares: &Spares) {
+    while !state.stopping.load(Relaxed) {
+        let restored = state.with_writer(spares, |writer, io| {
+            if writer.active && writer.wants_restoring() {
+                writer.restore(state, io, 0)
+            } else {
+                Ok(Restored::Done)
+            }
+        });
+        if !matches!(restored, Ok(Restored::More)) {
+            return;
+        }
+    }
 }
 
 /// Whether a bio failed on a device that was found to have failed as a whole, since.
@@ -150,7 +174,7 @@ fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
         _ => Direction::MainWrite,
     };
     let data = bio.per_bio();
-    let direction = match (data.redirected, direction) {
+    let direction = match (data.disk != 0, direction) {
         (false, direction) => direction,
         (true, Direction::MainWrite) => Direction::SpareWrite,
         // There is no breaker for reading the spare.
@@ -161,12 +185,12 @@ fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
 
 /// Remembers blocks of main that cannot be read, so that their next write goes to the spare.
 /// Returns whether slots have run low.
-fn note_lost(state: &State, spare: &dm::Device, lists: &Lists) -> bool {
+fn note_lost(state: &State, spares: &Spares, lists: &Lists) -> bool {
     let Some(first) = lists.lost.first() else {
         return false;
     };
     let low_water = state.limits.get(Limit::LowWater);
-    state.with_writer(spare, |writer, io| {
+    state.with_writer(spares, |writer, io| {
         if !writer.active {
             return false;
         }
@@ -190,7 +214,7 @@ fn note_lost(state: &State, spare: &dm::Device, lists: &Lists) -> bool {
 struct Repair<'a> {
     state: &'a State,
     main: &'a dm::Device,
-    spare: &'a dm::Device,
+    spares: &'a Spares,
     bio: &'a dm::OwnedBio<DmRemap>,
     /// One block, for probes.
     data: &'a mut dm::IoBuffer,
@@ -207,8 +231,8 @@ struct Repair<'a> {
     spare_slow: bool,
     /// Whether some block failed by itself, which explains that the bio did.
     explained: bool,
-    /// Whether something was written in place, on main and on the spare.
-    written: (bool, bool),
+    /// Whether something was written in place on main, and on which members' spares; a bit each.
+    written: (bool, u8),
     /// Whether something happened that users wait for.
     tell: bool,
     /// The last error that was seen.
@@ -240,7 +264,7 @@ impl Repair<'_> {
 
     fn write(&mut self) -> dm::IoResult {
         let life = &self.state.life;
-        let tickets = (life.flush_sent(Disk::Main), life.flush_sent(Disk::Spare));
+        let tickets = (life.flush_sent(Disk::Main), life.spares_sent());
         let mut done = 0;
         while done < self.blocks() {
             let count = CHUNK_BLOCKS.min(self.blocks().saturating_sub(done));
@@ -254,20 +278,20 @@ impl Repair<'_> {
 
     /// Ends a FUA write where FUA is a write and a flush: the flush, for all parts at once, so that its
     /// error is not taken for one of theirs.
-    fn make_durable(&self, (main, spare): (Ticket, Ticket)) -> dm::IoResult {
+    fn make_durable(&self, (main, spares): (Ticket, SpareTickets)) -> dm::IoResult {
         if !self.bio.opf().is_fua() {
             return Ok(());
         }
-        let (on_main, on_spare) = self.written;
-        for (disk, device, ticket, written) in [
-            (Disk::Main, self.main, main, on_main),
-            (Disk::Spare, self.spare, spare, on_spare),
-        ] {
-            if written && device.emulates_fua() {
-                self.state.flush(disk, device, ticket)?;
-            }
+        let (on_main, on_spares) = self.written;
+        if on_main && self.main.emulates_fua() {
+            self.state.flush(Disk::Main, self.main, main)?;
         }
-        Ok(())
+        let emulate = self.spares.iter().filter(|(_, s)| s.device.emulates_fua());
+        let members = emulate.fold(0, |mask, (member, _)| {
+            mask | 1u8.checked_shl(member.into()).unwrap_or(0)
+        });
+        self.state
+            .flush_spares(self.spares, members & on_spares, &spares)
     }
 
     /// Writes what can be written where it belongs, and notes the rest as moves.
@@ -333,7 +357,7 @@ impl Repair<'_> {
 
     /// Tries to write a part of a run that starts at block `at` of the bio.
     fn write_part(&self, kind: RunKind, main_block: u64, at: u32, part: Segment) -> dm::IoResult {
-        let (device, sector) = self.place(kind, main_block);
+        let (_, device, sector) = self.place(kind, main_block, true)?;
         let bytes = self.state.bytes(part.count);
         let offset = self.offset(at.saturating_add(part.first));
         let sector = sector.saturating_add(u64::from(self.state.sectors(part.first)));
@@ -380,7 +404,7 @@ impl Repair<'_> {
         let lists = &mut *self.lists;
         let mut relocation = Relocation::new(
             self.state,
-            self.spare,
+            self.spares,
             lists,
             (source, own),
             Origin::Auto,
@@ -414,8 +438,10 @@ impl Repair<'_> {
                 match direction {
                     Some(Direction::MainWrite) => self.written.0 = true,
                     Some(Direction::SpareWrite) => {
-                        self.written.1 = true;
-                        self.state.life.spare_written();
+                        if let Some(member) = self.member_of(kind) {
+                            self.written.1 |= 1u8.checked_shl(member.into()).unwrap_or(0);
+                            self.state.life.spare_written(member);
+                        }
                     }
                     _ => (),
                 }
@@ -483,7 +509,7 @@ impl Repair<'_> {
     }
 
     fn settle(&mut self, main_block: u64) -> dm::IoResult {
-        self.state.with_writer(self.spare, |writer, io| {
+        self.state.with_writer(self.spares, |writer, io| {
             if !writer.active {
                 return Err(BlkStatus::IOERR);
             }
@@ -493,11 +519,29 @@ impl Repair<'_> {
         })
     }
 
-    /// Where a run lies.
-    fn place(&self, kind: RunKind, main_block: u64) -> (&dm::Device, u64) {
+    /// Where a run lies: whether on the spare of a member, and where there. Of a spare that is not there,
+    /// or is lost and should be written, it fails like a bad medium: what is written goes elsewhere.
+    fn place(
+        &self,
+        kind: RunKind,
+        main_block: u64,
+        write: bool,
+    ) -> Result<(Option<u8>, &dm::Device, u64), BlkStatus> {
         match kind {
-            RunKind::Slots { first } => (self.spare, self.state.slot_sector(first)),
-            _ => (self.main, self.state.sector_of(main_block)),
+            RunKind::Slots { first } => {
+                let place = self.state.locate(self.spares, first, write);
+                let (member, device, sector) = place.ok_or(BlkStatus::IOERR)?;
+                Ok((Some(member), device, sector))
+            }
+            _ => Ok((None, self.main, self.state.sector_of(main_block))),
+        }
+    }
+
+    /// The member whose slots serve a run.
+    fn member_of(&self, kind: RunKind) -> Option<u8> {
+        match kind {
+            RunKind::Slots { first } => Some(self.state.slot_place(first)?.member),
+            _ => None,
         }
     }
 

@@ -97,7 +97,7 @@ impl Repair<'_> {
 
     /// Tries to read a part of a run that starts at block `at` of the bio.
     fn read_part(&self, kind: RunKind, main_block: u64, at: u32, part: Segment) -> dm::IoResult {
-        let (device, sector) = self.place(kind, main_block);
+        let (_, device, sector) = self.place(kind, main_block, false)?;
         self.state.pool.read_slice(
             self.bio,
             self.offset(at.saturating_add(part.first)),

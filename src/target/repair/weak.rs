@@ -20,6 +20,7 @@ use crate::target::relocate::push;
 use crate::target::relocate::Move;
 use crate::target::relocate::Relocation;
 use crate::target::relocate::Source;
+use crate::target::spares::Spares;
 use crate::target::state::State;
 use kernel::sync::atomic::Relaxed;
 
@@ -28,7 +29,7 @@ use kernel::sync::atomic::Relaxed;
 const DRAIN_MS: u64 = 500;
 
 /// Moves what is in `lists.weak`.
-pub(super) fn move_weak(state: &State, main: &dm::Device, spare: &dm::Device, tools: &mut Tools) {
+pub(super) fn move_weak(state: &State, main: &dm::Device, spares: &Spares, tools: &mut Tools) {
     if tools.lists.weak.is_empty() {
         return;
     }
@@ -49,7 +50,7 @@ pub(super) fn move_weak(state: &State, main: &dm::Device, spare: &dm::Device, to
             .gate
             .close(state.sector_of(main_block), u64::from(state.sectors(1)));
         let moved = state.readers.synchronize_within(DRAIN_MS)
-            && move_one(state, main, spare, tools, main_block);
+            && move_one(state, main, spares, tools, main_block);
         // What came to the gate has our range, and is served when that is free.
         state.gate.open();
         if !moved {
@@ -63,7 +64,7 @@ pub(super) fn move_weak(state: &State, main: &dm::Device, spare: &dm::Device, to
 fn move_one(
     state: &State,
     main: &dm::Device,
-    spare: &dm::Device,
+    spares: &Spares,
     tools: &mut Tools,
     main_block: u64,
 ) -> bool {
@@ -89,7 +90,7 @@ fn move_one(
         first: main_block,
         count: 1,
     };
-    let mut relocation = Relocation::new(state, spare, lists, (source, own), Origin::Auto, error);
+    let mut relocation = Relocation::new(state, spares, lists, (source, own), Origin::Auto, error);
     // The bio is answered, and its target may be gone.
     relocation.tells = false;
     relocation.run().is_ok()

@@ -12,6 +12,8 @@ use super::Writer;
 use super::STAGED_MAX;
 use crate::dm;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
+use crate::logic::extents::Extents;
+use crate::logic::format::table_block::ENTRIES;
 use crate::logic::table;
 use crate::target::map::Map;
 use crate::target::state::State;
@@ -24,8 +26,8 @@ const ROOM: u32 = 4 * STAGED_MAX as u32;
 struct Plan {
     /// How many remaps it has room for.
     remaps: u32,
-    /// How many slots it has words for.
-    slots: usize,
+    /// Which slots it has words for.
+    extents: Extents,
 }
 
 impl Writer {
@@ -35,26 +37,29 @@ impl Writer {
     }
 
     fn plan(&self, state: &State) -> Option<Plan> {
-        let superblock = self.metadata.superblock();
-        let geometry = &superblock.geometry;
-        let ahead = superblock.high_water.saturating_add(EXTEND_BLOCKS_MAX);
-        let needed = geometry.slots_in(ahead) as usize;
-        state.with_map(|map| {
-            let known = map.capacity().min(self.generations.len());
+        let (mut extents, remaps) = state.with_map(|map| {
             let remaps = table::rebuild_for(&self.counts, map.buckets(), ROOM);
-            if known >= needed && remaps.is_none() {
-                return None;
+            (*map.extents(), remaps)
+        });
+        let before = extents.end();
+        if let Some((index, member)) = self.next_member() {
+            let ahead = member.high_water.saturating_add(EXTEND_BLOCKS_MAX);
+            let (needed, known) = (member.slots_in(ahead), extents.known(index));
+            if known < needed {
+                // By whole blocks of the slot table.
+                let roomy = known.saturating_mul(2).div_ceil(ENTRIES);
+                let slots = member.slots_in(roomy).max(needed);
+                if !extents.grow(index, member, slots.saturating_sub(known)) {
+                    return None;
+                }
             }
-            let slots = if known < needed {
-                let roomy = known.saturating_mul(2).min(geometry.slots() as usize);
-                roomy.max(needed)
-            } else {
-                known
-            };
-            Some(Plan {
-                remaps: remaps.unwrap_or(self.counts.used.saturating_add(2 * ROOM)),
-                slots,
-            })
+        }
+        if extents.end() == before && remaps.is_none() {
+            return None;
+        }
+        Some(Plan {
+            remaps: remaps.unwrap_or(self.counts.used.saturating_add(2 * ROOM)),
+            extents,
         })
     }
 
@@ -67,8 +72,9 @@ impl Writer {
     ) -> Result<Option<(dm::Retired<Map>, KVVec<u64>)>> {
         let was = state.with_map(Map::buckets);
         let buckets = map.buckets();
+        // Extents grow in one place only, and so the larger ones begin with the smaller ones.
         let small = generations.capacity() < self.generations.len()
-            || map.capacity() < state.with_map(Map::capacity)
+            || map.extents().end() < state.with_map(|old| old.extents().end())
             || !table::is_enough(&self.counts, buckets, ROOM);
         if small {
             return Ok(None);
@@ -76,7 +82,7 @@ impl Writer {
         for generation in &self.generations {
             generations.push_within_capacity(*generation)?;
         }
-        while generations.len() < map.capacity() {
+        while generations.len() < map.slots().len() {
             generations.push_within_capacity(0)?;
         }
         self.counts = state.with_map(|old| map.copy_from(old))?;
@@ -100,9 +106,10 @@ pub(in crate::target) fn grow(state: &State) -> Result {
         }) else {
             return Ok(());
         };
-        let map = Map::new(core::iter::empty(), plan.slots, plan.remaps)?;
+        let slots = plan.extents.end() as usize;
+        let map = Map::new(core::iter::empty(), plan.extents, plan.remaps)?;
         let map = KBox::new(map, GFP_KERNEL)?;
-        let generations = KVVec::with_capacity(plan.slots, GFP_KERNEL)?;
+        let generations = KVVec::with_capacity(slots, GFP_KERNEL)?;
         let mut locked = state.writer.lock();
         let old = locked.writer.adopt(state, map, generations)?;
         drop(locked);

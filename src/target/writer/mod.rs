@@ -25,6 +25,7 @@
 //! against the newer claim, or it does not.
 
 pub(super) mod growth;
+mod members;
 mod slots;
 
 use super::io::SpareIo;
@@ -38,11 +39,16 @@ use crate::logic::commit::Metadata;
 use crate::logic::commit::Outcome;
 use crate::logic::commit::COMMIT_BLOCKS_MAX;
 use crate::logic::format::table_block;
+use crate::logic::format::table_block::ENTRIES;
+use crate::logic::format::BlockId;
 use crate::logic::presence::Presence;
 use crate::logic::slot::Entry;
 use crate::logic::slot::SlotWord;
 use crate::logic::table::Counts;
+use crate::logic::text::Uuid;
+use crate::logic::word::Word;
 use kernel::prelude::*;
+pub(super) use members::Restored;
 use slots::Shortage;
 
 /// The most slots that are staged for one commit.
@@ -84,6 +90,12 @@ pub(super) struct Writer {
     told: Shortage,
     /// Whether slots that were replaced may still claim their blocks on the spare.
     older_claims: bool,
+    /// Members whose slots are given out no more; a bit each.
+    idle: u8,
+    /// Replicas that cannot be made again where they are; a bit each.
+    failed_places: u16,
+    /// How many metadata blocks had been repaired when redundancy was restored last.
+    restored_at: u64,
 }
 
 impl Writer {
@@ -94,16 +106,18 @@ impl Writer {
         counts: Counts,
         generations: KVVec<u64>,
     ) -> Result<Self> {
-        let usable = metadata.superblock().usable_slots();
         Ok(Self {
             active: false,
-            allocator: Allocator::new(map.slots(usable)),
+            allocator: Allocator::new(map.slots()),
             metadata,
             counts,
             generations,
             staged: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             told: Shortage::None,
             older_claims: false,
+            idle: 0,
+            failed_places: 0,
+            restored_at: u64::MAX,
         })
     }
 
@@ -119,9 +133,13 @@ impl Writer {
             let (blocks, count) =
                 self.first_slots(state, |_, _, word| word.is_doubt() && !word.is_claim());
             if count != 0 {
-                let mut blocks = blocks.map(|slot| state.geometry.entry_place(slot).0);
-                let blocks = blocks.get_mut(..count).unwrap_or(&mut []);
-                self.commit_blocks(state, io, blocks)?;
+                let mut ids = [NO_BLOCK; COMMIT_BLOCKS_MAX];
+                for (id, slot) in ids.iter_mut().zip(blocks) {
+                    *id = state
+                        .with_map(|map| map.extents().block(slot))
+                        .unwrap_or(NO_BLOCK);
+                }
+                self.commit_blocks(state, io, ids.get(..count).unwrap_or(&[]))?;
                 continue;
             }
             let (slots, count) = self.first_slots(state, |map, slot, word| {
@@ -129,7 +147,7 @@ impl Writer {
                 word.is_claim() && serves.is_none_or(|(other, _)| other != slot)
             });
             for slot in slots.iter().take(count) {
-                self.stage(state, *slot, SlotWord::BAD, Publish::Keep)?;
+                self.stage(state, *slot, self.retired(state, *slot), Publish::Keep)?;
             }
             self.commit(state, io)?;
             self.older_claims = count != 0;
@@ -145,24 +163,35 @@ impl Writer {
     ) -> ([u32; COMMIT_BLOCKS_MAX], usize) {
         let mut slots = [0u32; COMMIT_BLOCKS_MAX];
         let mut count = 0usize;
-        let usable = self.usable();
         state.with_map(|map| {
-            let mut slot = 0;
-            while slot < usable {
-                if wanted(map, slot, map.word(slot)) {
-                    let Some(place) = slots.get_mut(count) else {
-                        break;
-                    };
-                    *place = slot;
-                    count = count.saturating_add(1);
-                    let (block, _) = state.geometry.entry_place(slot);
-                    slot = state.geometry.block_slots(block).1;
-                } else {
-                    slot = slot.saturating_add(1);
+            let mut block = None;
+            for (cell, slot) in map.slots().iter().zip(0u32..) {
+                if !wanted(map, slot, SlotWord::from_memory(cell.load())) {
+                    continue;
                 }
+                let own = map.extents().block(slot);
+                if own == block {
+                    continue;
+                }
+                block = own;
+                let Some(place) = slots.get_mut(count) else {
+                    break;
+                };
+                *place = slot;
+                count = count.saturating_add(1);
             }
         });
         (slots, count)
+    }
+
+    /// What becomes of a slot that failed: of a spare that is lost, nobody knows.
+    fn retired(&self, state: &State, slot: u32) -> SlotWord {
+        let member = state.with_map(|map| map.extents().slot(slot));
+        if member.is_some_and(|(member, _)| !self.metadata.is_usable(member)) {
+            SlotWord::FREE.with_held(true)
+        } else {
+            SlotWord::BAD
+        }
     }
 
     /// Remembers that a retirement failed.
@@ -170,9 +199,9 @@ impl Writer {
         self.older_claims = true;
     }
 
-    /// Stages that a slot failed, unless it is still what serves its block: then its replacement
-    /// did not make it.
-    pub(super) fn stage_retirement(&mut self, state: &State, slot: u32) -> Result {
+    /// Stages that a slot failed, or is just not used any more, unless it is still what serves its
+    /// block: then its replacement did not make it.
+    pub(super) fn stage_retirement(&mut self, state: &State, slot: u32, good: bool) -> Result {
         let word = state.with_map(|map| map.word(slot));
         let serving = state.slot_of(word.main_block());
         match serving {
@@ -180,7 +209,14 @@ impl Writer {
                 self.older_claims = true;
                 Ok(())
             }
-            _ => self.stage(state, slot, SlotWord::BAD, Publish::Keep),
+            _ => {
+                // Bios may be on their way to it for as long as it is not loaded anew.
+                let word = match good {
+                    true => SlotWord::FREE.with_held(true),
+                    false => self.retired(state, slot),
+                };
+                self.stage(state, slot, word, Publish::Keep)
+            }
         }
     }
 
@@ -204,7 +240,7 @@ impl Writer {
         if word.is_claim() && word.main_block() >= superblock.main_blocks() {
             return Err(ERANGE);
         }
-        if slot >= self.usable() {
+        if state.slot_place(slot).is_none() {
             return Err(ENOSPC);
         }
         let entry = Entry {
@@ -261,8 +297,8 @@ impl Writer {
     ) -> Result {
         match state.slot_of(main_block) {
             Some((slot, word)) if word.is_doubt() => {
-                let (block, _) = state.geometry.entry_place(slot);
-                self.commit_blocks(state, io, &[block])
+                let block = state.with_map(|map| map.extents().block(slot));
+                self.commit_blocks(state, io, &[block.ok_or(EINVAL)?])
             }
             _ => Ok(()),
         }
@@ -299,7 +335,7 @@ impl Writer {
         statistics.read_errors = state.counters.read_errors.get();
         statistics.spare_write_errors = state.counters.spare_write_errors.get();
         statistics.spare_read_errors = state.counters.spare_read_errors.get();
-        io.drive(self.metadata.sync(), None, |_, _, _| ())
+        io.drive(self.metadata.sync(), |_, _, _| ())
     }
 
     /// Writes to a replica what another has, as loading decided (M3).
@@ -309,12 +345,8 @@ impl Writer {
         io: &mut SpareIo<'_>,
         rewrite: &Rewrite,
     ) -> Result {
-        let truth = self
-            .metadata
-            .superblock()
-            .table_sector(rewrite.truth, rewrite.block);
         let op = self.metadata.rewrite(rewrite.replica, rewrite.block);
-        let outcome = io.drive(op, truth, |_, _, _| ());
+        let outcome = io.drive(op, |_, _, _| ());
         self.note(state, &outcome)
     }
 
@@ -323,7 +355,7 @@ impl Writer {
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
-        blocks: &[u32],
+        blocks: &[BlockId],
     ) -> Result {
         let outcome = self.write_blocks(state, io, blocks, &[]);
         self.finish(state, blocks, &[], &outcome)
@@ -334,37 +366,39 @@ impl Writer {
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
-        blocks: &[u32],
+        blocks: &[BlockId],
         staged: &[Staged],
     ) -> Outcome {
         let generations = &self.generations;
-        let member = self.metadata.superblock().member_uuid;
-        io.drive(
-            self.metadata.commit(blocks),
-            None,
-            |image, block, sequence| {
-                let (first, end) = state.geometry.block_slots(block);
-                state.with_map(|map| {
-                    let entries = (first..end).map(|slot| {
-                        match staged.iter().find(|change| change.slot == slot) {
+        // The layout of members does not change in a commit.
+        let members = self.metadata.member_names();
+        io.drive(self.metadata.commit(blocks), |image, id, sequence| {
+            let name = members.get(usize::from(id.member));
+            let name = name.copied().unwrap_or(Uuid::NIL);
+            let first = id.block.saturating_mul(ENTRIES);
+            state.with_map(|map| {
+                let range = (first, first.saturating_add(ENTRIES));
+                let slots = map.extents().numbers(id.member, range);
+                let entries =
+                    slots.map(
+                        |slot| match staged.iter().find(|change| change.slot == slot) {
                             Some(change) => change.entry,
                             None => Entry {
                                 word: map.word(slot),
                                 generation: generations.get(slot as usize).copied().unwrap_or(0),
                             },
-                        }
-                    });
-                    table_block::encode(image, &member, block, sequence, entries);
-                });
-            },
-        )
+                        },
+                    );
+                table_block::encode(image, &name, id.block, sequence, entries);
+            });
+        })
     }
 
     /// Publishes, puts in doubt or forgets what was staged, as the commit of `blocks` ended.
     fn finish(
         &mut self,
         state: &State,
-        blocks: &[u32],
+        blocks: &[BlockId],
         staged: &[Staged],
         outcome: &Outcome,
     ) -> Result {
@@ -431,11 +465,12 @@ impl Writer {
     }
 
     /// What is in these table blocks is durable everywhere now.
-    fn clear_doubt(&self, state: &State, blocks: &[u32]) {
+    fn clear_doubt(&self, state: &State, blocks: &[BlockId]) {
         state.with_map(|map| {
             for block in blocks {
-                let (first, end) = state.geometry.block_slots(*block);
-                for slot in first..end {
+                let first = block.block.saturating_mul(ENTRIES);
+                let range = (first, first.saturating_add(ENTRIES));
+                for slot in map.extents().numbers(block.member, range) {
                     let word = map.word(slot);
                     if word.is_doubt() {
                         map.view().set_slot(slot, word.with_doubt(false));
@@ -455,6 +490,7 @@ impl Writer {
             .metadata_repairs
             .set(statistics.metadata_repairs);
         state.counters.show_copies(self.metadata.superblock());
+        self.leave_lost(state);
         match outcome {
             Outcome::Committed => {
                 state.counters.stuck.set(0);
@@ -475,13 +511,20 @@ const NOT_TRIED: Outcome = Outcome::Failed {
     why: Failure::Device,
 };
 
+/// No block at all.
+const NO_BLOCK: BlockId = BlockId {
+    member: u8::MAX,
+    block: 0,
+};
+
 /// The table blocks of the first changes in `staged`, as many as go into one commit; their number;
 /// and the number of these changes.
-fn first_blocks(state: &State, staged: &[Staged]) -> ([u32; COMMIT_BLOCKS_MAX], usize, usize) {
-    let mut blocks = [0u32; COMMIT_BLOCKS_MAX];
+fn first_blocks(state: &State, staged: &[Staged]) -> ([BlockId; COMMIT_BLOCKS_MAX], usize, usize) {
+    let mut blocks = [NO_BLOCK; COMMIT_BLOCKS_MAX];
     let mut count = 0usize;
     for (index, change) in staged.iter().enumerate() {
-        let (block, _) = state.geometry.entry_place(change.slot);
+        let block = state.with_map(|map| map.extents().block(change.slot));
+        let block = block.unwrap_or(NO_BLOCK);
         if blocks
             .get(..count)
             .is_some_and(|known| known.contains(&block))

@@ -9,6 +9,7 @@ use crate::logic::alloc;
 use crate::logic::alloc::SlotRun;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
 use crate::logic::desk::Range;
+use crate::logic::format::Member;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
@@ -27,26 +28,32 @@ pub(super) enum Shortage {
 }
 
 impl Writer {
-    /// How many slots can be used: those below the high-water mark that there is memory for.
-    pub(in crate::target) fn usable(&self) -> u32 {
-        let known = u32::try_from(self.generations.len()).unwrap_or(u32::MAX);
-        self.metadata.superblock().usable_slots().min(known)
+    /// The member whose slot table is extended next: the first one that has slots left.
+    pub(super) fn next_member(&self) -> Option<(u8, &Member)> {
+        let mut members = self.metadata.superblock().members();
+        members.find(|(index, member)| {
+            self.gives_slots(*index) && member.high_water < member.table_blocks()
+        })
     }
 
     /// How many slots could still be given out, initialised or not.
     pub(in crate::target) fn slots_left(&self) -> u32 {
-        let superblock = self.metadata.superblock();
-        let behind = superblock
-            .geometry
-            .slots()
-            .saturating_sub(superblock.usable_slots());
-        self.allocator.available().saturating_add(behind)
+        let members = self.metadata.superblock().members();
+        members.filter(|(index, _)| self.gives_slots(*index)).fold(
+            self.allocator.available(),
+            |left, (_, member)| {
+                let behind = member.slots.saturating_sub(member.usable_slots());
+                left.saturating_add(behind)
+            },
+        )
     }
 
     /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
     pub(in crate::target) fn crosses_low_water(&mut self, percent: u32) -> bool {
         let left = u64::from(self.slots_left());
-        let slots = u64::from(self.metadata.superblock().geometry.slots());
+        let members = self.metadata.superblock().members();
+        let used = members.filter(|(index, _)| self.metadata.is_usable(*index));
+        let slots: u64 = used.map(|(_, member)| u64::from(member.slots)).sum();
         let now = if left == 0 {
             Shortage::Exhausted
         } else if left * 100 < slots * u64::from(percent) {
@@ -72,21 +79,19 @@ impl Writer {
     /// [`ENOSPC`] if there are no more, and with [`ENOMEM`] if [`growth`](super::growth) has to come
     /// first.
     pub(in crate::target) fn extend(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
-        let superblock = self.metadata.superblock();
-        let geometry = superblock.geometry;
-        let mark = superblock.high_water;
-        if mark >= geometry.table_blocks() {
-            return Err(ENOSPC);
-        }
+        let (index, member) = self.next_member().ok_or(ENOSPC)?;
         // First the memory: what is initialised can be used.
-        let known = self.usable();
-        let slots = geometry.slots_in(mark.saturating_add(EXTEND_BLOCKS_MAX)) as usize;
-        if slots > state.with_map(Map::capacity).min(self.generations.len()) {
+        let ahead = member.high_water.saturating_add(EXTEND_BLOCKS_MAX);
+        if member.slots_in(ahead) > state.with_map(|map| map.extents().known(index)) {
             return Err(ENOMEM);
         }
-        let outcome = io.drive(self.metadata.extend(EXTEND_BLOCKS_MAX), None, |_, _, _| ());
+        let before = member.usable_slots();
+        let op = self.metadata.extend(index, EXTEND_BLOCKS_MAX);
+        let outcome = io.drive(op, |_, _, _| ());
         self.note(state, &outcome)?;
-        self.allocator.add(self.usable().saturating_sub(known));
+        let member = self.metadata.superblock().member(index).ok_or(ENOSPC)?;
+        let range = (before, member.usable_slots());
+        self.free_slots(state, index, range);
         Ok(())
     }
 
@@ -106,9 +111,8 @@ impl Writer {
                 _ => (),
             }
         }
-        let usable = self.usable();
         state
-            .with_map(|map| self.allocator.take(map.slots(usable), want))
+            .with_map(|map| self.allocator.take(map.slots(), want))
             .ok_or(ENOSPC)
     }
 
@@ -133,30 +137,43 @@ impl Writer {
 
     /// Gives out a given free slot; [`EBUSY`] if it is not free.
     pub(in crate::target) fn take_slot(&mut self, state: &State, slot: u32) -> Result {
-        let usable = self.usable();
-        if state.with_map(|map| self.allocator.take_slot(map.slots(usable), slot)) {
+        if state.with_map(|map| self.allocator.take_slot(map.slots(), slot)) {
             Ok(())
         } else {
             Err(EBUSY)
         }
     }
 
-    /// Initialises as much of the slot table as it takes to use a given slot.
+    /// Initialises as much of the slot table as it takes to use a given slot of a member.
     pub(in crate::target) fn extend_to(
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
+        index: u8,
         slot: u32,
     ) -> Result {
-        while slot >= self.usable() {
+        loop {
+            let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
+            if slot < member.usable_slots() {
+                return Ok(());
+            }
+            if slot >= member.slots {
+                return Err(ERANGE);
+            }
             self.extend(state, io)?;
         }
-        Ok(())
     }
 
-    /// Whether a slot is free, initialised or not.
-    pub(in crate::target) fn is_free(&self, state: &State, slot: u32) -> bool {
-        slot >= self.usable() || state.with_map(|map| map.word(slot)).is_available()
+    /// Whether a slot of a member is free, initialised or not.
+    pub(in crate::target) fn is_free(&self, state: &State, index: u8, slot: u32) -> bool {
+        let member = self.metadata.superblock().member(index);
+        if member.is_some_and(|member| slot >= member.usable_slots() && slot < member.slots) {
+            return true;
+        }
+        state.with_map(|map| {
+            let number = map.extents().number(index, slot);
+            number.is_some_and(|number| map.word(number).is_available())
+        })
     }
 
     /// Takes a slot that was set aside for the next write of a lost block: a block that fails now
@@ -167,7 +184,6 @@ impl Writer {
         io: &mut SpareIo<'_>,
         own: Blocks,
     ) -> Result<SlotRun> {
-        let usable = self.usable();
         // Whoever has a pending block's range may be about to use its slot. The caller does that for its
         // own blocks, and for no others of its range.
         let desk = state.desk.lock();
@@ -182,8 +198,7 @@ impl Writer {
                 desk.is_busy(range)
             }
         };
-        let found =
-            state.with_map(|map| alloc::find_pending(map.slots(usable), |word| !is_busy(word)));
+        let found = state.with_map(|map| alloc::find_pending(map.slots(), |word| !is_busy(word)));
         drop(desk);
         // Who gets the range from here on looks for the block's slot under the writer's lock, which is
         // ours until the slot is free.
@@ -203,13 +218,18 @@ impl Writer {
 
     /// Has the next slots taken from somewhere else.
     pub(in crate::target) fn jump(&mut self) {
-        self.allocator.jump(self.usable());
+        self.allocator
+            .jump(u32::try_from(self.generations.len()).unwrap_or(u32::MAX));
     }
 
     /// Gives back a slot that is held. No bio may be on its way to it.
     pub(in crate::target) fn give_back(&mut self, state: &State, slot: u32) {
-        let usable = self.usable();
-        state.with_map(|map| self.allocator.give_back(map.slots(usable), slot));
+        state.with_map(|map| {
+            let member = map.extents().slot(slot).map(|(member, _)| member);
+            if member.is_some_and(|member| self.gives_slots(member)) {
+                self.allocator.give_back(map.slots(), slot);
+            }
+        });
     }
 
     /// Has slots ready for the next bio that fails, so that nothing has to be waited for then. If that

@@ -5,15 +5,21 @@
 //! An input of nothing gives a whole block of plain values. This is the place that knows how
 //! superblocks and table blocks are made.
 
+use dm_remap_logic::commit::Metadata;
 use dm_remap_logic::format::head;
 use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::table_block;
+use dm_remap_logic::format::Area;
 use dm_remap_logic::format::Block;
+use dm_remap_logic::format::CopyId;
 use dm_remap_logic::format::Geometry;
+use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
+use dm_remap_logic::format::MEMBERS_MAX;
 use dm_remap_logic::format::REPLICAS;
 use dm_remap_logic::format::RESERVE_BLOCKS;
+use dm_remap_logic::format::SUPER_COPIES;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotWord;
@@ -23,39 +29,99 @@ use dm_remap_logic::text::Uuid;
 
 use super::Input;
 
-/// A spare that most blocks belong to.
+/// The spare that most blocks belong to.
 pub const MEMBER: Uuid = Uuid(*b"0123456789abcdef");
-/// The set that it is of.
+/// All spares of the set.
+pub const MEMBERS: [Uuid; MEMBERS_MAX as usize] = [
+    MEMBER,
+    Uuid(*b"1123456789abcdef"),
+    Uuid(*b"2123456789abcdef"),
+    Uuid(*b"3123456789abcdef"),
+];
+/// The set that they are of.
 pub const SET: Uuid = Uuid(*b"fedcba9876543210");
+/// The first copy on the first spare.
+pub const FIRST: CopyId = CopyId { member: 0, copy: 0 };
 
-const ZERO: Block = [0; BLOCK_BYTES];
+/// A block of zeroes.
+pub const ZERO: Block = [0; BLOCK_BYTES];
 
-/// A superblock of plain values, for a small window.
+/// A superblock of plain values, for one small window.
 pub fn plain() -> Superblock {
     let geometry = Geometry::new(4096, 8, 8).expect("a legal size");
     let mut superblock = Superblock::new(SET, MEMBER, geometry, 1 << 20, MainId::NONE);
     superblock.sequence = 99;
     superblock.epoch = 3;
-    superblock.high_water = 1;
+    if let Some(first) = superblock.member_mut(0) {
+        first.high_water = 1;
+    }
     superblock
 }
 
 /// A superblock of values as they may be, or just may not be.
 pub fn superblock(input: &mut Input<'_>) -> Superblock {
+    let mut superblock = set(input);
+    edit(&mut superblock, input);
+    superblock
+}
+
+/// The superblock of a set of one to four spares, as it may be.
+pub fn set(input: &mut Input<'_>) -> Superblock {
     let mut superblock = plain();
-    if input.u8() & 1 != 0 {
-        let window = match input.u8() & 3 {
-            0 => 1024 + input.below(1 << 16),
-            1 => 1024 + input.below(1 << 24),
-            _ => input.number(),
-        };
-        let (slot, align) = (1 << input.below(4), 1 << input.below(12));
-        if let Ok(geometry) = Geometry::new(window, slot, align) {
+    let kind = input.u8();
+    if kind & 1 != 0 {
+        let slot = 1 << input.below(4);
+        if let Some(geometry) = geometry(slot, input) {
             superblock = Superblock::new(SET, MEMBER, geometry, 1 << 20, MainId::NONE);
         }
     }
-    edit(&mut superblock, input);
+    for index in 1..=(kind >> 1 & 3) {
+        if let Some(geometry) = geometry(superblock.slot_sectors, input) {
+            // Numbers in between are free, as they are when a spare has left.
+            let number = usize::from(index);
+            let member = Member::new(index, MEMBERS[number], geometry);
+            superblock.members[number] = Some(member);
+        }
+    }
+    for _ in 0..(kind >> 3 & 3) {
+        take_in(&mut superblock, input);
+    }
     superblock
+}
+
+/// The layout of a spare, mostly a small one.
+pub fn geometry(slot_sectors: u32, input: &mut Input<'_>) -> Option<Geometry> {
+    let kind = input.u8();
+    let window = match kind & 7 {
+        0..5 => 1024 + input.below(1 << 14),
+        5 => 1024 + input.below(1 << 18),
+        6 => 1024 + input.below(1 << 26),
+        _ => input.number(),
+    };
+    let align = if kind & 8 == 0 {
+        8
+    } else {
+        1 << input.below(12)
+    };
+    Geometry::new(window, slot_sectors, align).ok()
+}
+
+/// A replica of one spare's table goes to another spare.
+fn take_in(superblock: &mut Superblock, input: &mut Input<'_>) {
+    let [member, host] = [0; 2].map(|_| input.below(MEMBERS_MAX.into()) as u8);
+    let replica = input.below(REPLICAS.into()) as u8;
+    let mut metadata = Metadata::EMPTY;
+    *metadata.superblock_mut() = superblock.clone();
+    metadata.create();
+    let Some(slots) = metadata.slots_beside(host, member) else {
+        return;
+    };
+    if metadata.rehost(member, replica, host, slots).is_ok() {
+        *superblock = metadata.superblock().clone();
+        if let Some(member) = superblock.member_mut(member) {
+            member.void_replicas &= input.u8();
+        }
+    }
 }
 
 /// Changes some of what a superblock says.
@@ -65,29 +131,58 @@ pub fn edit(superblock: &mut Superblock, input: &mut Input<'_>) {
             0 => superblock.sequence = superblock.sequence.wrapping_add(input.below(4)),
             1 => superblock.sequence = input.number(),
             2 => superblock.epoch = input.number() as u32,
-            3 => superblock.high_water = input.number() as u32,
-            4 => superblock.high_water = superblock.geometry.table_blocks(),
-            5 => superblock.void_replicas = input.u8() & 7,
-            6 => superblock.void_supers = input.u8() & 31,
-            7 => superblock.main_sectors = input.number(),
-            8 => superblock.set_uuid = uuid(input),
-            9 => superblock.member_uuid = uuid(input),
-            10 => {
-                superblock.member_index = input.below(4) as u16;
-                superblock.member_count = input.below(4) as u16;
-            }
-            11 => superblock.set_epoch = input.number(),
-            12 => features(superblock, input),
-            13 => {
+            3 => superblock.set_epoch = superblock.set_epoch.wrapping_add(input.below(3)),
+            4 => superblock.set_epoch = input.number(),
+            5 => superblock.main_sectors = input.number(),
+            6 => superblock.set_uuid = uuid(input),
+            7 => features(superblock, input),
+            8 => {
                 let text: String = input.array::<6>().iter().map(|b| char::from(*b)).collect();
                 superblock.main_id = MainId::new(&text).unwrap_or_default();
             }
-            14 => {
+            9 => {
                 superblock.clean = input.u8() & 1 != 0;
                 superblock.statistics.lost = input.u64();
             }
-            _ => move_block(superblock, input),
+            10 => {
+                let index = input.below(MEMBERS_MAX.into()) as usize;
+                superblock.members[index] = None;
+            }
+            11 => take_in(superblock, input),
+            _ => {
+                let index = input.below(MEMBERS_MAX.into()) as u8;
+                if let Some(member) = superblock.member_mut(index) {
+                    edit_member(member, input);
+                }
+            }
         }
+    }
+}
+
+fn edit_member(member: &mut Member, input: &mut Input<'_>) {
+    match input.below(12) {
+        0 => member.high_water = input.number() as u32,
+        1 => member.high_water = member.table_blocks(),
+        2 => member.void_replicas = input.u8() & 7,
+        3 => member.void_supers = input.u8() & 31,
+        4 => member.missing = input.u8() & 1 != 0,
+        5 => {
+            // As when it is lost.
+            member.missing = true;
+            member.void_supers = (1 << SUPER_COPIES) - 1;
+        }
+        6 => member.uuid = uuid(input),
+        7 => member.slots = input.number() as u32,
+        8 => {
+            let area = &mut member.areas[input.below(REPLICAS.into()) as usize];
+            match input.below(4) {
+                0 => area.host = input.u8() & 7,
+                1 => area.reserve = input.number(),
+                2 => area.table = area.table.wrapping_add(8 * input.below(64)),
+                _ => *area = Area::guest(area.host, input.number()),
+            }
+        }
+        _ => move_block(member, input),
     }
 }
 
@@ -100,7 +195,7 @@ fn features(superblock: &mut Superblock, input: &mut Input<'_>) {
     }
 }
 
-fn move_block(superblock: &mut Superblock, input: &mut Input<'_>) {
+fn move_block(member: &mut Member, input: &mut Input<'_>) {
     let replica = usize::from(input.u8() % REPLICAS);
     let index = input.u8() % RESERVE_BLOCKS;
     let reserve = match input.below(4) {
@@ -111,23 +206,23 @@ fn move_block(superblock: &mut Superblock, input: &mut Input<'_>) {
             home_bad: kind == 3,
         },
     };
-    superblock.reserve[replica].set(index, reserve);
+    member.reserve[replica].set(index, reserve);
 }
 
-/// The UUID of the plain superblock's spare or set, none, or another.
+/// The UUID of a spare or of the set, none, or another.
 pub fn uuid(input: &mut Input<'_>) -> Uuid {
-    match input.below(4) {
-        0 => MEMBER,
-        1 => SET,
-        2 => Uuid::NIL,
-        _ => Uuid([input.u8(); 16]),
+    match input.below(7) {
+        4 => SET,
+        5 => Uuid::NIL,
+        6 => Uuid([input.u8(); 16]),
+        index => MEMBERS[index as usize],
     }
 }
 
-/// Copy `copy` of a superblock.
-pub fn copy(superblock: &Superblock, copy: u8) -> Block {
+/// A copy of a superblock.
+pub fn copy(superblock: &Superblock, id: CopyId) -> Block {
     let mut image = ZERO;
-    superblock.encode(&mut image, copy);
+    superblock.encode(&mut image, id);
     image
 }
 

@@ -4,9 +4,11 @@
 //! itself. `cargo run -p dm-remap-fuzz --bin dm-remap-fuzz-seeds` writes them to `corpus/`.
 
 use dm_remap_logic::args::Form;
+use dm_remap_logic::commit::Metadata;
 use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::Block;
 use dm_remap_logic::format::Geometry;
+use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
@@ -15,7 +17,9 @@ use dm_remap_logic::slot::State;
 use dm_remap_logic::text::MainId;
 
 use super::image;
+use super::image::FIRST;
 use super::image::MEMBER;
+use super::image::MEMBERS;
 use super::image::SET;
 
 /// An input to begin with.
@@ -45,10 +49,11 @@ pub fn all() -> Vec<Seed> {
 
     add("superblock", "plain", superblock(&image::plain()));
     add("superblock", "large", superblock(&large()));
+    add("superblock", "crossed", superblock(&crossed()));
     add(
         "superblock",
         "fields",
-        vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 9, 3, 3, 5, 5, 13, b'd'],
+        vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 3, 0, 9, 3, 2, 8, b'd', 9, 1],
     );
     let used = image::table(&MEMBER, 2, 77, &entries());
     add(
@@ -64,10 +69,17 @@ pub fn all() -> Vec<Seed> {
     );
 
     add("load", "plain", vec![0]);
-    // Two states, of which the later stands at the head.
-    add("load", "older", vec![0, 0, 1, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0]);
-    add("load", "broken", vec![0, 0, 0, 0, 9, 0, 10, 0, 11, 0, 0]);
-    add("load", "wide", vec![1, 0, 0, 8, 3, 3, 2, 4, 5, 1, 0, 0]);
+    for (name, states, spares) in LOADS {
+        let mut bytes = states.to_vec();
+        bytes.push(spares.len() as u8 - 1);
+        for (kind, copies) in *spares {
+            bytes.push(*kind);
+            for (state, as_read) in copies {
+                bytes.extend([*state, *as_read]);
+            }
+        }
+        add("load", name, bytes);
+    }
 
     add(
         "table_line",
@@ -93,6 +105,36 @@ pub fn all() -> Vec<Seed> {
     seeds
 }
 
+/// Four superblock copies: in which state each is, and how it is read.
+type OfSpare = (u8, [(u8, u8); 4]);
+
+/// States of the superblock, see `image::superblock`, and what is read of each spare.
+const LOADS: &[(&str, &[u8], &[OfSpare])] = &[
+    // Two states, of which the later stands at the head.
+    (
+        "older",
+        &[0, 0, 1, 1, 0],
+        &[(0, [(1, 0), (1, 0), (0, 0), (0, 0)])],
+    ),
+    (
+        "broken",
+        &[0, 0, 0],
+        &[(0, [(0, 9), (0, 10), (0, 11), (0, 0)])],
+    ),
+    // Each of two spares has a replica of the other one's table.
+    (
+        "crossed",
+        &[18, 0, 0, 16, 0, 1, 1, 0, 1, 0, 1, 0, 0, 0],
+        &[(0, [(0, 0); 4]), (0, [(0, 0); 4])],
+    ),
+    // The second of two was lost, and is there again; a blank one comes with it.
+    (
+        "lost",
+        &[2, 0, 0, 16, 0, 1, 1, 1, 12, 1, 5],
+        &[(0, [(1, 0); 4]), (0, [(0, 0); 4]), (0x80, [(0, 0); 4])],
+    ),
+];
+
 const LINES: &[(&str, Form, &str)] = &[
     ("short", Form::DmRemap, "/dev/a /dev/b"),
     ("quoted", Form::DmRemap, r"/dev/a\ b /dev/b 2 main_id a\\b"),
@@ -109,6 +151,11 @@ const LINES: &[(&str, Form, &str)] = &[
         "a b 4 uuid 01234567-89ab-4def-8edc-ba9876543210 low_water 5",
     ),
     (
+        "spares",
+        Form::DmRemap,
+        "a b 7 spare c spare d degraded spare e",
+    ),
+    (
         "limits",
         Form::DmRemap,
         "a b 7 read_retries 3 error_threshold 9 deadline_ms 500 format",
@@ -121,6 +168,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ("add_remap", "add_remap 8 16 24"),
     ("remove_remap", "remove_remap 8"),
     ("verify", "verify 99"),
+    ("evacuate", "evacuate 1"),
     ("set", "set low_water 5"),
     ("set_auto_remap", "set_auto_remap 1"),
     ("clear_all", "clear_all"),
@@ -135,7 +183,7 @@ const WORDS: &[(&str, &str)] = &[
 ];
 
 fn superblock(superblock: &Superblock) -> Vec<u8> {
-    let bytes = image::raw_input(&image::copy(superblock, 0));
+    let bytes = image::raw_input(&image::copy(superblock, FIRST));
     [vec![0; 9], bytes].concat()
 }
 
@@ -149,17 +197,34 @@ fn large() -> Superblock {
     let main_id = MainId::new("ata-x").expect("a legal name");
     let mut superblock = Superblock::new(SET, MEMBER, geometry, 1 << 40, main_id);
     superblock.epoch = 7;
-    superblock.high_water = 1000;
-    superblock.void_replicas = 2;
-    superblock.void_supers = 4;
     superblock.statistics.lost = 5;
+    let first = superblock.member_mut(0).expect("the first");
+    first.high_water = 1000;
+    first.void_replicas = 2;
+    first.void_supers = 4;
     let moved = Reserve::Holds {
         block: 900,
         home_bad: true,
     };
-    superblock.reserve[0].set(3, moved);
-    superblock.reserve[1].set(0, Reserve::Bad);
+    first.reserve[0].set(3, moved);
+    first.reserve[1].set(0, Reserve::Bad);
     superblock
+}
+
+/// Two spares, each with a replica of the other one's table.
+fn crossed() -> Superblock {
+    let mut superblock = image::plain();
+    let geometry = Geometry::new(5000, 8, 8).expect("a legal size");
+    superblock.members[1] = Some(Member::new(1, MEMBERS[1], geometry));
+    let mut metadata = Metadata::EMPTY;
+    *metadata.superblock_mut() = superblock;
+    metadata.create();
+    for (member, host) in [(0, 1), (1, 0)] {
+        let slots = metadata.slots_beside(host, member).expect("room");
+        let moved = metadata.rehost(member, 1, host, slots);
+        moved.expect("the other one lives");
+    }
+    metadata.superblock().clone()
 }
 
 fn entries() -> Vec<Entry> {

@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 
 use dm_remap_logic::alloc::Allocator;
 use dm_remap_logic::commit::Outcome;
+use dm_remap_logic::format::BlockId;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::SlotWord;
 use dm_remap_logic::slot::State;
@@ -29,7 +30,7 @@ use dm_remap_logic::table::View;
 
 use super::crash::each_history;
 use super::crash::Crashed;
-use super::disk::Disk;
+use super::disk::Disks;
 use super::disk::Trouble;
 use super::random::Random;
 use super::spare;
@@ -82,7 +83,7 @@ struct Tally {
 }
 
 struct World {
-    disk: Disk,
+    disk: Disks,
     spare: Spare,
     words: Vec<AtomicU64>,
     buckets: Vec<AtomicU32>,
@@ -108,10 +109,15 @@ struct World {
 }
 impl World {
     fn new(seed: u64) -> Self {
-        let mut disk = Disk::new(1280 + 8 * (seed % 8), seed);
+        let mut disk = Disks::new(1280 + 8 * (seed % 8), seed);
         spare::format(&mut disk, 1).expect("a good disk");
         let spare = Spare::load(&mut disk).expect("just formatted");
-        let slots = spare.metadata.superblock().geometry.slots() as usize;
+        let slots = spare
+            .metadata
+            .superblock()
+            .member(0)
+            .expect("the first")
+            .slots as usize;
         assert!((BLOCKS / 3..BLOCKS).contains(&(slots as u64)), "{slots}");
         let mut world = World {
             disk,
@@ -297,10 +303,11 @@ impl World {
     }
 
     /// What is in these blocks of the slot table is durable now.
-    fn clear_doubt(&mut self, blocks: &[u32]) {
-        let geometry = self.spare.metadata.superblock().geometry;
+    fn clear_doubt(&mut self, blocks: &[BlockId]) {
+        let superblock = self.spare.metadata.superblock();
+        let member = superblock.member(0).expect("the first").clone();
         for slot in blocks.iter().flat_map(|block| {
-            let (first, end) = geometry.block_slots(*block);
+            let (first, end) = member.block_slots(block.block);
             first..end
         }) {
             let word = self.word(slot);

@@ -6,6 +6,7 @@ use dm_remap_logic::args::parse;
 use dm_remap_logic::args::print;
 use dm_remap_logic::args::Form;
 use dm_remap_logic::args::Options;
+use dm_remap_logic::args::MORE_SPARES;
 use dm_remap_logic::limit::Limit;
 
 use super::Verdict;
@@ -28,6 +29,9 @@ const KNOWN: &[&str] = &[
     "low_water",
     "deadline_ms",
     "deadline_ms 500",
+    "spare c",
+    "spare /dev/sdd",
+    "degraded",
     "format",
 ];
 
@@ -59,6 +63,9 @@ pub(super) fn run(input: &mut Input<'_>) -> Verdict {
     assert_eq!([line.main, line.spare], words[..2]);
     assert_ne!(line.main, line.spare);
     options(&line.options);
+    let spares: Vec<&str> = line.options.more_spares().map(|at| words[at]).collect();
+    let given = words.windows(2).filter(|pair| pair[0] == "spare");
+    assert!(spares.len() <= MORE_SPARES && spares.len() <= given.count());
     numbers(form, &words);
 
     // The table is loaded again as it was printed; the devices have other names there.
@@ -67,9 +74,11 @@ pub(super) fn run(input: &mut Input<'_>) -> Verdict {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let again = parse(form, &words).unwrap_or_else(|error| panic!("{printed}: {error}"));
     assert_eq!([again.main, again.spare], ["8:0", "8:16"]);
+    let more = again.options.more_spares().map(|at| words[at].to_string());
+    assert!(more.eq((0..spares.len()).map(more_spare)), "{printed}");
     let mut expected = line.options;
     if expected.format {
-        // It is not printed, nor is its place remembered.
+        // It is not printed, nor is its place remembered, and other words have other numbers.
         expected = again.options;
         assert_eq!(without_order(&again.options), without_order(&line.options));
     }
@@ -92,8 +101,15 @@ fn line(form: Form, input: &mut Input<'_>) -> String {
 
 fn print_line(options: &Options) -> String {
     let mut out = String::new();
-    print(&mut out, "8:0", "8:16", options).expect("a string takes all");
+    let spare = String::from("8:16");
+    let more = |number| Some(more_spare(number));
+    print(&mut out, "8:0", spare, more, options).expect("a string takes all");
     out
+}
+
+/// What a spare is called when it is printed.
+fn more_spare(number: usize) -> String {
+    format!("8:{}", 32 + 16 * number)
 }
 
 fn options(options: &Options) {
@@ -121,10 +137,10 @@ fn numbers(form: Form, words: &[&str]) {
             );
             while let Some(name) = rest.next() {
                 let value = match *name {
-                    "format" => continue,
+                    "format" | "degraded" => continue,
                     _ => rest.next().expect("all others have a value"),
                 };
-                let other = matches!(*name, "auto_remap" | "uuid" | "main_id");
+                let other = matches!(*name, "auto_remap" | "uuid" | "main_id" | "spare");
                 assert!(other || is_digits(value), "{words:?}");
             }
         }
@@ -133,6 +149,7 @@ fn numbers(form: Form, words: &[&str]) {
 
 type Said = (
     Option<bool>,
+    bool,
     [Option<u64>; 2],
     Option<dm_remap_logic::text::Uuid>,
     Option<dm_remap_logic::text::MainId>,
@@ -142,6 +159,7 @@ type Said = (
 fn without_order(options: &Options) -> Said {
     (
         options.auto_remap,
+        options.degraded,
         [options.spare_start, options.spare_len],
         options.uuid,
         options.main_id,

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where is a slot?
+//!
+//! In memory the slots of all spares are numbered through, as far as there is room for them, so that
+//! a bucket of the remap table can name one by 32 bits. A run of these numbers that belongs to
+//! consecutive slots of one spare is an *extent*. Between two extents one number is left out, so that
+//! consecutive numbers are always consecutive slots.
+//!
+//! ```text
+//!  number   0 … 999 | 1000 | 1001 … 1500 | 1501 | 1502 …
+//!  spare    0       | none | 1           | none | 0
+//!  slot     0 … 999 |      | 0 … 499     |      | 1000 …
+//! ```
+
+use super::format::table_block::ENTRIES;
+use super::format::BlockId;
+use super::format::Member;
+use super::format::Place;
+
+/// The most extents that there can be. With one spare there is one, and with several, each is used up
+/// before the next one.
+pub const EXTENTS_MAX: usize = 16;
+
+/// Slots with consecutive numbers on consecutive places.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The number of the first one.
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
+    /// The member that has them.
+    pub member: u8,
+    /// Which of its slots the first one is.
+    pub slot: u32,
+    /// Where that begins, in the member's window.
+    sector: u64,
+}
+
+/// All extents, by number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extents {
+    list: [Extent; EXTENTS_MAX],
+    used: usize,
+    slot_shift: u32,
+}
+
+impl Extents {
+    /// No slots so far, of `1 << slot_shift` sectors each.
+    pub const fn new(slot_shift: u32) -> Self {
+        Extents {
+            list: [Extent {
+                first: 0,
+                count: 0,
+                member: 0,
+                slot: 0,
+                sector: 0,
+            }; EXTENTS_MAX],
+            used: 0,
+            slot_shift,
+        }
+    }
+
+    /// All extents.
+    pub fn iter(&self) -> impl Iterator<Item = &Extent> + Clone {
+        self.list.iter().take(self.used)
+    }
+
+    /// One past the highest number.
+    pub fn end(&self) -> u32 {
+        let last = self.iter().last();
+        last.map_or(0, |last| last.first.saturating_add(last.count))
+    }
+
+    /// How many slots of a member have a number: its first ones.
+    pub fn known(&self, member: u8) -> u32 {
+        let own = self.iter().filter(|extent| extent.member == member);
+        own.fold(0u32, |sum, extent| sum.saturating_add(extent.count))
+    }
+
+    /// Gives numbers to the next `count` slots of a member; false if there are none left.
+    pub fn grow(&mut self, index: u8, member: &Member, count: u32) -> bool {
+        let end = self.end();
+        if count == 0 {
+            return true;
+        }
+        if let Some(last) = self.list.get_mut(..self.used).and_then(|l| l.last_mut()) {
+            if last.member == index {
+                let more = last.count.saturating_add(count);
+                let legal = last.first.checked_add(more).is_some_and(is_number);
+                if legal {
+                    last.count = more;
+                }
+                return legal;
+            }
+        }
+        let slot = self.known(index);
+        let first = if self.used == 0 {
+            0
+        } else {
+            end.saturating_add(1)
+        };
+        let Some(place) = self.list.get_mut(self.used) else {
+            return false;
+        };
+        if !first.checked_add(count).is_some_and(is_number) {
+            return false;
+        }
+        let offset = u64::from(slot)
+            .checked_shl(self.slot_shift)
+            .unwrap_or(u64::MAX);
+        *place = Extent {
+            first,
+            count,
+            member: index,
+            slot,
+            sector: member.geometry.data_start().saturating_add(offset),
+        };
+        self.used += 1;
+        true
+    }
+
+    #[inline(always)]
+    fn find(&self, number: u32) -> Option<&Extent> {
+        // There are few.
+        self.list
+            .iter()
+            .take(self.used)
+            .find(|extent| number.wrapping_sub(extent.first) < extent.count)
+    }
+
+    /// Where a slot begins.
+    #[inline(always)]
+    pub fn place(&self, number: u32) -> Option<Place> {
+        let extent = self.find(number)?;
+        let offset = u64::from(number.wrapping_sub(extent.first)) << (self.slot_shift & 7);
+        Some(Place {
+            member: extent.member,
+            sector: extent.sector.wrapping_add(offset),
+        })
+    }
+
+    /// Which slot of which member it is.
+    pub fn slot(&self, number: u32) -> Option<(u8, u32)> {
+        let extent = self.find(number)?;
+        let within = number.wrapping_sub(extent.first);
+        Some((extent.member, extent.slot.saturating_add(within)))
+    }
+
+    /// The number of a member's slot.
+    pub fn number(&self, member: u8, slot: u32) -> Option<u32> {
+        self.iter().find_map(|extent| {
+            let within = slot.wrapping_sub(extent.slot);
+            let own = extent.member == member && within < extent.count;
+            own.then(|| extent.first.saturating_add(within))
+        })
+    }
+
+    /// The block of a slot table that has the entry of a slot.
+    pub fn block(&self, number: u32) -> Option<BlockId> {
+        let (member, slot) = self.slot(number)?;
+        Some(BlockId {
+            member,
+            block: slot / ENTRIES,
+        })
+    }
+
+    /// The numbers of the slots from `first` to before `end` of a member, which have numbers that follow
+    /// each other; fewer if not all have. Those of one block of a slot table do, as members grow by
+    /// whole blocks.
+    pub fn numbers(&self, member: u8, (first, end): (u32, u32)) -> core::ops::Range<u32> {
+        let Some(number) = self.number(member, first) else {
+            return 0..0;
+        };
+        let behind = self
+            .find(number)
+            .map_or(number, |extent| extent.first.saturating_add(extent.count));
+        let count = end.saturating_sub(first);
+        number..number.saturating_add(count).min(behind)
+    }
+}
+
+/// Whether all numbers below `end` fit into a bucket of the remap table.
+fn is_number(end: u32) -> bool {
+    end < u32::MAX - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::Geometry;
+    use super::super::text::Uuid;
+    use super::*;
+
+    fn member(index: u8, sectors: u64) -> Member {
+        let uuid = Uuid([index + 1; 16]);
+        Member::new(index, uuid, Geometry::new(sectors, 8, 8).unwrap())
+    }
+
+    #[test]
+    fn one_spare_is_one_extent() {
+        let first = member(0, 1 << 16);
+        let mut extents = Extents::new(3);
+        assert_eq!(extents.end(), 0);
+        assert_eq!(extents.place(0), None);
+        for _ in 0..20 {
+            assert!(extents.grow(0, &first, 252));
+        }
+        assert_eq!((extents.end(), extents.known(0)), (20 * 252, 20 * 252));
+        assert_eq!(extents.iter().count(), 1);
+        for slot in [0, 1, 251, 252, 5039] {
+            assert_eq!(extents.slot(slot), Some((0, slot)));
+            assert_eq!(extents.number(0, slot), Some(slot));
+            let sector = first.geometry.slot_sector(slot).unwrap();
+            assert_eq!(extents.place(slot), Some(Place { member: 0, sector }));
+        }
+        assert_eq!(extents.place(5040), None);
+        assert_eq!(extents.numbers(0, (252, 504)), 252..504);
+        assert_eq!(extents.numbers(0, (4990, 5200)), 4990..5040);
+    }
+
+    #[test]
+    fn numbers_that_follow_each_other_are_on_one_spare() {
+        let members = [member(0, 1 << 16), member(1, 1 << 17), member(2, 1 << 15)];
+        let mut extents = Extents::new(3);
+        for (index, count) in [(0, 252), (1, 504), (0, 252), (2, 252), (2, 252), (1, 252)] {
+            assert!(extents.grow(index, &members[usize::from(index)], count));
+        }
+        assert_eq!(extents.iter().count(), 5);
+        for number in 0..extents.end() {
+            let Some((index, slot)) = extents.slot(number) else {
+                assert!(extents.slot(number - 1).is_some() && extents.slot(number + 1).is_some());
+                continue;
+            };
+            assert_eq!(extents.number(index, slot), Some(number));
+            let geometry = &members[usize::from(index)].geometry;
+            let place = Place {
+                member: index,
+                sector: geometry.slot_sector(slot).unwrap(),
+            };
+            assert_eq!(extents.place(number), Some(place));
+            let block = slot / ENTRIES;
+            let id = BlockId {
+                member: index,
+                block,
+            };
+            assert_eq!(extents.block(number), Some(id));
+            let whole = extents.numbers(index, (block * ENTRIES, (block + 1) * ENTRIES));
+            assert!(whole.len() == 252 && whole.contains(&number));
+        }
+        assert_eq!([0, 1, 2].map(|i| extents.known(i)), [504, 756, 504]);
+    }
+
+    #[test]
+    fn an_end_to_all_growth() {
+        let members = [member(0, 1 << 16), member(1, 1 << 16)];
+        let mut extents = Extents::new(3);
+        for turn in 0..EXTENTS_MAX {
+            assert!(extents.grow(turn as u8 % 2, &members[turn % 2], 1));
+        }
+        assert!(!extents.grow(0, &members[0], 1));
+        assert!(extents.grow(1, &members[1], 1));
+        assert!(!extents.grow(1, &members[1], u32::MAX - 20));
+    }
+}

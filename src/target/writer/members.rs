@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Spares that join the set, leave it, are lost and come back; and redundancy that is made again.
+//!
+//! Every step is one version of the superblock, so that a crash leaves the set as it was before or as
+//! it is after. The order in which a spare joins:
+//!
+//! 1. The superblock names it, in all copies on all spares. It has no slots in use.
+//! 2. A replica of its slot table goes to another spare, and one of theirs to it
+//!    ([`Writer::restore`]): void first, then copied, then it counts.
+//!
+//! One leaves when nothing is on it: first the replicas that it holds for others are moved away, then
+//! the superblock names it no more, and last its own copies are overwritten, so that it does not pass
+//! for a member if it is met alone.
+//!
+//! One that was lost comes back as if it were blank, but for the content of its slots: superblock
+//! copies are written, its replicas are copied from the others' anew, and only then are its slots used
+//! (M9).
+
+use super::Writer;
+use crate::dm;
+use crate::logic::commit::Failure;
+use crate::logic::commit::Outcome;
+use crate::logic::format::Geometry;
+use crate::logic::format::BLOCK_BYTES;
+use crate::logic::format::REPLICAS;
+use crate::logic::format::SUPER_COPIES;
+use crate::logic::slot::SlotWord;
+use crate::logic::word::Word;
+use crate::target::io::SpareIo;
+use crate::target::spares::Spare;
+use crate::target::state::State;
+use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
+
+/// How far the redundancy of the metadata is restored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::target) enum Restored {
+    /// As far as it can be.
+    Done,
+    /// There is more to do.
+    More,
+}
+
+impl Writer {
+    /// Whether slots of a member are given out.
+    pub(super) fn gives_slots(&self, member: u8) -> bool {
+        self.metadata.is_usable(member) && self.idle & bit(member) == 0
+    }
+
+    /// Gives out no more slots of a member.
+    pub(in crate::target) fn set_idle(&mut self, state: &State, member: u8) {
+        self.idle |= bit(member);
+        self.hold_slots(state, member);
+    }
+
+    /// All slots of a member that are not in use can be given out, unless it is idle.
+    pub(in crate::target) fn use_member(&mut self, state: &State, member: u8) {
+        if !self.gives_slots(member) {
+            return;
+        }
+        let usable = self
+            .metadata
+            .superblock()
+            .member(member)
+            .map_or(0, |member| member.usable_slots());
+        self.free_slots(state, member, (0, usable));
+    }
+
+    /// Slots that are free on the spare, and were held back in memory, can be given out.
+    pub(super) fn free_slots(&mut self, state: &State, member: u8, range: (u32, u32)) {
+        let freed = state.with_map(|map| {
+            let numbers = (range.0..range.1).filter_map(|slot| map.extents().number(member, slot));
+            let mut freed = 0u32;
+            for number in numbers {
+                if map.word(number) == SlotWord::FREE.with_held(true) {
+                    map.view().set_slot(number, SlotWord::FREE);
+                    freed = freed.saturating_add(1);
+                }
+            }
+            freed
+        });
+        self.allocator.add(freed);
+        state.counters.left.set(u64::from(self.slots_left()));
+    }
+
+    /// Holds back all free slots of a member.
+    fn hold_slots(&mut self, state: &State, member: u8) {
+        let held = state.with_map(|map| {
+            let mut held = 0u32;
+            for (cell, number) in map.slots().iter().zip(0u32..) {
+                let own = map.extents().slot(number);
+                let own = own.is_some_and(|(owner, _)| owner == member);
+                if own && SlotWord::from_memory(cell.load()).is_available() {
+                    cell.store(SlotWord::FREE.with_held(true).to_memory());
+                    held = held.saturating_add(1);
+                }
+            }
+            held
+        });
+        self.allocator.remove(held);
+        state.counters.left.set(u64::from(self.slots_left()));
+    }
+
+    /// Shows users which members there are.
+    pub(in crate::target) fn show_members(&mut self, state: &State) {
+        state.counters.show_copies(self.metadata.superblock());
+        self.leave_lost(state);
+    }
+
+    /// Brings up to date which members the set goes on without.
+    pub(super) fn leave_lost(&mut self, state: &State) {
+        let members = self.metadata.superblock().members();
+        let lost = members
+            .filter(|(_, member)| member.missing)
+            .fold(0, |mask, (index, _)| mask | bit(index));
+        let before = state.lost.xchg(u32::from(lost), Relaxed);
+        for member in 0..8 {
+            let fresh = lost & bit(member) != 0 && before & u32::from(bit(member)) == 0;
+            if fresh {
+                pr_err!(
+                    "{}: spare {member} is lost, going on without it\n",
+                    state.name
+                );
+                self.hold_slots(state, member);
+            }
+        }
+    }
+
+    /// How many blocks of main the slots of a member serve or are set aside for.
+    pub(in crate::target) fn claims(&self, state: &State, member: u8) -> u32 {
+        state.with_map(|map| {
+            let slots = map.slots().iter().zip(0u32..);
+            let own = slots.filter(|(cell, number)| {
+                let claim = SlotWord::from_memory(cell.load()).is_claim();
+                let owner = || map.extents().slot(*number).map(|(owner, _)| owner);
+                claim && owner() == Some(member)
+            });
+            u32::try_from(own.count()).unwrap_or(u32::MAX)
+        })
+    }
+
+    /// Whether redundancy was lost since it was restored last.
+    pub(in crate::target) fn wants_restoring(&self) -> bool {
+        let superblock = self.metadata.superblock();
+        superblock.is_degraded() && self.restored_at != superblock.statistics.metadata_repairs
+    }
+
+    /// Takes one step towards full redundancy: a part of a void replica is copied from the other one, or a
+    /// replica is given another place. `shunned` members get no replicas, and those that they have are
+    /// moved away; a bit each.
+    pub(in crate::target) fn restore(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        shunned: u8,
+    ) -> Result<Restored> {
+        if self.metadata.is_unsettled() {
+            self.commit_blocks(state, io, &[])?;
+        }
+        if self.metadata.rebuilding().is_some() {
+            return self.rebuild(state, io);
+        }
+        if let Some((member, replica)) = self.next_void(shunned) {
+            self.metadata.begin_rebuild(member, replica);
+            return self.rebuild(state, io);
+        }
+        match self.next_move(state, shunned) {
+            Some((member, replica, host)) => {
+                self.give_place(state, member, replica, host)?;
+                let outcome = io.drive(self.metadata.sync(), |_, _, _| ());
+                self.note(state, &outcome)?;
+                Ok(Restored::More)
+            }
+            None => {
+                self.restored_at = self.metadata.superblock().statistics.metadata_repairs;
+                Ok(Restored::Done)
+            }
+        }
+    }
+
+    fn rebuild(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result<Restored> {
+        let Some(rebuild) = self.metadata.rebuilding() else {
+            return Ok(Restored::Done);
+        };
+        let outcome = io.drive(self.metadata.rebuild(), |_, _, _| ());
+        if let Outcome::Failed {
+            why: Failure::NoPlace,
+            ..
+        } = outcome
+        {
+            // There it is not possible.
+            self.failed_places |= place_bit(rebuild.member, rebuild.replica);
+            self.metadata.give_up_rebuild();
+            return Ok(Restored::More);
+        }
+        self.note(state, &outcome)?;
+        if self.metadata.rebuilding().is_none() {
+            pr_info!(
+                "{}: replica {} of the slot table of spare {} is complete again\n",
+                state.name,
+                rebuild.replica,
+                rebuild.member
+            );
+        }
+        Ok(Restored::More)
+    }
+
+    /// A void replica that may be copied to where it is.
+    fn next_void(&self, shunned: u8) -> Option<(u8, u8)> {
+        let superblock = self.metadata.superblock();
+        let mut void = self.metadata.void_replicas();
+        void.find(|(index, replica)| {
+            let member = superblock.member(*index);
+            let host = member.and_then(|m| m.areas.get(usize::from(*replica)));
+            let host = host.map_or(u8::MAX, |area| area.host);
+            let failed = self.failed_places & place_bit(*index, *replica) != 0;
+            !failed && shunned & bit(host) == 0
+        })
+    }
+
+    /// A replica that should lie elsewhere, and the member that takes it: one that is void and cannot be
+    /// made again where it is, one of two on the same spare if there are others, one on a spare that is
+    /// shunned.
+    fn next_move(&self, state: &State, shunned: u8) -> Option<(u8, u8, u8)> {
+        let superblock = self.metadata.superblock();
+        let hosts = |other: u8| {
+            let usable = move |host: &u8| {
+                self.metadata.is_present(*host)
+                    && superblock.member(*host).is_some()
+                    && shunned & bit(*host) == 0
+                    && (self.metadata.is_usable(*host) || *host == other)
+            };
+            (0..8u8).filter(usable)
+        };
+        superblock.members().find_map(|(index, member)| {
+            let [a, b] = member.areas.map(|area| area.host);
+            // First the one that need not stay at home.
+            [1u8, 0].into_iter().find_map(|replica| {
+                let (own, other) = if replica == 0 { (a, b) } else { (b, a) };
+                let alive = member.replica_lives(replica);
+                let stays = alive && shunned & bit(own) == 0;
+                let alone = stays && own == other && (own != index || replica == 1);
+                if stays && !alone {
+                    return None;
+                }
+                if !stays && !member.replica_lives(replica ^ 1) && member.high_water != 0 {
+                    return None;
+                }
+                let fits = |host: &u8| {
+                    let home = *host == index && !member.is_home(index, replica);
+                    home || self.slots_without(state, *host, index).is_some()
+                };
+                let better = hosts(index).filter(|host| *host != other).find(fits);
+                match better {
+                    Some(host) if host != own || !alive => Some((index, replica, host)),
+                    // Better on the same spare than nowhere.
+                    None if !stays => hosts(index).find(fits).map(|host| (index, replica, host)),
+                    _ => None,
+                }
+            })
+        })
+    }
+
+    /// How many slots a member keeps that takes a replica of another one's table, if none of those that
+    /// it loses is in use.
+    fn slots_without(&self, state: &State, host: u8, member: u8) -> Option<u32> {
+        let kept = self.metadata.slots_beside(host, member)?;
+        let usable = self.metadata.superblock().member(host)?.usable_slots();
+        let free = state.with_map(|map| {
+            (kept..usable).all(|slot| {
+                let number = map.extents().number(host, slot);
+                // One that is held may be about to be used.
+                number.is_none_or(|number| map.word(number).is_available())
+            })
+        });
+        free.then_some(kept)
+    }
+
+    fn give_place(&mut self, state: &State, member: u8, replica: u8, host: u8) -> Result {
+        let own = self.metadata.superblock().member(member).ok_or(EINVAL)?;
+        let gone_from = own.areas.get(usize::from(replica)).map(|area| area.host);
+        let failed = self.failed_places & place_bit(member, replica) != 0;
+        let home = host == member
+            && !own.is_home(member, replica)
+            && !(failed && gone_from == Some(member));
+        let done = if home {
+            self.metadata.rehome(member, replica)
+        } else {
+            let kept = self.slots_without(state, host, member).ok_or(ENOSPC)?;
+            // What is cut off is free; nobody may get it from here on.
+            let usable = self
+                .metadata
+                .superblock()
+                .member(host)
+                .map_or(0, |member| member.usable_slots());
+            let taken = state.with_map(|map| {
+                let numbers = (kept..usable).filter_map(|slot| map.extents().number(host, slot));
+                let free = numbers.filter(|number| map.word(*number).is_available());
+                let mut taken = 0u32;
+                for number in free {
+                    map.view().set_slot(number, SlotWord::FREE.with_held(true));
+                    taken = taken.saturating_add(1);
+                }
+                taken
+            });
+            self.allocator.remove(taken);
+            self.metadata.rehost(member, replica, host, kept)
+        };
+        self.failed_places &= !place_bit(member, replica);
+        done.map_err(|why| Error::from_errno(-why.errno().number()))?;
+        state.counters.left.set(u64::from(self.slots_left()));
+        Ok(())
+    }
+
+    /// A spare whose metadata was made again is used again.
+    pub(in crate::target) fn take_back(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        member: u8,
+    ) -> Result {
+        self.metadata.return_member(member);
+        self.sync(state, io)?;
+        self.use_member(state, member);
+        pr_info!("{}: spare {member} is back\n", state.name);
+        Ok(())
+    }
+
+    /// Whether everything of a member that is missing, and everything that it holds for others, was made
+    /// again.
+    pub(in crate::target) fn is_whole(&self, index: u8) -> bool {
+        let superblock = self.metadata.superblock();
+        let Some(member) = superblock.member(index) else {
+            return false;
+        };
+        let mut members = superblock.members();
+        member.void_replicas == 0
+            && member.void_supers == 0
+            && members.all(|(_, other)| {
+                let areas = other.areas.iter().zip(0..REPLICAS);
+                let mut here = areas.filter(|(area, _)| area.host == index);
+                here.all(|(_, replica)| other.replica_lives(replica))
+            })
+    }
+
+    /// Takes a member out of the set on which nothing is left. Fails with [`EBUSY`] if something is.
+    pub(in crate::target) fn remove_member(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        index: u8,
+    ) -> Result {
+        if self.claims(state, index) != 0 {
+            return Err(EBUSY);
+        }
+        self.set_idle(state, index);
+        while self.restore(state, io, bit(index))? == Restored::More {}
+        let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
+        let geometry = member.geometry;
+        self.metadata
+            .remove_member(index)
+            .map_err(|why| Error::from_errno(-why.errno().number()))?;
+        self.sync(state, io)?;
+        self.idle &= !bit(index);
+        pr_info!("{}: spare {index} has left the set\n", state.name);
+        if let Some(spare) = io.spares.get(index) {
+            if wipe(state, spare, &geometry).is_err() {
+                pr_warn!(
+                    "{}: the superblocks on spare {index} are still there\n",
+                    state.name
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Overwrites the superblock copies of a spare that has left its set.
+fn wipe(state: &State, spare: &Spare, geometry: &Geometry) -> dm::IoResult {
+    for copy in 0..SUPER_COPIES {
+        let Some(sector) = geometry.superblock_sector(copy) else {
+            continue;
+        };
+        let at = spare.start.saturating_add(sector);
+        let zeroes = state.zeroes.slice(0..BLOCK_BYTES)?;
+        let opf = dm::Opf::WRITE.meta().sync();
+        state.pool.write(&spare.device, at, zeroes, opf)?;
+    }
+    state.pool.flush(&spare.device)
+}
+
+/// The bit of a member in a mask of members.
+fn bit(member: u8) -> u8 {
+    1u8.checked_shl(member.into()).unwrap_or(0)
+}
+
+/// The bit of a replica in a mask of all members' replicas.
+fn place_bit(member: u8, replica: u8) -> u16 {
+    let index = u32::from(member) * u32::from(REPLICAS) + u32::from(replica);
+    1u16.checked_shl(index).unwrap_or(0)
+}
