@@ -11,7 +11,7 @@
 //! - Its checksum, its own place and its spare are right.
 //! - Of several such, the highest sequence wins. A replica is written only after the other one is
 //!   known to be good, so the winner is whole, and all that the loser has was superseded.
-//! - Two with the same sequence have the same content, or nothing can be believed.
+//! - Two with the same sequence, the highest, have the same content, or nothing can be believed.
 //! - A copy that the winning superblock calls void is never looked at (M2). So it is with all that
 //!   lies on a member that the set was used without: it comes back as if it were new, but for the
 //!   content of its slots, as far as the others still say that they hold something (M9). Two
@@ -188,6 +188,12 @@ impl Summary {
         self.live_supers & other.id.bit() == 0
     }
 
+    /// Of two that say different things with the same sequence: one may be a copy that failed, was
+    /// written off by the others and reads again.
+    fn prevails_over(&self, other: &Summary) -> bool {
+        self.writes_off(other) && !other.writes_off(self)
+    }
+
     fn went_without(&self, other: &Summary) -> bool {
         self.missing & (1 << other.id.member.min(7)) != 0
     }
@@ -205,7 +211,7 @@ pub fn choose_superblock(
             Some(Ok(found)) => {
                 best = match best {
                     None => Some(found),
-                    Some(best) => Some(better(images, best, found)?),
+                    Some(best) => Some(better(best, found)?),
                 };
             }
             // Written by a later version in good order: no other copy can be trusted to say all.
@@ -275,7 +281,7 @@ fn spares<'a>(images: &'a [SuperImage<'_>]) -> impl Iterator<Item = u8> + 'a {
 }
 
 /// Which member a spare is, by the good copies on it, which must agree. Those that are as new as the
-/// best need not be written again.
+/// best need not be written again, and must not contradict it.
 fn owner(
     images: &[SuperImage<'_>],
     spare: u8,
@@ -296,7 +302,11 @@ fn owner(
             return Err(LoadError::Apart { spare });
         }
         if found.sequence == best.sequence {
-            *rewrite &= !found.id.bit();
+            if say_the_same(images, best, &found) {
+                *rewrite &= !found.id.bit();
+            } else if !best.prevails_over(&found) {
+                return Err(LoadError::SuperblockContradiction { copy: found.id });
+            }
         }
         own = Some(found);
     }
@@ -324,26 +334,18 @@ fn image_of<'a>(images: &[SuperImage<'a>], spare: u8, copy: u8) -> Option<Image<
         .map(|read| read.image)
 }
 
-fn better(images: &[SuperImage<'_>], old: Summary, new: Summary) -> Result<Summary, LoadError> {
+/// Which of two copies to go by, so far. In the end the best is held against each of its own
+/// sequence once more: it was compared only to those that were the best before.
+fn better(old: Summary, new: Summary) -> Result<Summary, LoadError> {
     if old.set_uuid != new.set_uuid {
         return Err(LoadError::MixedSpares { spare: new.spare });
     }
-    if old.sequence != new.sequence {
-        return Ok(if old.sequence > new.sequence {
-            old
-        } else {
-            new
-        });
-    }
-    if say_the_same(images, &old, &new) {
-        return Ok(old);
-    }
-    // One of them may be a copy that failed, was written off by the others and reads again.
-    match (new.writes_off(&old), old.writes_off(&new)) {
-        (true, false) => Ok(new),
-        (false, true) => Ok(old),
-        _ => Err(LoadError::SuperblockContradiction { copy: new.id }),
-    }
+    let newer = match new.sequence.cmp(&old.sequence) {
+        core::cmp::Ordering::Greater => true,
+        core::cmp::Ordering::Equal => new.prevails_over(&old),
+        core::cmp::Ordering::Less => false,
+    };
+    Ok(if newer { new } else { old })
 }
 
 /// Whether two good copies say the same. They differ in what they say of their own place.
