@@ -300,12 +300,11 @@ type Found = (StateRef, Spares, Changes);
 impl Line<'_> {
     /// Finds the state that the old table uses, or makes one of what is on the spares.
     fn find_state(&self) -> CtrResult<Found> {
-        let in_use = c"Spare, or a part of it, is used by another device";
         let mut parts = KVec::new();
         for index in 0..self.spares.len() {
             parts.push(self.part(index)?, GFP_KERNEL)?;
         }
-        if let Some(known) = registry::find(self.user, &parts).message(in_use)? {
+        if let Some(known) = registry::find(self.user, &parts).map_err(in_use)? {
             return self.join_state(known);
         }
         let (state, members, changes) = self.load()?;
@@ -325,13 +324,18 @@ impl Line<'_> {
 
     /// Registers those spares that are not in use yet, and gives them their numbers.
     fn number(&self, state: &StateRef, members: &Members) -> CtrResult<Spares> {
-        let in_use = c"Spare, or a part of it, is used by another device";
         let mut spares = Spares::default();
         for (index, spare) in self.spares.iter().enumerate() {
             let member = members.get(index).copied().flatten().ok_or(EINVAL)?;
             let part = self.part(index)?;
             if !registry::is_known(state, &part) {
-                state.add(self.user, &part, member).message(in_use)?;
+                state.add(self.user, &part, member).map_err(|error| {
+                    if error == EEXIST {
+                        let (name, uuid) = (&state.name, Show(state.uuid));
+                        pr_err!("{name}: spare {uuid} is in use already\n");
+                    }
+                    in_use(error)
+                })?;
             }
             let spare = Spare {
                 device: spare.clone(),
@@ -547,6 +551,10 @@ impl Line<'_> {
             };
             let window = windows.get(usize::from(spare)).ok_or(EINVAL)?;
             load::check_window(member, window.sectors)?;
+            if chosen.joining & (1 << spare.min(7)) != 0 {
+                // It was to be a member when the power failed, and this one is not another.
+                self.check_still_blank(window, &member.geometry)?;
+            }
             if let Some(place) = members.get_mut(usize::from(spare)) {
                 *place = Some(index);
             }
@@ -567,6 +575,15 @@ impl Line<'_> {
             }
         }
         Ok((tables(windows, &chosen, metadata)?, false, members, changes))
+    }
+
+    /// Checks that there is nothing on a spare but what its becoming a member has left.
+    fn check_still_blank(&self, window: &Window<'_>, geometry: &Geometry) -> Result<(), Refused> {
+        if window.is_blank_but_for_supers(geometry)? {
+            Ok(())
+        } else {
+            Err(Refused::Text(Errno::Foreign, NOT_BLANK))
+        }
     }
 
     /// Lays out a spare that is to be formatted.
@@ -692,7 +709,8 @@ impl Line<'_> {
 
     /// Says what is wrong with the spare, with all its numbers, in the log.
     fn refuse_content(&self, error: &LoadError) -> CtrError {
-        pr_err!("{}: {}\n", self.name, Show(error));
+        let expected = self.expected();
+        pr_err!("{}: {}\n", self.name, Show(error.against(&expected)));
         let text = match error {
             LoadError::Superblock {
                 error: FormatError::Foreign,
@@ -712,7 +730,8 @@ impl Line<'_> {
             | LoadError::OutOfRange { .. }
             | LoadError::Unresolvable { .. } => c"Slot table on the spare is damaged",
             LoadError::WrongUuid { .. } => c"Spare is not the one that the uuid argument names",
-            LoadError::OtherMain => c"Spare belongs to another main device",
+            LoadError::OtherMainId { .. } => c"Spare belongs to a main device of another main_id",
+            LoadError::OtherMainSize { .. } => c"Spare belongs to a larger main device",
             LoadError::MainBlockSize { .. } => c"Main had other logical blocks before",
             LoadError::Shrunk { .. } => c"Spare is smaller than it was formatted",
             LoadError::Incomplete { .. } => {
@@ -721,6 +740,18 @@ impl Line<'_> {
         };
         refuse(error.errno(), text)
     }
+}
+
+/// Why a spare cannot be registered.
+fn in_use(error: Error) -> CtrError {
+    let text = if error == EBUSY {
+        c"Spare, or a part of it, is used by another device"
+    } else if error == EEXIST {
+        c"Spare is a copy of one that is in use: it has the same uuid"
+    } else {
+        return error.into();
+    };
+    refuse(Errno::Busy, text)
 }
 
 /// Whether there is nothing of ours that formatting would overwrite.

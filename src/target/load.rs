@@ -44,8 +44,12 @@ use kernel::prelude::*;
 /// How many metadata blocks are read at a time.
 const BATCH_BLOCKS: u32 = 64;
 
-/// How much of a spare is read at least to see whether it is blank: 512 MiB at either end.
+/// How much of the data area is read at least to see whether it is blank: 512 MiB at either end.
 const BLANK_SECTORS: u64 = 1 << 20;
+
+/// And how much of the metadata's ranges: 128 MiB at either end of each, which is all of them if the
+/// window is not larger than 8 GiB.
+const BLANK_TABLE_SECTORS: u64 = 1 << 18;
 
 /// Why a spare could not be read.
 pub(super) enum Refused {
@@ -174,24 +178,56 @@ impl Window<'_> {
         Ok(())
     }
 
-    /// Whether everything reads as zero: all of a window up to twice [`BLANK_SECTORS`], of a
-    /// larger one what belongs to the metadata, and as much at either end of the data area. Reading a terabyte
-    /// would take hours, and no signature that tools know is in the middle.
+    /// Whether everything reads as zero: all of a window up to twice [`BLANK_SECTORS`]; of a larger one
+    /// that much at either end of the data area, and [`BLANK_TABLE_SECTORS`] at either end of the two
+    /// ranges of metadata. Reading a terabyte would take hours, as would its tables, of which nothing
+    /// may ever be used; and no signature that tools know is in the middle.
     pub(super) fn is_blank(&self, geometry: &Geometry) -> Result<bool> {
+        self.is_zero_but_for(geometry, &[])
+    }
+
+    /// The same, whatever is in the places of the superblock copies.
+    pub(super) fn is_blank_but_for_supers(&self, geometry: &Geometry) -> Result<bool> {
+        let mut supers = [0; SUPER_COPIES as usize];
+        for (sector, copy) in supers.iter_mut().zip(0..) {
+            *sector = geometry.superblock_sector(copy).ok_or(EINVAL)?;
+        }
+        self.is_zero_but_for(geometry, &supers)
+    }
+
+    /// The same, but for the metadata blocks at these sectors.
+    fn is_zero_but_for(&self, geometry: &Geometry, except: &[u64]) -> Result<bool> {
         let mut buffer = dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?;
         let batch = u64::from(BATCH_BLOCKS) * BLOCK_SECTORS;
-        let (start, end) = (geometry.data_start(), geometry.data_end());
+        let data = (geometry.data_start(), geometry.data_end());
         let [head, tail] = geometry.metadata_ranges();
-        let first_end = end.min(start.saturating_add(BLANK_SECTORS));
-        let last_start = first_end.max(end.saturating_sub(BLANK_SECTORS));
-        let ranges = [head, tail, (start, first_end), (last_start, end)];
-        for (start, end) in ranges {
+        let ranges = [
+            (head, BLANK_TABLE_SECTORS),
+            (data, BLANK_SECTORS),
+            (tail, BLANK_TABLE_SECTORS),
+        ];
+        let ends = ranges.into_iter().flat_map(|((start, end), most)| {
+            let first_end = end.min(start.saturating_add(most));
+            let last_start = first_end.max(end.saturating_sub(most));
+            [(start, first_end), (last_start, end)]
+        });
+        for (start, end) in ends {
             let mut at = start;
             while at < end {
                 let sectors = batch.min(end.saturating_sub(at));
                 let bytes = sectors as usize * 512;
                 if !self.read(at, &mut buffer, bytes)? {
                     return Ok(false);
+                }
+                for sector in except {
+                    let offset = sector.checked_sub(at).filter(|offset| *offset < sectors);
+                    let place = offset.and_then(|offset| {
+                        let tail = buffer.as_mut_slice().get_mut(offset as usize * 512..)?;
+                        tail.get_mut(..BLOCK_BYTES)
+                    });
+                    if let Some(place) = place {
+                        place.fill(0);
+                    }
                 }
                 if !is_zero(buffer.as_slice().get(..bytes).unwrap_or(&[1])) {
                     return Ok(false);

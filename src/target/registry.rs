@@ -5,8 +5,12 @@
 //! Device mapper lets two devices use the same spare, as it shares one claim among all its devices.
 //! So every part of a disk that is used as a spare is written down here, and an overlap is refused,
 //! but for one case: the same mapped device may load another table for the same window, and then
-//! finds the state of the first one. It may have others besides, which join the set or leave it. (Two targets of one table may not: they would serve different
-//! blocks from the same slots.) A state is forgotten with the last table that uses it.
+//! finds the state of the first one. It may have others besides, which join the set or leave it. (Two
+//! targets of one table may not: they would serve different blocks from the same slots.) A state is
+//! forgotten with the last table that uses it.
+//!
+//! Ranges cannot tell that two devices have the same content: a snapshot or a copy of a spare, or
+//! another way to the same disk. The set's UUID can. A set that is in use is activated once only.
 
 use super::state::State;
 use crate::dm;
@@ -181,11 +185,17 @@ pub(super) fn register(user: User, state: Arc<State>) -> StateRef {
 
 impl StateRef {
     /// Registers one more part that the state uses, as the spare of a member. Fails with [`EBUSY`] if
-    /// somebody was faster.
+    /// somebody was faster, and with [`EEXIST`] if the same set is in use already: what was found is a
+    /// copy of it, or another way to it.
     pub(super) fn add(&self, user: User, part: &Part<'_>, member: u8) -> Result {
         let mut windows = WINDOWS.lock();
         if windows.iter().any(|entry| entry.overlaps(part)) {
             return Err(EBUSY);
+        }
+        let same = |entry: &Entry| entry.state.uuid == self.state.uuid;
+        let own = |entry: &Entry| Arc::ptr_eq(&entry.state, &self.state);
+        if windows.iter().any(|entry| same(entry) && !own(entry)) {
+            return Err(EEXIST);
         }
         let mut users = KVec::with_capacity(2, GFP_KERNEL)?;
         users.push(self.table, GFP_KERNEL)?;

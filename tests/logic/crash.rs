@@ -24,7 +24,7 @@ use super::spare::Spare;
 use super::spare::Stop;
 
 /// What may be found for one block of main: one of these slots, or none.
-type Options = Vec<Option<u32>>;
+pub(super) type Options = Vec<Option<u32>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Breakage {
@@ -36,18 +36,18 @@ enum Breakage {
 pub(super) struct World {
     pub(super) disk: Disks,
     pub(super) spare: Spare,
-    random: Random,
+    pub(super) random: Random,
     /// The slot of each block of main, as acknowledged.
     pub(super) known: BTreeMap<u64, u32>,
     /// Blocks of main whose last change was not acknowledged, and the slots it was about.
-    doubt: BTreeMap<u64, (Options, Vec<u32>)>,
+    pub(super) doubt: BTreeMap<u64, (Options, Vec<u32>)>,
     /// Slots that were replaced and are still to be freed.
-    retire: Vec<u32>,
+    pub(super) retire: Vec<u32>,
     /// Whether something broke that no load has looked at since.
-    fresh_damage: bool,
+    pub(super) fresh_damage: bool,
     broken_supers: u32,
     broken_tables: u32,
-    log: Vec<String>,
+    pub(super) log: Vec<String>,
 }
 
 /// The power failed.
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    fn free_slots(&mut self, want: usize) -> Vec<u32> {
+    pub(super) fn free_slots(&mut self, want: usize) -> Vec<u32> {
         let entries = &self.spare.entries;
         let doubt = self.doubt.values().flat_map(|d| d.1.clone());
         let held: Vec<u32> = doubt.chain(self.retire.iter().copied()).collect();
@@ -96,7 +96,7 @@ impl World {
 
     /// Commits what `slots` say now; `changes` are the blocks of main that this is about, and what
     /// they are served by when it succeeds. Taken back if nothing was written.
-    fn commit(
+    pub(super) fn commit(
         &mut self,
         slots: &[u32],
         before: &[(u32, dm_remap_logic::slot::Entry)],
@@ -175,7 +175,7 @@ impl World {
         certain.get(which).copied()
     }
 
-    fn remove(&mut self) -> Result<(), Crashed> {
+    pub(super) fn remove(&mut self) -> Result<(), Crashed> {
         let Some((main, slot)) = self.some_known() else {
             return Ok(());
         };
@@ -186,7 +186,7 @@ impl World {
     }
 
     /// Another slot for the same block: first the addition, then the retirement (M5).
-    fn replace(&mut self) -> Result<(), Crashed> {
+    pub(super) fn replace(&mut self) -> Result<(), Crashed> {
         let Some((main, old)) = self.some_known() else {
             return Ok(());
         };
@@ -214,7 +214,7 @@ impl World {
 
     /// Tries again what is in doubt, and retires slots that were replaced. Until that is done, what
     /// they serve must not change again: a removal would bring an older claim back (M5).
-    fn settle(&mut self) -> Result<bool, Crashed> {
+    pub(super) fn settle(&mut self) -> Result<bool, Crashed> {
         if !self.doubt.is_empty() || self.spare.metadata.is_unsettled() {
             let slots: Vec<u32> = self.doubt.values().flat_map(|d| d.1.clone()).collect();
             let blocks = self.spare.blocks_of(&slots);
@@ -291,7 +291,7 @@ impl World {
         self.fresh_damage = false;
     }
 
-    fn compare(&mut self) {
+    pub(super) fn compare(&mut self) {
         let mut found = self.spare.map.clone();
         for (main, (options, _)) in std::mem::take(&mut self.doubt) {
             let slot = found.get(&main).copied();

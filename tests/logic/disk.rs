@@ -210,6 +210,8 @@ pub(super) struct Disks {
     all: Vec<Disk>,
     /// The power fails during the n-th write or flush from now.
     pub(super) crash_in: Option<u32>,
+    /// The n-th write or flush from now finds that disk gone.
+    pub(super) gone_in: Option<(u32, usize)>,
     /// Writes and flushes so far.
     pub(super) writes: u64,
 }
@@ -233,6 +235,7 @@ impl Disks {
         Disks {
             all: vec![Disk::new(sectors, seed)],
             crash_in: None,
+            gone_in: None,
             writes: 0,
         }
     }
@@ -267,6 +270,14 @@ impl Disks {
         match &mut self.crash_in {
             Some(0) => self.all.iter_mut().for_each(|disk| disk.crash = true),
             Some(n) => *n -= 1,
+            None => (),
+        }
+        match &mut self.gone_in {
+            Some((0, disk)) => {
+                self.all[*disk].gone = true;
+                self.gone_in = None;
+            }
+            Some((n, _)) => *n -= 1,
             None => (),
         }
         &mut self.all[index]

@@ -145,6 +145,17 @@ fn contradictions_are_refused() {
             copy: CopyId { member: 0, copy: 3 }
         }
     );
+    // They do not matter if a newer one says what is true.
+    let mut newer = superblock();
+    newer.sequence += 1;
+    let swapped = [
+        images[0],
+        Some(copies(&other)[1]),
+        images[2],
+        Some(copies(&newer)[3]),
+    ];
+    assert_eq!(chosen(&swapped).superblock, newer);
+    images = copies(&superblock()).map(Some);
     other = superblock();
     first(&mut other).uuid = Uuid([1; 16]);
     other.sequence += 10;
@@ -373,7 +384,7 @@ proptest! {
             }
             let mut metadata = Metadata::EMPTY;
             *metadata.superblock_mut() = s;
-            let chosen = Chosen { rewrite: 0, spares: [Some(0), None, None, None], blank: 0 };
+            let chosen = Chosen { rewrite: 0, spares: [Some(0), None, None, None], blank: 0, joining: 0 };
             metadata.open(&chosen, &[1, 0, 0, 0]);
             let _ = metadata.commit(&[id(0)]).advance(Ok(()));
         }
@@ -423,7 +434,8 @@ fn the_spare_of_another() {
         main_sectors: 1 << 19,
         ..same
     };
-    assert_eq!(check_expected(&s, &shorter), Err(LoadError::OtherMain));
+    let was = LoadError::OtherMainSize { was: 1 << 20 };
+    assert_eq!(check_expected(&s, &shorter), Err(was));
     let same_id = id("ata-x");
     let named = Expected {
         main_id: Some(&same_id),
@@ -435,7 +447,8 @@ fn the_spare_of_another() {
         main_id: Some(&other_id),
         ..same
     };
-    assert_eq!(check_expected(&s, &other), Err(LoadError::OtherMain));
+    let was = LoadError::OtherMainId { was: same_id };
+    assert_eq!(check_expected(&s, &other), Err(was));
     let uuid = Expected {
         uuid: Some(Uuid([7; 16])),
         ..same
@@ -459,6 +472,64 @@ fn the_spare_of_another() {
     let member = s.member(0).unwrap();
     assert_eq!(check_window(member, 4096), Ok(()));
     assert_eq!(check_window(member, 8192), Ok(()));
-    let formatted = LoadError::Shrunk { formatted: 4096 };
+    let formatted = LoadError::Shrunk {
+        formatted: 4096,
+        found: 4095,
+    };
     assert_eq!(check_window(member, 4095), Err(formatted));
+}
+
+/// P5: whoever has the wrong disk is told what the spare says and what the disk is.
+#[test]
+fn a_disagreement_has_two_sides() {
+    let s = superblock();
+    let id = MainId::new("ata-y").unwrap();
+    let same = Expected {
+        uuid: None,
+        main_id: None,
+        main_sectors: 1 << 20,
+        main_block_bytes: 4096,
+    };
+    for (expected, spare, line) in [
+        (
+            Expected {
+                uuid: Some(MEMBER),
+                ..same
+            },
+            s.set_uuid.to_string(),
+            MEMBER.to_string(),
+        ),
+        (
+            Expected {
+                main_id: Some(&id),
+                ..same
+            },
+            "ata-x".into(),
+            "ata-y".into(),
+        ),
+        (
+            Expected {
+                main_sectors: 77777,
+                ..same
+            },
+            "1048576".into(),
+            "77777".into(),
+        ),
+        (
+            Expected {
+                main_block_bytes: 512,
+                ..same
+            },
+            "4096".into(),
+            "512".into(),
+        ),
+    ] {
+        let error = check_expected(&s, &expected).unwrap_err();
+        let text = error.against(&expected).to_string();
+        assert!(text.contains(&spare) && text.contains(&line), "{text}");
+    }
+    let text = check_window(s.member(0).unwrap(), 4088)
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("4096") && text.contains("4088"), "{text}");
 }

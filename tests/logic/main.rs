@@ -4,8 +4,8 @@
 //!
 //! - [`format`], [`load`], [`table`], [`alloc`], [`args`]: properties over random values.
 //! - [`disk`] is a spare that tears, reorders, drops and fails writes; [`spare`] drives the commit
-//!   protocol and loading over it as the module does; [`crash`] and [`slots`] run histories over both, and
-//!   [`commit`] looks at single cases.
+//!   protocol and loading over it as the module does; [`crash`] and [`slots`] run histories over both,
+//!   [`set_histories`] over several spares, and [`commit`] and [`sets`] look at single cases.
 
 mod alloc;
 mod args;
@@ -15,6 +15,8 @@ mod disk;
 mod format;
 mod load;
 mod random;
+mod set_histories;
+mod sets;
 mod slots;
 mod spare;
 mod table;

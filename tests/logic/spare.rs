@@ -453,6 +453,74 @@ impl Spare {
         run(disks, &self.disks, self.metadata.sync(), None)
     }
 
+    /// Makes a blank disk a member. Tells its number in the set.
+    pub(super) fn join(&mut self, disks: &mut Disks, disk: u8) -> Result<(u8, Outcome), Trouble> {
+        let new = disks.at(disk.into());
+        let uuid = random_uuid(new);
+        let slot_sectors = self.metadata.superblock().slot_sectors;
+        let geometry = Geometry::new(new.sectors(), slot_sectors, 8).expect("a legal size");
+        let member = self.metadata.add_member(uuid, geometry).expect("room");
+        self.disks[usize::from(member)] = Some(disk);
+        Ok((member, self.sync(disks)?))
+    }
+
+    /// Moves a replica to another member, as far as there is room without slots that are in use. It
+    /// is there when it was made again.
+    pub(super) fn rehost(&mut self, disks: &mut Disks, member: u8, replica: u8, host: u8) -> bool {
+        if !self.is_whole(disks, member, replica ^ 1) {
+            return false;
+        }
+        let Some(slots) = self.metadata.slots_beside(host, member) else {
+            return false;
+        };
+        let lost = self.entries.of(host).iter().skip(slots as usize);
+        if lost.into_iter().any(|entry| entry.word != SlotWord::FREE) {
+            return false;
+        }
+        let done = self.metadata.rehost(member, replica, host, slots).is_ok();
+        self.cut(host);
+        done
+    }
+
+    /// Whether a replica has a good copy of every block.
+    fn is_whole(&self, disks: &mut Disks, member: u8, replica: u8) -> bool {
+        let superblock = self.metadata.superblock();
+        let table = superblock.member(member).expect("one");
+        (0..table.high_water).all(|block| {
+            let id = BlockId { member, block };
+            let place = superblock.table_place(replica, id).expect("in range");
+            let mut image = [0; BLOCK_BYTES];
+            let disk = self.disks[usize::from(place.member)].expect("a spare is there");
+            let read = disks.at(disk.into()).read(place.sector, &mut image);
+            read.is_ok() && TableBlock::decode(&image, &table.uuid, block).is_ok()
+        })
+    }
+
+    /// Makes everything again that is void and can be, and takes back members that were missing.
+    pub(super) fn resync(&mut self, disks: &mut Disks) -> Result<Outcome, Trouble> {
+        let void: Vec<(u8, u8)> = self.metadata.void_replicas().collect();
+        for (member, replica) in void {
+            self.metadata.begin_rebuild(member, replica);
+            while self.metadata.rebuilding().is_some() {
+                let outcome = self.rebuild(disks)?;
+                if outcome != Outcome::Committed {
+                    return Ok(outcome);
+                }
+            }
+        }
+        self.take_back();
+        self.sync(disks)
+    }
+
+    /// The members that are there are not missing any more.
+    pub(super) fn take_back(&mut self) {
+        for member in 0..MEMBERS_MAX {
+            if self.metadata.is_present(member) {
+                self.metadata.return_member(member);
+            }
+        }
+    }
+
     /// Makes the next part again of what is being made again.
     pub(super) fn rebuild(&mut self, disks: &mut Disks) -> Result<Outcome, Trouble> {
         run(disks, &self.disks, self.metadata.rebuild(), None)

@@ -16,6 +16,7 @@ use super::super::format::Statistics;
 use super::super::format::Superblock;
 use super::super::format::BLOCK_SECTORS;
 use super::super::format::MEMBERS_MAX;
+use super::super::format::REPLICAS;
 use super::super::format::SUPER_COPIES;
 use super::super::load::Chosen;
 use super::super::text::MainId;
@@ -59,8 +60,13 @@ pub struct Metadata {
     /// Whether some live copy does not have the superblock as it is here. Nothing else is written
     /// before they do.
     pub(super) stale: bool,
+    /// Whether a member is not there, and nothing on the others says so that it could not know of:
+    /// what may have been written to it in its last moments must not pass for newer than they are.
+    pub(super) without: bool,
     /// Void superblock copies that this activation has not tried to write; a bit each.
     pub(super) revive: u16,
+    /// The same of members that are about to join: not before all live copies tell of them.
+    pub(super) joining: u16,
     pub(super) rebuild: Option<Rebuild>,
     pub(super) unsettled: [Unsettled; COMMIT_BLOCKS_MAX],
     pub(super) unsettled_count: usize,
@@ -74,7 +80,9 @@ impl Metadata {
         counter: 0,
         raised: false,
         stale: false,
+        without: false,
         revive: 0,
+        joining: 0,
         rebuild: None,
         unsettled: [Unsettled {
             block: BlockId {
@@ -107,7 +115,12 @@ impl Metadata {
                 self.present |= member_bit(index);
             }
         }
-        self.revive = self.reachable_supers() & !self.superblock.live_supers();
+        self.without = chosen.absent(&self.superblock).is_some();
+        let joining = self.superblock.members().filter(|(_, m)| m.is_joining());
+        self.joining = joining.fold(0, |mask, (index, _)| mask | member_supers(index))
+            & self.reachable_supers();
+        self.stale |= self.joining != 0;
+        self.revive = self.reachable_supers() & !self.superblock.live_supers() & !self.joining;
     }
 
     /// Starts with a new superblock. The set is formatted when [`Metadata::sync`] succeeded, and
@@ -211,6 +224,9 @@ impl Metadata {
 
     /// Adds a spare to the set, as a member without any slots in use so far. It is one when the next
     /// [`Metadata::sync`] has succeeded; after a failure, [`Metadata::remove_member`] takes it back.
+    ///
+    /// First all members tell of it, then it gets superblock copies of its own: from the first of
+    /// these on it may be newer than the others, which therefore must not be used without it.
     pub fn add_member(&mut self, uuid: Uuid, geometry: Geometry) -> Result<u8, Failure> {
         let mut places = self.superblock.members.iter().zip(0u8..);
         let index = places
@@ -220,9 +236,13 @@ impl Metadata {
             return Err(Failure::Blocks);
         }
         if let Some(place) = self.superblock.members.get_mut(usize::from(index)) {
-            *place = Some(Member::new(index, uuid, geometry));
+            *place = Some(Member {
+                void_supers: (1 << SUPER_COPIES) - 1,
+                ..Member::new(index, uuid, geometry)
+            });
         }
         self.present |= member_bit(index);
+        self.joining |= member_supers(index);
         self.stale = true;
         Ok(index)
     }
@@ -234,6 +254,10 @@ impl Metadata {
         if !rest || self.superblock.guests(index).next().is_some() {
             return Err(Failure::NoPlace);
         }
+        let supers = self.superblock.live_supers() & !member_supers(index);
+        if supers.count_ones() < 2 {
+            return Err(Failure::NoSuperblock);
+        }
         if let Some(place) = self.superblock.members.get_mut(usize::from(index)) {
             *place = None;
         }
@@ -241,9 +265,24 @@ impl Metadata {
         if self.rebuild.is_some_and(|rebuild| rebuild.member == index) {
             self.rebuild = None;
         }
-        self.unsettled_count = 0;
+        self.revive &= !member_supers(index);
+        self.joining &= !member_supers(index);
+        self.settle_all_of(index);
         self.stale = true;
         Ok(())
+    }
+
+    /// What is unsettled of a member does not matter any more.
+    fn settle_all_of(&mut self, index: u8) {
+        let all = self.unsettled;
+        let others = all.iter().take(self.unsettled_count);
+        let others = others.filter(|u| u.block.member != index);
+        let mut count = 0;
+        for (place, unsettled) in self.unsettled.iter_mut().zip(others) {
+            *place = *unsettled;
+            count += 1;
+        }
+        self.unsettled_count = count;
     }
 
     /// Goes on without a member (M9): what lies on its spare is void. Not if that is the only replica
@@ -252,7 +291,11 @@ impl Metadata {
         let Some(lost) = self.superblock.member(index) else {
             return Err(Failure::Blocks);
         };
-        if lost.missing {
+        // While it is brought up to date it is missing still, and parts of it count already.
+        let live_supers = self.superblock.live_supers() & member_supers(index);
+        let lives = |(_, member): (u8, &Member)| member.lives_on(index);
+        let counts = self.superblock.members().any(lives);
+        if lost.missing && !counts && live_supers == 0 {
             return Ok(());
         }
         let void = |superblock: &Superblock, member: u8| {
@@ -264,11 +307,8 @@ impl Metadata {
         };
         let needed = self.superblock.members().any(|(other, member)| {
             let void = void(&self.superblock, other);
-            // What is unsettled may be good in one of them only.
-            let unsettled = self.unsettled.iter().take(self.unsettled_count);
-            let only = unsettled
-                .filter(|u| u.block.member == other)
-                .any(|u| void & (1 << (u.suspect ^ 1)) != 0);
+            let mut gone = (0..REPLICAS).filter(|replica| void & (1 << replica) != 0);
+            let only = gone.any(|replica| self.is_good_only_in(replica, other));
             let left = ALL_REPLICAS & !(member.void_replicas | void);
             void != 0 && member.high_water != 0 && (left == 0 || only)
         });
@@ -286,9 +326,14 @@ impl Metadata {
             member.void_supers = (1 << SUPER_COPIES) - 1;
             member.missing = true;
         }
-        self.superblock.set_epoch = self.superblock.set_epoch.saturating_add(1);
+        self.raise_set_epoch();
         self.rebuild = None;
         self.raise_epoch()
+    }
+
+    pub(super) fn raise_set_epoch(&mut self) {
+        self.superblock.set_epoch = self.superblock.set_epoch.saturating_add(1);
+        self.without = false;
     }
 
     /// A member that was missing is there again, and everything on it that is void was made again as
@@ -314,17 +359,21 @@ impl Metadata {
     }
 
     /// Gives a replica another place: an area in the data area of member `host`, which loses the
-    /// slots from `slots` on. These must not be in use. The replica is void until it was made again.
+    /// slots from `slots` on. These must not be in use. The replica is void until it was made again;
+    /// not if the other one is known not to be good in every block ([`Metadata::is_unsettled`]).
+    /// Whether it is, the caller finds out beforehand: it is the only one until then.
     pub fn rehost(&mut self, member: u8, replica: u8, host: u8, slots: u32) -> Result<(), Failure> {
-        let superblock = &mut self.superblock;
-        let table = superblock.member(member).ok_or(Failure::Blocks)?;
-        if !table.replica_lives(replica ^ 1) && table.high_water != 0 {
+        let table = self.superblock.member(member).ok_or(Failure::Blocks)?;
+        let other = table.replica_lives(replica ^ 1) || table.high_water == 0;
+        if !other || self.is_good_only_in(replica, member) {
             return Err(Failure::NoPlace);
         }
-        let place = superblock.member_mut(host).ok_or(Failure::Blocks)?;
-        if slots > place.slots {
+        let room = self.slots_beside(host, member).ok_or(Failure::NoPlace)?;
+        if slots > room || !self.is_present(host) {
             return Err(Failure::Blocks);
         }
+        let superblock = &mut self.superblock;
+        let place = superblock.member_mut(host).ok_or(Failure::Blocks)?;
         place.slots = slots;
         place.high_water = place.high_water.min(place.table_blocks());
         let start = place.slots_end().next_multiple_of(BLOCK_SECTORS);
@@ -337,7 +386,6 @@ impl Metadata {
             *reserve = Reserves::FREE;
         }
         moved.void_replicas |= 1 << replica;
-        // It was the suspect in what is unsettled, or it was the good one.
         self.rebuild = None;
         self.raise_epoch()
     }
@@ -345,10 +393,15 @@ impl Metadata {
     /// Gives a replica its place on its own member again, where it is when that is the only one. It is
     /// void until it was made again.
     pub fn rehome(&mut self, index: u8, replica: u8) -> Result<(), Failure> {
-        let member = self.superblock.member_mut(index).ok_or(Failure::Blocks)?;
-        if !member.replica_lives(replica ^ 1) && member.high_water != 0 {
+        let table = self.superblock.member(index).ok_or(Failure::Blocks)?;
+        let other = table.replica_lives(replica ^ 1) || table.high_water == 0;
+        if !other || self.is_good_only_in(replica, index) {
             return Err(Failure::NoPlace);
         }
+        if !self.is_present(index) {
+            return Err(Failure::Blocks);
+        }
+        let member = self.superblock.member_mut(index).ok_or(Failure::Blocks)?;
         let own = home(index, &member.geometry, replica);
         let place = usize::from(replica);
         if let (Some(area), Some(reserve)) =
@@ -414,7 +467,7 @@ impl Metadata {
                     from: next.min(to),
                     to,
                 };
-                let legal = table.is_some_and(|t| !t.replica_lives(replica));
+                let legal = self.void_replicas().any(|void| void == (member, replica));
                 (job, legal)
             }
             None => (Job::Sync, false),
@@ -463,7 +516,7 @@ impl Metadata {
             from: mark,
             to,
         };
-        let legal = to > mark && self.is_usable(index);
+        let legal = to > mark && self.is_usable(index) && self.live_replicas(index) != 0;
         let op = Op::new(self, job);
         if legal {
             op
@@ -566,6 +619,13 @@ impl Metadata {
             *place = unsettled;
             self.unsettled_count += 1;
         }
+    }
+
+    /// Whether what is unsettled in the table of `member` has its only good copy in `replica`.
+    fn is_good_only_in(&self, replica: u8, member: u8) -> bool {
+        let unsettled = self.unsettled.iter().take(self.unsettled_count);
+        let mut unsettled = unsettled.filter(|u| u.block.member == member);
+        unsettled.any(|u| u.suspect == replica ^ 1)
     }
 
     pub(super) fn suspect(&self, block: BlockId) -> Option<u8> {

@@ -39,7 +39,11 @@
 //! M9  *A spare that fails as a whole is recorded as missing* in all superblock copies on the others,
 //!     before anything else is written: all copies that lie on it are void then, and stay so when it
 //!     comes back. Its slots are not used. That is not possible if it has the only replica of a slot
-//!     table: then nothing is written until it works again.
+//!     table, or the only good copy of a block: then nothing is written until it works again.
+//!     That raises the set epoch, and so does whatever is written first in an activation without a
+//!     member that was missing before: it may have superblock copies from a pass that no other
+//!     member saw the end of. A spare that joins is known to all members before it gets a superblock
+//!     copy, for the same reason.
 //!
 //! A replica that is void is made again from the other one ([`Metadata::begin_rebuild`]), at its own
 //! place or at another ([`Metadata::rehost`]): block by block, byte by byte, while commits go on and

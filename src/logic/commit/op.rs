@@ -124,8 +124,8 @@ pub struct Op<'a> {
     pub(super) sequence: Option<u64>,
     /// For each replica, the blocks of the current stage that it has; a bit each.
     pub(super) done: [u64; REPLICAS as usize],
-    /// Blocks of the current stage that a write was issued for; a bit each.
-    pub(super) touched: u64,
+    /// For each replica, the blocks of the current stage that a write was issued for; a bit each.
+    pub(super) touched: [u64; REPLICAS as usize],
     /// Blocks of the current stage whose second copy was read; a bit each.
     pub(super) checked: u64,
     /// Blocks of the current stage whose second copy proved bad and is written first; a bit each.
@@ -164,7 +164,7 @@ impl<'a> Op<'a> {
             reviving: None,
             sequence: None,
             done: [0; REPLICAS as usize],
-            touched: 0,
+            touched: [0; REPLICAS as usize],
             checked: 0,
             swapped: 0,
             put_off: 0,
@@ -315,7 +315,9 @@ impl<'a> Op<'a> {
 
     /// The spare that the last step went to fails as a whole: go on without it (M9).
     fn gone(&mut self) -> Result<(), Failure> {
-        if self.is_needed(self.device) {
+        // While loading makes replicas equal, either of them may have the only good copy of blocks
+        // that nobody has asked to be written yet.
+        if matches!(self.job, Job::Rewrite { .. }) || self.is_needed(self.device) {
             return Err(Failure::Device);
         }
         if let Some(copy) = self.reviving.take() {
@@ -324,16 +326,24 @@ impl<'a> Op<'a> {
         self.metadata.lose_member(self.device)?;
         self.metadata.present &= !1u8.checked_shl(self.device.into()).unwrap_or(0);
         self.metadata.revive &= self.metadata.reachable_supers();
+        self.metadata.joining &= self.metadata.reachable_supers();
         self.to_flush &= self.metadata.present;
         // What the pass has written so far does not know of this: begin again.
         self.round = None;
         self.moving = None;
+        // The next replica that is looked through is another one.
+        self.audit = 0;
         match self.job {
             // There is no member or replica left that it could be for.
-            Job::Extend { member, .. } if member == self.device => Err(Failure::Device),
-            Job::Rebuild { .. } => Err(Failure::Device),
-            _ => Ok(()),
+            Job::Extend { member, .. } if member == self.device => return Err(Failure::Device),
+            Job::Rebuild { .. } => return Err(Failure::Device),
+            _ => (),
         }
+        if self.stage == Stage::Flush && self.to_flush == 0 {
+            // It was the last one to be flushed.
+            self.flushed();
+        }
+        Ok(())
     }
 
     /// Everything is flushed that was written without FUA.
@@ -360,6 +370,8 @@ impl<'a> Op<'a> {
                     }
                     return;
                 }
+                // From here on it counts, also if some superblock copies are not told in this operation:
+                // whatever comes next tells them before it writes anything else.
                 member.void_replicas &= !(1 << replica);
                 self.metadata.rebuild = None;
                 self.metadata.stale = true;
@@ -371,7 +383,7 @@ impl<'a> Op<'a> {
 
     fn next_stage(&mut self) {
         self.done = [0; REPLICAS as usize];
-        self.touched = 0;
+        self.touched = [0; REPLICAS as usize];
         self.checked = 0;
         self.swapped = 0;
         self.put_off = 0;
@@ -429,21 +441,6 @@ impl<'a> Op<'a> {
                 }
                 self.metadata.stale = true;
             }
-            (
-                Stage::Supers,
-                Job::Rebuild {
-                    member: index,
-                    replica,
-                    ..
-                },
-            ) => {
-                // Copies may say that it counts, and it does as long as nothing else is written. It
-                // is as good as void for what comes next, and made again.
-                if let Some(member) = self.metadata.superblock.member_mut(index) {
-                    member.void_replicas |= 1 << replica;
-                }
-                self.metadata.stale = true;
-            }
             _ => (),
         }
         if let Some(unsettled) = self.audit_failed {
@@ -470,7 +467,7 @@ impl<'a> Op<'a> {
             }
             let [first, second] = self.order(index, block);
             let suspect = if !self.is_done(first, index) {
-                let known = self.stage == Stage::Settle || self.touched & bit(index) != 0;
+                let known = self.stage == Stage::Settle || self.is_touched(first, index);
                 known.then_some(first)
             } else if !self.is_done(second, index) {
                 Some(second)

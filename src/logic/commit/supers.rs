@@ -15,10 +15,16 @@ impl Op<'_> {
         if !self.metadata.stale {
             return Ok(None);
         }
-        let round = match self.round {
+        let mut round = match self.round {
             Some(round) => round,
             None => self.begin_round()?,
         };
+        if round.todo == 0 && self.metadata.joining != 0 {
+            // All know of the new member by now.
+            self.metadata.revive |= self.metadata.joining;
+            self.metadata.joining = 0;
+            round = self.begin_round()?;
+        }
         self.round = Some(round);
         if round.todo == 0 {
             self.round = None;
@@ -39,6 +45,9 @@ impl Op<'_> {
     /// Begins a pass over all live copies. All of them get the same content with the same
     /// sequence: when something changes on the way, another pass begins.
     fn begin_round(&mut self) -> Result<Round, Failure> {
+        if self.metadata.without {
+            self.metadata.raise_set_epoch();
+        }
         let superblock = &mut self.metadata.superblock;
         superblock.sequence = superblock
             .sequence

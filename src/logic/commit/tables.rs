@@ -67,6 +67,13 @@ impl Op<'_> {
             .is_some_and(|done| done & bit(index) != 0)
     }
 
+    /// Whether the replica's copy may be damaged, or old, or new.
+    pub(super) fn is_touched(&self, replica: u8, index: u32) -> bool {
+        self.touched
+            .get(usize::from(replica))
+            .is_some_and(|touched| touched & bit(index) != 0)
+    }
+
     /// Whether the only replica's blocks must not be rewritten in place: M1.
     fn is_single(&self, member: u8) -> bool {
         let keeps_entries = match (self.stage, self.job) {
@@ -131,7 +138,9 @@ impl Op<'_> {
             self.issued |= blocks.contains(&block);
             self.metadata.note_change(block);
         }
-        self.touched |= bit(index);
+        if let Some(touched) = self.touched.get_mut(usize::from(replica)) {
+            *touched |= bit(index);
+        }
         self.pending = Pending::Table {
             replica,
             index,
@@ -354,7 +363,9 @@ impl Op<'_> {
                 Some(suspect) => suspect == survivor,
                 None => self.swapped & bit(index) != 0 && survivor == 1,
             };
-            if bad && block.member == member && !self.is_done(survivor, index) {
+            // A write that failed may have damaged what was there.
+            let torn = matches!(self.job, Job::Commit(_)) && self.is_touched(survivor, index);
+            if (bad || torn) && block.member == member && !self.is_done(survivor, index) {
                 return true;
             }
             index += 1;

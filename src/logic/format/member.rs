@@ -54,7 +54,7 @@ const AT_DATA_START: usize = 32;
 const AT_TABLE_BLOCKS: usize = 40;
 const AT_HIGH_WATER: usize = 44;
 const AT_VOID_REPLICAS: usize = 48;
-const AT_VOID_SUPERS: usize = 49;
+pub(super) const AT_VOID_SUPERS: usize = 49;
 const AT_MISSING: usize = 50;
 const AT_HOSTS: usize = 51;
 const AT_AREAS: usize = 56;
@@ -157,6 +157,27 @@ impl Member {
     /// Whether replica `replica` of its table is in use.
     pub fn replica_lives(&self, replica: u8) -> bool {
         replica < REPLICAS && self.void_replicas & (1 << replica) == 0
+    }
+
+    /// Whether a replica of its table that is in use lies on member `host`.
+    pub fn lives_on(&self, host: u8) -> bool {
+        let mut areas = self.areas.iter().zip(0u8..);
+        areas.any(|(area, replica)| area.host == host && self.replica_lives(replica))
+    }
+
+    /// Whether no superblock copy on it is in use.
+    fn is_silent(&self) -> bool {
+        (0..SUPER_COPIES).all(|copy| !self.super_lives(copy))
+    }
+
+    /// Whether it is about to become a member: the others know of it, and nothing lies on it yet.
+    pub fn is_joining(&self) -> bool {
+        self.is_silent() && !self.missing && self.high_water == 0
+    }
+
+    /// Whether the set goes on without telling it.
+    pub fn is_left_out(&self) -> bool {
+        self.is_silent() && !self.is_joining()
     }
 
     /// Whether superblock copy `copy` on it is in use.

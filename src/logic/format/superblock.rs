@@ -41,8 +41,10 @@ use super::super::text::Uuid;
 use super::bytes;
 use super::geometry::Geometry;
 use super::head;
+use super::is_zero;
 use super::member::Area;
 use super::member::Member;
+use super::member::AT_VOID_SUPERS;
 use super::member::RECORD_BYTES;
 use super::Block;
 use super::BlockId;
@@ -383,6 +385,28 @@ impl Superblock {
             image.get(head::AT_VERSION..AT_OWN_UUID)?,
             image.get(AT_REPLICAS..)?,
         ))
+    }
+
+    /// Whether `image` can be what a crash left of the first write of a copy to where all was zero, by
+    /// what another copy, `whole`, says of the set.
+    pub fn is_begun(image: &Block, whole: &Block) -> bool {
+        let sectors = image.chunks(512).zip(whole.chunks(512));
+        sectors.zip((0..).step_by(512)).all(|((part, whole), at)| {
+            if is_zero(part) {
+                return true;
+            }
+            if at == 0 {
+                let set = AT_SET_UUID..AT_SET_UUID + 16;
+                return part.starts_with(&MAGIC) && part.get(set.clone()) == whole.get(set);
+            }
+            // Which copies are in use is what changes from write to write.
+            let changes = |at: usize| {
+                let in_record = at.checked_sub(AT_MEMBERS).map(|at| at % RECORD_BYTES);
+                in_record == Some(AT_VOID_SUPERS)
+            };
+            let mut bytes = part.iter().zip(whole).zip(at..);
+            bytes.all(|((part, whole), at)| part == whole || changes(at))
+        })
     }
 
     /// Makes a copy.

@@ -10,9 +10,10 @@ use super::super::format::CopyId;
 use super::super::format::FormatError;
 use super::super::format::Superblock;
 use super::super::format::MEMBERS_MAX;
+use super::super::text::MainId;
 use super::super::text::Uuid;
+use super::Expected;
 
-/// Why a spare is not activated.
 /// Why a set of spares is not activated. Spares are counted as the table line names them, from 0;
 /// where a block of the slot table is named, as the superblock does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +93,16 @@ pub enum LoadError {
         /// What the spare says.
         found: Uuid,
     },
-    /// The spare holds the remaps of another main device.
-    OtherMain,
+    /// The spare holds the remaps of a main device that the table line calls otherwise.
+    OtherMainId {
+        /// What it was called.
+        was: MainId,
+    },
+    /// The spare holds the remaps of a larger main device.
+    OtherMainSize {
+        /// Its size in sectors.
+        was: u64,
+    },
     /// Main's logical block is not what it was.
     MainBlockSize {
         /// What it was, in bytes.
@@ -103,6 +112,8 @@ pub enum LoadError {
     Shrunk {
         /// The formatted size in sectors.
         formatted: u64,
+        /// The size that there is.
+        found: u64,
     },
     /// A member of the set is not there.
     Incomplete {
@@ -140,12 +151,21 @@ impl LoadError {
             | LoadError::NotMember { .. }
             | LoadError::Apart { .. }
             | LoadError::WrongUuid { .. }
-            | LoadError::OtherMain => Errno::WrongDevice,
+            | LoadError::OtherMainId { .. }
+            | LoadError::OtherMainSize { .. } => Errno::WrongDevice,
             LoadError::Twice { .. } => Errno::Exists,
             LoadError::MainBlockSize { .. } => Errno::NotSupported,
             LoadError::Shrunk { .. } => Errno::NoSpace,
             LoadError::Incomplete { .. } => Errno::NoData,
             LoadError::TooMany => Errno::TooMany,
+        }
+    }
+
+    /// The error in words, with both sides of it where the spare and `expected` disagree.
+    pub fn against<'a>(&'a self, expected: &'a Expected<'a>) -> Disagreement<'a> {
+        Disagreement {
+            error: self,
+            expected,
         }
     }
 }
@@ -158,6 +178,37 @@ impl fmt::Display for Nth {
         match self.0 {
             0 => Ok(()),
             spare => write!(f, "spare {spare}: "),
+        }
+    }
+}
+
+/// An error and what the spare was held against. An error alone only has the spare's side: two names
+/// of main are much for a kernel's stack.
+pub struct Disagreement<'a> {
+    error: &'a LoadError,
+    expected: &'a Expected<'a>,
+}
+
+impl fmt::Display for Disagreement<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)?;
+        let expected = self.expected;
+        match self.error {
+            LoadError::WrongUuid { .. } => match expected.uuid {
+                Some(uuid) => write!(f, ": {uuid}"),
+                None => Ok(()),
+            },
+            LoadError::OtherMainId { .. } => match expected.main_id {
+                Some(id) => write!(f, ", this one is {}", id.as_str()),
+                None => Ok(()),
+            },
+            LoadError::OtherMainSize { .. } => {
+                write!(f, ", this one has {}", expected.main_sectors)
+            }
+            LoadError::MainBlockSize { .. } => {
+                write!(f, ": {}", expected.main_block_bytes)
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -225,17 +276,22 @@ impl fmt::Display for LoadError {
             LoadError::WrongUuid { found } => {
                 write!(f, "spare is {found}, not the one that was named")
             }
-            LoadError::OtherMain => f.write_str("spare belongs to another main device"),
+            LoadError::OtherMainId { was } => {
+                write!(f, "spare belongs to the main device {}", was.as_str())
+            }
+            LoadError::OtherMainSize { was } => {
+                write!(f, "spare belongs to a main device of {was} sectors")
+            }
             LoadError::MainBlockSize { was } => {
                 write!(
                     f,
                     "main had logical blocks of {was} bytes and has others now"
                 )
             }
-            LoadError::Shrunk { formatted } => {
+            LoadError::Shrunk { formatted, found } => {
                 write!(
                     f,
-                    "spare is smaller than the {formatted} sectors it was formatted with"
+                    "spare is smaller than the {formatted} sectors it was formatted with: {found}"
                 )
             }
             LoadError::Incomplete { member, uuid } => {

@@ -10,18 +10,21 @@
 //! What makes a copy the truth:
 //! - Its checksum, its own place and its spare are right.
 //! - Of several such, the highest sequence wins. A replica is written only after the other one is
-//!   known to be good, so the winner is whole, and all that the loser has was superseded.
+//!   known to be good, so the winner is whole, and all that the loser has was superseded. Of
+//!   superblocks, the highest set epoch wins before that: copies on a member that the set went
+//!   without may have got further in a pass that no other member saw the end of.
 //! - Two with the same sequence, the highest, have the same content, or nothing can be believed.
 //! - A copy that the winning superblock calls void is never looked at (M2). So it is with all that
 //!   lies on a member that the set was used without: it comes back as if it were new, but for the
-//!   content of its slots, as far as the others still say that they hold something (M9). Two
-//!   members that were used without each other are refused.
+//!   content of its slots, as far as the others still say that they hold something (M9). Members
+//!   that were used without each other are refused.
 //! - A table block with an epoch that its superblock does not know means that the superblock is
 //!   an old one that stopped taking writes: epochs are durable in every live superblock before
 //!   they are used (M4).
 
 mod error;
 
+pub use self::error::Disagreement;
 pub use self::error::LoadError;
 
 use super::format::geometry;
@@ -80,6 +83,10 @@ pub struct Chosen {
     pub spares: [Option<u8>; MEMBERS_MAX as usize],
     /// The spares that are blank, and may become members; a bit each.
     pub blank: u8,
+    /// The spares that were blank when they were about to become members, and that the members
+    /// which tell so take for these; a bit each. All else on them must still be zero: the driver
+    /// checks that as with those that are blank.
+    pub joining: u8,
 }
 
 impl Chosen {
@@ -152,10 +159,11 @@ struct Summary {
     set_uuid: Uuid,
     /// The member that the copy lies on.
     member_uuid: Uuid,
+    set_epoch: u64,
     sequence: u64,
     live_supers: u16,
-    /// Members that the set was used without; a bit each.
-    missing: u8,
+    /// Members that the set was used without, and that do not know what was done; a bit each.
+    without: u8,
 }
 
 impl Summary {
@@ -167,8 +175,8 @@ impl Summary {
             Ok(own) => own,
             Err(error) => return Some(Err(error)),
         };
-        let missing = scratch.members().fold(0, |mask, (index, member)| {
-            mask | u8::from(member.missing) << index.min(7)
+        let without = scratch.members().fold(0, |mask, (index, member)| {
+            mask | u8::from(member.is_left_out()) << index.min(7)
         });
         Some(Ok(Summary {
             spare: read.spare,
@@ -178,24 +186,30 @@ impl Summary {
             },
             set_uuid: scratch.set_uuid,
             member_uuid: scratch.member(own)?.uuid,
+            set_epoch: scratch.set_epoch,
             sequence: scratch.sequence,
             live_supers: scratch.live_supers(),
-            missing,
+            without,
         }))
+    }
+
+    /// What orders superblocks.
+    fn age(&self) -> (u64, u64) {
+        (self.set_epoch, self.sequence)
     }
 
     fn writes_off(&self, other: &Summary) -> bool {
         self.live_supers & other.id.bit() == 0
     }
 
-    /// Of two that say different things with the same sequence: one may be a copy that failed, was
-    /// written off by the others and reads again.
+    /// Of two that are as new as each other and say different things: one may be a copy that failed,
+    /// was written off by the others and reads again.
     fn prevails_over(&self, other: &Summary) -> bool {
         self.writes_off(other) && !other.writes_off(self)
     }
 
     fn went_without(&self, other: &Summary) -> bool {
-        self.missing & (1 << other.id.member.min(7)) != 0
+        self.without & (1 << other.id.member.min(7)) != 0
     }
 }
 
@@ -209,10 +223,13 @@ pub fn choose_superblock(
     for read in images {
         match Summary::of(read, superblock) {
             Some(Ok(found)) => {
-                best = match best {
-                    None => Some(found),
-                    Some(best) => Some(better(best, found)?),
-                };
+                best = Some(match best {
+                    None => found,
+                    Some(best) => {
+                        check_kin(&best, &found)?;
+                        better(best, found)
+                    }
+                });
             }
             // Written by a later version in good order: no other copy can be trusted to say all.
             Some(Err(error @ (FormatError::Newer { .. } | FormatError::Features { .. }))) => {
@@ -235,23 +252,29 @@ pub fn choose_superblock(
         rewrite: best.live_supers,
         spares: [None; MEMBERS_MAX as usize],
         blank: 0,
+        joining: 0,
     };
+    let mut begun = 0u8;
     let mut owners = [None; 8];
     for spare in spares(images) {
         let owner = owner(images, spare, &best, &mut chosen.rewrite, superblock)?;
         if owner.is_none() {
-            check_blank(images, spare, superblock)?;
-            chosen.blank |= 1 << spare.min(7);
+            match check_blank(images, spare, superblock) {
+                Ok(()) => chosen.blank |= 1 << spare.min(7),
+                Err(_) if is_begun(images, spare, &best) => begun |= 1 << spare.min(7),
+                Err(error) => return Err(error),
+            }
         }
         if let Some(place) = owners.get_mut(usize::from(spare)) {
             *place = owner;
         }
     }
+    check_apart(images, &owners, &best, superblock)?;
     take(images, &best, superblock)?;
     // What lies on a spare that is not there can't be written.
     let mut there = 0;
     for (owner, spare) in owners.iter().zip(0u8..) {
-        let Some(uuid) = owner else {
+        let Some(Owner { uuid, .. }) = owner else {
             continue;
         };
         let index = superblock
@@ -272,12 +295,50 @@ pub fn choose_superblock(
         }
     }
     chosen.rewrite &= there;
+    for (index, member) in superblock.members() {
+        let Some(place) = chosen.spares.get_mut(usize::from(index)) else {
+            continue;
+        };
+        if !member.is_joining() || place.is_some() {
+            continue;
+        }
+        let from = if begun != 0 { begun } else { chosen.blank };
+        if from != 0 {
+            // At most 7.
+            *place = Some(from.trailing_zeros() as u8);
+            let bit = from & from.wrapping_neg();
+            chosen.joining |= bit;
+            begun &= !bit;
+            chosen.blank &= !bit;
+        }
+    }
+    if begun != 0 {
+        check_blank(images, begun.trailing_zeros() as u8, superblock)?;
+    }
     Ok(Found::Ours(chosen))
+}
+
+/// Whether a spare without a good copy is one that was about to become a member when its first
+/// copies were written.
+fn is_begun(images: &[SuperImage<'_>], spare: u8, best: &Summary) -> bool {
+    let Some(Image::Read(whole)) = image_of(images, best.spare, best.id.copy) else {
+        return false;
+    };
+    let mut own = images.iter().filter(|read| read.spare == spare);
+    own.all(|read| matches!(read.image, Image::Read(part) if Superblock::is_begun(part, whole)))
 }
 
 /// The spares that images were read from, each once.
 fn spares<'a>(images: &'a [SuperImage<'_>]) -> impl Iterator<Item = u8> + 'a {
     (0u8..8).filter(|spare| images.iter().any(|read| read.spare == *spare))
+}
+
+/// Which member a spare is.
+#[derive(Clone, Copy)]
+struct Owner {
+    uuid: Uuid,
+    /// The newest copy on it.
+    newest: u8,
 }
 
 /// Which member a spare is, by the good copies on it, which must agree. Those that are as new as the
@@ -288,7 +349,7 @@ fn owner(
     best: &Summary,
     rewrite: &mut u16,
     scratch: &mut Superblock,
-) -> Result<Option<Uuid>, LoadError> {
+) -> Result<Option<Owner>, LoadError> {
     let mut own: Option<Summary> = None;
     for read in images.iter().filter(|read| read.spare == spare) {
         let Some(Ok(found)) = Summary::of(read, scratch) else {
@@ -298,19 +359,65 @@ fn owner(
         if found.set_uuid != best.set_uuid || own.is_some_and(other) {
             return Err(LoadError::MixedSpares { spare });
         }
-        if found.went_without(best) && best.went_without(&found) {
-            return Err(LoadError::Apart { spare });
-        }
-        if found.sequence == best.sequence {
+        if found.age() == best.age() {
             if say_the_same(images, best, &found) {
                 *rewrite &= !found.id.bit();
-            } else if !best.prevails_over(&found) {
-                return Err(LoadError::SuperblockContradiction { copy: found.id });
+            } else {
+                check_prevails(best, &found)?;
             }
         }
-        own = Some(found);
+        own = Some(own.map_or(found, |own| better(own, found)));
     }
-    Ok(own.map(|own| own.member_uuid))
+    Ok(own.map(|own| Owner {
+        uuid: own.member_uuid,
+        newest: own.id.copy,
+    }))
+}
+
+/// Checks that no member that the best superblock leaves out was used meanwhile. Such a one has
+/// gone without all those that stand together by now; one that is just old counts on some of them,
+/// which then know what it does, whether they are there or not. Only the newest copy on a spare tells: an older one may have been written off long ago.
+fn check_apart(
+    images: &[SuperImage<'_>],
+    owners: &[Option<Owner>; 8],
+    best: &Summary,
+    scratch: &mut Superblock,
+) -> Result<(), LoadError> {
+    take(images, best, scratch)?;
+    let mut together = [None; MEMBERS_MAX as usize];
+    let mut left_out = [None; MEMBERS_MAX as usize];
+    for ((index, member), (t, l)) in scratch
+        .members()
+        .zip(together.iter_mut().zip(&mut left_out))
+    {
+        let left_out = index != best.id.member && member.is_left_out();
+        *(if left_out { l } else { t }) = Some(member.uuid);
+    }
+    for (owner, spare) in owners.iter().zip(0u8..) {
+        let left_out = |owner: &&Owner| left_out.iter().flatten().any(|l| *l == owner.uuid);
+        let Some(owner) = owner.as_ref().filter(left_out) else {
+            continue;
+        };
+        if let Some(Image::Read(block)) = image_of(images, spare, owner.newest) {
+            let read = scratch.decode_into(block, owner.newest);
+            read.map_err(|error| LoadError::Superblock {
+                spare,
+                copy: owner.newest,
+                error,
+            })?;
+        }
+        if together.iter().flatten().all(|t| goes_without(scratch, t)) {
+            return Err(LoadError::Apart { spare });
+        }
+    }
+    Ok(())
+}
+
+/// Whether what a superblock says may be unknown to the member of that name.
+fn goes_without(superblock: &Superblock, uuid: &Uuid) -> bool {
+    let index = superblock.find_member(uuid);
+    let member = index.and_then(|index| superblock.member(index));
+    member.is_none_or(Member::is_left_out)
 }
 
 fn take(
@@ -334,18 +441,43 @@ fn image_of<'a>(images: &[SuperImage<'a>], spare: u8, copy: u8) -> Option<Image<
         .map(|read| read.image)
 }
 
-/// Which of two copies to go by, so far. In the end the best is held against each of its own
-/// sequence once more: it was compared only to those that were the best before.
-fn better(old: Summary, new: Summary) -> Result<Summary, LoadError> {
+/// Checks that two copies can be of one set.
+fn check_kin(old: &Summary, new: &Summary) -> Result<(), LoadError> {
     if old.set_uuid != new.set_uuid {
         return Err(LoadError::MixedSpares { spare: new.spare });
     }
-    let newer = match new.sequence.cmp(&old.sequence) {
+    if old.spare != new.spare && old.member_uuid == new.member_uuid {
+        return Err(LoadError::Twice {
+            uuid: new.member_uuid,
+        });
+    }
+    Ok(())
+}
+
+/// Which of two copies is newer, or knows of the other's end. The best of all is held against each
+/// that is as new once more: it was compared only to those that were the best before.
+fn better(old: Summary, new: Summary) -> Summary {
+    let newer = match new.age().cmp(&old.age()) {
         core::cmp::Ordering::Greater => true,
         core::cmp::Ordering::Equal => new.prevails_over(&old),
         core::cmp::Ordering::Less => false,
     };
-    Ok(if newer { new } else { old })
+    if newer {
+        new
+    } else {
+        old
+    }
+}
+
+/// Checks that the best copy is right about another, which is as new and says something else.
+fn check_prevails(best: &Summary, other: &Summary) -> Result<(), LoadError> {
+    if best.went_without(other) && other.went_without(best) {
+        return Err(LoadError::Apart { spare: other.spare });
+    }
+    if !best.prevails_over(other) {
+        return Err(LoadError::SuperblockContradiction { copy: other.id });
+    }
+    Ok(())
 }
 
 /// Whether two good copies say the same. They differ in what they say of their own place.
@@ -421,13 +553,17 @@ pub fn check_expected(superblock: &Superblock, expected: &Expected<'_>) -> Resul
     match expected.main_id {
         Some(id) if !superblock.main_id.is_none() => {
             if *id != superblock.main_id {
-                return Err(LoadError::OtherMain);
+                return Err(LoadError::OtherMainId {
+                    was: superblock.main_id,
+                });
             }
         }
         // Nobody said what main is. A disk that is too small for its own remaps is not the one.
         _ => {
             if expected.main_sectors < superblock.main_sectors {
-                return Err(LoadError::OtherMain);
+                return Err(LoadError::OtherMainSize {
+                    was: superblock.main_sectors,
+                });
             }
         }
     }
@@ -443,7 +579,10 @@ pub fn check_expected(superblock: &Superblock, expected: &Expected<'_>) -> Resul
 pub fn check_window(member: &Member, window_sectors: u64) -> Result<(), LoadError> {
     let formatted = member.geometry.window_sectors();
     if window_sectors < formatted {
-        return Err(LoadError::Shrunk { formatted });
+        return Err(LoadError::Shrunk {
+            formatted,
+            found: window_sectors,
+        });
     }
     Ok(())
 }

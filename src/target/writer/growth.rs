@@ -47,7 +47,7 @@ impl Writer {
             let (needed, known) = (member.slots_in(ahead), extents.known(index));
             if known < needed {
                 // By whole blocks of the slot table.
-                let roomy = known.saturating_mul(2).div_ceil(ENTRIES);
+                let roomy = known.saturating_add(known / 4).div_ceil(ENTRIES);
                 let slots = member.slots_in(roomy).max(needed);
                 if !extents.grow(index, member, slots.saturating_sub(known)) {
                     return None;

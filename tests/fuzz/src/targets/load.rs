@@ -143,8 +143,8 @@ impl Copy {
 
 impl Good<'_> {
     /// What orders superblocks.
-    fn age(&self) -> u64 {
-        self.superblock.sequence
+    fn age(&self) -> (u64, u64) {
+        (self.superblock.set_epoch, self.superblock.sequence)
     }
 
     /// The spare that it lies on, as it says.
@@ -253,14 +253,10 @@ impl Copies {
         let mut rewrite = 0;
         for spare in self.spares() {
             let Some(owner) = self.good_on(spare).map(|good| good.owner()).next() else {
-                assert!(chosen.blank & (1 << spare) != 0);
-                for copy in 0..SUPER_COPIES {
-                    assert!(self.at(spare, copy).is_zero(), "it is not blank");
-                }
-                assert!(!chosen.spares.contains(&Some(spare)));
+                self.blank(truth, chosen, spare);
                 continue;
             };
-            assert_eq!(chosen.blank & (1 << spare), 0);
+            assert_eq!((chosen.blank | chosen.joining) & (1 << spare), 0);
             assert!(!self.twice(owner));
             let member = truth.find_member(&owner).expect("a member");
             assert_eq!(chosen.spare_of(member), Some(spare));
@@ -285,6 +281,28 @@ impl Copies {
             .map(|(index, _)| index)
             .find(|index| chosen.spare_of(*index).is_none());
         assert_eq!(chosen.absent(truth), absent);
+    }
+
+    /// A spare without a good copy has nothing else, either, unless it was about to join when the
+    /// first ones were written.
+    fn blank(&self, truth: &Superblock, chosen: &Chosen, spare: u8) {
+        let zero = (0..SUPER_COPIES).all(|copy| self.at(spare, copy).is_zero());
+        let of = |index: &u8| chosen.spare_of(*index) == Some(spare);
+        let member = (0..MEMBERS_MAX).find(of);
+        if chosen.joining & (1 << spare) == 0 {
+            assert!(chosen.blank & (1 << spare) != 0 && member.is_none());
+            assert!(zero, "it is not blank");
+            return;
+        }
+        assert_eq!(chosen.blank & (1 << spare), 0);
+        let member = member.and_then(|index| truth.member(index));
+        let member = member.expect("the member that it is about to be");
+        assert!(member.is_joining());
+        for copy in 0..SUPER_COPIES {
+            let copy = self.at(spare, copy);
+            assert!(copy.fault().is_some());
+            assert!(copy.image.is_some(), "unreadable is not zero");
+        }
     }
 
     /// The spare of a member that the truth goes without was not used without all the others.
@@ -342,7 +360,7 @@ impl Copies {
                 assert!(!self.newest().all(knows));
             }
             LoadError::Apart { .. } => {
-                let lost = |good: Good<'_>| good.superblock.members().any(|(_, m)| m.missing);
+                let lost = |good: Good<'_>| good.superblock.members().any(|(_, m)| m.is_left_out());
                 assert!(self.good().any(lost));
             }
             LoadError::SuperblockContradiction { copy } => {
@@ -398,7 +416,9 @@ fn expectations(superblock: &Superblock, input: &mut Input<'_>) {
             Ok(()) => assert!(there >= formatted),
             Err(error) => {
                 check::says_something(&error);
-                assert!(error == LoadError::Shrunk { formatted } && there < formatted);
+                let found = there;
+                let shrunk = LoadError::Shrunk { formatted, found };
+                assert!(error == shrunk && there < formatted);
             }
         }
     }

@@ -138,6 +138,17 @@ impl Mapped {
         dmsetup(&["load", &self.name, "--table", table]).map(drop)
     }
 
+    /// The same, read-only.
+    pub fn load_read_only(&self, table: &str) -> Result<(), Refusal> {
+        dmsetup(&["load", &self.name, "--readonly", "--table", table]).map(drop)
+    }
+
+    /// The table that was loaded and is not yet in use; empty if there is none.
+    #[track_caller]
+    pub fn loaded_table(&self) -> String {
+        self.must(&["table", "--inactive"])
+    }
+
     /// Suspends: waits for I/O, and flushes and freezes the filesystem above.
     pub fn suspend(&self) -> Result<(), Refusal> {
         dmsetup(&["suspend", &self.name]).map(drop)
@@ -171,6 +182,13 @@ impl Mapped {
     /// Resumes, with the table that was loaded last.
     pub fn resume(&self) -> Result<(), Refusal> {
         dmsetup(&["resume", &self.name]).map(drop)
+    }
+
+    /// Removes it with these options of dmsetup, and does not try again if that is refused.
+    pub fn remove_with(&mut self, options: &[&str]) -> Result<(), Refusal> {
+        dmsetup(&[&["remove"], options, &[self.name.as_str()]].concat())?;
+        self.removed = true;
+        Ok(())
     }
 
     /// Removes it; it may be in use for a moment yet, but no longer.

@@ -20,6 +20,17 @@ impl NullBlk {
     /// Makes a disk of `mib` MiB and these blocks.
     #[track_caller]
     pub fn new(mib: u32, block: u32) -> Self {
+        Self::with(mib, block, &[])
+    }
+
+    /// The same, of zones of 4 MiB that are to be written from front to end.
+    #[track_caller]
+    pub fn zoned(mib: u32) -> Self {
+        Self::with(mib, 4096, &[("zoned", "1"), ("zone_size", "4")])
+    }
+
+    #[track_caller]
+    fn with(mib: u32, block: u32, more: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         succeed("modprobe null_blk nr_devices=0");
         let configuration = Path::new("/sys/kernel/config");
@@ -36,6 +47,9 @@ impl NullBlk {
         disk.set("size", &mib.to_string());
         disk.set("blocksize", &block.to_string());
         disk.set("memory_backed", "1");
+        for (attribute, value) in more {
+            disk.set(attribute, value);
+        }
         disk.set("power", "1");
         disk.index = disk.get("index");
         disk

@@ -103,6 +103,15 @@ impl Direct {
     }
 }
 
+/// Reads sectors of a device that cannot be opened for writing, past the page cache.
+pub fn read_only(path: &Path, sector: u64, sectors: u64) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)?;
+    Direct { file }.read(sector, sectors)
+}
+
 /// A request that succeeded in part has failed behind that part.
 fn short() -> io::Error {
     io::Error::from_raw_os_error(libc::EIO)

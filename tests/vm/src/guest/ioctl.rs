@@ -48,21 +48,50 @@ const DEV_REMOVE: u32 = 4;
 const DEV_SUSPEND: u32 = 6;
 const TABLE_LOAD: u32 = 9;
 
+/// A device that is made, given tables and removed without a process for each step.
+pub struct Quick {
+    control: File,
+    name: String,
+}
+
+impl Quick {
+    /// Makes the device, without a table.
+    pub fn new(name: &str) -> io::Result<Self> {
+        let control = File::open("/dev/mapper/control")?;
+        Buffer::new(name).command(&control, DEV_CREATE)?;
+        let name = name.to_string();
+        Ok(Self { control, name })
+    }
+
+    /// Loads a table of one target.
+    pub fn load(&self, sectors: u64, target: &str, parameters: &str) -> io::Result<()> {
+        let mut load = Buffer::new(&self.name);
+        load.put(20, &1_u32.to_ne_bytes());
+        load.put(Buffer::HEADER + 8, &sectors.to_ne_bytes());
+        load.put(Buffer::HEADER + 24, target.as_bytes());
+        load.put(Buffer::HEADER + Buffer::TARGET, parameters.as_bytes());
+        load.command(&self.control, TABLE_LOAD)
+    }
+
+    /// Resumes, with the table that was loaded last.
+    pub fn resume(&self) -> io::Result<()> {
+        // It is the suspend flag that makes it a suspend.
+        Buffer::new(&self.name).command(&self.control, DEV_SUSPEND)
+    }
+
+    /// Removes it.
+    pub fn remove(&self) -> io::Result<()> {
+        Buffer::new(&self.name).command(&self.control, DEV_REMOVE)
+    }
+}
+
 /// Makes a device with a table of this one target, and removes it, whatever came of it. Says
 /// whether the device was there in between.
 pub fn make_and_remove(sectors: u64, target: &str, parameters: &str) -> io::Result<()> {
-    let name = "quick";
-    let control = File::open("/dev/mapper/control")?;
-    Buffer::new(name).command(&control, DEV_CREATE)?;
-    let mut load = Buffer::new(name);
-    load.put(20, &1_u32.to_ne_bytes());
-    load.put(Buffer::HEADER + 8, &sectors.to_ne_bytes());
-    load.put(Buffer::HEADER + 24, target.as_bytes());
-    load.put(Buffer::HEADER + Buffer::TARGET, parameters.as_bytes());
-    let made = load
-        .command(&control, TABLE_LOAD)
-        // Without the suspend flag it resumes.
-        .and_then(|()| Buffer::new(name).command(&control, DEV_SUSPEND));
-    Buffer::new(name).command(&control, DEV_REMOVE)?;
+    let quick = Quick::new("quick")?;
+    let made = quick
+        .load(sectors, target, parameters)
+        .and_then(|()| quick.resume());
+    quick.remove()?;
     made
 }

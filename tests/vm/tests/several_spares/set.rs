@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A device on a sick main disk and several sick spares.
+
+use vmtest::guest::device_number;
+use vmtest::guest::drop_caches;
+use vmtest::guest::load;
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::PowerCut;
+use vmtest::guest::sickdisk::SickDisk;
+use vmtest::guest::sickdisk::Status;
+use vmtest::guest::Direct;
+use vmtest::guest::Mapped;
+use vmtest::guest::Refusal;
+
+/// Sectors of a block.
+pub const BLOCK: u64 = 8;
+
+pub struct Set {
+    // First, because it has to go first.
+    pub device: Option<Mapped>,
+    pub main: SickDisk,
+    pub spares: Vec<SickDisk>,
+}
+
+impl Set {
+    /// Main of 64 MiB and blank spares of so many MiB, not in use.
+    pub fn inactive(mib: &[u64]) -> Self {
+        load();
+        let disk = |mib: u64| {
+            SickDisk::start(Options::memory(mib << 20).logical_block(4096)).expect("start a disk")
+        };
+        Set {
+            device: None,
+            main: disk(64),
+            spares: mib.iter().map(|mib| disk(*mib)).collect(),
+        }
+    }
+
+    /// The same, all in use.
+    #[track_caller]
+    pub fn new(mib: &[u64]) -> Self {
+        let mut set = Self::inactive(mib);
+        let all: Vec<usize> = (0..mib.len()).collect();
+        set.activate(&all, "");
+        set
+    }
+
+    /// One more disk, not in use.
+    pub fn add_disk(&mut self, mib: u64) -> usize {
+        let options = Options::memory(mib << 20).logical_block(4096);
+        self.spares
+            .push(SickDisk::start(options).expect("start a disk"));
+        self.spares.len() - 1
+    }
+
+    /// A table line with these spares, and other arguments (as many words as there are).
+    pub fn line(&self, spares: &[usize], arguments: &str) -> String {
+        let mut words: Vec<String> = arguments.split_whitespace().map(String::from).collect();
+        for spare in &spares[1..] {
+            words.push("spare".into());
+            words.push(self.spares[*spare].path().display().to_string());
+        }
+        format!(
+            "0 {} dm-remap {} {} {} {}",
+            self.main.disk().sectors(),
+            self.main.path().display(),
+            self.spares[spares[0]].path().display(),
+            words.len(),
+            words.join(" ")
+        )
+    }
+
+    pub fn try_activate(&mut self, spares: &[usize], arguments: &str) -> Result<(), Refusal> {
+        let line = self.line(spares, arguments);
+        self.device = Some(Mapped::try_new(&line)?);
+        Ok(())
+    }
+
+    #[track_caller]
+    pub fn activate(&mut self, spares: &[usize], arguments: &str) {
+        if let Err(refusal) = self.try_activate(spares, arguments) {
+            panic!("{}: {refusal:?}", self.line(spares, arguments));
+        }
+    }
+
+    #[track_caller]
+    pub fn deactivate(&mut self) {
+        self.device.take().expect("an active device").remove();
+    }
+
+    #[track_caller]
+    pub fn device(&self) -> &Mapped {
+        self.device.as_ref().expect("an active device")
+    }
+
+    #[track_caller]
+    pub fn open(&self) -> Direct {
+        Direct::open(&self.device().path())
+    }
+
+    /// Loads another table and goes on with it.
+    pub fn reload(&self, spares: &[usize], arguments: &str) -> Result<(), Refusal> {
+        let device = self.device();
+        device.load(&self.line(spares, arguments))?;
+        device.suspend()?;
+        device.resume()
+    }
+
+    /// A disk answers no more.
+    pub fn kill(&self, spare: usize) {
+        self.spares[spare]
+            .disk()
+            .die(Status::Offline, Direction::Both);
+    }
+
+    pub fn revive(&self, spare: usize) {
+        self.spares[spare].disk().revive();
+    }
+
+    /// The power of all disks fails, and the device is gone.
+    pub fn power_cut(&mut self, how: impl Fn(u64) -> PowerCut) {
+        let disks = || std::iter::once(&self.main).chain(&self.spares);
+        for disk in disks() {
+            disk.disk().die(Status::Offline, Direction::Both);
+        }
+        if let Some(device) = self.device.take() {
+            device.remove();
+        }
+        for (number, disk) in (0..).zip(disks()) {
+            let mut disk = disk.disk();
+            disk.revive();
+            disk.power_cut(how(number)).expect("cut the power");
+        }
+        drop_caches();
+    }
+
+    /// The number of a spare as device mapper prints it.
+    pub fn number(&self, spare: usize) -> String {
+        device_number(&self.spares[spare].path()).expect("a device")
+    }
+
+    /// What `metadata_status` tells of a member: `of(0, "state")`.
+    #[track_caller]
+    pub fn of(&self, member: u8, key: &str) -> Option<String> {
+        let told = self.device().message("metadata_status").expect("told");
+        let lines = told
+            .lines()
+            .filter(|line| line.starts_with(&format!("spare={member} ")));
+        lines.flat_map(str::split_whitespace).find_map(|word| {
+            let (name, value) = word.split_once('=')?;
+            (name == key).then(|| value.to_string())
+        })
+    }
+
+    /// The member that serves a sector, if one does.
+    #[track_caller]
+    pub fn member_of(&self, sector: u64) -> Option<u8> {
+        let told = self.device().message(&format!("verify {sector}"));
+        let told = told.expect("verify");
+        let (_, place) = told.split_once(": spare ")?;
+        let mut words = place.split_whitespace();
+        match words.next()? {
+            "sector" => Some(0),
+            number => number.parse().ok(),
+        }
+    }
+
+    #[track_caller]
+    pub fn expect(&self, key: &str, value: &str) {
+        let status = self.device().status();
+        assert_eq!(
+            self.device().status_value(key).as_deref(),
+            Some(value),
+            "{key} in {status}"
+        );
+    }
+
+    /// Whether all that there is is in order.
+    #[track_caller]
+    pub fn expect_whole(&self, spares: usize) {
+        self.expect("spares", &format!("{spares}/{spares}"));
+        self.expect("metadata", "enabled");
+        self.expect("superblocks", &(4 * spares).to_string());
+        self.expect("replicas", "2");
+    }
+}
