@@ -63,6 +63,7 @@ pub(super) fn activate(
     } = locked;
     let mut io = SpareIo::new(state, spares, block);
     go_without(state, writer, spares, changes)?;
+    writer.use_all(state);
     if let Some(todo) = start {
         if todo.format {
             join(state, writer, changes)?;

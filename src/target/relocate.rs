@@ -352,6 +352,16 @@ impl<'a> Relocation<'a> {
                         .try_for_each(|index| self.note_placed(run.first, index, next))
                 }
                 Err(status) if !is_suspect(Operation::Write, status) => {
+                    if self.leave_spare(slot) {
+                        // Another one may work.
+                        self.give_back_rest(run, settled, own);
+                        for index in settled..run.count {
+                            let mut block = self.move_at(next, index)?;
+                            block.own_failed |= own;
+                            push(&mut self.lists.moves, block)?;
+                        }
+                        return Ok(());
+                    }
                     self.tell |= self.state.disproved(Direction::SpareWrite);
                     Err(self.error)
                 }
@@ -372,6 +382,20 @@ impl<'a> Relocation<'a> {
             settled = part.first.saturating_add(part.count);
         }
         Ok(())
+    }
+
+    /// Uses no more slots of the spare that has this one, if there are others. Until the next activation:
+    /// if it is lost, the commit that follows finds that out.
+    fn leave_spare(&self, slot: u32) -> bool {
+        let Some(place) = self.state.slot_place(slot) else {
+            return false;
+        };
+        let mut locked = self.state.writer.lock();
+        let others = locked.writer.slots_beside(place.member);
+        if others {
+            locked.writer.set_idle(self.state, place.member);
+        }
+        others
     }
 
     fn note_placed(&mut self, first: u32, index: u32, next: usize) -> dm::IoResult {

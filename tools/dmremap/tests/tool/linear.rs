@@ -135,7 +135,7 @@ proptest! {
                         device: Device::Main,
                         sector,
                     },
-                    RunKind::Slots { first } => Target::Linear {
+                    RunKind::Slots { first } | RunKind::Failing { first } => Target::Linear {
                         device: Device::Spare(0),
                         sector: slot_sector(first) + offset,
                     },
