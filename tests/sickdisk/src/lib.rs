@@ -36,6 +36,7 @@ pub use fault::Status;
 pub use model::Answer;
 pub use model::Disk;
 pub use model::Operation;
+pub use model::Power;
 pub use model::PowerCut;
 pub use model::Request;
 pub use record::Entry;

@@ -11,6 +11,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fault::Direction;
@@ -108,6 +111,30 @@ struct FlushError {
     forgets: bool,
 }
 
+/// Power for several disks that fails at some write: the same moment for all of them.
+#[derive(Clone, Debug)]
+pub struct Power(Arc<AtomicI64>);
+
+impl Power {
+    /// Power for so many writes.
+    pub fn for_writes(writes: u32) -> Self {
+        Self(Arc::new(AtomicI64::new(writes.into())))
+    }
+
+    /// Whether it has failed.
+    pub fn is_off(&self) -> bool {
+        self.0.load(Ordering::SeqCst) < 0
+    }
+
+    /// Whether there is power for one more request. A write is what uses it up.
+    fn allows(&self, writing: bool) -> bool {
+        match writing {
+            true => self.0.fetch_sub(1, Ordering::SeqCst) > 0,
+            false => !self.is_off(),
+        }
+    }
+}
+
 /// A disk.
 #[derive(Debug)]
 pub struct Disk {
@@ -125,6 +152,8 @@ pub struct Disk {
     last_writes: Option<(u32, Status)>,
     /// So many more writes to these sectors are acknowledged and not made.
     losing: Vec<(Range<u64>, u32)>,
+    /// What it lives on, perhaps together with others.
+    power: Option<Power>,
     flush_error: Option<FlushError>,
     record: Record,
 }
@@ -145,6 +174,7 @@ impl Disk {
             dead: None,
             last_writes: None,
             losing: Vec::new(),
+            power: None,
             flush_error: None,
             record: Record::default(),
         }
@@ -191,10 +221,16 @@ impl Disk {
         self.last_writes = Some((writes, status));
     }
 
-    /// Takes `die` and `die_after` back.
+    /// Makes everything fail once the power is used up, by this disk and all others on it.
+    pub fn run_on(&mut self, power: &Power) {
+        self.power = Some(power.clone());
+    }
+
+    /// Takes `die`, `die_after` and `run_on` back.
     pub fn revive(&mut self) {
         self.dead = None;
         self.last_writes = None;
+        self.power = None;
     }
 
     /// Lies: the next `times` writes that touch these sectors are acknowledged, and nothing of them is
@@ -378,6 +414,11 @@ impl Disk {
             match writes.checked_sub(1) {
                 Some(left) => *writes = left,
                 None => self.dead = Some((*status, Direction::Both)),
+            }
+        }
+        if let Some(power) = &self.power {
+            if !power.allows(writing) {
+                return Err(Status::Offline);
             }
         }
         if let Some((status, direction)) = self.dead {
