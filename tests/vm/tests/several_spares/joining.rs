@@ -37,9 +37,10 @@ fn blank_spares_become_one_set() {
             assert_ne!(a, b, "spare {member}");
         }
         let table = set.device().table();
-        let more: String = (1..count)
+        let more: Vec<String> = (1..count)
             .map(|spare| format!(" spare {}", set.number(spare)))
             .collect();
+        let more = more.concat();
         assert!(
             table.ends_with(&format!("{} auto_remap on{more}", 2 * count)),
             "{table}"

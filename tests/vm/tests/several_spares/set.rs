@@ -15,18 +15,18 @@ use vmtest::guest::Mapped;
 use vmtest::guest::Refusal;
 
 /// Sectors of a block.
-pub const BLOCK: u64 = 8;
+pub(super) const BLOCK: u64 = 8;
 
-pub struct Set {
+pub(super) struct Set {
     // First, because it has to go first.
-    pub device: Option<Mapped>,
-    pub main: SickDisk,
-    pub spares: Vec<SickDisk>,
+    pub(super) device: Option<Mapped>,
+    pub(super) main: SickDisk,
+    pub(super) spares: Vec<SickDisk>,
 }
 
 impl Set {
     /// Main of 64 MiB and blank spares of so many MiB, not in use.
-    pub fn inactive(mib: &[u64]) -> Self {
+    pub(super) fn inactive(mib: &[u64]) -> Self {
         load();
         let disk = |mib: u64| {
             SickDisk::start(Options::memory(mib << 20).logical_block(4096)).expect("start a disk")
@@ -40,7 +40,7 @@ impl Set {
 
     /// The same, all in use.
     #[track_caller]
-    pub fn new(mib: &[u64]) -> Self {
+    pub(super) fn new(mib: &[u64]) -> Self {
         let mut set = Self::inactive(mib);
         let all: Vec<usize> = (0..mib.len()).collect();
         set.activate(&all, "");
@@ -48,7 +48,7 @@ impl Set {
     }
 
     /// One more disk, not in use.
-    pub fn add_disk(&mut self, mib: u64) -> usize {
+    pub(super) fn add_disk(&mut self, mib: u64) -> usize {
         let options = Options::memory(mib << 20).logical_block(4096);
         self.spares
             .push(SickDisk::start(options).expect("start a disk"));
@@ -56,7 +56,7 @@ impl Set {
     }
 
     /// A table line with these spares, and other arguments (as many words as there are).
-    pub fn line(&self, spares: &[usize], arguments: &str) -> String {
+    pub(super) fn line(&self, spares: &[usize], arguments: &str) -> String {
         let mut words: Vec<String> = arguments.split_whitespace().map(String::from).collect();
         for spare in &spares[1..] {
             words.push("spare".into());
@@ -72,37 +72,41 @@ impl Set {
         )
     }
 
-    pub fn try_activate(&mut self, spares: &[usize], arguments: &str) -> Result<(), Refusal> {
+    pub(super) fn try_activate(
+        &mut self,
+        spares: &[usize],
+        arguments: &str,
+    ) -> Result<(), Refusal> {
         let line = self.line(spares, arguments);
         self.device = Some(Mapped::try_new(&line)?);
         Ok(())
     }
 
     #[track_caller]
-    pub fn activate(&mut self, spares: &[usize], arguments: &str) {
+    pub(super) fn activate(&mut self, spares: &[usize], arguments: &str) {
         if let Err(refusal) = self.try_activate(spares, arguments) {
             panic!("{}: {refusal:?}", self.line(spares, arguments));
         }
     }
 
     #[track_caller]
-    pub fn deactivate(&mut self) {
+    pub(super) fn deactivate(&mut self) {
         self.device.take().expect("an active device").remove();
     }
 
     #[track_caller]
-    pub fn device(&self) -> &Mapped {
+    pub(super) fn device(&self) -> &Mapped {
         self.device.as_ref().expect("an active device")
     }
 
     #[track_caller]
-    pub fn open(&self) -> Direct {
+    pub(super) fn open(&self) -> Direct {
         Direct::open(&self.device().path())
     }
 
     /// Writes stamps of generation 1, a little at a time: spares are filled one after the other.
     #[track_caller]
-    pub fn write_in_parts(&self, sector: u64, sectors: u64) {
+    pub(super) fn write_in_parts(&self, sector: u64, sectors: u64) {
         let device = self.open();
         let mut at = sector;
         while at < sector + sectors {
@@ -113,7 +117,7 @@ impl Set {
     }
 
     /// Loads another table and goes on with it.
-    pub fn reload(&self, spares: &[usize], arguments: &str) -> Result<(), Refusal> {
+    pub(super) fn reload(&self, spares: &[usize], arguments: &str) -> Result<(), Refusal> {
         let device = self.device();
         device.load(&self.line(spares, arguments))?;
         device.suspend()?;
@@ -121,18 +125,18 @@ impl Set {
     }
 
     /// A disk answers no more.
-    pub fn kill(&self, spare: usize) {
+    pub(super) fn kill(&self, spare: usize) {
         self.spares[spare]
             .disk()
             .die(Status::Offline, Direction::Both);
     }
 
-    pub fn revive(&self, spare: usize) {
+    pub(super) fn revive(&self, spare: usize) {
         self.spares[spare].disk().revive();
     }
 
     /// The power of all disks fails, and the device is gone.
-    pub fn power_cut(&mut self, how: impl Fn(u64) -> PowerCut) {
+    pub(super) fn power_cut(&mut self, how: impl Fn(u64) -> PowerCut) {
         let disks = || std::iter::once(&self.main).chain(&self.spares);
         for disk in disks() {
             disk.disk().die(Status::Offline, Direction::Both);
@@ -149,13 +153,13 @@ impl Set {
     }
 
     /// The number of a spare as device mapper prints it.
-    pub fn number(&self, spare: usize) -> String {
+    pub(super) fn number(&self, spare: usize) -> String {
         device_number(&self.spares[spare].path()).expect("a device")
     }
 
     /// What `metadata_status` tells of a member: `of(0, "state")`.
     #[track_caller]
-    pub fn of(&self, member: u8, key: &str) -> Option<String> {
+    pub(super) fn of(&self, member: u8, key: &str) -> Option<String> {
         let told = self.device().message("metadata_status").expect("told");
         let lines = told
             .lines()
@@ -168,7 +172,7 @@ impl Set {
 
     /// The member that serves a sector, if one does.
     #[track_caller]
-    pub fn member_of(&self, sector: u64) -> Option<u8> {
+    pub(super) fn member_of(&self, sector: u64) -> Option<u8> {
         let told = self.device().message(&format!("verify {sector}"));
         let told = told.expect("verify");
         let (_, place) = told.split_once(": spare ")?;
@@ -180,7 +184,7 @@ impl Set {
     }
 
     #[track_caller]
-    pub fn expect(&self, key: &str, value: &str) {
+    pub(super) fn expect(&self, key: &str, value: &str) {
         let status = self.device().status();
         assert_eq!(
             self.device().status_value(key).as_deref(),
@@ -191,7 +195,7 @@ impl Set {
 
     /// Whether all that there is is in order.
     #[track_caller]
-    pub fn expect_whole(&self, spares: usize) {
+    pub(super) fn expect_whole(&self, spares: usize) {
         self.expect("spares", &format!("{spares}/{spares}"));
         self.expect("metadata", "enabled");
         self.expect("superblocks", &(4 * spares).to_string());
