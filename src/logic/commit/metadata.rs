@@ -63,6 +63,8 @@ pub struct Metadata {
     /// Whether a member is not there, and nothing on the others says so that it could not know of:
     /// what may have been written to it in its last moments must not pass for newer than they are.
     pub(super) without: bool,
+    /// Superblock copies that may be bad or old; a bit each.
+    pub(super) doubtful: u16,
     /// Void superblock copies that this activation has not tried to write; a bit each.
     pub(super) revive: u16,
     /// The same of members that are about to join: not before all live copies tell of them.
@@ -81,6 +83,7 @@ impl Metadata {
         raised: false,
         stale: false,
         without: false,
+        doubtful: 0,
         revive: 0,
         joining: 0,
         rebuild: None,
@@ -104,6 +107,7 @@ impl Metadata {
     /// each member the number of table blocks in use, which is its high-water mark or more (M8).
     pub fn open(&mut self, chosen: &Chosen, table_blocks: &[u32; MEMBERS_MAX as usize]) {
         self.stale = chosen.rewrite != 0;
+        self.doubtful = chosen.rewrite;
         for (member, blocks) in self.superblock.members.iter_mut().zip(table_blocks) {
             if let Some(member) = member.as_mut().filter(|m| *blocks > m.high_water) {
                 member.high_water = *blocks;
