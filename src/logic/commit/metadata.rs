@@ -223,6 +223,7 @@ impl Metadata {
         } else {
             self.present &= !member_bit(member);
             self.revive &= self.reachable_supers();
+            self.joining &= self.reachable_supers();
         }
     }
 
