@@ -490,8 +490,8 @@ impl Metadata {
         self.superblock.encode(image, copy);
     }
 
-    /// Makes the entries of `blocks` durable as they are in memory. First settles what an earlier
-    /// commit left behind.
+    /// Makes the entries of `blocks`, each of them once, durable as they are in memory. First settles
+    /// what an earlier commit left behind.
     pub fn commit<'a>(&'a mut self, blocks: &'a [BlockId]) -> Op<'a> {
         let statistics = &mut self.superblock.statistics;
         statistics.saves = statistics.saves.saturating_add(1);
