@@ -81,6 +81,30 @@ pub fn all() -> Vec<Seed> {
         add("load", name, bytes);
     }
 
+    // A plain set, all there: grows by a block, commits one, is synced.
+    add(
+        "commit",
+        "plain",
+        vec![0, 0, 0, 0, 0, 0, 0, 3, 2, 1, 0x7f, 0, 1, 0, 0, 0, 0x7f, 3],
+    );
+    // Two spares; a replica of each goes to the other one and is copied there.
+    add(
+        "commit",
+        "crossed",
+        vec![
+            2, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 8, 2, 1, 0x7f, 0x12, 1, 0x7f, 0x46, 1, 4, 0x7f, 0x56,
+            0, 4, 0x7f, 0, 1, 0, 0, 0, 0x7f, 0x18, 0x1b, 4, 0x7f,
+        ],
+    );
+    add("extents", "one", vec![0, 3, 0, 1, 0, 0]);
+    add(
+        "extents",
+        "turns",
+        vec![
+            6, 0, 0, 16, 0, 0, 32, 0, 0, 8, 5, 0, 1, 1, 2, 0, 1, 2, 1, 1, 9,
+        ],
+    );
+
     add(
         "table_line",
         "known",

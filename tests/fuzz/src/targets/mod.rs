@@ -4,6 +4,8 @@
 
 use super::Input;
 
+mod commit;
+mod extents;
 mod geometry;
 mod load;
 mod message;
@@ -53,6 +55,8 @@ targets![
     superblock,
     table_block,
     load,
+    commit,
+    extents,
     table_line,
     message,
     text
