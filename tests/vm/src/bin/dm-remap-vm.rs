@@ -3,7 +3,7 @@
 //!
 //! * `dm-remap-vm PROGRAM [ARGUMENT...]`, as cargo's runner: a test program, in a machine or as it
 //!   is if its name says so. Ends as the program does; a complaint of the guest's kernel is a
-//!   failure, too. `DM_REMAP_VM_LIMIT` is the time that a machine gets, in seconds (600 if it is
+//!   failure, too. `DM_REMAP_VM_LIMIT` is the time that a machine gets, in seconds (1200 if it is
 //!   not set).
 //! * `dm-remap-vm shell [COMMAND...]`: a shell in a machine that has the module loaded, or a
 //!   command instead of the shell.
@@ -166,5 +166,5 @@ fn time_limit() -> Duration {
     let seconds = std::env::var("DM_REMAP_VM_LIMIT")
         .ok()
         .and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(600))
+    Duration::from_secs(seconds.unwrap_or(1200))
 }
