@@ -3,7 +3,6 @@
 
 use super::set::Set;
 use super::set::BLOCK;
-use vmtest::guest::drop_caches;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::PowerCut;
@@ -122,38 +121,6 @@ fn a_spare_joins_a_device_in_use() {
     assert!(set.open().read(0, 4096).unwrap() == stamps(0, 4096, 20));
 }
 
-/// P5: the power fails while a spare joins: it is a member or it is not, and nothing else.
-#[test]
-fn a_power_cut_while_a_spare_joins() {
-    let _test = vmtest::begin!();
-    let mut joined = 0;
-    let mut points = 0;
-    for writes in 0..40 {
-        let mut set = Set::new(&[1]);
-        set.main.disk().spoil(0, 64, Fault::bad(Direction::Both));
-        set.open().write(0, &stamps(0, 64, 1)).unwrap();
-        let more = set.add_disk(1);
-        // The one or the other stops; the power goes then.
-        let victim = if writes % 2 == 0 { 0 } else { more };
-        set.spares[victim]
-            .disk()
-            .die_after(writes / 2, Status::Offline);
-        let _ = set.reload(&[0, more], "");
-        set.power_cut(|number| PowerCut::Tear(u64::from(writes) * 4 + number));
-        set.activate(&[0, more], "");
-        set.expect_whole(2);
-        assert!(
-            set.open().read(0, 64).unwrap() == stamps(0, 64, 1),
-            "after {writes}"
-        );
-        set.deactivate();
-        points += 1;
-        joined += u32::from(set.try_activate(&[0], "").is_err());
-    }
-    // It has joined by now.
-    assert_eq!(joined, points);
-}
-
 /// P9: a spare is replaced by another one while the device is used: join, evacuate, leave.
 #[test]
 fn a_spare_is_replaced() {
@@ -182,7 +149,7 @@ fn a_spare_is_replaced() {
     set.open().write(1024, &stamps(1024, 8, 2)).unwrap();
     // The old one is not needed, and is no member any more.
     let refusal = set.device().load(&set.line(&[0, new], "")).unwrap_err();
-    assert!(refusal.reason.contains("has left this one"), "{refusal:?}");
+    assert!(refusal.reason.contains("not blank"), "{refusal:?}");
     set.kill(0);
     set.deactivate();
     set.activate(&[new], "");
@@ -191,15 +158,7 @@ fn a_spare_is_replaced() {
     assert!(set.open().read(1024, 8).unwrap() == stamps(1024, 8, 2));
     // As new it can be used again.
     set.revive(0);
-    let refusal = set
-        .device()
-        .load(&set.line(&[new, 0], "format"))
-        .unwrap_err();
-    assert!(refusal.reason.contains("has left this one"), "{refusal:?}");
-    let zeroes = vec![0; 1 << 20];
-    set.spares[0].disk().poke(0, &zeroes).unwrap();
-    drop_caches();
-    set.reload(&[new, 0], "").unwrap();
+    set.reload(&[new, 0], "format").unwrap();
     set.expect_whole(2);
 }
 
