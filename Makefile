@@ -8,7 +8,7 @@ export KVER DM_REMAP_HERE TEST
 # Nothing goes on when make itself is killed.
 run := setpriv --pdeathsig TERM
 
-.PHONY: module test test-debug check demo vm promises install clean help
+.PHONY: module test test-debug check fuzz demo vm promises install clean help
 .NOTPARALLEL:
 
 module:
@@ -22,6 +22,9 @@ test-debug:
 
 check:
 	@$(run) scripts/check
+
+fuzz:
+	@DM_REMAP_FUZZ_SECONDS=$${DM_REMAP_FUZZ_SECONDS:-300} $(run) scripts/fuzz $(TEST)
 
 demo:
 	@$(run) scripts/demo
@@ -48,8 +51,10 @@ help:
 	@echo '                lockdep, kmemleak ...) and is built for it first, which takes 20 minutes;'
 	@echo '                TEST="name name::filter" restricts them'
 	@echo 'make check      formatting, lints, documentation, shell scripts'
+	@echo 'make fuzz       looks for inputs that the decoders get wrong, DM_REMAP_FUZZ_SECONDS=300 for each;'
+	@echo '                TEST="name" restricts it to one'
 	@echo 'make promises   the tests, by the promise that they hold the code to'
-	@echo 'make install    install the module for the running kernel'
+	@echo 'make install    install the module for the running kernel, and dmremap'
 	@echo 'make clean      remove target/ (the cache stays, it is safe to delete)'
 	@echo
 	@echo 'KVER=...            an exact Debian kernel, such as KVER=7.2.12+deb13-amd64'

@@ -474,7 +474,8 @@ fn print_options<S: fmt::Display>(
             Key::Uuid => write!(out, " uuid {}", options.uuid.unwrap_or_default())?,
             Key::MainId => {
                 let id = options.main_id.unwrap_or_default();
-                write!(out, " main_id {}", id.as_str())?;
+                out.write_str(" main_id ")?;
+                print_word(out, id.as_str())?;
             }
             Key::Limit(limit) => {
                 write!(
@@ -493,4 +494,14 @@ fn print_options<S: fmt::Display>(
         }
     }
     Ok(())
+}
+
+/// Device mapper takes a backslash for the sign that the next character stands for itself.
+fn print_word(out: &mut dyn fmt::Write, word: &str) -> fmt::Result {
+    word.chars().try_for_each(|character| {
+        if character == '\\' {
+            out.write_char('\\')?;
+        }
+        out.write_char(character)
+    })
 }

@@ -48,14 +48,12 @@ pub(super) struct Changes {
     pub(super) leaving: u8,
 }
 
-/// Does what `locked.start` says, once, and what `changes` says. `first` if the table was not resumed
-/// before.
+/// Does what `locked.start` says, once, and what `changes` says.
 pub(super) fn activate(
     state: &State,
     locked: &mut Locked,
     spares: &Spares,
     changes: &Changes,
-    first: bool,
 ) -> Result {
     let Locked {
         writer,
@@ -67,12 +65,7 @@ pub(super) fn activate(
     let all = spares.with(&leaving);
     let mut io = SpareIo::new(state, &all, block);
     go_without(state, writer, spares, changes)?;
-    if first {
-        // Whoever has evacuated a spare and names it again wants to use it.
-        for (index, _) in spares.iter() {
-            writer.set_busy(state, index);
-        }
-    }
+    writer.use_all(state);
     if let Some(todo) = start {
         if todo.format {
             join(state, writer, changes)?;

@@ -544,6 +544,12 @@ impl Line<'_> {
             ));
         }
         self.check_writable(loaded.metadata.superblock())?;
+        if format && registry::leaves_remaps(self.user) {
+            return Err(refuse(
+                Errno::Busy,
+                c"The device has remaps on another spare: name that, too, and evacuate it later",
+            ));
+        }
         Ok((self.make_state(loaded, format)?, members, changes))
     }
 

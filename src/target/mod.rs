@@ -219,8 +219,7 @@ impl dm::Target for DmRemap {
         if !ti.is_read_only() {
             let main_id = self.options.main_id.as_ref();
             locked.writer.metadata.set_main(self.main_sectors, main_id);
-            let first = !self.resumed.load(Relaxed);
-            activate::activate(&self.state, &mut locked, &self.spares, &self.changes, first)?;
+            activate::activate(&self.state, &mut locked, &self.spares, &self.changes)?;
         }
         drop(locked);
         // Here memory can still be waited for. Without it, less can be remapped.

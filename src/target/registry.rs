@@ -166,6 +166,19 @@ pub(super) fn find(user: User, parts: &[Part<'_>]) -> Result<Option<Known>> {
     Ok(Some(known))
 }
 
+/// Whether the same mapped device has remaps that a table would leave behind: on spares that the table
+/// has not named so far.
+pub(super) fn leaves_remaps(user: User) -> bool {
+    let windows = WINDOWS.lock();
+    let mut others = windows.iter().filter(|entry| {
+        entry.mapped_device == user.mapped_device && !entry.users.contains(&user.table)
+    });
+    others.any(|entry| {
+        let counters = &entry.state.counters;
+        counters.remapped.get() != 0 || counters.pending.get() != 0
+    })
+}
+
 /// Whether a part is registered as one that a state uses.
 pub(super) fn is_known(state: &StateRef, part: &Part<'_>) -> bool {
     let windows = WINDOWS.lock();

@@ -330,7 +330,7 @@ impl<'a> Relocation<'a> {
             if !self.alive && self.failed != 0 && self.failed % SLOTS_NEAR == 0 && settled != 0 {
                 // These may be on a scratch: the others try somewhere else.
                 self.give_back_rest(run, settled, own);
-                return self.put_off(run, settled, next);
+                return self.put_off(run, settled, next, own);
             }
             let offset = first.offset.saturating_add(self.state.bytes(part.first));
             let slot = run.first.saturating_add(part.first);
@@ -354,7 +354,7 @@ impl<'a> Relocation<'a> {
                 // Not the slots have failed, but their spare: the others take what is left.
                 self.tell = true;
                 self.give_back_rest(run, settled, own);
-                return self.put_off(run, settled, next);
+                return self.put_off(run, settled, next, own);
             }
             let taken = match result {
                 Ok(()) => {
@@ -366,6 +366,11 @@ impl<'a> Relocation<'a> {
                         .try_for_each(|index| self.note_placed(run.first, index, next))
                 }
                 Err(status) if !is_suspect(Operation::Write, status) => {
+                    if self.leave_spare(slot) {
+                        // Another one may work.
+                        self.give_back_rest(run, settled, own);
+                        return self.put_off(run, settled, next, own);
+                    }
                     self.tell |= self.state.disproved(Direction::SpareWrite);
                     Err(self.error)
                 }
@@ -388,10 +393,12 @@ impl<'a> Relocation<'a> {
         Ok(())
     }
 
-    /// Sends the blocks of a run that are not settled to the end of the queue.
-    fn put_off(&mut self, run: SlotRun, settled: u32, next: usize) -> dm::IoResult {
+    /// Sends the blocks of a run that are not settled to the end of the queue. Slots of their own (`own`)
+    /// are of no use to them.
+    fn put_off(&mut self, run: SlotRun, settled: u32, next: usize, own: bool) -> dm::IoResult {
         for index in settled..run.count {
-            let block = self.move_at(next, index)?;
+            let mut block = self.move_at(next, index)?;
+            block.own_failed |= own;
             push(&mut self.lists.moves, block)?;
         }
         Ok(())
@@ -404,6 +411,20 @@ impl<'a> Relocation<'a> {
             let state = self.state;
             state.with_writer(self.spares, |writer, io| writer.is_gone(state, io, member))
         })
+    }
+
+    /// Uses no more slots of the spare that has this one, if there are others. Until the next activation:
+    /// if it is lost, the commit that follows finds that out.
+    fn leave_spare(&self, slot: u32) -> bool {
+        let Some(place) = self.state.slot_place(slot) else {
+            return false;
+        };
+        let mut locked = self.state.writer.lock();
+        let others = locked.writer.slots_beside(place.member);
+        if others {
+            locked.writer.set_idle(self.state, place.member);
+        }
+        others
     }
 
     fn note_placed(&mut self, first: u32, index: u32, next: usize) -> dm::IoResult {

@@ -143,7 +143,7 @@ proptest! {
         s.main_sectors = main_sectors;
         let m = first(&mut s);
         m.high_water = high_water;
-        (m.void_replicas, m.void_supers) = voids;
+        (m.void_replicas, m.void_supers) = (voids.0, voids.1 & !(1 << copy));
         s.clean = clean;
         s.statistics = Statistics {
             saves: counters[0],
@@ -323,6 +323,7 @@ fn faults_are_named() {
         (512 + 48, &[3], "void replicas"),
         (512 + 48, &[4], "void replicas"),
         (512 + 49, &[15], "void superblock copies"),
+        (512 + 49, &[1], "void superblock copies"),
         (512 + 49, &[16], "void superblock copies"),
         (512 + 51, &[1], "place of a replica"),
         (512 + 52, &[4], "place of a replica"),
@@ -333,6 +334,24 @@ fn faults_are_named() {
     ] {
         assert_eq!(wrong(at, value), field(name), "at {at}");
     }
+}
+
+/// M9: what a member gets that was lost and is there again, before it is used.
+#[test]
+fn a_missing_member_has_superblocks() {
+    let mut s = superblock();
+    let m = first(&mut s);
+    m.missing = true;
+    m.void_supers = 0b1011;
+    let mut image = [0; BLOCK_BYTES];
+    s.encode(&mut image, CopyId { member: 0, copy: 2 });
+    assert_eq!(Superblock::decode(&image, 2).as_ref(), Ok(&s));
+    s.encode(&mut image, CopyId { member: 0, copy: 1 });
+    let name = "void superblock copies";
+    assert_eq!(
+        Superblock::decode(&image, 1),
+        Err(FormatError::Field { name })
+    );
 }
 
 #[test]

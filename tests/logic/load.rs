@@ -166,6 +166,46 @@ fn contradictions_are_refused() {
     );
 }
 
+/// M3: of two that agree against a third, that one must have written off both. Otherwise the other
+/// would stay as it is.
+#[test]
+fn a_contradiction_is_not_overlooked() {
+    let mut other = superblock();
+    other.epoch += 1;
+    for (void, agrees) in [(0b0001, false), (0b0101, true), (0b0100, false)] {
+        first(&mut other).void_supers = void;
+        for (ours, theirs) in [([0, 2], 3), ([0, 2], 1)] {
+            let mut images = [None; 4];
+            for copy in ours {
+                images[copy] = Some(copies(&superblock())[copy]);
+            }
+            images[theirs] = Some(copies(&other)[theirs]);
+            match choose(&images) {
+                Ok(Some(found)) => assert!(agrees && found.superblock == other),
+                Err(LoadError::SuperblockContradiction { .. }) => assert!(!agrees),
+                answer => panic!("{answer:?}"),
+            }
+        }
+    }
+}
+
+/// What was superseded does not matter.
+#[test]
+fn older_copies_may_contradict_each_other() {
+    let mut other = superblock();
+    other.main_sectors += 8;
+    let mut newer = other.clone();
+    newer.sequence += 1;
+    for newest in 0..4 {
+        let mut images = copies(&superblock()).map(Some);
+        images[(newest + 1) % 4] = Some(copies(&other)[(newest + 1) % 4]);
+        images[newest] = Some(copies(&newer)[newest]);
+        let found = chosen(&images);
+        assert_eq!(found.superblock, newer);
+        assert_eq!(found.rewrite, 15 & !(1 << newest));
+    }
+}
+
 #[test]
 fn blank_foreign_damaged_unreadable() {
     assert!(matches!(choose(&[Some(ZERO); 4]), Ok(None)));

@@ -63,6 +63,8 @@ pub struct Metadata {
     /// Whether a member is not there, and nothing on the others says so that it could not know of:
     /// what may have been written to it in its last moments must not pass for newer than they are.
     pub(super) without: bool,
+    /// Superblock copies that may be bad or old; a bit each.
+    pub(super) doubtful: u16,
     /// Void superblock copies that this activation has not tried to write; a bit each.
     pub(super) revive: u16,
     /// The same of members that are about to join: not before all live copies tell of them.
@@ -83,6 +85,7 @@ impl Metadata {
         raised: false,
         stale: false,
         without: false,
+        doubtful: 0,
         revive: 0,
         joining: 0,
         damaged: 0,
@@ -108,6 +111,7 @@ impl Metadata {
     pub fn open(&mut self, chosen: &Chosen, table_blocks: &[u32; MEMBERS_MAX as usize]) {
         self.stale = chosen.rewrite != 0;
         self.damaged = chosen.rewrite;
+        self.doubtful = chosen.rewrite;
         for (member, blocks) in self.superblock.members.iter_mut().zip(table_blocks) {
             if let Some(member) = member.as_mut().filter(|m| *blocks > m.high_water) {
                 member.high_water = *blocks;
@@ -223,6 +227,7 @@ impl Metadata {
         } else {
             self.present &= !member_bit(member);
             self.revive &= self.reachable_supers();
+            self.joining &= self.reachable_supers();
         }
     }
 
@@ -496,8 +501,8 @@ impl Metadata {
         self.superblock.encode(image, copy);
     }
 
-    /// Makes the entries of `blocks` durable as they are in memory. First settles what an earlier
-    /// commit left behind.
+    /// Makes the entries of `blocks`, each of them once, durable as they are in memory. First settles
+    /// what an earlier commit left behind.
     pub fn commit<'a>(&'a mut self, blocks: &'a [BlockId]) -> Op<'a> {
         let statistics = &mut self.superblock.statistics;
         statistics.saves = statistics.saves.saturating_add(1);

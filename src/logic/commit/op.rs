@@ -240,6 +240,7 @@ impl<'a> Op<'a> {
                 Ok(())
             }
             (Pending::Super { copy }, Ok(())) => {
+                self.metadata.doubtful &= !copy.bit();
                 if let Some(round) = &mut self.round {
                     round.todo &= !copy.bit();
                 }

@@ -31,7 +31,11 @@ impl Op<'_> {
             self.metadata.stale = false;
             return Ok(None);
         }
-        let copy = CopyId::lowest(round.todo).ok_or(Failure::Blocks)?;
+        // First those that are no loss: another one may be the only good copy (M1).
+        let copy = CopyId::lowest(round.todo & self.metadata.doubtful)
+            .or(CopyId::lowest(round.todo))
+            .ok_or(Failure::Blocks)?;
+        self.metadata.doubtful |= copy.bit();
         let place = self
             .metadata
             .superblock

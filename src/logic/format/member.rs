@@ -232,7 +232,7 @@ impl Member {
             high_water: bytes::get_u32(image, at + AT_HIGH_WATER),
             void_replicas: bytes::get_u8(image, at + AT_VOID_REPLICAS),
             void_supers: bytes::get_u8(image, at + AT_VOID_SUPERS),
-            missing: bytes::get_u8(image, at + AT_MISSING) != 0,
+            missing: bytes::get_u8(image, at + AT_MISSING) & 1 != 0,
             areas: [area(0), area(1)],
             reserve: [Reserves::FREE; REPLICAS as usize],
         };

@@ -363,8 +363,11 @@ impl Superblock {
         let own = bytes::get_u8(image, AT_OWN_INDEX);
         let own_uuid = Uuid(bytes::get(image, AT_OWN_UUID));
         match self.member(own) {
-            Some(member) if member.uuid == own_uuid => Ok(own),
-            _ => Err(field("member index")),
+            Some(member) if member.uuid != own_uuid => Err(field("member index")),
+            // A copy that is void is not written, so none says so of itself.
+            Some(member) if !member.super_lives(copy) => Err(field("void superblock copies")),
+            Some(_) => Ok(own),
+            None => Err(field("member index")),
         }
     }
 

@@ -13,7 +13,7 @@
 //!   known to be good, so the winner is whole, and all that the loser has was superseded. Of
 //!   superblocks, the highest set epoch wins before that: copies on a member that the set went
 //!   without may have got further in a pass that no other member saw the end of.
-//! - Two with the same sequence have the same content, or nothing can be believed.
+//! - Two with the same sequence, the highest, have the same content, or nothing can be believed.
 //! - A copy that the winning superblock calls void is never looked at (M2). So it is with all that
 //!   lies on a member that the set was used without: it comes back as if it were new, but for the
 //!   content of its slots, as far as the others still say that they hold something (M9). Members
@@ -212,6 +212,12 @@ impl Summary {
         self.live_supers & other.id.bit() == 0
     }
 
+    /// Of two that are as new as each other and say different things: one may be a copy that failed,
+    /// was written off by the others and reads again.
+    fn prevails_over(&self, other: &Summary) -> bool {
+        self.writes_off(other) && !other.writes_off(self)
+    }
+
     fn went_without(&self, other: &Summary) -> bool {
         self.without & (1 << other.id.member.min(7)) != 0
     }
@@ -224,7 +230,6 @@ pub fn choose_superblock(
     superblock: &mut Superblock,
 ) -> Result<Found, LoadError> {
     let mut best: Option<Summary> = None;
-    let mut conflict = None;
     for read in images {
         match Summary::of(read, superblock) {
             Some(Ok(found)) => {
@@ -232,12 +237,7 @@ pub fn choose_superblock(
                     None => found,
                     Some(best) => {
                         check_kin(&best, &found)?;
-                        // What contradicts what does not matter if there is a newer one.
-                        conflict = conflict.filter(|_| best.age() >= found.age());
-                        better(images, best, found).unwrap_or_else(|error| {
-                            conflict = Some(error);
-                            best
-                        })
+                        better(best, found)
                     }
                 });
             }
@@ -258,9 +258,6 @@ pub fn choose_superblock(
         }
         return Ok(Found::Blank);
     };
-    if let Some(error) = conflict {
-        return Err(error);
-    }
     let mut chosen = Chosen {
         rewrite: best.live_supers,
         spares: [None; MEMBERS_MAX as usize],
@@ -355,7 +352,7 @@ struct Owner {
 }
 
 /// Which member a spare is, by the good copies on it, which must agree. Those that are as new as the
-/// best need not be written again.
+/// best need not be written again, and must not contradict it.
 fn owner(
     images: &[SuperImage<'_>],
     spare: u8,
@@ -373,12 +370,13 @@ fn owner(
             return Err(LoadError::MixedSpares { spare });
         }
         if found.age() == best.age() {
-            *rewrite &= !found.id.bit();
+            if say_the_same(images, best, &found) {
+                *rewrite &= !found.id.bit();
+            } else {
+                check_prevails(best, &found)?;
+            }
         }
-        own = Some(match own {
-            None => found,
-            Some(own) => better(images, own, found).unwrap_or(own),
-        });
+        own = Some(own.map_or(found, |own| better(own, found)));
     }
     Ok(own.map(|own| Owner {
         uuid: own.member_uuid,
@@ -485,23 +483,30 @@ fn check_kin(old: &Summary, new: &Summary) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Which of two copies is newer, or knows of the other's end.
-fn better(images: &[SuperImage<'_>], old: Summary, new: Summary) -> Result<Summary, LoadError> {
-    if old.age() != new.age() {
-        return Ok(if old.age() > new.age() { old } else { new });
+/// Which of two copies is newer, or knows of the other's end. The best of all is held against each
+/// that is as new once more: it was compared only to those that were the best before.
+fn better(old: Summary, new: Summary) -> Summary {
+    let newer = match new.age().cmp(&old.age()) {
+        core::cmp::Ordering::Greater => true,
+        core::cmp::Ordering::Equal => new.prevails_over(&old),
+        core::cmp::Ordering::Less => false,
+    };
+    if newer {
+        new
+    } else {
+        old
     }
-    if say_the_same(images, &old, &new) {
-        return Ok(old);
+}
+
+/// Checks that the best copy is right about another, which is as new and says something else.
+fn check_prevails(best: &Summary, other: &Summary) -> Result<(), LoadError> {
+    if best.went_without(other) && other.went_without(best) {
+        return Err(LoadError::Apart { spare: other.spare });
     }
-    if old.went_without(&new) && new.went_without(&old) {
-        return Err(LoadError::Apart { spare: new.spare });
+    if !best.prevails_over(other) {
+        return Err(LoadError::SuperblockContradiction { copy: other.id });
     }
-    // One of them may be a copy that failed, was written off by the others and reads again.
-    match (new.writes_off(&old), old.writes_off(&new)) {
-        (true, false) => Ok(new),
-        (false, true) => Ok(old),
-        _ => Err(LoadError::SuperblockContradiction { copy: new.id }),
-    }
+    Ok(())
 }
 
 /// Whether two good copies say the same. They differ in what they say of their own place.

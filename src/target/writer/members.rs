@@ -59,10 +59,16 @@ impl Writer {
         self.hold_slots(state, member);
     }
 
-    /// Gives out slots of a member again.
-    pub(in crate::target) fn set_busy(&mut self, state: &State, member: u8) {
-        if self.idle & bit(member) != 0 {
-            self.idle &= !bit(member);
+    /// Whether other members have slots to give out.
+    pub(in crate::target) fn slots_beside(&self, member: u8) -> bool {
+        let mut members = self.metadata.superblock().members();
+        members.any(|(index, _)| index != member && self.gives_slots(index))
+    }
+
+    /// Gives out slots of all members again that are there.
+    pub(in crate::target) fn use_all(&mut self, state: &State) {
+        let idle = core::mem::replace(&mut self.idle, 0);
+        for member in (0..8).filter(|member| idle & bit(*member) != 0) {
             self.use_member(state, member);
         }
     }

@@ -139,13 +139,21 @@ impl Writer {
             let (blocks, count) =
                 self.first_slots(state, |_, _, word| word.is_doubt() && !word.is_claim());
             if count != 0 {
+                // Each block once, though many of the slots may be in it.
                 let mut ids = [NO_BLOCK; COMMIT_BLOCKS_MAX];
-                for (id, slot) in ids.iter_mut().zip(blocks) {
-                    *id = state
-                        .with_map(|map| map.extents().block(slot))
-                        .unwrap_or(NO_BLOCK);
+                let mut used = 0usize;
+                for slot in blocks.iter().take(count) {
+                    let id = state
+                        .with_map(|map| map.extents().block(*slot))
+                        .ok_or(EINVAL)?;
+                    if ids.iter().take(used).all(|known| *known != id) {
+                        if let Some(place) = ids.get_mut(used) {
+                            *place = id;
+                            used = used.saturating_add(1);
+                        }
+                    }
                 }
-                self.commit_blocks(state, io, ids.get(..count).unwrap_or(&[]))?;
+                self.commit_blocks(state, io, ids.get(..used).unwrap_or(&[]))?;
                 continue;
             }
             let (slots, count) = self.first_slots(state, |map, slot, word| {

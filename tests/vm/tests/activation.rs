@@ -7,15 +7,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use vmtest::guest::device_number;
-use vmtest::guest::load;
-use vmtest::guest::make_and_remove;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::stamps;
 use vmtest::guest::succeed;
-use vmtest::guest::unload;
 use vmtest::guest::Direct;
 use vmtest::guest::Mapped;
 use vmtest::guest::Remap;
@@ -463,72 +460,4 @@ fn damaged_metadata_is_refused() {
         .unwrap();
     remap.activate();
     assert_eq!(remap.device().remapped(), 1);
-}
-
-/// Nothing leaks: memory, threads, devices or references, whether the table is good or bad.
-#[test]
-fn a_thousand_times() {
-    let _test = vmtest::begin!();
-    load();
-    {
-        let remap = disks();
-        let good = line(&remap, "M S");
-        let bad = line(&remap, "M S 2 auto_remap maybe");
-        let same = line(&remap, "M M");
-        let cycle = |count: usize| {
-            for number in 0..count {
-                make_and_remove(MAIN, "dm-remap", &good).unwrap();
-                let refused = if number % 2 == 0 { &bad } else { &same };
-                assert!(make_and_remove(MAIN, "dm-remap", refused).is_err());
-            }
-        };
-        cycle(50);
-        let before = Usage::now();
-        cycle(450);
-        let after = Usage::now();
-        assert!(
-            after.kib < before.kib + 1024,
-            "{} KiB in use, and {} before",
-            after.kib,
-            before.kib
-        );
-        assert!(
-            after.threads <= before.threads + 8,
-            "{} threads, and {} before",
-            after.threads,
-            before.threads
-        );
-    }
-    // No reference is left.
-    unload();
-    load();
-}
-
-struct Usage {
-    kib: u64,
-    threads: usize,
-}
-
-impl Usage {
-    /// What the kernel holds for itself.
-    fn now() -> Self {
-        succeed("sync");
-        vmtest::guest::drop_caches();
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        let text = std::fs::read_to_string("/proc/meminfo").unwrap();
-        let kib = text
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .filter(|(name, _)| {
-                ["SUnreclaim", "VmallocUsed", "Percpu", "KernelStack"].contains(name)
-            })
-            .filter_map(|(_, value)| value.split_whitespace().next()?.parse::<u64>().ok())
-            .sum();
-        let threads = std::fs::read_dir("/proc")
-            .unwrap()
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok())
-            .count();
-        Self { kib, threads }
-    }
 }

@@ -48,10 +48,12 @@ const DEV_REMOVE: u32 = 4;
 const DEV_SUSPEND: u32 = 6;
 const TABLE_LOAD: u32 = 9;
 
-/// A device that is made, given tables and removed without a process for each step.
+/// A device that is made, given tables and removed without a process for each step. Removed when
+/// dropped.
 pub struct Quick {
     control: File,
     name: String,
+    removed: bool,
 }
 
 impl Quick {
@@ -60,7 +62,11 @@ impl Quick {
         let control = File::open("/dev/mapper/control")?;
         Buffer::new(name).command(&control, DEV_CREATE)?;
         let name = name.to_string();
-        Ok(Self { control, name })
+        Ok(Self {
+            control,
+            name,
+            removed: false,
+        })
     }
 
     /// Loads a table of one target.
@@ -80,15 +86,24 @@ impl Quick {
     }
 
     /// Removes it.
-    pub fn remove(&self) -> io::Result<()> {
+    pub fn remove(mut self) -> io::Result<()> {
+        self.removed = true;
         Buffer::new(&self.name).command(&self.control, DEV_REMOVE)
+    }
+}
+
+impl Drop for Quick {
+    fn drop(&mut self) {
+        if !self.removed {
+            let _ = Buffer::new(&self.name).command(&self.control, DEV_REMOVE);
+        }
     }
 }
 
 /// Makes a device with a table of this one target, and removes it, whatever came of it. Says
 /// whether the device was there in between.
-pub fn make_and_remove(sectors: u64, target: &str, parameters: &str) -> io::Result<()> {
-    let quick = Quick::new("quick")?;
+pub fn make_and_remove(name: &str, sectors: u64, target: &str, parameters: &str) -> io::Result<()> {
+    let quick = Quick::new(name)?;
     let made = quick
         .load(sectors, target, parameters)
         .and_then(|()| quick.resume());

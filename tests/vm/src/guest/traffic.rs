@@ -25,6 +25,9 @@ const USERS: u64 = 4;
 /// They write and read in multiples of this many sectors, up to 128.
 const UNIT: u64 = 8;
 
+/// How long they rest in between, so that others come to their turn under emulation.
+const REST: Duration = Duration::from_millis(2);
+
 /// No I/O may take longer than this.
 const STUCK: Duration = Duration::from_secs(30);
 
@@ -106,6 +109,7 @@ impl Traffic {
         let mut dice = Dice::new(number);
         let mut generation = 0;
         while !self.end.load(Ordering::Relaxed) {
+            std::thread::sleep(REST);
             let mut part = user.known();
             let room = part.generations.len() as u64 / UNIT;
             let length = (1 + dice.roll(16)).min(room) * UNIT;

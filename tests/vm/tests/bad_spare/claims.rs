@@ -47,7 +47,7 @@ impl Claims {
         let spare = &self.bench.remap.spare;
         let superblock = image::superblock(spare);
         let [from, to] = [self.served, self.other]
-            .map(|sector| image::entry_place(&superblock, image::slot_at(&superblock, sector)));
+            .map(|sector| image::entry_place(image::slot_at(&superblock, sector)));
         let claim = image::table(spare, &superblock, 0, from.0).entries[from.1];
         for replica in replicas {
             let mut table = image::table(spare, &superblock, *replica, to.0);
@@ -65,7 +65,7 @@ impl Claims {
     fn claims(&self, sector: u64) -> [bool; 2] {
         let spare = &self.bench.remap.spare;
         let superblock = image::superblock(spare);
-        let (block, index) = image::entry_place(&superblock, image::slot_at(&superblock, sector));
+        let (block, index) = image::entry_place(image::slot_at(&superblock, sector));
         [0, 1].map(|replica| {
             let table = image::table(spare, &superblock, replica, block);
             table.entries[index].word.is_claim()
@@ -130,7 +130,7 @@ fn claims_that_cannot_be_resolved_are_refused() {
         let spare = &claims.bench.remap.spare;
         let superblock = image::superblock(spare);
         let slot = image::slot_at(&superblock, claims.other);
-        let (block, index) = image::entry_place(&superblock, slot);
+        let (block, index) = image::entry_place(slot);
         let beyond = claims.bench.remap.main.disk().sectors();
         for replica in replicas {
             let mut table = image::table(spare, &superblock, *replica, block);

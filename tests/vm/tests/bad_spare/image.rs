@@ -4,7 +4,11 @@
 
 use dm_remap_logic::format::table_block;
 use dm_remap_logic::format::table_block::TableBlock;
+use dm_remap_logic::format::table_block::ENTRIES;
 use dm_remap_logic::format::Block;
+use dm_remap_logic::format::BlockId;
+use dm_remap_logic::format::CopyId;
+use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Reserve;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
@@ -49,10 +53,15 @@ pub(crate) fn superblock(spare: &SickDisk) -> Superblock {
         .expect("a superblock")
 }
 
+/// The only spare of the set.
+fn only(superblock: &Superblock) -> &Member {
+    superblock.member(0).expect("the only spare")
+}
+
 /// Writes a superblock copy.
 pub(crate) fn forge_super(spare: &SickDisk, copy: u8, superblock: &Superblock) {
     let mut block = [0; BLOCK_BYTES];
-    superblock.encode(&mut block, copy);
+    superblock.encode(&mut block, CopyId { member: 0, copy });
     poke(spare, super_sector(spare, copy), &block);
 }
 
@@ -60,9 +69,10 @@ pub(crate) fn forge_super(spare: &SickDisk, copy: u8, superblock: &Superblock) {
 pub(crate) fn next_super(superblock: &Superblock, copy: u8) -> Block {
     let mut next = superblock.clone();
     next.sequence += 1;
-    assert!(next.reserve[0].set(RESERVE_BLOCKS - 1, Reserve::Bad));
+    let reserve = &mut next.member_mut(0).expect("the only spare").reserve;
+    assert!(reserve[0].set(RESERVE_BLOCKS - 1, Reserve::Bad));
     let mut block = [0; BLOCK_BYTES];
-    next.encode(&mut block, copy);
+    next.encode(&mut block, CopyId { member: 0, copy });
     block
 }
 
@@ -70,67 +80,65 @@ pub(crate) fn next_super(superblock: &Superblock, copy: u8) -> Block {
 pub(crate) fn live_supers(superblock: &Superblock) -> Vec<u8> {
     let copies = 0..SUPER_COPIES;
     copies
-        .filter(|copy| superblock.super_lives(*copy))
+        .filter(|copy| only(superblock).super_lives(*copy))
         .collect()
 }
 
 /// How many replicas of the slot table are void.
 pub(crate) fn void_replicas(superblock: &Superblock) -> u32 {
-    superblock.void_replicas.count_ones()
+    only(superblock).void_replicas.count_ones()
 }
 
 /// How many table blocks are in use, as far as the superblock knows.
 pub(crate) fn high_water(superblock: &Superblock) -> u32 {
-    superblock.high_water
+    only(superblock).high_water
 }
 
 /// The same superblock, with another mark.
 pub(crate) fn with_high_water(superblock: &Superblock, mark: u32) -> Superblock {
-    Superblock {
-        high_water: mark,
-        ..superblock.clone()
-    }
+    let mut other = superblock.clone();
+    other.member_mut(0).expect("the only spare").high_water = mark;
+    other
 }
 
 /// How many table blocks there can be.
 pub(crate) fn table_blocks(superblock: &Superblock) -> u32 {
-    superblock.geometry.table_blocks()
+    only(superblock).table_blocks()
 }
 
 /// Where a replica has a table block now.
 pub(crate) fn table_sector(superblock: &Superblock, replica: u8, block: u32) -> u64 {
-    let sector = superblock.table_sector(replica, block);
-    sector.expect("a table block")
+    let place = superblock.table_place(replica, BlockId { member: 0, block });
+    place.expect("a table block").sector
 }
 
 /// Where it is unless it was moved.
 pub(crate) fn home_sector(superblock: &Superblock, replica: u8, block: u32) -> u64 {
-    let sector = superblock.geometry.table_block_sector(replica, block);
-    sector.expect("a table block")
+    let place = superblock.own_place(replica, BlockId { member: 0, block });
+    place.expect("a table block").sector
 }
 
 /// Whether a replica has a table block somewhere else than at home.
 pub(crate) fn is_moved(superblock: &Superblock, replica: u8, block: u32) -> bool {
-    superblock.relocation(replica, block).is_some()
+    only(superblock).relocation(replica, block).is_some()
 }
 
 /// Where a replica's reserve blocks are.
 pub(crate) fn reserve_sectors(superblock: &Superblock, replica: u8) -> Vec<u64> {
-    let geometry = &superblock.geometry;
     (0..RESERVE_BLOCKS)
-        .map(|index| geometry.reserve_block_sector(replica, index))
-        .map(|sector| sector.expect("a reserve block"))
+        .map(|index| superblock.reserve_place(replica, 0, index))
+        .map(|place| place.expect("a reserve block").sector)
         .collect()
 }
 
 /// The slot at a sector of the spare.
 pub(crate) fn slot_at(superblock: &Superblock, sector: u64) -> u32 {
-    superblock.geometry.slot_at(sector).expect("a slot")
+    only(superblock).geometry.slot_at(sector).expect("a slot")
 }
 
 /// Where a slot is on the spare.
 pub(crate) fn slot_sector(superblock: &Superblock, slot: u32) -> u64 {
-    superblock.geometry.slot_sector(slot).expect("a slot")
+    only(superblock).geometry.slot_sector(slot).expect("a slot")
 }
 
 /// What the entry of a slot says that serves a block of main.
@@ -139,14 +147,13 @@ pub(crate) fn claim_of(main_block: u64) -> SlotWord {
 }
 
 /// The table block that has the entry of a slot, and the entry's place in it.
-pub(crate) fn entry_place(superblock: &Superblock, slot: u32) -> (u32, usize) {
-    let (block, index) = superblock.geometry.entry_place(slot);
-    (block, index as usize)
+pub(crate) fn entry_place(slot: u32) -> (u32, usize) {
+    (slot / ENTRIES, (slot % ENTRIES) as usize)
 }
 
 /// The first slot of a table block.
 pub(crate) fn first_slot(superblock: &Superblock, block: u32) -> u32 {
-    superblock.geometry.block_slots(block).0
+    only(superblock).block_slots(block).0
 }
 
 /// A table block, taken apart.
@@ -166,7 +173,7 @@ pub(crate) fn table_at(
     block: u32,
 ) -> Option<Table> {
     let image = peek(spare, sector);
-    let table = TableBlock::decode(&image, &superblock.member_uuid, block).ok()?;
+    let table = TableBlock::decode(&image, &only(superblock).uuid, block).ok()?;
     Some(Table {
         sequence: table.sequence(),
         entries: table.entries().collect(),
@@ -185,7 +192,7 @@ pub(crate) fn table(spare: &SickDisk, superblock: &Superblock, replica: u8, bloc
 pub(crate) fn encode_table(superblock: &Superblock, block: u32, table: &Table) -> Block {
     let mut image = [0; BLOCK_BYTES];
     let entries = table.entries.iter().copied();
-    let member = &superblock.member_uuid;
+    let member = &only(superblock).uuid;
     table_block::encode(&mut image, member, block, table.sequence, entries);
     image
 }

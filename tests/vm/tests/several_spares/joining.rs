@@ -36,9 +36,10 @@ fn blank_spares_become_one_set() {
             assert_ne!(a, b, "spare {member}");
         }
         let table = set.device().table();
-        let more: String = (1..count)
+        let more: Vec<String> = (1..count)
             .map(|spare| format!(" spare {}", set.number(spare)))
             .collect();
+        let more = more.concat();
         assert!(
             table.ends_with(&format!("{} auto_remap on{more}", 2 * count)),
             "{table}"
@@ -119,6 +120,43 @@ fn a_spare_joins_a_device_in_use() {
     set.deactivate();
     set.activate(&[0, more], "");
     assert!(set.open().read(0, 4096).unwrap() == stamps(0, 4096, 20));
+}
+
+/// P5: a spare dies and the power fails while it joins: it is a member, or it is not and the set goes on
+/// without it.
+#[test]
+fn a_power_cut_while_a_spare_joins() {
+    let _test = vmtest::begin!();
+    let mut joined = 0;
+    for writes in 0..14 {
+        let mut set = Set::new(&[1]);
+        set.main.disk().spoil(0, 64, Fault::bad(Direction::Both));
+        set.open().write(0, &stamps(0, 64, 1)).unwrap();
+        let more = set.add_disk(1);
+        // The one or the other stops; the power goes then.
+        let victim = if writes % 2 == 0 { 0 } else { more };
+        set.spares[victim]
+            .disk()
+            .die_after(writes / 2, Status::Offline);
+        let _ = set.reload(&[0, more], "");
+        set.power_cut(|number| PowerCut::Tear(u64::from(writes) * 4 + number));
+        match set.try_activate(&[0, more], "") {
+            Ok(()) => {
+                joined += 1;
+                set.expect_whole(2);
+            }
+            Err(refusal) => {
+                // It failed in the middle, and was turned away.
+                assert!(refusal.reason.contains("left its set"), "{refusal:?}");
+                assert_eq!(victim, more);
+                set.activate(&[0], "");
+                set.expect_whole(1);
+            }
+        }
+        let found = set.open().read(0, 64).unwrap();
+        assert!(found == stamps(0, 64, 1), "after {writes}");
+    }
+    assert!(joined >= 7, "{joined}");
 }
 
 /// P9: a spare is replaced by another one while the device is used: join, evacuate, leave.

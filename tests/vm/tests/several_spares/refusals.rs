@@ -63,6 +63,22 @@ fn spares_that_do_not_belong() {
     assert!(set.open().read(0, 64).unwrap() == stamps(0, 64, 1));
 }
 
+/// D1: remaps are not left behind by a table that names another, blank spare only.
+#[test]
+fn another_spare_instead() {
+    let _test = vmtest::begin!();
+    let mut set = Set::new(&[1]);
+    let other = set.add_disk(1);
+    // Nothing is lost with a spare that serves nothing.
+    set.device().load(&set.line(&[other], "")).unwrap();
+    set.main.disk().spoil(0, 64, Fault::bad(Direction::Write));
+    set.open().write(0, &stamps(0, 64, 1)).unwrap();
+    let third = set.add_disk(1);
+    let refusal = set.device().load(&set.line(&[third], "")).unwrap_err();
+    assert!(refusal.reason.contains("on another spare"), "{refusal:?}");
+    assert!(set.open().read(0, 64).unwrap() == stamps(0, 64, 1));
+}
+
 /// Five spares, main as a spare, larger blocks.
 #[test]
 fn lines_that_cannot_be() {

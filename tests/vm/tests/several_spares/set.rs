@@ -20,36 +20,36 @@ use vmtest::guest::Mapped;
 use vmtest::guest::Refusal;
 
 /// Sectors of a block.
-pub const BLOCK: u64 = 8;
+pub(super) const BLOCK: u64 = 8;
 
 /// Sectors of a tiny spare, of 1 MiB: room for some 180 blocks, or some 150 and a replica of another
 /// one's table.
-pub const TINY: u64 = 2048;
+pub(super) const TINY: u64 = 2048;
 
 /// A blank disk with blocks of 4096 bytes.
-pub fn disk(sectors: u64) -> SickDisk {
+pub(super) fn disk(sectors: u64) -> SickDisk {
     let options = Options::memory(sectors * 512).logical_block(4096);
     SickDisk::start(options).expect("start a disk")
 }
 
 /// What is on a disk.
-pub fn content(disk: &SickDisk) -> Vec<u8> {
+pub(super) fn content(disk: &SickDisk) -> Vec<u8> {
     let disk = disk.disk();
     let mut content = vec![0; disk.sectors() as usize * 512];
     disk.peek(0, &mut content).expect("read a disk");
     content
 }
 
-pub struct Set {
+pub(super) struct Set {
     // First, because it has to go first.
-    pub device: Option<Mapped>,
-    pub main: SickDisk,
-    pub spares: Vec<SickDisk>,
+    pub(super) device: Option<Mapped>,
+    pub(super) main: SickDisk,
+    pub(super) spares: Vec<SickDisk>,
 }
 
 impl Set {
     /// Main of 64 MiB and blank spares of so many MiB, not in use.
-    pub fn inactive(mib: &[u64]) -> Self {
+    pub(super) fn inactive(mib: &[u64]) -> Self {
         load();
         let disk = |mib: u64| {
             SickDisk::start(Options::memory(mib << 20).logical_block(4096)).expect("start a disk")
@@ -63,7 +63,7 @@ impl Set {
 
     /// The same, all in use.
     #[track_caller]
-    pub fn new(mib: &[u64]) -> Self {
+    pub(super) fn new(mib: &[u64]) -> Self {
         let mut set = Self::inactive(mib);
         let all: Vec<usize> = (0..mib.len()).collect();
         set.activate(&all, "");
@@ -71,7 +71,7 @@ impl Set {
     }
 
     /// One more disk, not in use.
-    pub fn add_disk(&mut self, mib: u64) -> usize {
+    pub(super) fn add_disk(&mut self, mib: u64) -> usize {
         let options = Options::memory(mib << 20).logical_block(4096);
         self.spares
             .push(SickDisk::start(options).expect("start a disk"));
@@ -79,7 +79,7 @@ impl Set {
     }
 
     /// A table line with these spares, and other arguments (as many words as there are).
-    pub fn line(&self, spares: &[usize], arguments: &str) -> String {
+    pub(super) fn line(&self, spares: &[usize], arguments: &str) -> String {
         let mut words: Vec<String> = arguments.split_whitespace().map(String::from).collect();
         for spare in &spares[1..] {
             words.push("spare".into());
@@ -95,37 +95,41 @@ impl Set {
         )
     }
 
-    pub fn try_activate(&mut self, spares: &[usize], arguments: &str) -> Result<(), Refusal> {
+    pub(super) fn try_activate(
+        &mut self,
+        spares: &[usize],
+        arguments: &str,
+    ) -> Result<(), Refusal> {
         let line = self.line(spares, arguments);
         self.device = Some(Mapped::try_new(&line)?);
         Ok(())
     }
 
     #[track_caller]
-    pub fn activate(&mut self, spares: &[usize], arguments: &str) {
+    pub(super) fn activate(&mut self, spares: &[usize], arguments: &str) {
         if let Err(refusal) = self.try_activate(spares, arguments) {
             panic!("{}: {refusal:?}", self.line(spares, arguments));
         }
     }
 
     #[track_caller]
-    pub fn deactivate(&mut self) {
+    pub(super) fn deactivate(&mut self) {
         self.device.take().expect("an active device").remove();
     }
 
     #[track_caller]
-    pub fn device(&self) -> &Mapped {
+    pub(super) fn device(&self) -> &Mapped {
         self.device.as_ref().expect("an active device")
     }
 
     #[track_caller]
-    pub fn open(&self) -> Direct {
+    pub(super) fn open(&self) -> Direct {
         Direct::open(&self.device().path())
     }
 
     /// Writes stamps of generation 1, a little at a time: spares are filled one after the other.
     #[track_caller]
-    pub fn write_in_parts(&self, sector: u64, sectors: u64) {
+    pub(super) fn write_in_parts(&self, sector: u64, sectors: u64) {
         let device = self.open();
         let mut at = sector;
         while at < sector + sectors {
@@ -136,7 +140,7 @@ impl Set {
     }
 
     /// Loads another table and goes on with it.
-    pub fn reload(&self, spares: &[usize], arguments: &str) -> Result<(), Refusal> {
+    pub(super) fn reload(&self, spares: &[usize], arguments: &str) -> Result<(), Refusal> {
         let device = self.device();
         device.load(&self.line(spares, arguments))?;
         device.suspend()?;
@@ -144,18 +148,18 @@ impl Set {
     }
 
     /// A disk answers no more.
-    pub fn kill(&self, spare: usize) {
+    pub(super) fn kill(&self, spare: usize) {
         self.spares[spare]
             .disk()
             .die(Status::Offline, Direction::Both);
     }
 
-    pub fn revive(&self, spare: usize) {
+    pub(super) fn revive(&self, spare: usize) {
         self.spares[spare].disk().revive();
     }
 
     /// The power of all disks fails, and the device is gone.
-    pub fn power_cut(&mut self, how: impl Fn(u64) -> PowerCut) {
+    pub(super) fn power_cut(&mut self, how: impl Fn(u64) -> PowerCut) {
         let disks = || std::iter::once(&self.main).chain(&self.spares);
         for disk in disks() {
             disk.disk().die(Status::Offline, Direction::Both);
@@ -172,13 +176,13 @@ impl Set {
     }
 
     /// The number of a spare as device mapper prints it.
-    pub fn number(&self, spare: usize) -> String {
+    pub(super) fn number(&self, spare: usize) -> String {
         device_number(&self.spares[spare].path()).expect("a device")
     }
 
     /// What `metadata_status` tells of a member: `of(0, "state")`.
     #[track_caller]
-    pub fn of(&self, member: u8, key: &str) -> Option<String> {
+    pub(super) fn of(&self, member: u8, key: &str) -> Option<String> {
         let told = self.device().message("metadata_status").expect("told");
         let lines = told
             .lines()
@@ -191,7 +195,7 @@ impl Set {
 
     /// The member that serves a sector, if one does.
     #[track_caller]
-    pub fn member_of(&self, sector: u64) -> Option<u8> {
+    pub(super) fn member_of(&self, sector: u64) -> Option<u8> {
         let told = self.device().message(&format!("verify {sector}"));
         let told = told.expect("verify");
         let (_, place) = told.split_once(": spare ")?;
@@ -203,7 +207,7 @@ impl Set {
     }
 
     #[track_caller]
-    pub fn expect(&self, key: &str, value: &str) {
+    pub(super) fn expect(&self, key: &str, value: &str) {
         let status = self.device().status();
         assert_eq!(
             self.device().status_value(key).as_deref(),
@@ -214,7 +218,7 @@ impl Set {
 
     /// Whether all that there is is in order.
     #[track_caller]
-    pub fn expect_whole(&self, spares: usize) {
+    pub(super) fn expect_whole(&self, spares: usize) {
         self.expect("spares", &format!("{spares}/{spares}"));
         self.expect("metadata", "enabled");
         self.expect("superblocks", &(4 * spares).to_string());
@@ -223,7 +227,7 @@ impl Set {
 
     /// The name of the set.
     #[track_caller]
-    pub fn uuid(&self) -> String {
+    pub(super) fn uuid(&self) -> String {
         let told = self.device().message("metadata_status").expect("told");
         let uuid = told.lines().find_map(|line| line.strip_prefix("set_uuid="));
         uuid.expect("told").to_string()
@@ -231,27 +235,27 @@ impl Set {
 
     /// Removes the device and makes it anew.
     #[track_caller]
-    pub fn again(&mut self, spares: &[usize], arguments: &str) {
+    pub(super) fn again(&mut self, spares: &[usize], arguments: &str) {
         self.deactivate();
         self.activate(spares, arguments);
     }
 
     /// Has main fail at these blocks from now on.
-    pub fn spoil(&self, blocks: Range<u64>) {
+    pub(super) fn spoil(&self, blocks: Range<u64>) {
         let (first, sectors) = sectors_of(&blocks);
         let bad = Fault::bad(Direction::Both);
         self.main.disk().spoil(first, sectors, bad);
     }
 
     /// The same for writes only: what is there can still be read.
-    pub fn wear_out(&self, blocks: Range<u64>) {
+    pub(super) fn wear_out(&self, blocks: Range<u64>) {
         let (first, sectors) = sectors_of(&blocks);
         let bad = Fault::bad(Direction::Write);
         self.main.disk().spoil(first, sectors, bad);
     }
 
     /// Writes these blocks.
-    pub fn write(&self, blocks: Range<u64>, generation: u64) -> io::Result<()> {
+    pub(super) fn write(&self, blocks: Range<u64>, generation: u64) -> io::Result<()> {
         let (first, sectors) = sectors_of(&blocks);
         self.open()
             .write(first, &stamps(first, sectors, generation))
@@ -259,7 +263,7 @@ impl Set {
 
     /// Has blocks remapped: main cannot take them any more, and they are written.
     #[track_caller]
-    pub fn remap(&self, blocks: Range<u64>, generation: u64) {
+    pub(super) fn remap(&self, blocks: Range<u64>, generation: u64) {
         self.spoil(blocks.clone());
         if let Err(error) = self.write(blocks.clone(), generation) {
             panic!("{blocks:?}: {error}, {}", self.device().status());
@@ -268,7 +272,7 @@ impl Set {
 
     /// Checks that blocks hold what was written.
     #[track_caller]
-    pub fn check(&self, blocks: Range<u64>, generation: u64) {
+    pub(super) fn check(&self, blocks: Range<u64>, generation: u64) {
         let (first, sectors) = sectors_of(&blocks);
         let found = match self.open().read(first, sectors) {
             Ok(found) => found,
@@ -282,7 +286,7 @@ impl Set {
 
     /// Checks that each of these blocks reads as an error.
     #[track_caller]
-    pub fn check_lost(&self, blocks: Range<u64>) {
+    pub(super) fn check_lost(&self, blocks: Range<u64>) {
         let device = self.open();
         for block in blocks {
             let read = device.read(block * BLOCK, BLOCK);
@@ -292,12 +296,12 @@ impl Set {
 
     /// The member that serves a block, if one does.
     #[track_caller]
-    pub fn place(&self, block: u64) -> Option<u8> {
+    pub(super) fn place(&self, block: u64) -> Option<u8> {
         self.member_of(block * BLOCK)
     }
 
     /// Has all disks run on the same power.
-    pub fn run_on(&self, power: &Power) {
+    pub(super) fn run_on(&self, power: &Power) {
         for disk in std::iter::once(&self.main).chain(&self.spares) {
             disk.disk().run_on(power);
         }

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: GPL-2.0
+//! P14: spares are read, mended and made without the module, and data is reached without it.
+//!
+//! The tool runs here as the library that the program is made of.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use vmtest::guest::run;
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::PowerCut;
+use vmtest::guest::sickdisk::SickDisk;
+use vmtest::guest::stamps;
+use vmtest::guest::succeed;
+use vmtest::guest::unload;
+use vmtest::guest::Dice;
+use vmtest::guest::Direct;
+use vmtest::guest::Remap;
+
+/// What became of a command.
+#[derive(Debug)]
+struct Ran {
+    status: u8,
+    out: String,
+    err: String,
+}
+
+/// Runs `dmremap` with these arguments.
+fn dmremap(words: &[&str]) -> Ran {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let words = [&["dmremap"], words].concat();
+    println!("{words:?}");
+    let status = dmremap::cli::run(words.clone(), &mut out, &mut err);
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    let ran = Ran {
+        status,
+        out: text(out),
+        err: text(err),
+    };
+    println!("{words:?}: {ran:?}");
+    ran
+}
+
+#[track_caller]
+fn must(words: &[&str]) -> String {
+    let ran = dmremap(words);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    ran.out
+}
+
+fn name(disk: &SickDisk) -> String {
+    disk.path().display().to_string()
+}
+
+/// A folder for a test, empty.
+fn folder(name: &str) -> PathBuf {
+    let path = Path::new("/tmp").join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir(&path).expect("make a folder");
+    path
+}
+
+fn content(number: usize) -> Vec<u8> {
+    stamps(number as u64 * 10_000, 400 + 13 * number as u64, 7)
+}
+
+const FILES: usize = 40;
+
+/// Copies files to a filesystem while blocks of its disk go bad.
+fn fill(remap: &Remap) {
+    let path = remap.path();
+    succeed(&format!("mkfs.ext4 -q -F {}", path.display()));
+    succeed(&format!("mount {} /mnt", path.display()));
+    let mut dice = Dice::new(3);
+    for number in 0..FILES {
+        for _ in 0..20 {
+            let sector = 2048 + dice.roll(Remap::MAIN_SECTORS - 4096);
+            let mut disk = remap.main.disk();
+            let mut old = vec![0; 8 * 512];
+            let blank = disk.peek(sector & !7, &mut old).is_ok() && old.iter().all(|b| *b == 0);
+            // What holds data is read, but takes no more writes.
+            let direction = if blank {
+                Direction::Both
+            } else {
+                Direction::Write
+            };
+            disk.spoil(sector & !7, 8, Fault::bad(direction));
+        }
+        fs::write(format!("/mnt/{number}"), content(number)).expect("write a file");
+        if number % 5 == 0 {
+            succeed("sync -f /mnt");
+        }
+    }
+    succeed("umount /mnt");
+}
+
+/// Compares the files of a filesystem.
+#[track_caller]
+fn compare(device: &str) {
+    succeed(&format!("e2fsck -fn {device}"));
+    succeed(&format!("mount -o ro {device} /mnt"));
+    for number in 0..FILES {
+        let found = fs::read(format!("/mnt/{number}")).expect("read a file");
+        assert!(found == content(number), "file {number} differs");
+    }
+    succeed("umount /mnt");
+}
+
+/// The devices that a script of the tool makes; removed when dropped.
+struct Tables {
+    folder: String,
+}
+
+impl Tables {
+    #[track_caller]
+    fn create(folder: &str) -> Self {
+        let tables = Self {
+            folder: folder.into(),
+        };
+        // No udev is there to make nodes.
+        succeed(&format!(
+            "env DM_DISABLE_UDEV=1 sh {folder}/create.sh --readonly"
+        ));
+        tables
+    }
+}
+
+impl Drop for Tables {
+    fn drop(&mut self) {
+        // The filesystem, where a test failed; else nothing is mounted.
+        run("umount /mnt");
+        let script = format!("env DM_DISABLE_UDEV=1 sh {}/remove.sh", self.folder);
+        let removed = run(&script);
+        if removed.status != 0 {
+            eprintln!("{script}: {removed:?}");
+        }
+    }
+}
+
+/// The way out for a system without the module: all data is reached through dm-linear alone, by
+/// one table and by stacked ones.
+#[test]
+fn a_filesystem_is_reached_without_the_module() {
+    let _test = vmtest::begin!();
+    for block in [512, 4096] {
+        let mut remap = Remap::new(block);
+        fill(&remap);
+        let remapped = remap.device().remapped();
+        assert!(remapped > 20, "{remapped} remaps");
+        remap.deactivate();
+        unload();
+        let (main, spare) = (name(&remap.main), name(&remap.spare));
+        let check = must(&["check", &spare]);
+        assert!(check.contains(&format!("{remapped} remaps")), "{check}");
+        let folder = folder("linear");
+        let at = folder.to_str().expect("text");
+        for max in ["1048576", "16"] {
+            let words = ["--main", &main, "--output-dir", at, "--max-lines", max];
+            must(&[&["linear-table", &spare], words.as_slice()].concat());
+            let _tables = Tables::create(at);
+            compare("/dev/mapper/rescued");
+        }
+        // What is printed is the same as what is written.
+        let words = ["linear-table", &spare, "--main", &main];
+        let table = must(&words);
+        must(&[&words[..], &["--output-dir", at]].concat());
+        let written = fs::read_to_string(folder.join("rescued.table")).expect("read the table");
+        assert_eq!(written, table);
+        let linear = table.lines().filter(|line| line.contains(&spare)).count();
+        assert!(linear > 0, "{table}");
+    }
+}
+
+#[test]
+fn a_formatted_spare_is_activated() {
+    let _test = vmtest::begin!();
+    for block in [512, 4096] {
+        let main = Options::memory(Remap::MAIN_SECTORS * 512).logical_block(block);
+        let spare = Options::memory(Remap::SPARE_SECTORS * 512).logical_block(block);
+        let uuid = "01234567-89ab-4def-8edc-ba9876543210";
+        let arguments = format!("4 uuid {uuid} main_id ours");
+        let mut remap = Remap::inactive(main, spare, &arguments);
+        let spare = name(&remap.spare);
+        // A table line that names a set does not make one.
+        assert!(remap.try_activate().is_err());
+        let main = name(&remap.main);
+        let words = ["--main", &main, "--uuid", uuid, "--main-id", "ours"];
+        let words = [&["format", &spare], words.as_slice()].concat();
+        assert_eq!(must(&words).trim(), uuid);
+        must(&["check", &spare]);
+        remap.activate();
+        remap.main.disk().spoil(80, 16, Fault::bad(Direction::Both));
+        remap.open().write(64, &stamps(64, 64, 1)).unwrap();
+        let unit = u64::from(block) / 512;
+        assert_eq!(remap.device().remapped(), 16 / unit);
+        // Not while it is in use, and not over what is good.
+        let ran = dmremap(&words);
+        assert_eq!(ran.status, 16, "{ran:?}");
+        assert!(ran.err.contains("in use"), "{ran:?}");
+        let check = must(&["check", &spare]);
+        assert!(check.contains("in use"), "{check}");
+        remap.deactivate();
+        let ran = dmremap(&[words.as_slice(), &["--force"]].concat());
+        assert_eq!(ran.status, 32, "{ran:?}");
+        remap.activate();
+        assert!(remap.open().read(64, 64).unwrap() == stamps(64, 64, 1));
+    }
+}
+
+/// A spare whose metadata is damaged in several places, some of which take no more writes.
+#[test]
+fn a_repaired_spare_is_activated() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(512);
+    remap.main.disk().spoil(80, 16, Fault::bad(Direction::Both));
+    remap.open().write(64, &stamps(64, 64, 1)).unwrap();
+    remap.deactivate();
+    let spare = name(&remap.spare);
+    let dump = must(&["dump", &spare]);
+    println!("{dump}");
+    let sectors = |copy: &str| -> u64 {
+        let line = dump
+            .lines()
+            .find(|line| line.trim_start().starts_with(copy));
+        let rest = line.and_then(|line| line.split("sector ").nth(1));
+        let word = rest.and_then(|rest| rest.split([' ', ':']).next());
+        word.and_then(|word| word.parse().ok()).expect("a sector")
+    };
+    let (super0, super2) = (sectors("copy 0"), sectors("copy 2"));
+    let (replica0, replica1) = (sectors("replica 0"), sectors("replica 1"));
+    {
+        let mut disk = remap.spare.disk();
+        disk.poke(super0, &[0x55; 4096]).unwrap();
+        disk.poke(replica1, &[0; 4096]).unwrap();
+        disk.spoil(super2 + 3, 1, Fault::bad(Direction::Both));
+        disk.spoil(replica0 + 8, 1, Fault::bad(Direction::Both));
+    }
+    assert_eq!(dmremap(&["check", &spare]).status, 4);
+    let backup = folder("repair").join("backup");
+    let backup = backup.to_str().expect("text");
+    must(&["repair", &spare, "--backup", backup]);
+    let ran = dmremap(&["check", &spare]);
+    // The copy that takes no writes is written off, and tried again some time.
+    assert_eq!(ran.status, 1, "{ran:?}");
+    assert!(
+        ran.out.contains("superblock copy 2: written off"),
+        "{ran:?}"
+    );
+    assert!(
+        ran.out.contains("1 table blocks moved to reserve blocks"),
+        "{ran:?}"
+    );
+    remap.activate();
+    assert_eq!(remap.device().remapped(), 16);
+    assert!(remap.open().read(64, 64).unwrap() == stamps(64, 64, 1));
+    remap.open().write(64, &stamps(64, 64, 2)).unwrap();
+    remap.reactivate();
+    assert!(remap.open().read(64, 64).unwrap() == stamps(64, 64, 2));
+}
+
+/// P5: what a power cut leaves is no damage.
+#[test]
+fn a_power_cut_does_not_alarm() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(512);
+    let spare = name(&remap.spare);
+    let mut dice = Dice::new(5);
+    for round in 0..12 {
+        let device = remap.open();
+        for generation in 0..1 + dice.roll(6) {
+            let sector = dice.roll(4096);
+            let bad = Fault::bad(Direction::Write);
+            remap.main.disk().spoil(sector, 1 + dice.roll(8), bad);
+            device
+                .write(sector, &stamps(sector, 16, generation))
+                .unwrap();
+        }
+        drop(device);
+        remap.power_off();
+        remap.power_on(PowerCut::Tear(round));
+        let ran = dmremap(&["check", &spare]);
+        assert!(ran.status <= 1, "{ran:?}");
+        remap.activate();
+    }
+}
+
+/// Copies a disk to another one, as ddrescue does: what cannot be read stays zero there.
+fn copy(from: &SickDisk, to: &SickDisk) {
+    const STEP: u64 = 8;
+    let end = from.disk().sectors();
+    let (from, to) = (Direct::open(&from.path()), Direct::open(&to.path()));
+    for at in (0..end).step_by(STEP as usize) {
+        if let Ok(data) = from.read(at, STEP) {
+            to.write(at, &data).expect("write the copy");
+        }
+    }
+}
+
+fn disk(sectors: u64) -> SickDisk {
+    SickDisk::start(Options::memory(sectors * 512)).expect("start a disk")
+}
+
+/// Main is replaced by a copy of what can be read of it, and then does without the spare.
+#[test]
+fn a_copy_of_main_takes_over() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(512);
+    let device = remap.open();
+    device.write(0, &stamps(0, 256, 1)).unwrap();
+    remap.main.disk().spoil(80, 16, Fault::bad(Direction::Both));
+    device.write(64, &stamps(64, 64, 2)).unwrap();
+    drop(device);
+    remap.deactivate();
+    let fresh = disk(Remap::MAIN_SECTORS);
+    copy(&remap.main, &fresh);
+    remap.main = fresh;
+    remap.activate();
+    let expected = [stamps(0, 64, 1), stamps(64, 64, 2), stamps(128, 128, 1)].concat();
+    assert!(remap.open().read(0, 256).unwrap() == expected);
+    // Everything goes home.
+    assert_eq!(remap.device().remapped(), 16);
+    remap.device().message("clear_all").unwrap();
+    assert_eq!(remap.device().remapped(), 0);
+    remap.deactivate();
+    assert!(Direct::open(&remap.main.path()).read(0, 256).unwrap() == expected);
+}
+
+/// A copy of the spare takes its place, and a spare whose metadata is gone gets it back from a dump.
+#[test]
+fn a_copy_of_the_spare_and_a_dump_take_over() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(512);
+    remap.main.disk().spoil(80, 16, Fault::bad(Direction::Both));
+    remap.open().write(64, &stamps(64, 64, 1)).unwrap();
+    remap.deactivate();
+    let dump = folder("dump").join("dump.json");
+    let dump = dump.to_str().expect("text");
+    fs::write(dump, must(&["dump", "--json", &name(&remap.spare)])).expect("write a dump");
+    // Larger, as the one that happens to be at hand.
+    let fresh = disk(2 * Remap::SPARE_SECTORS);
+    copy(&remap.spare, &fresh);
+    remap.spare = fresh;
+    remap.activate();
+    assert!(remap.open().read(64, 64).unwrap() == stamps(64, 64, 1));
+    remap.deactivate();
+    // All that is in front of the slots and behind them.
+    {
+        let mut disk = remap.spare.disk();
+        disk.poke(0, &vec![0; 744 * 512]).unwrap();
+        disk.poke(15640, &vec![0; 744 * 512]).unwrap();
+    }
+    let spare = name(&remap.spare);
+    assert_eq!(dmremap(&["check", &spare]).status, 32);
+    let backup = folder("restore").join("backup");
+    let backup = backup.to_str().expect("text");
+    must(&["restore", &spare, dump, "--backup", backup]);
+    must(&["check", &spare]);
+    remap.activate();
+    assert_eq!(remap.device().remapped(), 16);
+    assert!(remap.open().read(64, 64).unwrap() == stamps(64, 64, 1));
+}
+
+/// A set of two spares, made by the tool, used by the module, and read by the tool.
+#[test]
+fn a_set_of_two_spares() {
+    let _test = vmtest::begin!();
+    let second = disk(Remap::SPARE_SECTORS);
+    let main = Options::memory(Remap::MAIN_SECTORS * 512);
+    let spare = Options::memory(Remap::SPARE_SECTORS * 512);
+    let uuid = "01234567-89ab-4def-8edc-ba9876543210";
+    let arguments = format!("4 spare {} uuid {uuid}", name(&second));
+    let mut remap = Remap::inactive(main, spare, &arguments);
+    let (main, first, second) = (name(&remap.main), name(&remap.spare), name(&second));
+    must(&["format", &first, &second, "--main", &main, "--uuid", uuid]);
+    must(&["check", &first, &second]);
+    remap.activate();
+    remap.main.disk().spoil(80, 16, Fault::bad(Direction::Both));
+    remap.open().write(64, &stamps(64, 64, 1)).unwrap();
+    remap.deactivate();
+    let check = must(&["check", &second, &first]);
+    assert!(check.contains("16 remaps"), "{check}");
+    let words = ["linear-table", &first, "--main", &main];
+    let table = must(&[words.as_slice(), &["--spare", &second]].concat());
+    let mapped = folder("set");
+    let at = mapped.to_str().expect("text");
+    must(&[words.as_slice(), &["--spare", &second, "--output-dir", at]].concat());
+    {
+        let _tables = Tables::create(at);
+        let linear = Direct::open(Path::new("/dev/mapper/rescued"));
+        assert!(linear.read(64, 64).unwrap() == stamps(64, 64, 1), "{table}");
+    }
+    assert_eq!(dmremap(&words).status, 8);
+    assert_eq!(dmremap(&["check", &first]).status, 8);
+    // The one that has the blocks is gone; what the other knows of it is enough for errors.
+    let (there, gone) = match table.contains(&format!("linear {first}")) {
+        true => (&second, &first),
+        false => (&first, &second),
+    };
+    let words = ["linear-table", there, "--main", &main, "--degraded"];
+    let degraded = must(&words);
+    assert!(degraded.contains("80 16 error\n"), "{degraded}");
+    assert!(!degraded.contains(gone.as_str()));
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The same device in dm-linear and dm-error lines, for systems without the module.
+//!
+//! A block with a valid slot lies there; everything else lies on main. So do blocks that are set
+//! aside (pending): main could not read them and still has the last word on that; the slot holds
+//! nothing yet. A slot on a spare that is not there is an error. Neighbours that continue each other
+//! are one line.
+//!
+//! A table has at most 1,048,576 lines ([`LINES_MAX`]). What does not fit is put on inner devices,
+//! each with as many lines as fit, and an outer one puts these together.
+
+use std::fmt::Write;
+
+/// The most lines that a table can have: DM_MAX_TARGETS of the kernel.
+pub const LINES_MAX: usize = 1_048_576;
+
+/// Where a range of the device lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// On a device.
+    Linear {
+        /// Which one.
+        device: Device,
+        /// The first sector there.
+        sector: u64,
+    },
+    /// Nowhere: each access is an error.
+    Error,
+}
+
+/// A device that a line points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// Main.
+    Main,
+    /// A spare, by its number among those given.
+    Spare(usize),
+    /// Another table, by its number.
+    Table(usize),
+}
+
+/// One line of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// First sector.
+    pub start: u64,
+    /// Number of sectors.
+    pub len: u64,
+    /// Where they lie.
+    pub target: Target,
+}
+
+/// Makes the lines of a device of `sectors`. `slots` gives, in ascending order, the first sector of
+/// each block that is served by a slot, and where that slot is; a block has `block_sectors`.
+pub fn lines(
+    sectors: u64,
+    block_sectors: u64,
+    slots: impl Iterator<Item = (u64, Target)>,
+) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut at = 0;
+    let main = |from: u64, to: u64| Line {
+        start: from,
+        len: to - from,
+        target: Target::Linear {
+            device: Device::Main,
+            sector: from,
+        },
+    };
+    for (start, target) in slots {
+        let len = block_sectors.min(sectors.saturating_sub(start));
+        if len == 0 {
+            break;
+        }
+        if start > at {
+            lines.push(main(at, start));
+        }
+        let line = Line { start, len, target };
+        match lines.last_mut() {
+            Some(last) if continues(last, &line) => last.len += line.len,
+            _ => lines.push(line),
+        }
+        at = start + len;
+    }
+    if at < sectors {
+        lines.push(main(at, sectors));
+    }
+    lines
+}
+
+fn continues(last: &Line, next: &Line) -> bool {
+    last.start + last.len == next.start
+        && match (last.target, next.target) {
+            (Target::Error, Target::Error) => true,
+            (
+                Target::Linear { device, sector },
+                Target::Linear {
+                    device: other,
+                    sector: next,
+                },
+            ) => device == other && sector + last.len == next,
+            _ => false,
+        }
+}
+
+/// Spreads lines over tables of at most `max` lines, at least two; the last table is the device.
+pub fn stack(mut lines: Vec<Line>, max: usize) -> Vec<Vec<Line>> {
+    let max = max.max(2);
+    let mut tables = Vec::new();
+    while lines.len() > max {
+        let mut outer = Vec::new();
+        for part in lines.chunks(max) {
+            let start = part.first().map_or(0, |line| line.start);
+            let inner: Vec<Line> = part
+                .iter()
+                .map(|line| Line {
+                    start: line.start - start,
+                    ..*line
+                })
+                .collect();
+            outer.push(Line {
+                start,
+                len: inner.iter().map(|line| line.len).sum(),
+                target: Target::Linear {
+                    device: Device::Table(tables.len()),
+                    sector: 0,
+                },
+            });
+            tables.push(inner);
+        }
+        lines = outer;
+    }
+    tables.push(lines);
+    tables
+}
+
+/// The text of a table; `name` tells what a device is called.
+pub fn text(lines: &[Line], name: impl Fn(Device) -> String) -> String {
+    let mut text = String::new();
+    for Line { start, len, target } in lines {
+        // Writing to a string does not fail.
+        let _ = match target {
+            Target::Error => writeln!(text, "{start} {len} error"),
+            Target::Linear { device, sector } => {
+                writeln!(text, "{start} {len} linear {} {sector}", name(*device))
+            }
+        };
+    }
+    text
+}

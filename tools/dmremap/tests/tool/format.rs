@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `format` makes what the module makes, and overwrites nothing of value (M10).
+
+use dm_remap_logic::format::BLOCK_BYTES;
+
+use super::image::Image;
+use super::image::Ran;
+use super::image::MAIN_SECTORS;
+
+const UUID: &str = "01234567-89ab-4def-8edc-ba9876543210";
+
+fn format(image: &Image, more: &[&str]) -> Ran {
+    let main = MAIN_SECTORS.to_string();
+    let words = ["--main-sectors", &main, "--main-block", "512"];
+    image.run("format", &[words.as_slice(), more].concat())
+}
+
+#[test]
+fn what_is_asked_for_is_there() {
+    let image = Image::blank(100_000);
+    let ran = format(&image, &["--uuid", UUID, "--main-id", "ata-1"]);
+    assert_eq!((ran.status, ran.out.trim()), (0, UUID), "{ran:?}");
+    let superblock = image.superblock();
+    assert_eq!(superblock.set_uuid.to_string(), UUID);
+    assert_eq!(superblock.main_id.as_str(), "ata-1");
+    assert_eq!(superblock.main_sectors, MAIN_SECTORS);
+    assert_eq!(superblock.main_block_bytes, 512);
+    assert_eq!(image.member().high_water, 64);
+    assert!(superblock.clean);
+    assert_eq!(u8::from(superblock.is_degraded()), 0);
+}
+
+#[test]
+fn good_metadata_takes_the_uuid_to_overwrite() {
+    let image = Image::used();
+    let uuid = image.superblock().set_uuid.to_string();
+    let good = image.bytes();
+    for (more, status, text) in [
+        (&[][..], 32, uuid.as_str()),
+        (&["--force"], 32, "--force-uuid"),
+        (
+            &["--force", "--force-uuid", UUID],
+            32,
+            "not what --force-uuid names",
+        ),
+        (&["--force", "--force-uuid", "x"], 16, "no UUID"),
+        (&["--force-uuid", &uuid], 16, "--force"),
+    ] {
+        let ran = format(&image, more);
+        assert_eq!(ran.status, status, "{more:?}: {ran:?}");
+        assert!(ran.err.contains(text), "{more:?}: {ran:?}");
+        assert!(image.bytes() == good);
+    }
+    // One good copy is enough for that.
+    for copy in [0, 1, 3] {
+        image.write(image.super_sector(copy), &[0; BLOCK_BYTES]);
+    }
+    assert_eq!(format(&image, &["--force"]).status, 32);
+    let ran = format(&image, &["--force", "--force-uuid", &uuid]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let set = image.set();
+    assert_eq!(set.claims.len(), 0);
+    assert_eq!(image.check().exit_status, 0);
+}
+
+#[test]
+fn what_is_not_blank_takes_force() {
+    let image = Image::blank(4096);
+    for sector in [0, 500, 2000, 4088] {
+        image.write(sector, &[0; BLOCK_BYTES]);
+        let mut block = [0; BLOCK_BYTES];
+        block[BLOCK_BYTES - 1] = 1;
+        image.write(sector, &block);
+        let ran = format(&image, &[]);
+        assert_eq!(ran.status, 32, "{sector}: {ran:?}");
+        assert!(ran.err.contains("not blank"), "{ran:?}");
+        image.write(sector, &[0; BLOCK_BYTES]);
+    }
+    image.write(500, &[7; BLOCK_BYTES]);
+    assert_eq!(format(&image, &["--force"]).status, 0);
+    assert_eq!(image.read(500), [7; BLOCK_BYTES]);
+}
+
+#[test]
+fn a_later_version_is_not_overwritten() {
+    let image = Image::used();
+    let mut block = image.read(0);
+    block[12] = 2;
+    dm_remap_logic::format::head::seal(&mut block);
+    for sector in [0, 1, 2, 3].map(|copy| image.super_sector(copy)) {
+        image.write(sector, &block);
+    }
+    let good = image.bytes();
+    let ran = format(&image, &["--force"]);
+    assert_eq!(ran.status, 32, "{ran:?}");
+    assert!(ran.err.contains("later version"), "{ran:?}");
+    assert!(image.bytes() == good);
+}
+
+#[test]
+fn wrong_arguments_name_what_is_allowed() {
+    let image = Image::blank(4096);
+    let spare = image.text();
+    for (words, text) in [
+        (&["--main-sectors", "100"][..], "--main-block"),
+        (&["--main", spare, "--main-block", "512"], "same device"),
+        (
+            &["--main-sectors", "100", "--main-block", "8192"],
+            "512, 1024, 2048 and 4096",
+        ),
+        (
+            &["--main-sectors", "0", "--main-block", "512"],
+            "from 1 to 2^48",
+        ),
+        (
+            &[
+                "--main-sectors",
+                "8",
+                "--main-block",
+                "512",
+                "--main-id",
+                "a b",
+            ],
+            "without blanks",
+        ),
+        (
+            &["--main-sectors", "8", "--main-block", "512", "--uuid", "1"],
+            "look like",
+        ),
+        (&["--main", "/nonexistent"], "No such file"),
+        (&[], "--main"),
+    ] {
+        let ran = image.run("format", words);
+        assert_eq!(ran.status, 16, "{words:?}: {ran:?}");
+        assert!(ran.err.contains(text), "{words:?}: {ran:?}");
+    }
+    assert!(image.bytes().iter().all(|byte| *byte == 0));
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `linear-table` says of every block what the module's own table says (P14).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+
+use dm_remap_logic::slot::SlotWord;
+use dm_remap_logic::slot::State;
+use dm_remap_logic::table::buckets_for;
+use dm_remap_logic::table::Counts;
+use dm_remap_logic::table::RunKind;
+use dm_remap_logic::table::View;
+use dmremap::linear;
+use dmremap::linear::Device;
+use dmremap::linear::Line;
+use dmremap::linear::Target;
+use proptest::prelude::*;
+
+use super::image::claim;
+use super::image::Image;
+
+const BLOCKS: u64 = 300;
+const SLOT_START: u64 = 1000;
+
+/// Where a sector lies, by the last of several tables.
+fn resolve(tables: &[Vec<Line>], sector: u64) -> Target {
+    let (mut table, mut sector) = (tables.len() - 1, sector);
+    loop {
+        let mut lines = tables[table].iter();
+        let line = lines
+            .find(|line| (line.start..line.start + line.len).contains(&sector))
+            .expect("every sector has a line");
+        let offset = sector - line.start;
+        match line.target {
+            Target::Linear {
+                device: Device::Table(inner),
+                sector: start,
+            } => (table, sector) = (inner, start + offset),
+            Target::Linear {
+                device,
+                sector: start,
+            } => {
+                return Target::Linear {
+                    device,
+                    sector: start + offset,
+                }
+            }
+            Target::Error => return Target::Error,
+        }
+    }
+}
+
+/// Each table begins at 0 and has no holes.
+fn check_shape(tables: &[Vec<Line>], max: usize) {
+    for table in tables {
+        assert!(table.len() <= max && !table.is_empty());
+        let mut at = 0;
+        for line in table {
+            assert_eq!(line.start, at);
+            assert!(line.len > 0);
+            at += line.len;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn every_block_is_where_the_module_has_it(
+        // Runs of main blocks that go to runs of slots, of either state.
+        runs in prop::collection::vec((0..BLOCKS, 1..12u64, any::<bool>()), 0..40),
+        unit in prop_oneof![Just(1u64), Just(8)],
+        max in 2..40usize,
+    ) {
+        let mut words: Vec<u64> = Vec::new();
+        let mut claims = BTreeMap::new();
+        for (first, count, pending) in runs {
+            for block in first..(first + count).min(BLOCKS) {
+                if claims.contains_key(&block) {
+                    continue;
+                }
+                let state = if pending { State::Pending } else { State::Valid };
+                claims.insert(block, words.len() as u32);
+                words.push(claim(block, state).to_memory());
+            }
+        }
+        let buckets = buckets_for(words.len() as u32).unwrap();
+        let buckets: Vec<AtomicU32> = (0..buckets).map(|_| AtomicU32::new(0)).collect();
+        let cells: Vec<AtomicU64> = words.iter().map(|word| AtomicU64::new(*word)).collect();
+        let view = View::new(&buckets, &cells);
+        let mut counts = Counts::default();
+        for (block, slot) in &claims {
+            view.insert(&mut counts, *block, *slot).unwrap();
+        }
+
+        let slot_sector = |slot: u32| SLOT_START + u64::from(slot) * unit;
+        let slots = claims
+            .iter()
+            .filter(|(_, slot)| {
+                SlotWord::from_memory(words[**slot as usize]).state() == State::Valid
+            })
+            .map(|(block, slot)| {
+                let sector = slot_sector(*slot);
+                let device = Device::Spare(0);
+                (block * unit, Target::Linear { device, sector })
+            });
+        let lines = linear::lines(BLOCKS * unit, unit, slots);
+        // Neighbours that continue each other are one line.
+        let mut at = 0;
+        let mut runs = 0;
+        let mut before = None;
+        while at < BLOCKS {
+            let run = view.run(at, (BLOCKS - at) as u32);
+            let kind = match run.kind {
+                RunKind::Pending { .. } => RunKind::Main,
+                kind => kind,
+            };
+            runs += usize::from(kind != RunKind::Main || before != Some(RunKind::Main));
+            before = Some(kind);
+            at += u64::from(run.count);
+        }
+        prop_assert_eq!(lines.len(), runs);
+
+        let tables = linear::stack(lines, max);
+        check_shape(&tables, max);
+        for block in 0..BLOCKS {
+            for offset in 0..unit {
+                let sector = block * unit + offset;
+                let expected = match view.run(block, 1).kind {
+                    RunKind::Main | RunKind::Pending { .. } => Target::Linear {
+                        device: Device::Main,
+                        sector,
+                    },
+                    RunKind::Slots { first } | RunKind::Failing { first } => Target::Linear {
+                        device: Device::Spare(0),
+                        sector: slot_sector(first) + offset,
+                    },
+                    RunKind::Doubt => unreachable!("nothing is in doubt"),
+                };
+                prop_assert_eq!(resolve(&tables, sector), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn errors_are_merged_and_the_end_is_cut() {
+    let slots = [(8, Target::Error), (16, Target::Error), (32, Target::Error)];
+    let lines = linear::lines(36, 8, slots.into_iter());
+    let text = linear::text(&lines, |_| "main".into());
+    assert_eq!(
+        text,
+        "0 8 linear main 0\n8 16 error\n24 8 linear main 24\n32 4 error\n"
+    );
+}
+
+#[test]
+fn the_command_prints_what_dmsetup_takes() {
+    let image = Image::used();
+    let first = image.member().geometry.data_start();
+    let ran = image.run(
+        "linear-table",
+        &["--main", "/dev/m", "--main-sectors", "110"],
+    );
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let spare = image.text();
+    let expected = format!(
+        "0 77 linear /dev/m 0\n77 1 linear {spare} {}\n78 22 linear /dev/m 78\n\
+         100 2 linear {spare} {first}\n102 8 linear /dev/m 102\n",
+        first + 300
+    );
+    assert_eq!(ran.out, expected);
+}
+
+#[test]
+fn a_window_within_a_device_counts() {
+    let image = Image::blank(10_000);
+    let part = ["--spare-start", "2001", "--spare-len", "4200"];
+    let main = ["--main-sectors", "1000", "--main-block", "512"];
+    let ran = image.run("format", &[part.as_slice(), &main].concat());
+    assert_eq!(ran.status, 0, "{ran:?}");
+    assert_eq!(image.run("check", &[]).status, 32);
+    assert_eq!(image.run("check", &part).status, 0);
+    // By a dump, which can be changed.
+    let (dump, backup) = (image.beside("dump"), image.beside("backup"));
+    let json = image
+        .run("dump", &[part.as_slice(), &["--json"]].concat())
+        .out;
+    let entry = r#""entries": [{"slot":2,"state":"valid","main_block":10,"generation":1}"#;
+    fs::write(&dump, json.replace("\"entries\": [", entry)).unwrap();
+    let words = [&[dump.as_str()], part.as_slice(), &["--backup", &backup]].concat();
+    let ran = image.run("restore", &words);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let words = [part.as_slice(), &["--main", "m", "--main-sectors", "1000"]].concat();
+    let ran = image.run("linear-table", &words);
+    // The window begins at a whole metadata block.
+    let geometry = dm_remap_logic::format::Geometry::new(4192, 1, 8).unwrap();
+    let sector = 2008 + geometry.data_start() + 2;
+    let line = format!("10 1 linear {} {sector}\n", image.text());
+    assert!(ran.out.contains(&line), "{ran:?} {line}");
+}
+
+#[test]
+fn what_does_not_fit_is_stacked() {
+    let image = Image::used();
+    let words = [
+        "--main",
+        "/dev/m",
+        "--main-sectors",
+        "110",
+        "--max-lines",
+        "3",
+    ];
+    let ran = image.run("linear-table", &words);
+    assert_eq!(ran.status, 16, "{ran:?}");
+    assert!(ran.err.contains("--output-dir"), "{ran:?}");
+    let folder = image.beside("tables");
+    let ran = image.run(
+        "linear-table",
+        &[&words, ["--output-dir", &folder].as_slice()].concat(),
+    );
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).unwrap();
+    assert_eq!(
+        read("rescued.table"),
+        "0 100 linear /dev/mapper/rescued-1 0\n100 10 linear /dev/mapper/rescued-2 0\n"
+    );
+    let second = format!(
+        "0 2 linear {} {}\n2 8 linear /dev/m 102\n",
+        image.text(),
+        image.member().geometry.data_start()
+    );
+    assert_eq!(read("rescued-2.table"), second);
+    let create = read("create.sh");
+    let lines: Vec<&str> = create
+        .lines()
+        .filter(|l| l.starts_with("dmsetup"))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "dmsetup create \"$@\" rescued-1 rescued-1.table",
+            "dmsetup create \"$@\" rescued-2 rescued-2.table",
+            "dmsetup create \"$@\" rescued rescued.table"
+        ]
+    );
+    assert!(read("remove.sh").contains("rescued\ndmsetup remove \"$@\" rescued-2\n"));
+}
+
+#[test]
+fn damage_and_another_main_are_refused() {
+    let image = Image::used();
+    let main = image.beside("main.img");
+    let file = fs::File::create(&main).unwrap();
+    file.set_len(512 * (super::image::MAIN_SECTORS - 8))
+        .unwrap();
+    let ran = image.run("linear-table", &["--main", &main]);
+    assert_eq!(ran.status, 32, "{ran:?}");
+    assert!(ran.err.contains("this one has 1048568"), "{ran:?}");
+    file.set_len(512 * super::image::MAIN_SECTORS).unwrap();
+    let ran = image.run("linear-table", &["--main", &main]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    assert!(ran.err.contains("losetup"), "{ran:?}");
+    image.write_table(0, 1, &[0; 4096]);
+    image.write_table(1, 1, &[0; 4096]);
+    let ran = image.run("linear-table", &["--main", &main]);
+    assert_eq!((ran.status, ran.out.as_str()), (8, ""), "{ran:?}");
+    let ran = image.run(
+        "linear-table",
+        &["--main", "/dev/a b", "--main-sectors", "8"],
+    );
+    assert_eq!(ran.status, 8);
+}
