@@ -18,6 +18,9 @@ use super::format::BlockId;
 use super::format::Member;
 use super::format::Place;
 
+/// The member of numbers whose spare has left the set.
+const NOBODY: u8 = u8::MAX;
+
 /// The most extents that there can be. With one spare there is one, and with several, each is used up
 /// before the next one.
 pub const EXTENTS_MAX: usize = 16;
@@ -120,6 +123,44 @@ impl Extents {
         true
     }
 
+    /// Gives up the numbers of a member that has left, so that another one may have its number in the set.
+    /// They are not given out again. Returns whether there were any.
+    pub fn forget(&mut self, member: u8) -> bool {
+        let mut forgotten = false;
+        for extent in self.list.iter_mut().take(self.used) {
+            if extent.member == member {
+                extent.member = NOBODY;
+                forgotten = true;
+            }
+        }
+        if forgotten {
+            self.merge_forgotten();
+        }
+        forgotten
+    }
+
+    /// Makes one of extents side by side that are nobody's.
+    fn merge_forgotten(&mut self) {
+        let all = *self;
+        let mut used = 0usize;
+        for extent in all.iter() {
+            let last = used.checked_sub(1).and_then(|at| self.list.get_mut(at));
+            match last {
+                Some(last) if last.member == NOBODY && extent.member == NOBODY => {
+                    let end = extent.first.saturating_add(extent.count);
+                    last.count = end.saturating_sub(last.first);
+                }
+                _ => {
+                    if let Some(place) = self.list.get_mut(used) {
+                        *place = *extent;
+                    }
+                    used += 1;
+                }
+            }
+        }
+        self.used = used;
+    }
+
     #[inline(always)]
     fn find(&self, number: u32) -> Option<&Extent> {
         // There are few.
@@ -133,6 +174,7 @@ impl Extents {
     #[inline(always)]
     pub fn place(&self, number: u32) -> Option<Place> {
         let extent = self.find(number)?;
+        // Of a spare that has left, nobody asks, and no table has one of that number.
         let offset = u64::from(number.wrapping_sub(extent.first)) << (self.slot_shift & 7);
         Some(Place {
             member: extent.member,
@@ -142,7 +184,7 @@ impl Extents {
 
     /// Which slot of which member it is.
     pub fn slot(&self, number: u32) -> Option<(u8, u32)> {
-        let extent = self.find(number)?;
+        let extent = self.find(number).filter(|e| e.member != NOBODY)?;
         let within = number.wrapping_sub(extent.first);
         Some((extent.member, extent.slot.saturating_add(within)))
     }
@@ -248,6 +290,40 @@ mod tests {
             assert!(whole.len() == 252 && whole.contains(&number));
         }
         assert_eq!([0, 1, 2].map(|i| extents.known(i)), [504, 756, 504]);
+    }
+
+    /// Spares come and go, and numbers of the set are used again.
+    #[test]
+    fn who_has_left_is_forgotten() {
+        let old = [member(0, 1 << 16), member(1, 1 << 17)];
+        let mut extents = Extents::new(3);
+        assert!(!extents.forget(0));
+        for (index, count) in [(0, 252), (1, 252), (0, 252)] {
+            assert!(extents.grow(index, &old[usize::from(index)], count));
+        }
+        let end = extents.end();
+        assert!(extents.forget(0));
+        assert!(!extents.forget(0));
+        assert_eq!((extents.known(0), extents.end()), (0, end));
+        assert_eq!((extents.slot(0), extents.block(0)), (None, None));
+        assert_eq!(extents.number(0, 0), None);
+        assert_eq!(extents.slot(253), Some((1, 0)));
+
+        // Another one, where slots begin elsewhere.
+        let uuid = Uuid([9; 16]);
+        let fresh = Member::new(0, uuid, Geometry::new(1 << 18, 8, 64).unwrap());
+        assert!(extents.grow(0, &fresh, 252));
+        assert_eq!(extents.number(0, 0), Some(end + 1));
+        let sector = fresh.geometry.slot_sector(0).unwrap();
+        assert_eq!(extents.place(end + 1), Some(Place { member: 0, sector }));
+
+        // For ever, as those side by side become one.
+        for turn in 0..100 {
+            let index = turn % 2;
+            assert!(extents.forget(index), "turn {turn}");
+            assert!(extents.grow(index, &old[usize::from(index)], 252));
+            assert_eq!(extents.known(index), 252);
+        }
     }
 
     #[test]

@@ -59,9 +59,11 @@ pub(super) fn activate(
         writer,
         block,
         start,
-        ..
+        leaving,
     } = locked;
-    let mut io = SpareIo::new(state, spares, block);
+    let leaving = core::mem::take(leaving);
+    let all = spares.with(&leaving);
+    let mut io = SpareIo::new(state, &all, block);
     go_without(state, writer, spares, changes)?;
     writer.use_all(state);
     if let Some(todo) = start {
@@ -94,7 +96,7 @@ pub(super) fn activate(
         writer.sync(state, &mut io)?;
         turn_away(state, writer, &mut io, changes)?;
     }
-    change_members(state, writer, &mut io, changes);
+    change_members(state, writer, &mut io, spares, changes)?;
     if writer
         .metadata
         .superblock()
@@ -175,7 +177,13 @@ fn turn_away(
 
 /// Brings the set into the best order that is possible. What is not possible is tried again by the next
 /// activation, and the status tells of it.
-fn change_members(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, changes: &Changes) {
+fn change_members(
+    state: &State,
+    writer: &mut Writer,
+    io: &mut SpareIo<'_>,
+    spares: &Spares,
+    changes: &Changes,
+) -> Result {
     if let Err(error) = restore(state, writer, io) {
         let name = &state.name;
         pr_warn!("{name}: the metadata has less redundancy than it could have: {error:?}\n");
@@ -185,23 +193,32 @@ fn change_members(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, chan
             continue;
         };
         let missing = member.missing;
-        let there = io.spares.get(index).is_some();
+        let there = spares.get(index).is_some();
         if missing && there && writer.is_whole(index) {
             // Then there is one spare more to put replicas on.
             let back = writer.take_back(state, io, index);
             if back.and_then(|()| restore(state, writer, io)).is_err() {
                 state.complain("a spare that is back holds no replicas yet");
             }
-        } else if changes.leaving & bit(index) != 0
-            || missing && !there && writer.claims(state, index) == 0
-        {
+        } else if !there && writer.claims(state, index) == 0 {
             // One that is lost and served nothing is not waited for.
-            if let Err(error) = writer.remove_member(state, io, index) {
+            let mut removed = writer.remove_member(state, io, index);
+            if removed.is_err() && !writer.metadata.is_usable(index) {
+                // It was lost with that, and then there is less to do.
+                removed = writer.remove_member(state, io, index);
+            }
+            if let Err(error) = removed {
                 let name = &state.name;
                 pr_warn!("{name}: spare {index} cannot leave the set yet: {error:?}\n");
             }
+        } else if changes.leaving & bit(index) != 0 {
+            // A repair was under way to it when the table was loaded. Its data would be an error.
+            let name = &state.name;
+            pr_err!("{name}: spare {index} serves blocks by now: load a table with it\n");
+            return Err(EBUSY);
         }
     }
+    Ok(())
 }
 
 fn restore(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>) -> Result {

@@ -366,15 +366,16 @@ impl Line<'_> {
     fn join_state(&self, known: Known) -> CtrResult<Found> {
         let Known { state, mut members } = known;
         let mut fresh = KVec::new();
-        let all = self.spares.iter().zip(self.windows);
-        for ((spare, window), member) in all.zip(members) {
+        let all = self.spares.iter().zip(self.windows).zip(0u8..);
+        for (((spare, window), number), member) in all.zip(members) {
             let found = match member {
                 Some(_) => None,
-                None => Some(self.identify(&state, spare, *window)?),
+                None => Some(self.identify(&state, number, spare, *window)?),
             };
             fresh.push(found, GFP_KERNEL)?;
         }
         let mut changes = Changes::default();
+        let mut leaving = Spares::default();
         let locked = state.writer.lock();
         let formatting = locked.start.as_ref().is_some_and(|start| start.format);
         if self.options.format && !formatting && fresh.iter().all(Option::is_none) {
@@ -398,10 +399,16 @@ impl Line<'_> {
             if members.contains(&Some(index)) || !locked.writer.metadata.is_present(index) {
                 continue;
             }
-            if self.options.degraded {
-                continue;
-            }
             let claims = locked.writer.claims(&state, index);
+            if claims != 0 && self.options.degraded {
+                if locked.writer.metadata.can_lose(index) {
+                    continue;
+                }
+                return Err(refuse(
+                    Errno::Io,
+                    c"A spare that is left out has the only good copy of metadata",
+                ));
+            }
             if claims != 0 {
                 let name = &self.name;
                 pr_err!("{name}: spare {index} has {claims} blocks: evacuate it first\n");
@@ -411,6 +418,14 @@ impl Line<'_> {
                 ));
             }
             changes.leaving |= 1 << index.min(7);
+            if let Some((device, range)) = registry::spare_of(&state, index) {
+                let spare = Spare {
+                    device,
+                    start: range.0,
+                    sectors: range.1.saturating_sub(range.0),
+                };
+                leaving.add(index, spare);
+            }
         }
         let absent = superblock.members().find(|(index, member)| {
             !members.contains(&Some(*index))
@@ -422,13 +437,23 @@ impl Line<'_> {
         }
         drop(locked);
         let spares = self.number(&state, &members)?;
+        let mut locked = state.writer.lock();
+        for (index, _) in leaving.iter() {
+            // It has nothing, and gets nothing from here on.
+            locked.writer.set_idle(&state, index);
+        }
+        let unused = core::mem::replace(&mut locked.leaving, leaving);
+        drop(locked);
+        drop(unused);
         Ok((state, spares, changes))
     }
 
-    /// Finds out what a spare is that a set in use is to have besides.
+    /// Finds out what a spare is that a set in use is to have besides; it has this number in the table
+    /// line.
     fn identify(
         &self,
         state: &State,
+        number: u8,
         spare: &dm::Device,
         (start, sectors): (u64, u64),
     ) -> CtrResult<Identity> {
@@ -452,11 +477,13 @@ impl Line<'_> {
                 let index = uuid.and_then(|uuid| superblock.find_member(&uuid));
                 match index.filter(|_| same) {
                     Some(index) if !locked.writer.metadata.is_present(index) => {
+                        load::check_return(superblock, &scratch, index, number)
+                            .and_then(|member| load::check_window(member, sectors))
+                            .map_err(|error| self.refuse_content(&error))?;
                         Ok(Identity::Member(index))
                     }
-                    Some(index) => {
+                    Some(_) => {
                         let uuid = uuid.unwrap_or(Uuid::NIL);
-                        let _ = index;
                         Err(self.refuse_content(&LoadError::Twice { uuid }))
                     }
                     None => Err(refuse(
@@ -682,6 +709,7 @@ impl Line<'_> {
                 rewrites,
                 dirty,
             }),
+            leaving: Spares::default(),
         };
         let map = dm::Published::new(KBox::new(map, GFP_KERNEL)?);
         let tools = mover::Tools::new()?;

@@ -275,6 +275,14 @@ pub(super) fn is_suspect(operation: Operation, status: dm::BlkStatus) -> bool {
     classify::classify(operation, status_of(status), false) == Verdict::Suspect
 }
 
+/// Whether a failed I/O may mean that the device is not there any more, although no medium is at fault.
+pub(super) fn may_be_gone(status: dm::BlkStatus) -> bool {
+    matches!(
+        status,
+        dm::BlkStatus::TRANSPORT | dm::BlkStatus::OFFLINE | dm::BlkStatus::TIMEOUT
+    )
+}
+
 /// The name that [`classify`] has for a status.
 pub(super) fn status_of(status: dm::BlkStatus) -> Status {
     match status {

@@ -304,13 +304,22 @@ impl DmRemap {
             let Some((disk, device)) = self.flushed(bio.target_bio_nr()) else {
                 return bio.complete(BlkStatus::OK);
             };
-            if !self.state.life.needs_flush(disk) {
+            let life = &self.state.life;
+            if !life.needs_flush(disk) {
                 return bio.complete(BlkStatus::OK);
+            }
+            let (sent, flushed) = (life.begin_epoch(disk), life.flush_sent(disk));
+            if matches!(disk, Disk::Spare(member) if self.state.is_lost(member)) {
+                // Nothing is in its cache that is not lost anyway, of which users have to hear once.
+                return bio.complete(match life.flush_ended(disk, flushed, sent, true) {
+                    Answer::Pass => BlkStatus::OK,
+                    Answer::Fail => BlkStatus::IOERR,
+                });
             }
             let data = bio.per_bio();
             data.flush = true;
-            data.epoch = self.state.life.begin_epoch(disk).0;
-            data.stamp = self.state.life.flush_sent(disk).0;
+            data.epoch = sent.0;
+            data.stamp = flushed.0;
             return bio.redirect(device);
         }
         let state = &**self.state;
@@ -415,8 +424,23 @@ impl DmRemap {
                 if let Some((disk, _)) = flushed {
                     state.life.flush_ended(disk, ticket, sent, false);
                 }
-                return bio.done();
+                match flushed {
+                    // It still fails, but first it is found out whether the set has to go without it.
+                    Some((Disk::Spare(member), _)) if self.spares.count() > 1 => {
+                        data.disk = member.saturating_add(1);
+                        let (owned, ended) = bio.take();
+                        state.deferred.push(owned);
+                        self.kick();
+                        return ended;
+                    }
+                    _ => return bio.done(),
+                }
             }
+            // What is written to a spare that is gone goes to another one.
+            _ if !main
+                && self.spares.count() > 1
+                && matches!(operation, Operation::Write | Operation::WriteZeroes)
+                && io::may_be_gone(bio.status()) => {}
             _ => {
                 let begun = may_have_begun(io::status_of(bio.status()));
                 if operation == Operation::Write && opf.is_fua() && begun {

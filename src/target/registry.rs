@@ -188,6 +188,15 @@ pub(super) fn is_known(state: &StateRef, part: &Part<'_>) -> bool {
     own.any(|entry| entry.overlaps(part))
 }
 
+/// The spare of a member that a state has in use: the device, and which part of it.
+pub(super) fn spare_of(state: &StateRef, member: u8) -> Option<(dm::Device, (u64, u64))> {
+    let windows = WINDOWS.lock();
+    let mut own = windows
+        .iter()
+        .filter(|entry| Arc::ptr_eq(&entry.state, &state.state) && entry.member == member);
+    own.next().map(|entry| (entry.spare.clone(), entry.range))
+}
+
 /// Registers a new state.
 pub(super) fn register(user: User, state: Arc<State>) -> StateRef {
     StateRef {

@@ -180,6 +180,8 @@ pub(super) struct Relocation<'a> {
     failed: usize,
     /// Whether one took long to fail.
     slow: bool,
+    /// Whether everything has to be done once more.
+    again: bool,
     /// Whether the caller can tell users; if not, whoever comes next does.
     pub(super) tells: bool,
     /// Whether something happened that users wait for.
@@ -210,6 +212,7 @@ impl<'a> Relocation<'a> {
             alive: false,
             failed: 0,
             slow: false,
+            again: false,
             tells: true,
             tell: false,
         }
@@ -217,18 +220,27 @@ impl<'a> Relocation<'a> {
 
     /// Moves the blocks. Returns how many were moved; after an error, it may have been some.
     pub(super) fn run(&mut self) -> Result<usize, BlkStatus> {
-        self.lists.placed.clear();
-        self.lists.retired.clear();
         if self.lists.moves.is_empty() {
             return Ok(0);
         }
         if !self.probes && !self.state.life.admits(Direction::SpareWrite) {
             return Err(self.error);
         }
-        let tickets = self.state.life.spares_sent();
-        let placed = self.place();
-        // What was placed is complete in itself, even if the rest found no place.
-        let committed = self.commit(&tickets);
+        let moves = self.lists.moves.len();
+        let (placed, committed) = loop {
+            self.lists.placed.clear();
+            self.lists.retired.clear();
+            let tickets = self.state.life.spares_sent();
+            let placed = self.place();
+            // What was placed is complete in itself, even if the rest found no place.
+            let committed = self.commit(&tickets);
+            if !self.again {
+                break (placed, committed);
+            }
+            // A spare was lost with what it had taken: everything once more, to others.
+            self.lists.moves.truncate(moves);
+            (self.written, self.alive, self.failed, self.again) = (0, false, 0, false);
+        };
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
             self.state
                 .report("moved to the spare", count, first.main_block);
@@ -318,11 +330,7 @@ impl<'a> Relocation<'a> {
             if !self.alive && self.failed != 0 && self.failed % SLOTS_NEAR == 0 && settled != 0 {
                 // These may be on a scratch: the others try somewhere else.
                 self.give_back_rest(run, settled, own);
-                for index in settled..run.count {
-                    let block = self.move_at(next, index)?;
-                    push(&mut self.lists.moves, block)?;
-                }
-                return Ok(());
+                return self.put_off(run, settled, next, own);
             }
             let offset = first.offset.saturating_add(self.state.bytes(part.first));
             let slot = run.first.saturating_add(part.first);
@@ -342,6 +350,12 @@ impl<'a> Relocation<'a> {
             }
             let took = dm::monotonic_ms().saturating_sub(begun);
             self.slow |= result.is_err() && took > SLOW_MS;
+            if result.is_err() && self.is_gone(slot) {
+                // Not the slots have failed, but their spare: the others take what is left.
+                self.tell = true;
+                self.give_back_rest(run, settled, own);
+                return self.put_off(run, settled, next, own);
+            }
             let taken = match result {
                 Ok(()) => {
                     self.alive = true;
@@ -355,12 +369,7 @@ impl<'a> Relocation<'a> {
                     if self.leave_spare(slot) {
                         // Another one may work.
                         self.give_back_rest(run, settled, own);
-                        for index in settled..run.count {
-                            let mut block = self.move_at(next, index)?;
-                            block.own_failed |= own;
-                            push(&mut self.lists.moves, block)?;
-                        }
-                        return Ok(());
+                        return self.put_off(run, settled, next, own);
                     }
                     self.tell |= self.state.disproved(Direction::SpareWrite);
                     Err(self.error)
@@ -382,6 +391,26 @@ impl<'a> Relocation<'a> {
             settled = part.first.saturating_add(part.count);
         }
         Ok(())
+    }
+
+    /// Sends the blocks of a run that are not settled to the end of the queue. Slots of their own (`own`)
+    /// are of no use to them.
+    fn put_off(&mut self, run: SlotRun, settled: u32, next: usize, own: bool) -> dm::IoResult {
+        for index in settled..run.count {
+            let mut block = self.move_at(next, index)?;
+            block.own_failed |= own;
+            push(&mut self.lists.moves, block)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the spare of a slot is one that the set goes on without.
+    fn is_gone(&self, slot: u32) -> bool {
+        let member = self.state.slot_place(slot).map(|place| place.member);
+        member.is_some_and(|member| {
+            let state = self.state;
+            state.with_writer(self.spares, |writer, io| writer.is_gone(state, io, member))
+        })
     }
 
     /// Uses no more slots of the spare that has this one, if there are others. Until the next activation:
@@ -467,6 +496,16 @@ impl<'a> Relocation<'a> {
         })
     }
 
+    /// Whether the set goes on without one of the spares that have taken data.
+    fn find_gone(&self) -> bool {
+        let state = self.state;
+        let written = |member: u8| self.written & 1u8.checked_shl(member.into()).unwrap_or(0) != 0;
+        state.with_writer(self.spares, |writer, io| {
+            let mut spares = self.spares.iter().filter(|(member, _)| written(*member));
+            spares.any(|(member, _)| writer.is_gone(state, io, member))
+        })
+    }
+
     /// Data before metadata (P3). `tickets` were taken before the data was written.
     fn commit(&mut self, tickets: &SpareTickets) -> Result<usize, BlkStatus> {
         if self.lists.placed.is_empty() {
@@ -475,6 +514,7 @@ impl<'a> Relocation<'a> {
         }
         let flushed = self.state.flush_spares(self.spares, self.written, tickets);
         if let Err(status) = flushed {
+            self.again = self.find_gone();
             self.give_back(self.lists.placed.iter().map(|placed| placed.slot));
             self.give_back(self.lists.retired.iter().copied());
             return Err(status);

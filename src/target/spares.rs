@@ -42,6 +42,15 @@ impl Spares {
         true
     }
 
+    /// These, and others besides.
+    pub(super) fn with(&self, others: &Spares) -> Spares {
+        let mut all = self.clone();
+        for (member, spare) in others.iter() {
+            all.add(member, spare.clone());
+        }
+        all
+    }
+
     /// The spare of a member.
     #[inline]
     pub(super) fn get(&self, member: u8) -> Option<&Spare> {

@@ -125,6 +125,9 @@ pub(super) struct Locked {
     pub(super) block: dm::IoBuffer,
     /// What is to be done before the first bio.
     pub(super) start: Option<Start>,
+    /// The spares that the next table leaves out because they are to leave the set: until then the
+    /// table that is in use has them open.
+    pub(super) leaving: Spares,
 }
 
 impl_has_work! {

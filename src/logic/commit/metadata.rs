@@ -307,26 +307,11 @@ impl Metadata {
         if lost.missing && !counts && live_supers == 0 {
             return Ok(());
         }
-        let void = |superblock: &Superblock, member: u8| {
-            let areas = superblock.member(member).map(|member| member.areas);
-            let hosts = areas.iter().flatten().zip(0u8..);
-            hosts.fold(0u8, |mask, (area, replica)| {
-                mask | u8::from(area.host == index) << replica
-            })
-        };
-        let needed = self.superblock.members().any(|(other, member)| {
-            let void = void(&self.superblock, other);
-            let mut gone = (0..REPLICAS).filter(|replica| void & (1 << replica) != 0);
-            let only = gone.any(|replica| self.is_good_only_in(replica, other));
-            let left = ALL_REPLICAS & !(member.void_replicas | void);
-            void != 0 && member.high_water != 0 && (left == 0 || only)
-        });
-        let supers = self.superblock.live_supers() & !member_supers(index);
-        if needed || supers.count_ones() < 2 {
+        if !self.can_lose(index) {
             return Err(Failure::Device);
         }
         for other in 0..MEMBERS_MAX {
-            let void = void(&self.superblock, other);
+            let void = self.replicas_on(index, other);
             if let Some(member) = self.superblock.member_mut(other) {
                 member.void_replicas |= void;
             }
@@ -338,6 +323,28 @@ impl Metadata {
         self.raise_set_epoch();
         self.rebuild = None;
         self.raise_epoch()
+    }
+
+    /// Whether the set can go on without a member: it does not have the only good copy of anything.
+    pub fn can_lose(&self, index: u8) -> bool {
+        let needed = self.superblock.members().any(|(other, member)| {
+            let void = self.replicas_on(index, other);
+            let mut gone = (0..REPLICAS).filter(|replica| void & (1 << replica) != 0);
+            let only = gone.any(|replica| self.is_good_only_in(replica, other));
+            let left = ALL_REPLICAS & !(member.void_replicas | void);
+            void != 0 && member.high_water != 0 && (left == 0 || only)
+        });
+        let supers = self.superblock.live_supers() & !member_supers(index);
+        !needed && supers.count_ones() >= 2
+    }
+
+    /// The replicas of a member's table that lie on member `host`; a bit each.
+    fn replicas_on(&self, host: u8, member: u8) -> u8 {
+        let areas = self.superblock.member(member).map(|member| member.areas);
+        let hosts = areas.iter().flatten().zip(0u8..);
+        hosts.fold(0u8, |mask, (area, replica)| {
+            mask | u8::from(area.host == host) << replica
+        })
     }
 
     pub(super) fn raise_set_epoch(&mut self) {

@@ -423,6 +423,25 @@ fn check_apart(
     Ok(())
 }
 
+/// Checks that a spare which a set in use gets back was not used without all those that are together
+/// now, like [`choose_superblock`] does. `returning` is its own superblock, and `index` its number in the
+/// set; `spare` is where it stands in the table line. Returns the member.
+pub fn check_return<'a>(
+    superblock: &'a Superblock,
+    returning: &Superblock,
+    index: u8,
+    spare: u8,
+) -> Result<&'a Member, LoadError> {
+    let mut together = superblock
+        .members()
+        .filter(|(other, member)| *other != index && !member.is_left_out());
+    if together.all(|(_, member)| goes_without(returning, &member.uuid)) {
+        return Err(LoadError::Apart { spare });
+    }
+    let member = superblock.member(index);
+    member.ok_or(LoadError::NotMember { spare })
+}
+
 /// Whether what a superblock says may be unknown to the member of that name.
 fn goes_without(superblock: &Superblock, uuid: &Uuid) -> bool {
     let index = superblock.find_member(uuid);

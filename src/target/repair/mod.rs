@@ -88,6 +88,9 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     }
     let main = bio.target().main.clone();
     let spares = bio.target().spares.clone();
+    if bio.sectors() == 0 {
+        return end_flush(state, &spares, bio, member);
+    }
     let deadline = u64::from(state.limits.get(Limit::DeadlineMs));
     tools.lists.lost.clear();
     tools.lists.failing.clear();
@@ -155,6 +158,22 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
         }
     });
     restore(state, &spares);
+}
+
+/// Answers a flush that has failed on the spare of a member: with its error. But if that spare is gone,
+/// the set goes on without it, and so do later flushes.
+fn end_flush(state: &State, spares: &Spares, bio: dm::OwnedBio<DmRemap>, member: Option<u8>) {
+    let tell = state.with_writer(spares, |writer, io| {
+        member.is_some_and(|member| writer.is_gone(state, io, member))
+            && writer.copies_changed(state)
+    });
+    if tell {
+        let target = bio.target();
+        let _ = target.growth.enqueue::<_, 0>(target.teller.clone());
+    }
+    let status = bio.status();
+    bio.complete(status);
+    restore(state, spares);
 }
 
 /// Makes again what the metadata has lost of its redundancy, part by part, so that others come to the
@@ -496,6 +515,11 @@ impl Repair<'_> {
             }
             Err(status) => {
                 self.error = status;
+                if operation == Operation::Write && self.is_gone(kind) {
+                    // Like a slot that failed: what is written goes elsewhere.
+                    self.tell = true;
+                    return Ok(false);
+                }
                 if is_suspect(operation, status) {
                     Ok(false)
                 } else {
@@ -589,6 +613,14 @@ impl Repair<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Whether a run lies on a spare that the set goes on without.
+    fn is_gone(&self, kind: RunKind) -> bool {
+        self.member_of(kind).is_some_and(|member| {
+            let state = self.state;
+            state.with_writer(self.spares, |writer, io| writer.is_gone(state, io, member))
+        })
     }
 
     /// The error that the bio fails with if there is no better one.

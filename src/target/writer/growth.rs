@@ -14,6 +14,7 @@ use crate::dm;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
 use crate::logic::extents::Extents;
 use crate::logic::format::table_block::ENTRIES;
+use crate::logic::format::MEMBERS_MAX;
 use crate::logic::table;
 use crate::target::map::Map;
 use crate::target::state::State;
@@ -42,6 +43,9 @@ impl Writer {
             (*map.extents(), remaps)
         });
         let before = extents.end();
+        let superblock = self.metadata.superblock();
+        let gone = (0..MEMBERS_MAX).filter(|index| superblock.member(*index).is_none());
+        let forgotten = gone.fold(false, |any, index| any | extents.forget(index));
         if let Some((index, member)) = self.next_member() {
             let ahead = member.high_water.saturating_add(EXTEND_BLOCKS_MAX);
             let (needed, known) = (member.slots_in(ahead), extents.known(index));
@@ -54,7 +58,7 @@ impl Writer {
                 }
             }
         }
-        if extents.end() == before && remaps.is_none() {
+        if extents.end() == before && remaps.is_none() && !forgotten {
             return None;
         }
         Some(Plan {

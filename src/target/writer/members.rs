@@ -10,21 +10,30 @@
 //!    ([`Writer::restore`]): void first, then copied, then it counts.
 //!
 //! One leaves when nothing is on it: first the replicas that it holds for others are moved away, then
-//! the superblock names it no more. Its own copies stay as they are: together with the others it is
-//! found to have left, and alone it is an incomplete set.
+//! the superblock names it no more, and last its own copies are overwritten, so that it does not pass
+//! for an incomplete set if it is met alone, and can be formatted. If that fails or the power does, it
+//! is found to have left when it is met together with the others.
 //!
 //! One that was lost comes back as if it were blank, but for the content of its slots: superblock
 //! copies are written, its replicas are copied from the others' anew, and only then are its slots used
 //! (M9).
 
 use super::Writer;
+use crate::dm;
 use crate::logic::commit::Failure;
 use crate::logic::commit::Outcome;
 use crate::logic::format::BlockId;
+use crate::logic::format::Geometry;
+use crate::logic::format::BLOCK_BYTES;
+use crate::logic::format::MEMBERS_MAX;
 use crate::logic::format::REPLICAS;
+use crate::logic::format::SUPER_COPIES;
 use crate::logic::slot::SlotWord;
 use crate::logic::word::Word;
 use crate::target::io::SpareIo;
+use crate::target::life::Disk;
+use crate::target::map::UNKNOWN;
+use crate::target::spares::Spare;
 use crate::target::state::State;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -133,8 +142,33 @@ impl Writer {
                     state.name
                 );
                 self.hold_slots(state, member);
+                // What was on it can be made again on others.
+                self.restored_at = u64::MAX;
+                if self.active && state.life.needs_flush(Disk::Spare(member)) {
+                    // What users wrote there since the last flush may be gone; they have to hear of it.
+                    state.life.own_flush_failed(Disk::Spare(member));
+                }
             }
         }
+    }
+
+    /// Whether the set goes on without a member, as its spare fails as a whole and others work. That is
+    /// found out by writing superblocks, once it does not answer a read.
+    pub(in crate::target) fn is_gone(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        member: u8,
+    ) -> bool {
+        if state.is_lost(member) {
+            return true;
+        }
+        let superblock = self.metadata.superblock();
+        if io.spares.count() < 2 || !self.active || io.is_alive(superblock, member, None) {
+            return false;
+        }
+        let _ = self.sync(state, io);
+        state.is_lost(member)
     }
 
     /// How many blocks of main the slots of a member serve or are set aside for.
@@ -257,6 +291,10 @@ impl Writer {
         let superblock = self.metadata.superblock();
         let mut void = self.metadata.void_replicas();
         void.find(|(index, replica)| {
+            if shunned & bit(*index) != 0 {
+                // It goes with its slots.
+                return false;
+            }
             let member = superblock.member(*index);
             let host = member.and_then(|m| m.areas.get(usize::from(*replica)));
             let host = host.map_or(u8::MAX, |area| area.host);
@@ -267,19 +305,23 @@ impl Writer {
 
     /// A replica that should lie elsewhere, and the member that takes it: one that is void and cannot be
     /// made again where it is, one of two on the same spare if there are others, one on a spare that is
-    /// shunned.
+    /// shunned. Those of different members go to different ones, as far as possible.
     fn next_move(&self, state: &State, shunned: u8) -> Option<(u8, u8, u8)> {
         let superblock = self.metadata.superblock();
-        let hosts = |other: u8| {
+        let hosts = |own: u8| {
             let usable = move |host: &u8| {
                 self.metadata.is_present(*host)
                     && superblock.member(*host).is_some()
                     && shunned & bit(*host) == 0
-                    && (self.metadata.is_usable(*host) || *host == other)
+                    && (self.metadata.is_usable(*host) || *host == own)
             };
-            (0..8u8).filter(usable)
+            let all = (0..MEMBERS_MAX).map(move |step| own.saturating_add(step) % MEMBERS_MAX);
+            all.filter(usable)
         };
-        superblock.members().find_map(|(index, member)| {
+        let mut members = superblock
+            .members()
+            .filter(|(index, _)| shunned & bit(*index) == 0);
+        members.find_map(|(index, member)| {
             let [a, b] = member.areas.map(|area| area.host);
             // First the one that need not stay at home.
             [1u8, 0].into_iter().find_map(|replica| {
@@ -402,14 +444,52 @@ impl Writer {
         }
         self.set_idle(state, index);
         while self.restore(state, io, bit(index))? == Restored::More {}
+        let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
+        let (geometry, missing) = (member.geometry, member.missing);
         self.metadata
             .remove_member(index)
             .map_err(|why| Error::from_errno(-why.errno().number()))?;
         self.sync(state, io)?;
+        self.forget_slots(state, index);
         self.idle &= !bit(index);
         pr_info!("{}: spare {index} has left the set\n", state.name);
+        let spare = io.spares.get(index).filter(|_| !missing);
+        if spare.is_some_and(|spare| wipe(state, spare, &geometry).is_err()) {
+            pr_warn!(
+                "{}: the superblocks on spare {index} are still there\n",
+                state.name
+            );
+        }
         Ok(())
     }
+
+    /// The slots of a member that has left are nothing any more.
+    fn forget_slots(&mut self, state: &State, index: u8) {
+        state.with_map(|map| {
+            for (cell, number) in map.slots().iter().zip(0u32..) {
+                let owner = map.extents().slot(number).map(|(owner, _)| owner);
+                if owner == Some(index) {
+                    let before = SlotWord::from_memory(cell.load());
+                    cell.store(UNKNOWN.to_memory());
+                    state.counters.changed(before, UNKNOWN);
+                }
+            }
+        });
+    }
+}
+
+/// Overwrites the superblock copies of a spare that has left its set.
+fn wipe(state: &State, spare: &Spare, geometry: &Geometry) -> dm::IoResult {
+    for copy in 0..SUPER_COPIES {
+        let Some(sector) = geometry.superblock_sector(copy) else {
+            continue;
+        };
+        let at = spare.start.saturating_add(sector);
+        let zeroes = state.zeroes.slice(0..BLOCK_BYTES)?;
+        let opf = dm::Opf::WRITE.meta().sync();
+        state.pool.write(&spare.device, at, zeroes, opf)?;
+    }
+    state.pool.flush(&spare.device)
 }
 
 /// The bit of a member in a mask of members.

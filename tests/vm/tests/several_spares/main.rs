@@ -2,7 +2,14 @@
 //! Sets of several spares: more room, redundancy across them, one that joins, leaves, is lost or comes
 //! back.
 
+mod adding;
+mod crashes;
+mod healing;
+mod identity;
 mod joining;
+mod losing;
 mod loss;
 mod refusals;
+mod replacing;
+mod returning;
 mod set;

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A device on a sick main disk and several sick spares.
 
+use std::io;
+use std::ops::Range;
+
 use vmtest::guest::device_number;
 use vmtest::guest::drop_caches;
 use vmtest::guest::load;
 use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::Power;
 use vmtest::guest::sickdisk::PowerCut;
 use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::sickdisk::Status;
@@ -16,6 +21,24 @@ use vmtest::guest::Refusal;
 
 /// Sectors of a block.
 pub(super) const BLOCK: u64 = 8;
+
+/// Sectors of a tiny spare, of 1 MiB: room for some 180 blocks, or some 150 and a replica of another
+/// one's table.
+pub(super) const TINY: u64 = 2048;
+
+/// A blank disk with blocks of 4096 bytes.
+pub(super) fn disk(sectors: u64) -> SickDisk {
+    let options = Options::memory(sectors * 512).logical_block(4096);
+    SickDisk::start(options).expect("start a disk")
+}
+
+/// What is on a disk.
+pub(super) fn content(disk: &SickDisk) -> Vec<u8> {
+    let disk = disk.disk();
+    let mut content = vec![0; disk.sectors() as usize * 512];
+    disk.peek(0, &mut content).expect("read a disk");
+    content
+}
 
 pub(super) struct Set {
     // First, because it has to go first.
@@ -201,4 +224,90 @@ impl Set {
         self.expect("superblocks", &(4 * spares).to_string());
         self.expect("replicas", "2");
     }
+
+    /// The name of the set.
+    #[track_caller]
+    pub(super) fn uuid(&self) -> String {
+        let told = self.device().message("metadata_status").expect("told");
+        let uuid = told.lines().find_map(|line| line.strip_prefix("set_uuid="));
+        uuid.expect("told").to_string()
+    }
+
+    /// Removes the device and makes it anew.
+    #[track_caller]
+    pub(super) fn again(&mut self, spares: &[usize], arguments: &str) {
+        self.deactivate();
+        self.activate(spares, arguments);
+    }
+
+    /// Has main fail at these blocks from now on.
+    pub(super) fn spoil(&self, blocks: Range<u64>) {
+        let (first, sectors) = sectors_of(&blocks);
+        let bad = Fault::bad(Direction::Both);
+        self.main.disk().spoil(first, sectors, bad);
+    }
+
+    /// The same for writes only: what is there can still be read.
+    pub(super) fn wear_out(&self, blocks: Range<u64>) {
+        let (first, sectors) = sectors_of(&blocks);
+        let bad = Fault::bad(Direction::Write);
+        self.main.disk().spoil(first, sectors, bad);
+    }
+
+    /// Writes these blocks.
+    pub(super) fn write(&self, blocks: Range<u64>, generation: u64) -> io::Result<()> {
+        let (first, sectors) = sectors_of(&blocks);
+        self.open()
+            .write(first, &stamps(first, sectors, generation))
+    }
+
+    /// Has blocks remapped: main cannot take them any more, and they are written.
+    #[track_caller]
+    pub(super) fn remap(&self, blocks: Range<u64>, generation: u64) {
+        self.spoil(blocks.clone());
+        if let Err(error) = self.write(blocks.clone(), generation) {
+            panic!("{blocks:?}: {error}, {}", self.device().status());
+        }
+    }
+
+    /// Checks that blocks hold what was written.
+    #[track_caller]
+    pub(super) fn check(&self, blocks: Range<u64>, generation: u64) {
+        let (first, sectors) = sectors_of(&blocks);
+        let found = match self.open().read(first, sectors) {
+            Ok(found) => found,
+            Err(error) => panic!("{blocks:?}: {error}, {}", self.device().status()),
+        };
+        assert!(
+            found == stamps(first, sectors, generation),
+            "{blocks:?} are not of generation {generation}"
+        );
+    }
+
+    /// Checks that each of these blocks reads as an error.
+    #[track_caller]
+    pub(super) fn check_lost(&self, blocks: Range<u64>) {
+        let device = self.open();
+        for block in blocks {
+            let read = device.read(block * BLOCK, BLOCK);
+            assert!(read.is_err(), "block {block} can be read");
+        }
+    }
+
+    /// The member that serves a block, if one does.
+    #[track_caller]
+    pub(super) fn place(&self, block: u64) -> Option<u8> {
+        self.member_of(block * BLOCK)
+    }
+
+    /// Has all disks run on the same power.
+    pub(super) fn run_on(&self, power: &Power) {
+        for disk in std::iter::once(&self.main).chain(&self.spares) {
+            disk.disk().run_on(power);
+        }
+    }
+}
+
+fn sectors_of(blocks: &Range<u64>) -> (u64, u64) {
+    (blocks.start * BLOCK, (blocks.end - blocks.start) * BLOCK)
 }

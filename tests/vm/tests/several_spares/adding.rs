@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A spare that is added while the device is in use.
+
+use vmtest::guest::sickdisk::Power;
+use vmtest::guest::sickdisk::PowerCut;
+use vmtest::guest::Traffic;
+
+use super::set::Set;
+use super::set::BLOCK;
+
+/// More room and more redundancy, and nobody above notices.
+#[test]
+fn a_spare_is_added_while_in_use() {
+    let _test = vmtest::begin!();
+    let mut set = Set::inactive(&[1, 1, 1]);
+    set.activate(&[0], "");
+    let before = set.device().status_fraction(0).1;
+    let path = set.device().path();
+    let known = Traffic::during(&path, 0..2048 * BLOCK, |traffic| {
+        for round in 0..4 {
+            set.wear_out(100 * round..100 * round + 20);
+            traffic.goes_on();
+        }
+        set.reload(&[0, 1], "").unwrap();
+        traffic.goes_on();
+        set.expect_whole(2);
+        for round in 4..8 {
+            set.wear_out(100 * round..100 * round + 20);
+            traffic.goes_on();
+        }
+        set.reload(&[0, 1, 2], "").unwrap();
+        traffic.goes_on();
+        set.expect_whole(3);
+    });
+    let after = set.device().status_fraction(0).1;
+    assert!(after > 2 * before, "{before} {after}");
+    // Until all is used but a few.
+    set.remap(1000..1000 + 250, 5);
+    let remapped = set.device().remapped();
+    assert!(remapped > before, "{remapped}");
+    set.again(&[2, 1, 0], "");
+    assert_eq!(set.device().remapped(), remapped);
+    set.check(1000..1250, 5);
+    set.expect_whole(3);
+    drop(known);
+}
+
+/// What the traffic wrote is all there after a spare was added.
+#[test]
+fn what_was_written_meanwhile_is_there() {
+    let _test = vmtest::begin!();
+    let mut set = Set::inactive(&[1, 1]);
+    set.activate(&[0], "");
+    let path = set.device().path();
+    let known = Traffic::during(&path, 0..2048 * BLOCK, |traffic| {
+        set.wear_out(0..100);
+        traffic.goes_on();
+        set.reload(&[1, 0], "").unwrap();
+        set.wear_out(500..600);
+        traffic.goes_on();
+    });
+    known.verify(&set.open());
+    set.again(&[0, 1], "");
+    known.verify(&set.open());
+    set.expect_whole(2);
+}
+
+/// P5: the power fails at some write of the join: the old set is there, or the new one, and all that was
+/// remapped.
+#[test]
+fn a_crash_while_a_spare_joins() {
+    let _test = vmtest::begin!();
+    let (mut old, mut new) = (0, 0);
+    let mut writes = 0;
+    loop {
+        let mut set = Set::inactive(&[1, 1]);
+        set.activate(&[0], "");
+        set.remap(0..30, 1);
+        let power = Power::for_writes(writes);
+        set.device().load(&set.line(&[0, 1], "")).unwrap();
+        set.run_on(&power);
+        let resumed = set.device().resume();
+        if resumed.is_ok() && !power.is_off() {
+            set.expect_whole(2);
+            break;
+        }
+        set.power_cut(|number| match writes % 3 {
+            0 => PowerCut::Drop,
+            1 => PowerCut::Some(u64::from(writes) + number),
+            _ => PowerCut::Tear(u64::from(writes) + number),
+        });
+        if writes % 2 == 0 {
+            // As the table line was before, which may name too little by now.
+            match set.try_activate(&[0], "") {
+                Ok(()) => {
+                    old += 1;
+                    set.check(0..30, 1);
+                    set.deactivate();
+                }
+                Err(refusal) => {
+                    new += 1;
+                    assert!(refusal.reason.contains("missing"), "{refusal:?}");
+                }
+            }
+        }
+        if let Err(refusal) = set.try_activate(&[0, 1], "") {
+            panic!("after {writes} writes: {refusal:?}");
+        }
+        set.expect_whole(2);
+        assert_eq!(set.device().remapped(), 30);
+        set.check(0..30, 1);
+        set.remap(40..50, 2);
+        set.check(40..50, 2);
+        // Once in each part of it, and at each write of the beginning, where it is decided.
+        writes += 1 + writes / 6;
+    }
+    assert!(old > 0 && new > 0, "{old} {new}: {writes} writes");
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A spare that is not there when the device is made, and comes back later.
+
+use super::set::content;
+use super::set::Set;
+
+/// Blocks 0..100 on the first spare, and some on the second; the device is not active.
+fn two() -> (Set, std::ops::Range<u64>) {
+    let mut set = Set::new(&[1, 1]);
+    set.remap(0..100, 1);
+    let mut end = 100;
+    while set.place(end - 1) != Some(1) {
+        set.remap(end..end + 10, 1);
+        end += 10;
+    }
+    set.remap(end..end + 20, 1);
+    set.deactivate();
+    (set, end..end + 20)
+}
+
+fn set_epoch(set: &Set) -> u64 {
+    let told = set.device().message("metadata_status").unwrap();
+    let mut words = told.split_whitespace();
+    let epoch = words.find_map(|word| word.strip_prefix("set_epoch="));
+    epoch.and_then(|epoch| epoch.parse().ok()).expect("told")
+}
+
+/// M9: without a spare only on the user's word; what it held is an error and not what main has; it comes
+/// back and is brought up to date, and then the other one may go.
+#[test]
+fn a_spare_is_away_and_comes_back() {
+    let _test = vmtest::begin!();
+    for lost in [0, 1] {
+        let (mut set, second) = two();
+        // Main works again, with what it had before: that must not be seen.
+        set.main.disk().heal(0, 131_072);
+        let (gone, left) = match lost {
+            0 => (0..20, second.clone()),
+            _ => (second.clone(), 0..20),
+        };
+        let there = 1 - lost;
+        let refusal = set.try_activate(&[there], "").unwrap_err();
+        assert!(refusal.reason.contains("missing"), "{refusal:?}");
+        assert!(
+            refusal.reason.contains(&format!("number {lost}")),
+            "{refusal:?}"
+        );
+        set.activate(&[0, 1], "");
+        let epoch = set_epoch(&set);
+        set.again(&[there], "degraded");
+        assert!(set_epoch(&set) > epoch);
+        let status = set.device().status();
+        assert!(status.contains("spares=1/2"), "{status}");
+        assert!(!status.contains("health=1"), "{status}");
+        set.check(left.clone(), 1);
+        set.check_lost(gone.clone());
+        // Full or not, some slots have to be free.
+        set.device()
+            .message("remove_remap 640 160")
+            .unwrap_or_default();
+        set.remap(400..404, 1);
+        set.write(gone.start..gone.start + 4, 2).unwrap();
+        set.check(gone.start..gone.start + 4, 2);
+        set.check_lost(gone.start + 4..gone.end);
+        set.again(&[there], "degraded");
+        set.check(gone.start..gone.start + 4, 2);
+        set.check_lost(gone.start + 4..gone.end);
+        set.check(400..404, 1);
+
+        // Back: by a new activation, or by a reload.
+        if lost == 0 {
+            set.again(&[0, 1], "");
+        } else {
+            set.reload(&[0, 1], "").unwrap();
+        }
+        set.expect_whole(2);
+        set.check(gone.start..gone.start + 4, 2);
+        set.check(gone.start + 4..gone.end, 1);
+        set.check(left.clone(), 1);
+        set.check(400..404, 1);
+
+        // Now the other one.
+        set.again(&[lost], "degraded");
+        set.check_lost(gone.start..gone.start + 4);
+        set.check(gone.start + 4..gone.end, 1);
+        set.check_lost(left.clone());
+        set.check_lost(400..404);
+        set.again(&[1, 0], "");
+        set.expect_whole(2);
+        set.check(gone.start..gone.start + 4, 2);
+        set.check(left, 1);
+    }
+}
+
+/// Each was used without the other: nobody can tell what is true, and no reload puts them together.
+#[test]
+fn used_apart_and_reloaded() {
+    let _test = vmtest::begin!();
+    let (mut set, _) = two();
+    set.activate(&[0], "degraded");
+    set.deactivate();
+    set.activate(&[1], "degraded");
+    set.deactivate();
+    set.activate(&[0], "degraded");
+    let refusal = set.reload(&[0, 1], "").unwrap_err();
+    assert!(refusal.reason.contains("without each other"), "{refusal:?}");
+    set.check(0..20, 1);
+}
+
+/// A copy of a spare does not pass for another one.
+#[test]
+fn a_copy_of_a_spare_is_refused() {
+    let _test = vmtest::begin!();
+    let (mut set, second) = two();
+    let copy = set.add_disk(1);
+    let original = content(&set.spares[1]);
+    set.spares[copy].disk().poke(0, &original).unwrap();
+    for spares in [[0, 1, 2], [1, 2, 0]] {
+        let refusal = set.try_activate(&spares, "").unwrap_err();
+        assert!(refusal.reason.contains("copy"), "{refusal:?}");
+    }
+    set.activate(&[0, 1], "");
+    set.check(second, 1);
+    set.expect_whole(2);
+}
+
+/// With `degraded`, a spare that serves blocks can be left out of a device in use.
+#[test]
+fn a_spare_is_left_out_while_in_use() {
+    let _test = vmtest::begin!();
+    let (mut set, second) = two();
+    set.activate(&[0, 1], "");
+    let refusal = set.reload(&[0], "").unwrap_err();
+    assert!(refusal.reason.contains("evacuate"), "{refusal:?}");
+    set.reload(&[0], "degraded").unwrap();
+    set.check(0..20, 1);
+    set.check_lost(second.clone());
+    let status = set.device().status();
+    assert!(status.contains("spares=1/2"), "{status}");
+    set.reload(&[0, 1], "").unwrap();
+    set.expect_whole(2);
+    set.check(second, 1);
+}
