@@ -6,6 +6,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// `struct dm_ioctl`, and room for a target behind it.
 #[repr(C, align(8))]
@@ -30,6 +35,12 @@ impl Buffer {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
+    fn number(&self, at: usize) -> u32 {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&self.0[at..at + 4]);
+        u32::from_ne_bytes(bytes)
+    }
+
     fn command(&mut self, control: &File, number: u32) -> io::Result<()> {
         // _IOWR(DM_IOCTL, number, struct dm_ioctl)
         let request = (3 << 30) | ((Self::HEADER as u32) << 16) | (0xfd << 8) | number;
@@ -43,10 +54,112 @@ impl Buffer {
     }
 }
 
+const TARGET_MESSAGE: u32 = 14;
+const FLAGS: usize = 28;
+const FLAG_DATA_OUT: u32 = 1 << 16;
+
+/// Sends a message to the first target of a device, and returns the reply.
+pub fn message(name: &str, text: &str) -> io::Result<String> {
+    let control = File::open("/dev/mapper/control")?;
+    let mut buffer = Buffer::new(name);
+    // Its sector is zero.
+    buffer.put(Buffer::HEADER + 8, text.as_bytes());
+    buffer.command(&control, TARGET_MESSAGE)?;
+    if buffer.number(FLAGS) & FLAG_DATA_OUT == 0 {
+        return Ok(String::new());
+    }
+    let reply = buffer.0.get(buffer.number(16) as usize..).unwrap_or(&[]);
+    let reply = reply.split(|&byte| byte == 0).next().unwrap_or(&[]);
+    Ok(String::from_utf8_lossy(reply).trim_end().to_string())
+}
+
 const DEV_CREATE: u32 = 3;
 const DEV_REMOVE: u32 = 4;
 const DEV_SUSPEND: u32 = 6;
 const TABLE_LOAD: u32 = 9;
+/// Where the kernel puts the device's number.
+const DEVICE: usize = 40;
+
+/// A device-mapper device with a table of one target, for tests that make hundreds of them. It is
+/// removed when dropped.
+pub struct QuickDevice {
+    name: String,
+    path: PathBuf,
+    control: File,
+    removed: bool,
+}
+
+impl QuickDevice {
+    /// Makes it.
+    pub fn new(sectors: u64, target: &str, parameters: &str) -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("quick{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let control = File::open("/dev/mapper/control")?;
+        let mut create = Buffer::new(&name);
+        create.command(&control, DEV_CREATE)?;
+        // Minor numbers below 256 are where they always were.
+        let path = format!("/dev/dm-{}", create.number(DEVICE) & 0xff).into();
+        let device = Self {
+            name,
+            path,
+            control,
+            removed: false,
+        };
+        let mut load = Buffer::new(&device.name);
+        load.put(20, &1_u32.to_ne_bytes());
+        load.put(Buffer::HEADER + 8, &sectors.to_ne_bytes());
+        load.put(Buffer::HEADER + 24, target.as_bytes());
+        load.put(Buffer::HEADER + Buffer::TARGET, parameters.as_bytes());
+        load.command(&device.control, TABLE_LOAD)?;
+        // Without the suspend flag it resumes.
+        Buffer::new(&device.name).command(&device.control, DEV_SUSPEND)?;
+        Ok(device)
+    }
+
+    /// The block device.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name that it has for device mapper.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sends a message and returns the reply.
+    pub fn message(&self, text: &str) -> io::Result<String> {
+        message(&self.name, text)
+    }
+
+    /// Removes it. It may be in use for a moment yet.
+    pub fn remove(mut self) -> io::Result<()> {
+        self.removed = true;
+        remove(&self.control, &self.name)
+    }
+}
+
+impl Drop for QuickDevice {
+    fn drop(&mut self) {
+        if self.removed {
+            return;
+        }
+        if let Err(error) = remove(&self.control, &self.name) {
+            eprintln!("{} could not be removed: {error}", self.name);
+        }
+    }
+}
+
+fn remove(control: &File, name: &str) -> io::Result<()> {
+    for _ in 0..100 {
+        match Buffer::new(name).command(control, DEV_REMOVE) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EBUSY))
+}
 
 /// A device that is made, given tables and removed without a process for each step. Removed when
 /// dropped.

@@ -16,6 +16,7 @@
 //! }
 //! ```
 
+mod block_trace;
 mod device;
 mod dice;
 mod disks;
@@ -25,15 +26,20 @@ mod io;
 mod ioctl;
 mod kmsg;
 mod leaks;
+mod log_writes;
 mod module;
 mod nowait;
 mod partition;
+mod patched;
 mod remap;
 mod run;
 mod stamp;
 mod traffic;
 mod wait;
 
+pub use block_trace::BlockTrace;
+pub use block_trace::Request;
+pub use block_trace::Traced;
 pub use device::Mapped;
 pub use device::Refusal;
 pub use dice::Dice;
@@ -47,11 +53,16 @@ pub use io::drop_caches;
 pub use io::read_only;
 pub use io::Direct;
 pub use ioctl::make_and_remove;
+pub use ioctl::message;
 pub use ioctl::Quick;
+pub use ioctl::QuickDevice;
 pub use kmsg::Kmsg;
+pub use log_writes::Entry;
+pub use log_writes::LogWrites;
 pub use module::load;
 pub use module::unload;
 pub use partition::Partition;
+pub use patched::Patched;
 pub use remap::device_number;
 pub use remap::Remap;
 pub use run::run;
