@@ -123,6 +123,11 @@ pub(crate) fn is_moved(superblock: &Superblock, replica: u8, block: u32) -> bool
     only(superblock).relocation(replica, block).is_some()
 }
 
+/// Whether a replica lies somewhere else than on a spare that was just formatted.
+pub(crate) fn is_elsewhere(superblock: &Superblock, replica: u8) -> bool {
+    !only(superblock).is_home(0, replica)
+}
+
 /// Where a replica's reserve blocks are.
 pub(crate) fn reserve_sectors(superblock: &Superblock, replica: u8) -> Vec<u64> {
     (0..RESERVE_BLOCKS)

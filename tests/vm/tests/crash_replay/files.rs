@@ -23,7 +23,7 @@ use crate::thoroughness::Thoroughness;
 use crate::timeline::Disk;
 
 /// Every so many sectors of main, eight are bad.
-const BAD_EVERY: u64 = 8 * 23;
+const BAD_EVERY: u64 = 8 * 31;
 
 /// One in so many points is looked at by e2fsck, too.
 const FSCK_EVERY: u64 = 16;
@@ -60,7 +60,7 @@ fn content(number: u64) -> Vec<u8> {
 pub(crate) fn record(thoroughness: &Thoroughness) -> Recorded {
     let shape = Shape {
         block: 512,
-        main: 8 << 11,
+        main: 12 << 11,
         spare: 2 << 11,
     };
     let make = |device: &Mapped| {

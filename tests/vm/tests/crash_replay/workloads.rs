@@ -143,7 +143,7 @@ pub(crate) fn a_spare_that_goes_bad(thoroughness: &Thoroughness) -> Recorded {
     let data = data..data + driver.told("slots") * shape.unit();
     let mut spoilt = Areas::new();
     let (mut slots, mut metadata) = (0, 0);
-    for round in 0..thoroughness.steps(28) {
+    for round in 0..thoroughness.steps(20) {
         driver.write(true);
         if driver.dice.roll(3) == 0 {
             driver.write(false);
@@ -219,7 +219,7 @@ pub(crate) fn messages_and_reloads(thoroughness: &Thoroughness) -> Recorded {
     let mut driver = Driver::new(shape, !thoroughness.seed);
     driver.recording.activate();
     driver.spoil_main(256, 2);
-    for round in 0..thoroughness.steps(36) {
+    for round in 0..thoroughness.steps(30) {
         let over_bad = driver.dice.roll(4) == 0;
         driver.write(over_bad);
         let first = driver.dice.roll(shape.main - 16);
