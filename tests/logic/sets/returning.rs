@@ -6,6 +6,7 @@ use dm_remap_logic::commit::Outcome;
 use dm_remap_logic::format::table_block;
 use dm_remap_logic::format::CopyId;
 use dm_remap_logic::format::Member;
+use dm_remap_logic::load::check_return;
 use dm_remap_logic::load::LoadError;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
@@ -291,4 +292,24 @@ fn a_clone() {
     let uuid = member(&spare, 1).uuid;
     let twice = Some(LoadError::Twice { uuid });
     assert_eq!(refusal(&mut disks, &[1, 2], true), twice);
+}
+
+/// A set that is in use gets a spare back that was just away, and none that was used meanwhile.
+#[test]
+fn back_to_a_set_in_use() {
+    let (mut disks, spare) = ring(19, 2);
+    assert!(spare.metadata.can_lose(0) && spare.metadata.can_lose(1));
+    let old = spare.metadata.superblock().clone();
+    let mut apart = disks.clone();
+    let alone = Spare::load_of(&mut disks, &[0], true).expect("all is known");
+    assert!(!alone.metadata.can_lose(0), "it is the last one");
+    let live = alone.metadata.superblock();
+    let back = check_return(live, &old, 1, 7).expect("it was away");
+    assert_eq!(back.uuid, member(&spare, 1).uuid);
+    let other = Spare::load_of(&mut apart, &[1], true).expect("all is known");
+    let returning = other.metadata.superblock();
+    assert_eq!(
+        check_return(live, returning, 1, 7).err(),
+        Some(LoadError::Apart { spare: 7 })
+    );
 }
