@@ -385,6 +385,12 @@ impl Line<'_> {
         load::check_expected(superblock, &self.expected())
             .map_err(|error| self.refuse_content(&error))?;
         self.check_writable(superblock)?;
+        for (member, (_, sectors)) in members.iter().zip(self.windows) {
+            if let Some(member) = member.and_then(|index| superblock.member(index)) {
+                load::check_window(member, *sectors)
+                    .map_err(|error| self.refuse_content(&error))?;
+            }
+        }
         for (found, place) in fresh.iter().zip(&mut members) {
             match found {
                 None => (),
