@@ -38,6 +38,9 @@ use crate::target::state::State;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 
+/// How many replicas get another place in one activation at the most.
+const MOVES_MAX: u8 = 2 * MEMBERS_MAX;
+
 /// How far the redundancy of the metadata is restored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::target) enum Restored {
@@ -65,9 +68,10 @@ impl Writer {
         members.any(|(index, _)| index != member && self.gives_slots(index))
     }
 
-    /// Gives out slots of all members again that are there.
+    /// Begins a new activation: gives out slots of all members again that are there.
     pub(in crate::target) fn use_all(&mut self, state: &State) {
         let idle = core::mem::replace(&mut self.idle, 0);
+        self.moves = 0;
         for member in (0..8).filter(|member| idle & bit(*member) != 0) {
             self.use_member(state, member);
         }
@@ -209,8 +213,11 @@ impl Writer {
             self.metadata.begin_rebuild(member, replica);
             return self.rebuild(state, io);
         }
-        match self.next_move(state, shunned) {
+        // Where one place after the other turns out bad, an end has to be made of it: each takes slots.
+        let may_move = self.moves < MOVES_MAX;
+        match self.next_move(state, shunned).filter(|_| may_move) {
             Some((member, replica, host)) => {
+                self.moves = self.moves.saturating_add(1);
                 // From then on the other one is the only one.
                 self.mend(state, io, member, replica ^ 1)?;
                 self.give_place(state, member, replica, host)?;

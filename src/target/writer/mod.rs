@@ -100,6 +100,8 @@ pub(super) struct Writer {
     failed_places: u16,
     /// How many metadata blocks had been repaired when redundancy was restored last.
     restored_at: u64,
+    /// How many replicas were given another place in this activation.
+    moves: u8,
 }
 
 impl Writer {
@@ -124,6 +126,7 @@ impl Writer {
             idle: 0,
             failed_places: 0,
             restored_at: u64::MAX,
+            moves: 0,
         })
     }
 

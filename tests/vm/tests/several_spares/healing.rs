@@ -55,3 +55,38 @@ fn a_void_replica_is_made_again() {
         set.check(40..50, 3);
     }
 }
+
+/// Where no place takes a replica, an end is made of it before all slots are gone.
+#[test]
+fn an_end_to_all_tries() {
+    let _test = vmtest::begin!();
+    let set = Set::new(&[8]);
+    set.remap(0..10, 1);
+    let told = |key| -> u64 {
+        let value = set.of(0, key).expect("told");
+        value.parse().expect("a number")
+    };
+    let (data, slots) = (told("data_start"), told("slots"));
+    let bad = Fault::bad(Direction::Write);
+    {
+        let mut spare = set.spares[0].disk();
+        // Reserve blocks and table at the head, and all but the first slots.
+        spare.spoil(8, 31 * 8, bad);
+        spare.spoil(33 * 8, data - 33 * 8, bad);
+        spare.spoil(data + 100 * 8, (slots - 100) * 8, bad);
+    }
+    set.remap(20..30, 2);
+    let mut before = 0;
+    let settled = || {
+        let now = told("slots");
+        std::mem::replace(&mut before, now) == now && now < slots
+    };
+    assert!(eventually(Duration::from_secs(20), settled));
+    set.expect("metadata", "degraded");
+    assert!(told("slots") > slots / 2, "{} of {slots}", told("slots"));
+    // What there is goes on.
+    set.remap(40..50, 3);
+    set.check(0..10, 1);
+    set.check(20..30, 2);
+    set.check(40..50, 3);
+}
