@@ -126,14 +126,15 @@ impl BatchSlots {
         Ok(Self { slots, used: 0 })
     }
 
-    pub(super) fn run<'env, R>(
+    pub(super) fn run<'env, R, M>(
         &mut self,
         pool: &'env BioPool,
         start: impl FnOnce(&mut Batch<'_, 'env>) -> R,
-    ) -> R {
-        let (result, used) = Batch::run(pool, &self.slots, start);
+        meanwhile: impl FnOnce() -> M,
+    ) -> (R, M) {
+        let (result, meantime, used) = Batch::run(pool, &self.slots, start, meanwhile);
         self.used = used;
-        result
+        (result, meantime)
     }
 
     /// Returns how many I/Os a batch can have.
@@ -247,12 +248,14 @@ pub struct Batch<'a, 'env> {
 }
 
 impl<'env> Batch<'_, 'env> {
-    /// Runs `start` and waits for what it has started. Returns its result, and the number of I/Os.
-    pub(super) fn run<R>(
+    /// Runs `start` and then `meanwhile`, and waits for what was started. Returns their results, and the
+    /// number of I/Os.
+    pub(super) fn run<R, M>(
         pool: &'env BioPool,
         slots: &[Slot],
         start: impl FnOnce(&mut Batch<'_, 'env>) -> R,
-    ) -> (R, usize) {
+        meanwhile: impl FnOnce() -> M,
+    ) -> (R, M, usize) {
         stack_pin_init!(let under_way = UnderWay::new());
         let under_way = under_way.into_ref();
 
@@ -268,12 +271,14 @@ impl<'env> Batch<'_, 'env> {
             start(&mut batch)
         };
         let used = batch.used;
+        // Without the plug, which would hold the bios back.
+        let meantime = meanwhile();
 
         under_way.get_ref().wait();
         for slot in slots.iter().take(used) {
             slot.finish();
         }
-        (result, used)
+        (result, meantime, used)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use core::marker::PhantomData;
 use core::ops::Range;
+use kernel::alloc::flags::__GFP_ZERO;
 use kernel::alloc::Flags;
 use kernel::prelude::*;
 
@@ -28,7 +29,13 @@ pub struct IoBuffer {
 impl IoBuffer {
     /// Makes a buffer of at least `bytes` bytes, rounded up to 4096.
     pub fn new(bytes: usize, flags: Flags) -> Result<Self> {
-        let units = VVec::from_elem(Unit([0; UNIT]), bytes.div_ceil(UNIT), flags)?;
+        let len = bytes.div_ceil(UNIT);
+        // Pages come zeroed, and need not be written to once more.
+        let empty = VVec::<Unit>::with_capacity(len, flags | __GFP_ZERO)?;
+        let (start, _, capacity) = empty.into_raw_parts();
+        // SAFETY: These are the parts of a vector with room for `len` units, which are arrays of bytes
+        // and zeroed.
+        let units = unsafe { VVec::from_raw_parts(start, len, capacity) };
         Ok(Self { units })
     }
 

@@ -2,6 +2,7 @@
 
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/crc32.h>
 #include <linux/highmem.h>
 #include <linux/ratelimit.h>
 #include <linux/sched/mm.h>
@@ -118,6 +119,12 @@ void dm_rust_invalidate_vmap(void *vaddr, unsigned int len)
 void dm_rust_ratelimit_init(struct ratelimit_state *state, int interval, int burst)
 {
 	ratelimit_state_init(state, interval, burst);
+}
+
+/* The standard CRC-32C of @data, which begins and ends with all bits inverted. */
+u32 dm_rust_crc32c(const void *data, size_t len)
+{
+	return ~crc32c(~0U, data, len);
 }
 
 void dm_rust_warn(const char *message)

@@ -35,6 +35,8 @@ void dm_rust_bio_copy(struct bio *bio, unsigned int offset, void *buffer, unsign
 bool dm_rust_in_submission(void);
 void dm_rust_invalidate_vmap(void *vaddr, unsigned int len);
 
+u32 dm_rust_crc32c(const void *data, size_t len);
+
 void dm_rust_warn(const char *message);
 void dm_rust_ratelimit_init(struct ratelimit_state *state, int interval, int burst);
 

@@ -82,7 +82,18 @@ impl BioPool {
         slots: &mut BatchSlots,
         start: impl FnOnce(&mut Batch<'_, 'env>) -> R,
     ) -> R {
-        slots.run(self, start)
+        slots.run(self, start, || ()).0
+    }
+
+    /// The same, and does something else while they are under way: `meanwhile` runs when all of them have
+    /// been sent.
+    pub fn batch_with<'env, R, M>(
+        &'env self,
+        slots: &mut BatchSlots,
+        start: impl FnOnce(&mut Batch<'_, 'env>) -> R,
+        meanwhile: impl FnOnce() -> M,
+    ) -> (R, M) {
+        slots.run(self, start, meanwhile)
     }
 
     /// Reads into `buffer`.
@@ -130,7 +141,7 @@ impl BioPool {
         start: impl FnOnce(&mut Batch<'_, 'env>) -> Result<usize>,
     ) -> IoResult {
         let slots = [Slot::new()];
-        match Batch::run(self, &slots, start).0 {
+        match Batch::run(self, &slots, start, || ()).0 {
             Ok(_) => slots[0].status().ok(),
             Err(error) => Err(error.into()),
         }

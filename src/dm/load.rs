@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Loads of atomics that become part of the function that they are in.
+//! Loads and stores of atomics that become part of the function that they are in.
 //!
-//! The methods of [`Atomic`] call functions written in C, which costs more than the load itself where
-//! each instruction counts. These here are what those functions do.
+//! The methods of [`Atomic`] call functions written in C, which costs more than the access itself
+//! where each instruction counts. These here are what those functions do.
 
 use core::mem::size_of;
 use core::sync::atomic::fence;
@@ -26,4 +26,14 @@ pub fn load_acquire<T: AtomicType>(atomic: &Atomic<T>) -> T {
     let value = load_relaxed(atomic);
     fence(Ordering::Acquire);
     value
+}
+
+/// `smp_store_release()`: what comes before it in the program also happens before it.
+#[inline(always)]
+pub fn store_release<T: AtomicType>(atomic: &Atomic<T>, value: T) {
+    const { assert!(size_of::<T>() <= size_of::<usize>()) };
+    fence(Ordering::Release);
+    // SAFETY: The pointer is valid, and the value was just seen to fit into a machine word, so that a
+    // volatile store writes all of it at once, as the kernel's memory model has it.
+    unsafe { atomic.as_ptr().write_volatile(value) };
 }

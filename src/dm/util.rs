@@ -15,6 +15,12 @@ pub fn random_uuid() -> [u8; 16] {
     uuid
 }
 
+/// Returns the CRC-32C of `data`, by the processor's own instruction where it has one.
+pub fn crc32c(data: &[u8]) -> u32 {
+    // SAFETY: The function reads these bytes.
+    unsafe { bindings::dm_rust_crc32c(data.as_ptr().cast(), data.len()) }
+}
+
 /// Returns the wall clock in seconds since 1970.
 pub fn wall_clock_seconds() -> i64 {
     // SAFETY: There are no demands.
