@@ -31,18 +31,15 @@ pub struct Allocator {
 impl Allocator {
     /// Counts the slots that can be given out.
     pub fn new<S: Word<u64>>(slots: &[S]) -> Self {
-        let mut available = 0u32;
-        let mut cursor = 0;
-        for (cell, slot) in slots.iter().zip(0u32..) {
-            let word = SlotWord::from_memory(cell.load());
-            if word.is_available() {
-                available = available.saturating_add(1);
-            } else if word.is_claim() {
-                // Go on behind the last one that was given out, as far as can be told.
-                cursor = slot.saturating_add(1);
-            }
+        let word = |cell: &S| SlotWord::from_memory(cell.load());
+        let available = slots.iter().filter(|cell| word(cell).is_available());
+        // Go on behind the last one that was given out, as far as can be told.
+        let last = slots.iter().rposition(|cell| word(cell).is_claim());
+        let cursor = last.map_or(0, |last| last.saturating_add(1));
+        Allocator {
+            cursor: u32::try_from(cursor).unwrap_or(u32::MAX),
+            available: u32::try_from(available.count()).unwrap_or(u32::MAX),
         }
-        Allocator { cursor, available }
     }
 
     /// How many slots can be given out.

@@ -43,14 +43,21 @@ impl<'a, W: Word<u64>> Presence<'a, W> {
     }
 
     /// Marks the range. For the writer.
+    #[inline]
     pub fn set(&self, sector: u64, sectors: u64) {
         let first = sector >> SHIFT;
         let last = sector.saturating_add(sectors).saturating_sub(1).max(sector) >> SHIFT;
-        for bit in first..=last {
-            let Some(word) = self.word(bit) else {
+        let mut bit = first;
+        while let Some(word) = self.word(bit) {
+            // Whoever fills the bitmap comes to most bits many times.
+            let (before, mark) = (word.load(), 1 << (bit % 64));
+            if before & mark == 0 {
+                word.store(before | mark);
+            }
+            if bit >= last {
                 return;
-            };
-            word.store(word.load() | 1 << (bit % 64));
+            }
+            bit = bit.wrapping_add(1);
         }
     }
 

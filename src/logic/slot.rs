@@ -58,6 +58,11 @@ impl SlotWord {
     const KNOWN: u64 =
         Self::MAIN_MASK | Self::STATE_MASK | Self::MANUAL | Self::RAW | Self::MEMORY_ONLY;
 
+    /// States above [`State::Bad`]: those with a bit that none of the four has.
+    const UNKNOWN_STATES: u64 = !3 << Self::STATE_SHIFT & Self::STATE_MASK;
+    /// What a word on the spare has no bit of.
+    const ILLEGAL: u64 = !Self::KNOWN | Self::MEMORY_ONLY | Self::UNKNOWN_STATES;
+
     /// A slot that serves `main_block`, or is set aside for it. None if the number is too large.
     pub const fn new(main_block: u64, state: State, origin: Origin) -> Option<Self> {
         if main_block >= Self::MAIN_BLOCKS_MAX {
@@ -84,10 +89,10 @@ impl SlotWord {
         self.0
     }
 
-    /// What the spare holds; None if this version does not know what it means.
+    /// What the spare holds; None if this version does not know what it means. Whether it does is a
+    /// matter of certain bits: what two words together have none of is legal in both.
     pub const fn from_disk(word: u64) -> Option<Self> {
-        let state = (word & Self::STATE_MASK) >> Self::STATE_SHIFT;
-        if word & !Self::KNOWN != 0 || word & Self::MEMORY_ONLY != 0 || state > State::Bad as u64 {
+        if word & Self::ILLEGAL != 0 {
             return None;
         }
         Some(SlotWord(word))

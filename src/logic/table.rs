@@ -19,6 +19,10 @@
 //! - Nothing is ever moved. To grow, or to get rid of tombstones, the writer rebuilds the table in
 //!   fresh buckets ([`View::rebuild`]) and publishes these.
 
+mod fill;
+
+pub use self::fill::Stopped;
+
 use core::marker::PhantomData;
 
 use super::slot::SlotWord;

@@ -10,6 +10,7 @@
 //! ```
 
 use super::super::crc32c::crc32c;
+use super::super::crc32c::Checksum;
 use super::bytes;
 use super::is_zero;
 use super::Block;
@@ -23,6 +24,11 @@ pub const AT_VERSION: usize = 12;
 
 /// Checks that `image` is a whole block of the kind `magic`, of a version that this one reads.
 pub fn check(image: &Block, magic: &[u8; 8]) -> Result<(), FormatError> {
+    check_with(image, magic, crc32c)
+}
+
+/// The same, by a checksum of the caller's.
+pub fn check_with(image: &Block, magic: &[u8; 8], crc32c: Checksum) -> Result<(), FormatError> {
     if bytes::get(image, 0) != *magic {
         return Err(if is_zero(image) {
             FormatError::Blank
@@ -30,7 +36,7 @@ pub fn check(image: &Block, magic: &[u8; 8]) -> Result<(), FormatError> {
             FormatError::Foreign
         });
     }
-    if bytes::get_u32(image, AT_CRC) != checksum(image) {
+    if bytes::get_u32(image, AT_CRC) != crc32c(covered(image)) {
         return Err(FormatError::Checksum);
     }
     match bytes::get_u32(image, AT_VERSION) {
@@ -51,10 +57,11 @@ pub fn begin(image: &mut Block, magic: &[u8; 8]) {
 
 /// Puts the checksum of what is in `image` by now.
 pub fn seal(image: &mut Block) {
-    let crc = checksum(image);
+    let crc = crc32c(covered(image));
     bytes::put(image, AT_CRC, &crc.to_le_bytes());
 }
 
-fn checksum(image: &Block) -> u32 {
-    crc32c(image.get(AT_VERSION..).unwrap_or(&[]))
+/// What the checksum is of.
+fn covered(image: &Block) -> &[u8] {
+    image.get(AT_VERSION..).unwrap_or(&[])
 }

@@ -19,6 +19,8 @@
 //!
 //! The same bytes stand in every replica.
 
+use super::super::crc32c::crc32c;
+use super::super::crc32c::Checksum;
 use super::super::slot::Entry;
 use super::super::slot::SlotWord;
 use super::super::text::Uuid;
@@ -47,7 +49,17 @@ pub struct TableBlock<'a> {
 impl<'a> TableBlock<'a> {
     /// Checks all of `image`, read where block `number` of the spare `member` belongs.
     pub fn decode(image: &'a Block, member: &Uuid, number: u32) -> Result<Self, FormatError> {
-        head::check(image, &MAGIC)?;
+        Self::decode_with(image, member, number, crc32c)
+    }
+
+    /// The same, by a checksum of the caller's.
+    pub fn decode_with(
+        image: &'a Block,
+        member: &Uuid,
+        number: u32,
+        crc32c: Checksum,
+    ) -> Result<Self, FormatError> {
+        head::check_with(image, &MAGIC, crc32c)?;
         let found = Uuid(bytes::get(image, AT_UUID));
         if found != *member {
             return Err(FormatError::OtherSpare { found });
@@ -63,18 +75,22 @@ impl<'a> TableBlock<'a> {
             image,
             sequence: bytes::get_u64(image, AT_SEQUENCE),
         };
-        let mut entries = block
-            .image
-            .get(AT_ENTRIES..)
-            .unwrap_or(&[])
-            .chunks_exact(ENTRY_BYTES);
-        match entries.position(|entry| decode_entry(entry).is_none()) {
-            // There are 252.
-            Some(index) => Err(FormatError::Entry {
-                index: index as u32,
-            }),
-            None => Ok(block),
+        // A word is legal if certain bits are not in it: they are not in any if not in all together.
+        let all = block.raw_entries().fold(0, |all, entry| all | word(entry));
+        if SlotWord::from_disk(all).is_some() {
+            return Ok(block);
         }
+        let mut entries = block.raw_entries();
+        let index = entries.position(|entry| decode_entry(entry).is_none());
+        // There are 252.
+        Err(FormatError::Entry {
+            index: index.unwrap_or(0) as u32,
+        })
+    }
+
+    fn raw_entries(&self) -> impl Iterator<Item = &'a [u8]> {
+        let entries = self.image.get(AT_ENTRIES..).unwrap_or(&[]);
+        entries.chunks_exact(ENTRY_BYTES)
     }
 
     /// The commit that wrote the block.
@@ -89,10 +105,7 @@ impl<'a> TableBlock<'a> {
 
     /// All 252 entries.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + 'a {
-        self.image
-            .get(AT_ENTRIES..)
-            .unwrap_or(&[])
-            .chunks_exact(ENTRY_BYTES)
+        self.raw_entries()
             .map(|entry| decode_entry(entry).unwrap_or(Entry::UNUSED))
     }
 }
@@ -118,10 +131,15 @@ pub fn encode(
     head::seal(image);
 }
 
+fn word(entry: &[u8]) -> u64 {
+    let word = entry.first_chunk::<8>();
+    word.map_or(0, |word| u64::from_le_bytes(*word))
+}
+
 fn decode_entry(entry: &[u8]) -> Option<Entry> {
-    let (word, generation) = entry.split_first_chunk::<8>()?;
+    let generation = entry.get(ENTRY_BYTES / 2..)?;
     Some(Entry {
-        word: SlotWord::from_disk(u64::from_le_bytes(*word))?,
+        word: SlotWord::from_disk(word(entry))?,
         generation: u64::from_le_bytes(*generation.first_chunk::<8>()?),
     })
 }
