@@ -8,7 +8,6 @@ use kernel::alloc::AllocError;
 use kernel::alloc::Flags;
 use kernel::prelude::*;
 use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Release;
 
 /// A 32-bit cell: one writer, readers at any time.
 pub(super) struct Cell32(Atomic<u32>);
@@ -24,7 +23,7 @@ impl Word<u32> for Cell32 {
 
     #[inline(always)]
     fn store(&self, value: u32) {
-        self.0.store(value, Release);
+        dm::store_release(&self.0, value);
     }
 }
 
@@ -36,17 +35,28 @@ impl Word<u64> for Cell64 {
 
     #[inline(always)]
     fn store(&self, value: u64) {
-        self.0.store(value, Release);
+        dm::store_release(&self.0, value);
+    }
+}
+
+// For arrays of cells, which nobody shares so far.
+impl Clone for Cell32 {
+    fn clone(&self) -> Self {
+        Self(Atomic::new(self.load()))
+    }
+}
+
+impl Cell64 {
+    /// A cell that holds `value`.
+    #[inline(always)]
+    pub(super) fn new(value: u64) -> Self {
+        Self(Atomic::new(value))
     }
 }
 
 /// Makes an array of `len` cells that hold 0.
 pub(super) fn cells32(len: usize, flags: Flags) -> Result<KVVec<Cell32>, AllocError> {
-    let mut cells = KVVec::with_capacity(len, flags)?;
-    for _ in 0..len {
-        cells.push(Cell32(Atomic::new(0)), flags)?;
-    }
-    Ok(cells)
+    KVVec::from_elem(Cell32(Atomic::new(0)), len, flags)
 }
 
 /// Makes an array of `len` cells that hold what `values` gives, then 0.

@@ -29,6 +29,12 @@ pub(super) struct Map {
 /// The word of a slot that there is none of so far.
 pub(super) const UNKNOWN: SlotWord = SlotWord::FREE.with_held(true);
 
+/// Makes the buckets of a table without remaps, with room for `remaps` of them. May sleep.
+pub(super) fn buckets_for(remaps: u32) -> Result<KVVec<Cell32>> {
+    let buckets = table::buckets_for(remaps).ok_or(ENOMEM)?;
+    Ok(cells32(buckets, GFP_KERNEL)?)
+}
+
 impl Map {
     /// Makes a table without remaps, with room for `remaps` of them, over the slots of `extents`. The
     /// first of these have what `words` gives, the others are not to be used so far. May sleep.
@@ -37,13 +43,25 @@ impl Map {
         extents: Extents,
         remaps: u32,
     ) -> Result<Self> {
-        let buckets = table::buckets_for(remaps).ok_or(ENOMEM)?;
         let words = words.chain(core::iter::repeat(UNKNOWN.to_memory()));
         Ok(Self {
-            buckets: cells32(buckets, GFP_KERNEL)?,
+            buckets: buckets_for(remaps)?,
             slots: cells64(words, extents.end() as usize, GFP_KERNEL)?,
             extents,
         })
+    }
+
+    /// Makes a table of what it consists of. All of `slots` must have a number in `extents`.
+    pub(super) fn from_parts(
+        buckets: KVVec<Cell32>,
+        slots: KVVec<Cell64>,
+        extents: Extents,
+    ) -> Self {
+        Self {
+            buckets,
+            slots,
+            extents,
+        }
     }
 
     /// Returns where slots are.

@@ -414,9 +414,19 @@ impl Counters {
             degraded: Counter::new(0),
             stuck: Counter::new(0),
         };
+        let (mut remapped, mut pending, mut bad) = (0u64, 0u64, 0u64);
         for cell in map.slots() {
-            counters.changed(SlotWord::FREE, SlotWord::from_memory(cell.load()));
+            let count = match SlotWord::from_memory(cell.load()).state() {
+                SlotState::Free => continue,
+                SlotState::Valid => &mut remapped,
+                SlotState::Pending => &mut pending,
+                SlotState::Bad => &mut bad,
+            };
+            *count = count.wrapping_add(1);
         }
+        counters.remapped.set(remapped);
+        counters.pending.set(pending);
+        counters.bad.set(bad);
         counters.show_copies(superblock);
         counters
     }

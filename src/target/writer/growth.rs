@@ -21,7 +21,7 @@ use crate::target::state::State;
 use kernel::prelude::*;
 
 /// How many more remaps there is room for.
-const ROOM: u32 = 4 * STAGED_MAX as u32;
+pub(in crate::target) const ROOM: u32 = 4 * STAGED_MAX as u32;
 
 /// A larger map that is to be.
 struct Plan {

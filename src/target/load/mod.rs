@@ -4,11 +4,9 @@
 //! table may be in use (D2). What has to be made equal, freed or formatted is written down for
 //! [`activate`](super::activate).
 
-use super::io::is_suspect;
-use super::io::read_twice;
-use super::map::Map;
-use super::map::UNKNOWN;
-use super::writer::STAGED_MAX;
+mod filling;
+mod tables;
+
 use crate::dm;
 use crate::logic::classify::Operation;
 use crate::logic::commit::Metadata;
@@ -19,27 +17,21 @@ use crate::logic::format::is_zero;
 use crate::logic::format::Block;
 use crate::logic::format::BlockId;
 use crate::logic::format::Geometry;
-use crate::logic::format::Member;
-use crate::logic::format::Place;
 use crate::logic::format::Superblock;
 use crate::logic::format::BLOCK_BYTES;
 use crate::logic::format::BLOCK_SECTORS;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::format::REPLICAS;
 use crate::logic::format::SUPER_COPIES;
 use crate::logic::load;
-use crate::logic::load::Chosen;
-use crate::logic::load::Claim;
 use crate::logic::load::Found;
 use crate::logic::load::Image;
 use crate::logic::load::LoadError;
-use crate::logic::load::Resolved;
 use crate::logic::load::SuperImage;
-use crate::logic::slot::Entry;
-use crate::logic::slot::SlotWord;
 use crate::logic::table::Counts;
-use crate::logic::table::InsertError;
+use crate::target::io::is_suspect;
+use crate::target::io::read_twice;
+use crate::target::map::Map;
 use kernel::prelude::*;
+pub(super) use tables::tables;
 
 /// How many metadata blocks are read at a time.
 const BATCH_BLOCKS: u32 = 64;
@@ -287,133 +279,6 @@ pub(super) fn find_superblock(
     Ok(found)
 }
 
-/// Reads the slot tables of the set whose superblock is in `metadata`; `windows` are the spares that
-/// there are.
-pub(super) fn tables(
-    windows: &[Window<'_>],
-    chosen: &Chosen,
-    mut metadata: KBox<Metadata>,
-) -> Result<Loaded, Refused> {
-    let superblock = metadata.superblock();
-    let mut reader = Reader {
-        windows,
-        chosen,
-        superblock,
-        member: 0,
-        buffers: [
-            dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?,
-            dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?,
-        ],
-        readable: [[false; BATCH_BLOCKS as usize]; REPLICAS as usize],
-        words: KVVec::new(),
-        generations: KVVec::new(),
-        rewrites: KVec::new(),
-    };
-    let mut extents = Extents::new(superblock.slot_sectors.trailing_zeros());
-    let mut table_blocks = [0; MEMBERS_MAX as usize];
-    for (index, member) in superblock.members() {
-        reader.member = index;
-        let gap = extents.end() != 0;
-        let first = reader.words.len();
-        if gap {
-            // The number that is left out between two extents.
-            reader.words.push(UNKNOWN.to_memory(), GFP_KERNEL)?;
-            reader.generations.push(0, GFP_KERNEL)?;
-        }
-        let blocks = reader.read_all(member)?;
-        if let Some(place) = table_blocks.get_mut(usize::from(index)) {
-            *place = blocks;
-        }
-        let slots = member.slots_in(blocks);
-        if slots == 0 {
-            reader.words.truncate(first);
-            reader.generations.truncate(first);
-        }
-        if !extents.grow(index, member, slots) {
-            return Err(ENOMEM.into());
-        }
-    }
-    let Reader {
-        mut words,
-        mut generations,
-        rewrites,
-        ..
-    } = reader;
-    metadata.open(chosen, &table_blocks);
-    for (word, number) in words.iter_mut().zip(0u32..) {
-        let member = extents.slot(number).map(|(member, _)| member);
-        let usable = member.is_some_and(|member| metadata.is_usable(member));
-        if !usable && SlotWord::from_memory(*word).is_available() {
-            *word = UNKNOWN.to_memory();
-        }
-    }
-
-    let claims = words
-        .iter()
-        .filter(|word| SlotWord::from_memory(**word).is_claim())
-        .count();
-    let claims = u32::try_from(claims).map_err(|_| ENOMEM)?;
-    let reserve = claims.saturating_add(STAGED_MAX as u32);
-    let map = Map::new(words.iter().copied(), extents, reserve)?;
-    let mut counts = Counts::default();
-    let mut dirty = KVec::new();
-    for slot in 0..u32::try_from(words.len()).map_err(|_| ENOMEM)? {
-        let lost = claim(&map, &mut counts, &generations, slot)?;
-        if let Some(lost) = lost {
-            let owner = extents.slot(lost).map(|(member, _)| member);
-            let usable = owner.is_some_and(|member| metadata.is_usable(member));
-            map.view()
-                .set_slot(lost, if usable { SlotWord::FREE } else { UNKNOWN });
-            if let Some(generation) = generations.get_mut(lost as usize) {
-                *generation = 0;
-            }
-            let block = extents.block(lost).ok_or(EINVAL)?;
-            if dirty.last() != Some(&block) {
-                dirty.push(block, GFP_KERNEL)?;
-            }
-        }
-    }
-    Ok(Loaded {
-        metadata,
-        map,
-        counts,
-        generations,
-        rewrites,
-        dirty,
-    })
-}
-
-/// Enters the claim of `slot`, if it has one. Gives the slot whose claim lost, if another slot has
-/// claimed the same block.
-fn claim(
-    map: &Map,
-    counts: &mut Counts,
-    generations: &[u64],
-    slot: u32,
-) -> Result<Option<u32>, Refused> {
-    let word = map.word(slot);
-    if !word.is_claim() {
-        return Ok(None);
-    }
-    let entry = |slot: u32| Entry {
-        word: map.word(slot),
-        generation: generations.get(slot as usize).copied().unwrap_or(0),
-    };
-    match map.view().insert(counts, word.main_block(), slot) {
-        Ok(()) => Ok(None),
-        Err(InsertError::Full) => Err(ENOMEM.into()),
-        Err(InsertError::Exists { slot: other }) => {
-            match load::settle_claims(&entry(other), &entry(slot))? {
-                Claim::First => Ok(Some(slot)),
-                Claim::Second => {
-                    map.view().replace(word.main_block(), other, slot);
-                    Ok(Some(other))
-                }
-            }
-        }
-    }
-}
-
 fn block_image(buffer: &dm::IoBuffer, index: u32) -> Image<'_> {
     buffer
         .as_slice()
@@ -421,131 +286,4 @@ fn block_image(buffer: &dm::IoBuffer, index: u32) -> Image<'_> {
         .nth(index as usize)
         .and_then(|bytes| bytes.first_chunk::<BLOCK_BYTES>())
         .map_or(Image::Unreadable, |block: &Block| Image::Read(block))
-}
-
-/// Reads the replicas of a slot table side by side.
-struct Reader<'a> {
-    windows: &'a [Window<'a>],
-    chosen: &'a Chosen,
-    superblock: &'a Superblock,
-    /// Whose table is read.
-    member: u8,
-    buffers: [dm::IoBuffer; REPLICAS as usize],
-    readable: [[bool; BATCH_BLOCKS as usize]; REPLICAS as usize],
-    words: KVVec<u64>,
-    generations: KVVec<u64>,
-    rewrites: KVec<Rewrite>,
-}
-
-impl<'a> Reader<'a> {
-    /// Reads all blocks that are in use, and returns their number.
-    fn read_all(&mut self, member: &Member) -> Result<u32, Refused> {
-        let total = member.table_blocks();
-        let mut first = 0;
-        while first < total {
-            // Behind the high-water mark there is most probably nothing: look at one block.
-            let known = member.high_water.saturating_sub(first).max(1);
-            let count = BATCH_BLOCKS.min(known).min(total.saturating_sub(first));
-            for replica in 0..REPLICAS {
-                self.read_batch(member, replica, first, count)?;
-            }
-            for index in 0..count {
-                if !self.take(member, first.saturating_add(index), index)? {
-                    return Ok(first.saturating_add(index));
-                }
-            }
-            first = first.saturating_add(count);
-        }
-        Ok(total)
-    }
-
-    fn window(&self, place: Place) -> Option<&'a Window<'a>> {
-        let spare = self.chosen.spare_of(place.member)?;
-        self.windows.get(usize::from(spare))
-    }
-
-    /// Reads `count` blocks of a replica: at one go, and one by one where that fails.
-    fn read_batch(
-        &mut self,
-        member: &Member,
-        replica: u8,
-        first: u32,
-        count: u32,
-    ) -> Result<(), Refused> {
-        let (superblock, index) = (self.superblock, self.member);
-        let id = |block| BlockId {
-            member: index,
-            block,
-        };
-        let home = superblock.own_place(replica, id(first));
-        let window = home.and_then(|home| self.window(home));
-        let (Some(buffer), Some(readable)) = (
-            self.buffers.get_mut(usize::from(replica)),
-            self.readable.get_mut(usize::from(replica)),
-        ) else {
-            return Ok(());
-        };
-        readable.fill(false);
-        // What is void is not asked for, and what is not there can't be.
-        let (Some(home), Some(window), true) = (home, window, member.replica_lives(replica)) else {
-            return Ok(());
-        };
-        let bytes = count as usize * BLOCK_BYTES;
-        let whole = window.read(home.sector, buffer, bytes)?;
-        readable.fill(whole);
-        let mut single = None;
-        for (index, readable) in (0..count).zip(readable.iter_mut()) {
-            let block = first.saturating_add(index);
-            let moved = member.relocation(replica, block).is_some();
-            if whole && !moved {
-                continue;
-            }
-            let Some(place) = superblock.table_place(replica, id(block)) else {
-                continue;
-            };
-            let single = match &mut single {
-                Some(single) => single,
-                None => single.insert(dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?),
-            };
-            *readable = window.read(place.sector, single, BLOCK_BYTES)?;
-            let at = index as usize * BLOCK_BYTES;
-            if let Some(to) = buffer
-                .as_mut_slice()
-                .get_mut(at..at.saturating_add(BLOCK_BYTES))
-            {
-                to.copy_from_slice(single.as_slice());
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes over the truth about a block; false if it is not in use.
-    fn take(&mut self, member: &Member, block: u32, index: u32) -> Result<bool, Refused> {
-        let id = BlockId {
-            member: self.member,
-            block,
-        };
-        let [a, b] = &self.buffers;
-        let [readable_a, readable_b] = &self.readable;
-        let image = |buffer, readable: &[bool]| match readable.get(index as usize) {
-            Some(true) => block_image(buffer, index),
-            _ => Image::Unreadable,
-        };
-        let images = [image(a, readable_a), image(b, readable_b)];
-        let resolved = load::resolve_block(self.superblock, id, &images)?;
-        let Resolved::Block { truth, rewrite, .. } = resolved else {
-            return Ok(false);
-        };
-        let (first, end) = member.block_slots(block);
-        for (slot, entry) in (first..end).zip(truth.entries()) {
-            load::check_entry(self.superblock, slot, &entry)?;
-            self.words.push(entry.word.to_memory(), GFP_KERNEL)?;
-            self.generations.push(entry.generation, GFP_KERNEL)?;
-        }
-        for replica in (0..REPLICAS).filter(|replica| rewrite & (1 << replica) != 0) {
-            let rewrite = Rewrite { replica, block: id };
-            self.rewrites.push(rewrite, GFP_KERNEL)?;
-        }
-        Ok(true)
-    }
 }
