@@ -29,6 +29,14 @@ impl NullBlk {
         Self::with(mib, 4096, &[("zoned", "1"), ("zone_size", "4")])
     }
 
+    /// The same, that reads and writes `mib_each_second` at most, with requests as small as many a disk
+    /// wants them: the driver lets them through by whole requests, 50 times a second.
+    #[track_caller]
+    pub fn throttled(mib: u32, block: u32, mib_each_second: u32) -> Self {
+        let speed = mib_each_second.to_string();
+        Self::with(mib, block, &[("mbps", &speed), ("max_sectors", "256")])
+    }
+
     #[track_caller]
     fn with(mib: u32, block: u32, more: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);

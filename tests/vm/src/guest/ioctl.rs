@@ -198,6 +198,11 @@ impl Quick {
         Buffer::new(&self.name).command(&self.control, DEV_SUSPEND)
     }
 
+    /// Sends a message and returns the reply.
+    pub fn message(&self, text: &str) -> io::Result<String> {
+        message(&self.name, text)
+    }
+
     /// Removes it.
     pub fn remove(mut self) -> io::Result<()> {
         self.removed = true;
