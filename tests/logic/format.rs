@@ -245,6 +245,21 @@ proptest! {
     }
 }
 
+#[test]
+fn an_entry_that_means_nothing_is_noticed() {
+    for index in 0..table_block::ENTRIES {
+        for bit in (50..52).chain(54..64) {
+            let mut image = [0; BLOCK_BYTES];
+            table_block::encode(&mut image, &MEMBER, 5, 6, [].into_iter());
+            let at = 64 + 16 * index as usize;
+            image[at..at + 8].copy_from_slice(&(1u64 << bit).to_le_bytes());
+            seal(&mut image);
+            let found = TableBlock::decode(&image, &MEMBER, 5).map(|_| ());
+            assert_eq!(found, Err(FormatError::Entry { index }), "bit {bit}");
+        }
+    }
+}
+
 /// Changes 32 or 64 bits of a superblock and tells what is found wrong.
 fn wrong(at: usize, value: &[u8]) -> FormatError {
     let mut image = [0; BLOCK_BYTES];

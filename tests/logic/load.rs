@@ -320,6 +320,34 @@ fn replicas_resolved() {
     );
 }
 
+/// M3: replicas are the same only if all of their bytes are, and not if their checksums are.
+#[test]
+fn any_difference_is_a_contradiction() {
+    // The polynomial itself, lowest bit first, which has no remainder.
+    let unseen = 1u64 | 0x82f6_3b78 << 1;
+    let s = superblock();
+    let one = table(0, 6, 2);
+    for entry in 0..table_block::ENTRIES as usize {
+        // Generations may have any value.
+        let at = 64 + 16 * entry + 8;
+        let mut other = one;
+        for (byte, change) in other[at..].iter_mut().zip(unseen.to_le_bytes()) {
+            *byte ^= change;
+        }
+        assert_eq!(
+            resolve(&s, [Some(&other), None]),
+            Ok((6, 0, 2)),
+            "a good block"
+        );
+        let contradiction = Err(LoadError::TableContradiction { block: id(0) });
+        assert_eq!(
+            resolve(&s, [Some(&one), Some(&other)]),
+            contradiction,
+            "{entry}"
+        );
+    }
+}
+
 #[test]
 fn a_void_replica_is_never_believed() {
     let mut s = superblock();
