@@ -60,6 +60,7 @@ pub struct Machine {
     disks: Vec<PathBuf>,
     memory_mib: u32,
     processors: u32,
+    counting: bool,
     time_limit: Duration,
     echo: bool,
     interactive: bool,
@@ -82,6 +83,7 @@ impl Machine {
             environment: Vec::new(),
             disks: Vec::new(),
             processors: 2,
+            counting: false,
             time_limit: Duration::from_secs(300),
             echo: false,
             interactive: false,
@@ -108,6 +110,21 @@ impl Machine {
     #[must_use]
     pub fn memory_mib(mut self, memory_mib: u32) -> Self {
         self.memory_mib = memory_mib;
+        self
+    }
+
+    /// Sets how many processors there are.
+    #[must_use]
+    pub fn processors(mut self, processors: u32) -> Self {
+        self.processors = processors;
+        self
+    }
+
+    /// Makes the guest's clock count instructions: a nanosecond is one instruction, of all processors
+    /// together, and the same program takes the same time again. Waiting takes no time outside.
+    #[must_use]
+    pub fn counting(mut self) -> Self {
+        self.counting = true;
         self
     }
 
@@ -265,6 +282,9 @@ ip link set lo up 2>/dev/null
             .args(["-chardev", "file,id=output,path=/proc/self/fd/1"])
             .args(["-device", "virtserialport,chardev=output,name=output"])
             .args(["-device", "virtio-rng-pci"]);
+        if self.counting {
+            qemu.args(["-icount", "shift=0,sleep=off"]);
+        }
         for disk in &self.disks {
             qemu.arg("-drive").arg(file_option(
                 "if=virtio,format=raw,cache=writeback,discard=unmap,file=",
