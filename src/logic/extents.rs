@@ -81,7 +81,8 @@ impl Extents {
         own.fold(0u32, |sum, extent| sum.saturating_add(extent.count))
     }
 
-    /// Gives numbers to the next `count` slots of a member; false if there are none left.
+    /// Gives numbers to the next `count` slots of a member; false if there are none left, up to the last one
+    /// that the remap table can name.
     pub fn grow(&mut self, index: u8, member: &Member, count: u32) -> bool {
         let end = self.end();
         if count == 0 {
@@ -89,12 +90,10 @@ impl Extents {
         }
         if let Some(last) = self.list.get_mut(..self.used).and_then(|l| l.last_mut()) {
             if last.member == index {
-                let more = last.count.saturating_add(count);
-                let legal = last.first.checked_add(more).is_some_and(is_number);
-                if legal {
-                    last.count = more;
-                }
-                return legal;
+                let more = last.count.checked_add(count);
+                let legal = more.filter(|more| last.first.checked_add(*more).is_some());
+                last.count = legal.unwrap_or(last.count);
+                return legal.is_some();
             }
         }
         let slot = self.known(index);
@@ -106,7 +105,7 @@ impl Extents {
         let Some(place) = self.list.get_mut(self.used) else {
             return false;
         };
-        if !first.checked_add(count).is_some_and(is_number) {
+        if first.checked_add(count).is_none() {
             return false;
         }
         let offset = u64::from(slot)
@@ -163,11 +162,20 @@ impl Extents {
 
     #[inline(always)]
     fn find(&self, number: u32) -> Option<&Extent> {
-        // There are few.
-        self.list
-            .iter()
-            .take(self.used)
-            .find(|extent| number.wrapping_sub(extent.first) < extent.count)
+        // There are few, and mostly one.
+        let has = |extent: &&Extent| number.wrapping_sub(extent.first) < extent.count;
+        let [first, others @ ..] = &self.list;
+        match has(&first) {
+            true => Some(first),
+            false => Self::find_in(others, number),
+        }
+    }
+
+    /// Those that are not in use have no numbers.
+    #[inline(never)]
+    fn find_in(list: &[Extent], number: u32) -> Option<&Extent> {
+        let has = |extent: &&Extent| number.wrapping_sub(extent.first) < extent.count;
+        list.iter().find(has)
     }
 
     /// Where a slot begins.
@@ -222,14 +230,10 @@ impl Extents {
     }
 }
 
-/// Whether all numbers below `end` fit into a bucket of the remap table.
-fn is_number(end: u32) -> bool {
-    end < u32::MAX - 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::format::Geometry;
+    use super::super::table::SLOT_LAST;
     use super::super::text::Uuid;
     use super::*;
 
@@ -335,6 +339,10 @@ mod tests {
         }
         assert!(!extents.grow(0, &members[0], 1));
         assert!(extents.grow(1, &members[1], 1));
-        assert!(!extents.grow(1, &members[1], u32::MAX - 20));
+        let left = SLOT_LAST - extents.end() + 1;
+        assert!(!extents.grow(1, &members[1], left + 1));
+        assert!(extents.grow(1, &members[1], left));
+        assert!(extents.slot(SLOT_LAST).is_some());
+        assert!(!extents.grow(1, &members[1], 1));
     }
 }

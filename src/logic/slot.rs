@@ -3,9 +3,9 @@
 //! What one word says about one slot, on the spare and in memory.
 //!
 //! ```text
-//!  63    62    61       60..54   53    52       51..48  47..0
-//!  doubt held  failing  zero     raw   manual   state   main block
-//!  `--- memory only ---------'   `----------- on the spare ------'
+//!  63    62    61       60        59..54   53    52       51..48  47..0
+//!  doubt held  failing  replaced  zero     raw   manual   state   main block
+//!  `--- memory only -------------------'   `----------- on the spare ------'
 //! ```
 
 /// What a slot is used for.
@@ -51,10 +51,11 @@ impl SlotWord {
     const STATE_MASK: u64 = 0xf << Self::STATE_SHIFT;
     const MANUAL: u64 = 1 << 52;
     const RAW: u64 = 1 << 53;
+    const REPLACED: u64 = 1 << 60;
     const FAILING: u64 = 1 << 61;
     const HELD: u64 = 1 << 62;
     const DOUBT: u64 = 1 << 63;
-    const MEMORY_ONLY: u64 = Self::FAILING | Self::HELD | Self::DOUBT;
+    const MEMORY_ONLY: u64 = Self::REPLACED | Self::FAILING | Self::HELD | Self::DOUBT;
     const KNOWN: u64 =
         Self::MAIN_MASK | Self::STATE_MASK | Self::MANUAL | Self::RAW | Self::MEMORY_ONLY;
 
@@ -129,16 +130,29 @@ impl SlotWord {
         }
     }
 
-    /// Whether the slot serves `main_block`, or is set aside for it.
+    /// Whether the slot serves `main_block`, or is set aside for it, and was not replaced there.
     #[inline(always)]
     pub const fn claims(self, main_block: u64) -> bool {
-        self.main_block() == main_block && self.is_claim()
+        const VALID: u64 = State::Valid as u64;
+        const PENDING: u64 = State::Pending as u64;
+        const MASK: u64 = (SlotWord::STATE_MASK | SlotWord::REPLACED) >> SlotWord::STATE_SHIFT;
+        let state = (self.0 >> Self::STATE_SHIFT) & MASK;
+        self.main_block() == main_block && matches!(state, VALID | PENDING)
     }
 
-    /// Whether the slot serves, or is set aside for, any main block.
+    /// Whether the slot serves, or is set aside for, any main block; or did so, and the spare may still
+    /// say that it does.
     #[inline(always)]
     pub const fn is_claim(self) -> bool {
         matches!(self.state(), State::Valid | State::Pending)
+    }
+
+    /// Whether the slot serves its main block and there is nothing else to be said of it: neither in doubt
+    /// nor failing.
+    #[inline(always)]
+    pub const fn is_plain(self) -> bool {
+        self.0 & (Self::STATE_MASK | Self::DOUBT | Self::FAILING)
+            == (State::Valid as u64) << Self::STATE_SHIFT
     }
 
     /// Whether the slot can be given to new data right now.
@@ -186,6 +200,12 @@ impl SlotWord {
     /// The same, marked so.
     pub const fn with_failing(self) -> Self {
         SlotWord(self.0 | Self::FAILING)
+    }
+
+    /// The same, marked as not serving its main block any more: another slot does, and this one is to be
+    /// retired.
+    pub const fn with_replaced(self) -> Self {
+        SlotWord(self.0 | Self::REPLACED)
     }
 
     /// Whether the slot's content was there before and was not copied from main (`add_remap`).
@@ -240,6 +260,9 @@ mod tests {
                     .with_doubt(true)
                     .with_held(true)
                     .with_failing();
+                assert_eq!(word.claims(top), word.is_claim());
+                let word = word.with_replaced();
+                assert!(!word.claims(top));
                 assert_eq!(word.main_block(), top);
                 assert_eq!(word.state(), state);
                 assert_eq!(word.origin(), origin);
@@ -247,6 +270,7 @@ mod tests {
                 let disk = SlotWord::from_disk(word.to_disk()).unwrap();
                 assert!(!disk.is_doubt() && !disk.is_held() && !disk.is_failing());
                 assert_eq!(disk, word.with_state(state));
+                assert_eq!(disk.claims(top), word.is_claim());
             }
         }
         assert_eq!(SlotWord::new(top + 1, State::Valid, Origin::Auto), None);

@@ -3,21 +3,29 @@
 //! The remap table: which slot serves a block of main?
 //!
 //! A hash table with open addressing in two flat slices that the caller owns:
-//! - `buckets`, a power of two of 32-bit words: 0 is empty, 1 is a tombstone, and `n + 2` stands
-//!   for slot `n`. There is no key: it stands in the slot's word.
+//! - `buckets`, a power of two of 32-bit words: 0 is empty, and `n + 1` stands for slot `n`. There
+//!   is no key: it stands in the slot's word.
 //! - `slots`, the word of every slot below the high-water mark ([`SlotWord`]).
 //!
 //! One writer, any number of readers, no locks:
 //! - Every change is one store to one word. A reader sees a bucket, follows it to the slot, and
 //!   believes it only if the slot's word names the block that it looks for; both halves of that
 //!   word come from one load. So there is no torn pair.
-//! - Removal leaves a tombstone: a reader in the middle of a probe sequence walks on over it.
+//! - Removal leaves a tombstone: a reader in the middle of a probe sequence walks on over it. Where
+//!   the next bucket is empty no probe sequence goes on, and removal leaves an empty bucket, too.
 //! - Replacing the slot of a block is one store to its bucket: readers see the old slot or the new
-//!   one, never none.
+//!   one, never none. The old slot may be taken out of use while a reader is between the two words. So
+//!   one that walks on over a bucket looks at it again first: what replaced it was stored before.
 //! - A slot's word changes its meaning only after every reader that could have looked it up is
 //!   gone (M7); that is the caller's part, as is keeping replaced slices until then.
-//! - Nothing is ever moved. To grow, or to get rid of tombstones, the writer rebuilds the table in
-//!   fresh buckets ([`View::rebuild`]) and publishes these.
+//! - Nothing is ever moved. To grow, to shrink, or to get rid of tombstones, the writer rebuilds the
+//!   table in fresh buckets ([`View::rebuild`]) and publishes these.
+//!
+//! A tombstone is the bucket of the last slot that there can be, so that all values but 0 name slots
+//! (P12). Readers need not know: they walk over every bucket whose slot serves another block, or is
+//! not there. If that last slot is in use, a tombstone in the way to its block is as good as its
+//! bucket. So the writer leaves all tombstones where they are then. And a slot that was replaced is
+//! marked so, as it goes on to name its block, and no bucket may lead to it any more.
 
 mod fill;
 
@@ -30,8 +38,9 @@ use super::slot::State;
 use super::word::Word;
 
 const EMPTY: u32 = 0;
-const TOMBSTONE: u32 = 1;
-const FIRST_SLOT: u32 = 2;
+
+/// The number of the last slot that a table can have.
+pub const SLOT_LAST: u32 = u32::MAX - 1;
 
 /// The fewest buckets that a table has.
 pub const BUCKETS_MIN: usize = 64;
@@ -81,6 +90,37 @@ pub enum RunKind {
     Doubt,
 }
 
+impl RunKind {
+    /// How a block is served of which this was found.
+    #[inline(always)]
+    fn of(found: Option<(u32, SlotWord)>) -> Self {
+        match found {
+            None => RunKind::Main,
+            // Main says itself whether it can read, whatever the spare says of the block.
+            Some((_, word)) if word.is_doubt() && word.state() != State::Pending => RunKind::Doubt,
+            Some((slot, word)) if word.state() == State::Pending => {
+                RunKind::Pending { first: slot }
+            }
+            Some((slot, word)) if word.is_failing() => RunKind::Failing { first: slot },
+            Some((slot, _)) => RunKind::Slots { first: slot },
+        }
+    }
+
+    /// Whether a range that is served so goes on, after `length` blocks, with one that is served in that
+    /// way.
+    fn goes_on_with(self, next: RunKind, length: u32) -> bool {
+        match (self, next) {
+            (RunKind::Main, RunKind::Main) | (RunKind::Doubt, RunKind::Doubt) => true,
+            (RunKind::Slots { first }, RunKind::Slots { first: slot })
+            | (RunKind::Failing { first }, RunKind::Failing { first: slot })
+            | (RunKind::Pending { first }, RunKind::Pending { first: slot }) => {
+                first.checked_add(length) == Some(slot)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The longest part of a range, from its start, that is served in one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -106,12 +146,27 @@ pub fn needs_rebuild(counts: &Counts, buckets: usize, more: u32) -> bool {
     taken * 4 > buckets as u64 * 3
 }
 
-/// For how many remaps the table of `buckets` is to be rebuilt so that `room` more fit in and it need not be
-/// rebuilt again soon; none if it has that room. To be asked again when the new one is there, as the
-/// old one may have changed: [`is_enough`].
+/// How many times more buckets than remaps there are before a table is rebuilt with fewer.
+const SPARSE: u64 = 16;
+
+/// For how many remaps a table is built, so that there is `room` for more.
+pub fn remaps_for(counts: &Counts, room: u32) -> u32 {
+    counts.used.max(room).saturating_add(room)
+}
+
+/// For how many remaps the table of `buckets` is to be rebuilt, so that `room` more fit in; none if it need
+/// not be. To be asked again when the new one is there, as the old one may have changed: [`is_enough`].
+///
+/// It is rebuilt when what it has and `room` would take more than three quarters of its buckets, and when
+/// it has less than a remap for every 16 of them and fewer would do. Of T buckets that it then gets, that
+/// and `room` take half at the most; and an eighth at the least, or T is what an empty table has. So at least
+/// a quarter of T has to be added, or a sixteenth removed, until it is rebuilt again: it does not go to and
+/// fro, and rebuilding costs each addition and removal the same, however many there are.
 pub fn rebuild_for(counts: &Counts, buckets: usize, room: u32) -> Option<u32> {
-    let twice = room.saturating_mul(2);
-    needs_rebuild(counts, buckets, room).then(|| counts.used.saturating_add(twice))
+    let remaps = remaps_for(counts, room);
+    let sparse = u64::from(counts.used) * SPARSE <= buckets as u64
+        && buckets_for(remaps).is_some_and(|fewer| fewer < buckets);
+    (sparse || needs_rebuild(counts, buckets, room)).then_some(remaps)
 }
 
 /// Whether a new table of `buckets` has `room` for more once it has taken over what one with `counts` holds.
@@ -124,26 +179,37 @@ pub fn is_enough(counts: &Counts, buckets: usize, room: u32) -> bool {
     !needs_rebuild(&counts, buckets, room)
 }
 
-/// A remap table in the caller's memory.
-pub struct View<'a, B: Word<u32>, S: Word<u64>> {
+/// A remap table in the caller's memory. `LAST` is the number of the last slot that can be named, which
+/// tests choose where they can have as many.
+pub struct View<'a, B: Word<u32>, S: Word<u64>, const LAST: u32 = SLOT_LAST> {
     buckets: &'a [B],
     slots: &'a [S],
     _words: PhantomData<(u32, u64)>,
 }
 
-impl<B: Word<u32>, S: Word<u64>> Clone for View<'_, B, S> {
+impl<B: Word<u32>, S: Word<u64>, const LAST: u32> Clone for View<'_, B, S, LAST> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<B: Word<u32>, S: Word<u64>> Copy for View<'_, B, S> {}
+impl<B: Word<u32>, S: Word<u64>, const LAST: u32> Copy for View<'_, B, S, LAST> {}
 
 impl<'a, B: Word<u32>, S: Word<u64>> View<'a, B, S> {
     /// Looks at a table. The number of buckets is a power of two; of another number, only the
     /// largest power of two that it contains is used.
     #[inline(always)]
     pub fn new(buckets: &'a [B], slots: &'a [S]) -> Self {
+        Self::with_last(buckets, slots)
+    }
+}
+
+impl<'a, B: Word<u32>, S: Word<u64>, const LAST: u32> View<'a, B, S, LAST> {
+    const TOMBSTONE: u32 = LAST + 1;
+
+    /// Looks at a table whose slots have numbers up to `LAST`.
+    #[inline(always)]
+    pub fn with_last(buckets: &'a [B], slots: &'a [S]) -> Self {
         View {
             buckets,
             slots,
@@ -170,43 +236,42 @@ impl<'a, B: Word<u32>, S: Word<u64>> View<'a, B, S> {
     }
 
     /// The slot that serves `main_block` or is set aside for it, and its word. For readers.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&self, main_block: u64) -> Option<(u32, SlotWord)> {
         let mut probe = Probe::new(main_block, self.buckets.len())?;
         loop {
-            match self.buckets.get(probe.at)?.load() {
-                EMPTY => return None,
-                TOMBSTONE => (),
-                bucket => {
-                    let slot = bucket - FIRST_SLOT;
-                    if let Some(word) = self.slot(slot) {
-                        if word.claims(main_block) {
-                            return Some((slot, word));
-                        }
-                    }
+            let cell = self.buckets.get(probe.at)?;
+            let bucket = cell.load();
+            // None if it is empty.
+            let slot = bucket.checked_sub(1)?;
+            if let Some(word) = self.slot(slot) {
+                if word.claims(main_block) {
+                    return Some((slot, word));
                 }
             }
-            probe.step()?;
+            if cell.load() == bucket {
+                probe.step()?;
+            }
         }
     }
 
     /// How the blocks from `main_block` on are served: the longest uniform part of `count` blocks.
     /// For readers.
     pub fn run(&self, main_block: u64, count: u32) -> Run {
-        let kind = self.kind(main_block);
+        let found = self.lookup(main_block);
+        let kind = RunKind::of(found);
+        let left = u64::from(count).min(u64::MAX - main_block);
         let mut length = count.min(1);
-        while length < count {
-            let Some(next) = main_block.checked_add(u64::from(length)) else {
-                break;
-            };
-            let same = match (kind, self.kind(next)) {
-                (RunKind::Main, RunKind::Main) | (RunKind::Doubt, RunKind::Doubt) => true,
-                (RunKind::Slots { first }, RunKind::Slots { first: slot })
-                | (RunKind::Failing { first }, RunKind::Failing { first: slot })
-                | (RunKind::Pending { first }, RunKind::Pending { first: slot }) => {
-                    first.checked_add(length) == Some(slot)
+        while u64::from(length) < left {
+            let next = self.lookup(main_block.wrapping_add(length.into()));
+            let same = match (found, next) {
+                (None, next) => next.is_none(),
+                (Some(_), None) => false,
+                // What is mostly so is seen at once.
+                (Some((first, word)), Some((slot, next))) if word.is_plain() && next.is_plain() => {
+                    slot == first.wrapping_add(length)
                 }
-                _ => false,
+                (Some(_), next) => kind.goes_on_with(RunKind::of(next), length),
             };
             if !same {
                 break;
@@ -219,27 +284,16 @@ impl<'a, B: Word<u32>, S: Word<u64>> View<'a, B, S> {
         }
     }
 
-    fn kind(&self, main_block: u64) -> RunKind {
-        match self.lookup(main_block) {
-            None => RunKind::Main,
-            // Main says itself whether it can read, whatever the spare says of the block.
-            Some((_, word)) if word.is_doubt() && word.state() != State::Pending => RunKind::Doubt,
-            Some((slot, word)) if word.state() == State::Pending => {
-                RunKind::Pending { first: slot }
-            }
-            Some((slot, word)) if word.is_failing() => RunKind::Failing { first: slot },
-            Some((slot, _)) => RunKind::Slots { first: slot },
-        }
-    }
-
-    /// Makes `slot` serve `main_block`. Its word must name that block already. For the writer.
+    /// Makes `slot`, which has no bucket, serve `main_block`. Its word must name that block already. For the
+    /// writer.
     pub fn insert(
         &self,
         counts: &mut Counts,
         main_block: u64,
         slot: u32,
     ) -> Result<(), InsertError> {
-        let bucket = slot.checked_add(FIRST_SLOT).ok_or(InsertError::Full)?;
+        let bucket = Self::bucket(slot).ok_or(InsertError::Full)?;
+        let reuse = slot == LAST || !self.last_serves();
         let mut free = None;
         let mut probe = Probe::new(main_block, self.buckets.len()).ok_or(InsertError::Full)?;
         loop {
@@ -249,9 +303,9 @@ impl<'a, B: Word<u32>, S: Word<u64>> View<'a, B, S> {
                     free = free.or(Some((cell, false)));
                     break;
                 }
-                TOMBSTONE => free = free.or(Some((cell, true))),
+                taken if taken == Self::TOMBSTONE && reuse => free = free.or(Some((cell, true))),
                 taken => {
-                    let slot = taken - FIRST_SLOT;
+                    let slot = taken - 1;
                     if self.slot(slot).is_some_and(|word| word.claims(main_block)) {
                         return Err(InsertError::Exists { slot });
                     }
@@ -271,64 +325,141 @@ impl<'a, B: Word<u32>, S: Word<u64>> View<'a, B, S> {
     }
 
     /// Makes `new` serve `main_block` instead of `old`, in one step for readers. Both slots' words
-    /// must name that block. False if `old` did not serve it. For the writer.
+    /// must name that block; that of `old` is marked. False if `old` did not serve it. For the writer.
     pub fn replace(&self, main_block: u64, old: u32, new: u32) -> bool {
-        let Some(bucket) = new.checked_add(FIRST_SLOT) else {
+        let (Some(bucket), Some(word)) = (Self::bucket(new), self.slot(old)) else {
             return false;
         };
-        match self.bucket_of(main_block, old) {
-            Some(cell) => {
+        let cell = self.find(main_block, old).map(|at| self.buckets.get(at));
+        match cell {
+            Some(Some(cell)) => {
                 cell.store(bucket);
-                true
+                self.set_slot(old, word.with_replaced())
             }
-            None => false,
+            _ => false,
         }
     }
 
     /// Takes back that `slot` serves `main_block`; false if it did not. The slot's word must still
     /// name that block, and changes later. For the writer.
+    ///
+    /// Whatever is in a bucket, all buckets from where its block belongs up to it are taken. If the bucket
+    /// behind `slot`'s is empty, nobody is looking for anything there, and the same then holds for
+    /// tombstones before it.
     pub fn remove(&self, counts: &mut Counts, main_block: u64, slot: u32) -> bool {
-        match self.bucket_of(main_block, slot) {
-            Some(cell) => {
-                cell.store(TOMBSTONE);
-                counts.used = counts.used.saturating_sub(1);
-                counts.tombstones = counts.tombstones.saturating_add(1);
-                true
-            }
-            None => false,
+        let Some(mut at) = self.find(main_block, slot) else {
+            return false;
+        };
+        counts.used = counts.used.saturating_sub(1);
+        let next = self.buckets.get(self.after(at));
+        if next.is_none_or(|next| next.load() != EMPTY) {
+            self.set_bucket(at, Self::TOMBSTONE);
+            counts.tombstones = counts.tombstones.saturating_add(1);
+            return true;
         }
+        self.set_bucket(at, EMPTY);
+        while !self.last_serves() {
+            at = self.before(at);
+            let cell = self.buckets.get(at);
+            let Some(cell) = cell.filter(|cell| cell.load() == Self::TOMBSTONE) else {
+                break;
+            };
+            cell.store(EMPTY);
+            counts.tombstones = counts.tombstones.saturating_sub(1);
+        }
+        true
     }
 
     /// Fills `fresh`, which must be empty and a power of two in number, with all that `self` holds.
     /// The caller then publishes a view of `fresh` over the same slots. For the writer.
     pub fn rebuild<F: Word<u32>>(&self, fresh: &[F]) -> Result<Counts, InsertError> {
-        let target = View::new(fresh, self.slots);
+        let target = View::<F, S, LAST>::with_last(fresh, self.slots);
         let mut counts = Counts::default();
         for cell in self.buckets {
-            let Some(slot) = cell.load().checked_sub(FIRST_SLOT) else {
-                continue;
-            };
-            if let Some(word) = self.slot(slot) {
-                target.insert(&mut counts, word.main_block(), slot)?;
+            // Those of the last slot may be tombstones.
+            let slot = cell.load().checked_sub(1).filter(|slot| *slot != LAST);
+            if let Some((slot, word)) = slot.and_then(|slot| Some((slot, self.slot(slot)?))) {
+                target.append(&mut counts, word.main_block(), slot)?;
             }
+        }
+        if let Some(word) = self.slot(LAST).filter(|_| self.last_serves()) {
+            target.append(&mut counts, word.main_block(), LAST)?;
         }
         Ok(counts)
     }
 
-    fn bucket_of(&self, main_block: u64, slot: u32) -> Option<&'a B> {
-        let bucket = slot.checked_add(FIRST_SLOT)?;
+    /// Gives a bucket to a slot whose block has none, in a table without tombstones.
+    fn append(&self, counts: &mut Counts, main_block: u64, slot: u32) -> Result<(), InsertError> {
+        let bucket = Self::bucket(slot).ok_or(InsertError::Full)?;
+        let mut probe = Probe::new(main_block, self.buckets.len()).ok_or(InsertError::Full)?;
+        loop {
+            let cell = self.buckets.get(probe.at).ok_or(InsertError::Full)?;
+            if cell.load() == EMPTY {
+                cell.store(bucket);
+                counts.used = counts.used.saturating_add(1);
+                return Ok(());
+            }
+            probe.step().ok_or(InsertError::Full)?;
+        }
+    }
+
+    /// The place of a slot's bucket. For the last slot it is the last place that looks like it, be it a
+    /// tombstone: who looks for its block may have passed tombstones when they were none yet, and does not
+    /// pass the bucket itself.
+    fn find(&self, main_block: u64, slot: u32) -> Option<usize> {
+        let bucket = Self::bucket(slot)?;
         if self.slot(slot)?.main_block() != main_block {
             return None;
         }
         let mut probe = Probe::new(main_block, self.buckets.len())?;
+        let mut found = None;
         loop {
-            let cell = self.buckets.get(probe.at)?;
-            match cell.load() {
-                EMPTY => return None,
-                found if found == bucket => return Some(cell),
-                _ => probe.step()?,
+            match self.buckets.get(probe.at)?.load() {
+                EMPTY => return found,
+                this if this == bucket && slot != LAST => return Some(probe.at),
+                this if this == bucket => found = Some(probe.at),
+                _ => (),
+            }
+            if probe.step().is_none() {
+                return found;
             }
         }
+    }
+
+    /// What stands for a slot in its bucket.
+    fn bucket(slot: u32) -> Option<u32> {
+        (slot <= LAST).then(|| slot + 1)
+    }
+
+    /// Whether the slot whose bucket looks like a tombstone serves a block.
+    fn last_serves(&self) -> bool {
+        self.slot(LAST)
+            .is_some_and(|word| word.claims(word.main_block()))
+    }
+
+    fn set_bucket(&self, at: usize, bucket: u32) {
+        if let Some(cell) = self.buckets.get(at) {
+            cell.store(bucket);
+        }
+    }
+
+    /// The place that is tried after `at`.
+    fn after(&self, at: usize) -> usize {
+        at.wrapping_add(1) & mask(self.buckets.len())
+    }
+
+    /// The place that is tried before `at`.
+    fn before(&self, at: usize) -> usize {
+        at.wrapping_sub(1) & mask(self.buckets.len())
+    }
+}
+
+/// What a place in a table of `buckets` is taken modulo.
+#[inline(always)]
+fn mask(buckets: usize) -> usize {
+    match buckets.checked_ilog2() {
+        Some(bits) => (1usize << bits) - 1,
+        None => 0,
     }
 }
 
@@ -336,7 +467,7 @@ impl<'a, B: Word<u32>, S: Word<u64>> View<'a, B, S> {
 struct Probe {
     at: usize,
     mask: usize,
-    left: usize,
+    first: usize,
 }
 
 impl Probe {
@@ -344,22 +475,21 @@ impl Probe {
     #[inline(always)]
     fn new(main_block: u64, buckets: usize) -> Option<Self> {
         let bits = buckets.checked_ilog2()?;
-        let mask = (1usize << bits) - 1;
         // Fibonacci hashing, of which the highest bits are the good ones: blocks at any even
         // distance, the usual case, land far from each other. In two shifts, for `bits` may be 0.
         let hash = main_block.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let first = ((hash >> 1) >> (63 - bits)) as usize;
         Some(Probe {
-            at: ((hash >> 1) >> (63 - bits)) as usize,
-            mask,
-            left: mask,
+            at: first,
+            mask: (1 << bits) - 1,
+            first,
         })
     }
 
     /// None if all buckets were tried.
     #[inline(always)]
     fn step(&mut self) -> Option<()> {
-        self.left = self.left.checked_sub(1)?;
         self.at = self.at.wrapping_add(1) & self.mask;
-        Some(())
+        (self.at != self.first).then_some(())
     }
 }

@@ -18,8 +18,8 @@ use kernel::prelude::*;
 /// One generation of the remap table's arrays.
 ///
 /// Readers find it under RCU. The writer changes words in place, one store at a time; when the
-/// arrays have to grow it makes new ones, publishes these, and the old ones are freed after a
-/// grace period.
+/// arrays have to grow or shrink it makes new ones, publishes these, and the old ones are freed after
+/// a grace period.
 pub(super) struct Map {
     buckets: KVVec<Cell32>,
     slots: KVVec<Cell64>,
@@ -70,7 +70,7 @@ impl Map {
         &self.extents
     }
 
-    /// Takes over all that `old` holds into this one, which must be new, and at least as large.
+    /// Takes over all that `old` holds into this one, which must be new, with as many slots at least.
     /// Does not sleep. For the writer.
     pub(super) fn copy_from(&self, old: &Map) -> Result<Counts> {
         for (place, cell) in self.slots.iter().zip(old.slots.iter()) {

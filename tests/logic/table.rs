@@ -15,17 +15,24 @@ use dm_remap_logic::table::buckets_for;
 use dm_remap_logic::table::is_enough;
 use dm_remap_logic::table::needs_rebuild;
 use dm_remap_logic::table::rebuild_for;
+use dm_remap_logic::table::remaps_for;
 use dm_remap_logic::table::Counts;
 use dm_remap_logic::table::InsertError;
 use dm_remap_logic::table::Run;
 use dm_remap_logic::table::RunKind;
 use dm_remap_logic::table::View;
 use dm_remap_logic::table::BUCKETS_MIN;
+use dm_remap_logic::table::SLOT_LAST;
 use proptest::prelude::*;
 
 use super::random::Random;
 
 const SLOTS: u32 = 40;
+
+/// What a tombstone looks like where there are so many slots: like the bucket of the last one.
+const TOMBSTONE: u32 = SLOTS;
+
+type Small<'a> = View<'a, AtomicU32, AtomicU64, { SLOTS - 1 }>;
 
 fn cells32(n: usize) -> Vec<AtomicU32> {
     (0..n).map(|_| AtomicU32::new(0)).collect()
@@ -41,20 +48,35 @@ fn word(main: u64, state: State) -> SlotWord {
 
 #[derive(Clone, Debug)]
 enum Action {
-    Insert { main: u64, slot: u32 },
-    Replace { main: u64, slot: u32 },
-    Remove { main: u64 },
+    Insert {
+        main: u64,
+        slot: u32,
+    },
+    Replace {
+        main: u64,
+        slot: u32,
+    },
+    Remove {
+        main: u64,
+    },
+    /// What is done at some time with slots that were replaced.
+    Retire,
     Rebuild,
-    State { main: u64, state: u8 },
+    State {
+        main: u64,
+        state: u8,
+    },
 }
 
 fn actions() -> impl Strategy<Value = Action> {
     let main = 0u64..48;
-    let slot = 0..SLOTS;
+    // The last one is special, so let it be used often.
+    let slot = prop_oneof![4 => 0..SLOTS, 1 => Just(SLOTS - 1)];
     prop_oneof![
         4 => (main.clone(), slot.clone()).prop_map(|(main, slot)| Action::Insert { main, slot }),
         1 => (main.clone(), slot).prop_map(|(main, slot)| Action::Replace { main, slot }),
         3 => main.clone().prop_map(|main| Action::Remove { main }),
+        1 => Just(Action::Retire),
         1 => Just(Action::Rebuild),
         1 => (main, 0u8..4).prop_map(|(main, state)| Action::State { main, state }),
     ]
@@ -90,9 +112,14 @@ proptest! {
         let slots = cells64(SLOTS as usize);
         let mut counts = Counts::default();
         let mut model: BTreeMap<u64, (u32, u8)> = BTreeMap::new();
+        let mut replaced: Vec<u32> = Vec::new();
+        // While the last slot is in use, tombstones stay.
+        let mut stayed = false;
         for action in actions {
-            let table = View::new(&buckets, &slots);
-            let taken = |slot: u32| model.values().any(|(s, _)| *s == slot);
+            let table = Small::with_last(&buckets, &slots);
+            let taken = |slot: u32| {
+                replaced.contains(&slot) || model.values().any(|(s, _)| *s == slot)
+            };
             match action {
                 Action::Insert { main, slot } => match model.get(&main) {
                     Some((slot, _)) => {
@@ -104,9 +131,9 @@ proptest! {
                         if needs_rebuild(&counts, buckets.len(), 1) {
                             let fresh = cells32(64);
                             counts = table.rebuild(&fresh).unwrap();
-                            buckets = fresh;
+                            (buckets, stayed) = (fresh, false);
                         }
-                        let table = View::new(&buckets, &slots);
+                        let table = Small::with_last(&buckets, &slots);
                         table.set_slot(slot, word(key(main), State::Valid));
                         prop_assert_eq!(table.insert(&mut counts, key(main), slot), Ok(()));
                         model.insert(main, (slot, 0));
@@ -116,9 +143,14 @@ proptest! {
                     if let (Some((old, _)), false) = (model.get(&main).copied(), taken(slot)) {
                         table.set_slot(slot, word(key(main), State::Valid));
                         prop_assert!(table.replace(key(main), old, slot));
-                        prop_assert!(!table.replace(key(main), old, slot));
-                        table.set_slot(old, SlotWord::FREE);
+                        // Its word goes on to name the block for a while.
+                        replaced.push(old);
                         model.insert(main, (slot, 0));
+                    }
+                }
+                Action::Retire => {
+                    for slot in replaced.drain(..) {
+                        table.set_slot(slot, SlotWord::FREE);
                     }
                 }
                 Action::Remove { main } => {
@@ -133,7 +165,7 @@ proptest! {
                     let fresh = cells32(128);
                     counts = table.rebuild(&fresh).unwrap();
                     prop_assert_eq!(counts.tombstones, 0);
-                    buckets = fresh;
+                    (buckets, stayed) = (fresh, false);
                 }
                 Action::State { main, state } => {
                     if let Some((slot, is)) = model.get_mut(&main) {
@@ -149,14 +181,22 @@ proptest! {
                 }
             }
             prop_assert_eq!(counts.used as usize, model.len());
-            let table = View::new(&buckets, &slots);
+            let table = Small::with_last(&buckets, &slots);
             for main in 0..50 {
                 let found = table.lookup(key(main)).map(|(slot, _)| slot);
                 prop_assert_eq!(found, model.get(&main).map(|(slot, _)| *slot));
             }
+            let last_used = model.values().any(|(slot, _)| *slot == SLOTS - 1);
+            stayed |= last_used;
+            let all: Vec<u32> = buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect();
+            let tombstones = all.iter().filter(|bucket| **bucket == TOMBSTONE).count();
+            prop_assert_eq!(tombstones as u32, counts.tombstones + u32::from(last_used));
+            let next = all.iter().cycle().skip(1);
+            let useless = all.iter().zip(next).any(|pair| pair == (&TOMBSTONE, &0));
+            prop_assert!(stayed || !useless, "a tombstone before an empty bucket");
         }
         if spread == 0 {
-            let table = View::new(&buckets, &slots);
+            let table = Small::with_last(&buckets, &slots);
             for main in 0..50 {
                 for count in [1, 2, 50] {
                     let run = table.run(main, count);
@@ -272,6 +312,68 @@ fn capacity() {
     assert!(needs_rebuild(&half, 64, u32::MAX));
 }
 
+/// P12: whatever the number of the last slot, it has a bucket, and the number after it has none.
+#[test]
+fn the_last_slot_has_a_bucket() {
+    assert_eq!(u64::from(SLOT_LAST) + 1, (1 << 32) - 1);
+    let (buckets, slots) = (cells32(64), cells64(8));
+    let table = View::new(&buckets, &slots);
+    let mut counts = Counts::default();
+    assert_eq!(table.insert(&mut counts, 5, SLOT_LAST), Ok(()));
+    let full = Err(InsertError::Full);
+    assert_eq!(table.insert(&mut counts, 6, SLOT_LAST + 1), full);
+    assert_eq!(counts.used, 1);
+    // All slots, and in every state of the table that there is one by one.
+    let slots = cells64(SLOTS as usize);
+    let buckets = cells32(128);
+    let table = Small::with_last(&buckets, &slots);
+    let mut counts = Counts::default();
+    for slot in 0..SLOTS {
+        table.set_slot(slot, word(slot.into(), State::Valid));
+        assert_eq!(table.insert(&mut counts, slot.into(), slot), Ok(()));
+    }
+    assert_eq!(counts.used, SLOTS);
+    for slot in 0..SLOTS {
+        assert_eq!(table.lookup(slot.into()).map(|found| found.0), Some(slot));
+    }
+    assert_eq!(table.insert(&mut counts, 99, SLOTS), full);
+}
+
+/// Removal in the order of insertion, in the other one, and by chance leaves no tombstones behind where
+/// nothing is left.
+#[test]
+fn nothing_is_left_of_what_was_removed() {
+    let many = 3000u32;
+    let (buckets, slots) = (cells32(8192), cells64(many as usize));
+    let table = View::new(&buckets, &slots);
+    let mut counts = Counts::default();
+    let mut random = Random::new(17);
+    for round in 0..3 {
+        for slot in 0..many {
+            table.set_slot(slot, word(u64::from(slot) * 7, State::Valid));
+            table
+                .insert(&mut counts, u64::from(slot) * 7, slot)
+                .unwrap();
+        }
+        let mut order: Vec<u32> = (0..many).collect();
+        match round {
+            0 => (),
+            1 => order.reverse(),
+            _ => {
+                for at in (1..order.len()).rev() {
+                    order.swap(at, random.below(at as u64 + 1) as usize);
+                }
+            }
+        }
+        for slot in order {
+            assert!(table.remove(&mut counts, u64::from(slot) * 7, slot));
+            table.set_slot(slot, SlotWord::FREE);
+        }
+        assert_eq!(counts, Counts::default());
+        assert!(buckets.iter().all(|b| b.load(Ordering::Relaxed) == 0));
+    }
+}
+
 /// A table that is rebuilt as it is said has room, whatever was removed from it before: otherwise it would
 /// be rebuilt for ever.
 #[test]
@@ -297,6 +399,74 @@ fn one_rebuild_is_enough() {
                 assert_eq!(rebuild_for(&rebuilt, buckets, room), None, "{counts:?}");
             }
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(super::random::config())]
+
+    /// Hysteresis: after a rebuild, a quarter of the buckets has to be added or a sixteenth removed
+    /// until the next one; and it comes before the buckets are full, or have less than a remap for 16.
+    #[test]
+    fn no_going_to_and_fro(used in 0u32..u32::MAX, bits in 0u32..32, room in 1u32..100_000) {
+        let used = used >> bits;
+        let counts = |used, tombstones| Counts { used, tombstones };
+        let buckets = buckets_for(remaps_for(&counts(used, 0), room)).unwrap();
+        let part = |of| u32::try_from(buckets / of).unwrap_or(u32::MAX);
+        // Everything up to there: additions, removals that leave a tombstone, and those that do not.
+        for more in [0, 1, part(8), part(4) - 1] {
+            if let Some(used) = used.checked_add(more) {
+                prop_assert_eq!(rebuild_for(&counts(used, 0), buckets, room), None);
+            }
+            let fewer = more.min(part(16) - 1).min(used);
+            let tombstones = more - fewer;
+            prop_assert_eq!(rebuild_for(&counts(used - fewer, tombstones), buckets, room), None);
+        }
+        // And not much more.
+        let grown = u32::try_from(buckets as u64 / 4 * 3).unwrap_or(u32::MAX);
+        if grown < u32::MAX {
+            let larger = rebuild_for(&counts(grown, 0), buckets, room);
+            prop_assert!(larger.is_some_and(|remaps| buckets_for(remaps).unwrap() > buckets));
+        }
+        let empty = buckets_for(remaps_for(&counts(0, 0), room)).unwrap();
+        let shrunk = rebuild_for(&counts(part(16).min(used), 0), buckets, room);
+        let smaller = shrunk.map(|remaps| buckets_for(remaps).unwrap());
+        prop_assert!(buckets <= empty || used < part(16) || smaller < Some(buckets));
+        // What is left is always found to fit where an empty table begins.
+        let all_gone = rebuild_for(&counts(0, 0), buckets, room);
+        prop_assert_eq!(all_gone.is_some(), buckets > empty);
+        prop_assert!(all_gone.is_none_or(|remaps| buckets_for(remaps) == Some(empty)));
+    }
+
+    /// However remaps come and go, rebuilding costs each of them a few buckets.
+    #[test]
+    fn rebuilding_costs_each_change_the_same(
+        steps in prop::collection::vec((any::<bool>(), 1u32..40_000), 1..60),
+        room in 1u32..4096,
+    ) {
+        let mut counts = Counts::default();
+        let first = buckets_for(remaps_for(&counts, room)).unwrap();
+        let (mut buckets, mut changes, mut made) = (first, 0u64, 0u64);
+        for (add, count) in steps {
+            for _ in 0..count {
+                match (add, counts.used) {
+                    (true, _) => counts.used += 1,
+                    (false, 0) => break,
+                    (false, _) => {
+                        counts.used -= 1;
+                        counts.tombstones += u32::from(changes % 3 == 0);
+                    }
+                }
+                changes += 1;
+                if let Some(remaps) = rebuild_for(&counts, buckets, room) {
+                    buckets = buckets_for(remaps).unwrap();
+                    made += buckets as u64;
+                    counts.tombstones = 0;
+                }
+                prop_assert!(is_enough(&counts, buckets, room));
+            }
+        }
+        prop_assert!(made <= 16 * changes, "{made} buckets for {changes} changes");
     }
 }
 

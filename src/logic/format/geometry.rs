@@ -9,6 +9,7 @@
 use core::fmt;
 
 use super::super::errno::Errno;
+use super::super::table::SLOT_LAST;
 use super::table_block::ENTRIES;
 use super::BLOCK_SECTORS;
 use super::REPLICAS;
@@ -25,7 +26,7 @@ pub const WINDOW_SECTORS_MAX: u64 = 1 << 48;
 pub const ALIGN_SECTORS_MAX: u32 = 2048;
 
 /// The largest number of slots: what fits into a bucket of the remap table.
-pub const SLOTS_MAX: u32 = u32::MAX - 1;
+pub const SLOTS_MAX: u32 = SLOT_LAST + 1;
 
 /// The metadata block of a superblock's alternate, counted from its end of the window.
 const ALTERNATE: u64 = RESERVE_BLOCKS as u64 + 1;

@@ -11,8 +11,6 @@ use super::InsertError;
 use super::Probe;
 use super::View;
 use super::EMPTY;
-use super::FIRST_SLOT;
-use super::TOMBSTONE;
 
 /// Why filling has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +25,8 @@ pub struct Stopped {
 
 impl<B: Word<u32>, S: Word<u64>> View<'_, B, S> {
     /// Makes all those of `slots` that claim a block serve it, like [`View::insert`] does, and faster. Stops at
-    /// a slot whose block another one serves. The table must have as many empty buckets and one more.
-    /// For the writer.
+    /// a slot whose block another one serves. The table must have as many empty buckets and one more, and no
+    /// tombstones. For the writer.
     pub fn insert_all(&self, counts: &mut Counts, slots: Range<u32>) -> Result<(), Stopped> {
         let mut used = 0u32;
         let words = self.slots.get(slots.start as usize..slots.end as usize);
@@ -51,7 +49,7 @@ impl<B: Word<u32>, S: Word<u64>> View<'_, B, S> {
 
     #[inline(always)]
     fn insert_new(&self, word: SlotWord, slot: u32) -> Result<(), InsertError> {
-        let bucket = slot.checked_add(FIRST_SLOT).ok_or(InsertError::Full)?;
+        let bucket = Self::bucket(slot).ok_or(InsertError::Full)?;
         let main_block = word.main_block();
         let mut probe = Probe::new(main_block, self.buckets.len()).ok_or(InsertError::Full)?;
         loop {
@@ -61,9 +59,8 @@ impl<B: Word<u32>, S: Word<u64>> View<'_, B, S> {
                     cell.store(bucket);
                     return Ok(());
                 }
-                TOMBSTONE => (),
                 taken => {
-                    let slot = taken.wrapping_sub(FIRST_SLOT);
+                    let slot = taken - 1;
                     if self.slot(slot).is_some_and(|word| word.claims(main_block)) {
                         return Err(InsertError::Exists { slot });
                     }

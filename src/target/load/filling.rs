@@ -49,7 +49,11 @@ impl Filling {
     /// takes longer.
     pub(super) fn reserve(&mut self, slots: u32, used: u32) -> Result {
         if self.len() == 0 {
-            self.buckets = buckets_for(used.saturating_add(ROOM))?;
+            let counts = Counts {
+                used,
+                tombstones: 0,
+            };
+            self.buckets = buckets_for(table::remaps_for(&counts, ROOM))?;
             self.slots = KVVec::with_capacity(slots as usize, GFP_KERNEL)?;
             self.generations = KVVec::with_capacity(slots as usize, GFP_KERNEL)?;
         }
@@ -162,7 +166,7 @@ impl Filling {
 
     /// Gives back buckets that it does not take, when all remaps are there.
     pub(super) fn trim(&mut self) -> Result {
-        let remaps = self.counts.used.saturating_add(ROOM);
+        let remaps = table::remaps_for(&self.counts, ROOM);
         if table::buckets_for(remaps).is_some_and(|few| few < self.buckets.len()) {
             self.rebuild(remaps)?;
         }

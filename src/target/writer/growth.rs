@@ -7,6 +7,9 @@
 //! the map is replaced by a larger one, by work of its own on a queue of its own. Memory is allocated
 //! outside of the writer's lock, and filled under it. Should there be none for long, remaps go on
 //! until the map is full, and errors are passed up then.
+//!
+//! Where most remaps were removed it is replaced by a smaller one in the same way, after each part of a
+//! message, and after a repair. When, says [`table::rebuild_for`].
 
 use super::Writer;
 use super::STAGED_MAX;
@@ -23,8 +26,10 @@ use kernel::prelude::*;
 /// How many more remaps there is room for.
 pub(in crate::target) const ROOM: u32 = 4 * STAGED_MAX as u32;
 
-/// A larger map that is to be.
+/// Another map that is to be.
 struct Plan {
+    /// Whether the present one does not do for long.
+    needed: bool,
     /// How many remaps it has room for.
     remaps: u32,
     /// Which slots it has words for.
@@ -32,15 +37,16 @@ struct Plan {
 }
 
 impl Writer {
-    /// Whether the map should be replaced by a larger one.
+    /// Whether the map should be replaced by a larger or a smaller one.
     pub(in crate::target) fn wants_growth(&self, state: &State) -> bool {
         self.plan(state).is_some()
     }
 
     fn plan(&self, state: &State) -> Option<Plan> {
-        let (mut extents, remaps) = state.with_map(|map| {
+        let (mut extents, remaps, full) = state.with_map(|map| {
             let remaps = table::rebuild_for(&self.counts, map.buckets(), ROOM);
-            (*map.extents(), remaps)
+            let full = table::needs_rebuild(&self.counts, map.buckets(), ROOM);
+            (*map.extents(), remaps, full)
         });
         let before = extents.end();
         let superblock = self.metadata.superblock();
@@ -62,12 +68,13 @@ impl Writer {
             return None;
         }
         Some(Plan {
-            remaps: remaps.unwrap_or(self.counts.used.saturating_add(2 * ROOM)),
+            needed: full || extents.end() != before,
+            remaps: remaps.unwrap_or(table::remaps_for(&self.counts, ROOM)),
             extents,
         })
     }
 
-    /// Takes over a larger map, unless it has become too small meanwhile. Returns what is to be freed.
+    /// Takes over another map, unless it has become too small meanwhile. Returns what is to be freed.
     fn adopt(
         &mut self,
         state: &State,
@@ -99,7 +106,16 @@ impl Writer {
     }
 }
 
-/// Enlarges the map as far as it should be. Allocates, and so is not for repairs; nor may the caller
+impl Plan {
+    fn allocate(&self) -> Result<(KBox<Map>, KVVec<u64>)> {
+        let map = Map::new(core::iter::empty(), self.extents, self.remaps)?;
+        let map = KBox::new(map, GFP_KERNEL)?;
+        let generations = KVVec::with_capacity(self.extents.end() as usize, GFP_KERNEL)?;
+        Ok((map, generations))
+    }
+}
+
+/// Makes the map as large as it should be. Allocates, and so is not for repairs; nor may the caller
 /// hold locks.
 pub(in crate::target) fn grow(state: &State) -> Result {
     let _scope = dm::NoIoScope::enter();
@@ -110,10 +126,12 @@ pub(in crate::target) fn grow(state: &State) -> Result {
         }) else {
             return Ok(());
         };
-        let slots = plan.extents.end() as usize;
-        let map = Map::new(core::iter::empty(), plan.extents, plan.remaps)?;
-        let map = KBox::new(map, GFP_KERNEL)?;
-        let generations = KVVec::with_capacity(slots, GFP_KERNEL)?;
+        let (map, generations) = match plan.allocate() {
+            Ok(memory) => memory,
+            // The larger one does as well.
+            Err(_) if !plan.needed => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let mut locked = state.writer.lock();
         let old = locked.writer.adopt(state, map, generations)?;
         drop(locked);
