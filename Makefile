@@ -8,7 +8,7 @@ export KVER DM_REMAP_HERE TEST
 # Nothing goes on when make itself is killed.
 run := setpriv --pdeathsig TERM
 
-.PHONY: module test test-debug check fuzz demo vm promises install clean help
+.PHONY: module test test-debug check fuzz bench bench-check bench-host demo vm promises install clean help
 .NOTPARALLEL:
 
 module:
@@ -25,6 +25,15 @@ check:
 
 fuzz:
 	@DM_REMAP_FUZZ_SECONDS=$${DM_REMAP_FUZZ_SECONDS:-300} $(run) scripts/fuzz $(TEST)
+
+bench:
+	@$(run) scripts/bench --json target/bench.json $(if $(TEST),--only "$(TEST)")
+
+bench-check:
+	@$(run) scripts/bench --json target/bench.json --check docs/performance.md
+
+bench-host:
+	@$(run) scripts/bench-host $(TEST)
 
 demo:
 	@$(run) scripts/demo
@@ -53,6 +62,11 @@ help:
 	@echo 'make check      formatting, lints, documentation, shell scripts'
 	@echo 'make fuzz       looks for inputs that the decoders get wrong, DM_REMAP_FUZZ_SECONDS=300 for each;'
 	@echo '                TEST="name" restricts it to one'
+	@echo 'make bench      the instructions that an I/O takes, on dm-remap and on others, counted in a virtual'
+	@echo '                machine; also in target/bench.json; TEST="remap-0" restricts it'
+	@echo 'make bench-check the same, compared with the limits of P11 and with docs/performance.md'
+	@echo 'make bench-host how fast the remap table is on this machine, beside maps of others;'
+	@echo '                TEST="filter" restricts it'
 	@echo 'make promises   the tests, by the promise that they hold the code to'
 	@echo 'make install    install the module for the running kernel, and dmremap'
 	@echo 'make clean      remove target/ (the cache stays, it is safe to delete)'

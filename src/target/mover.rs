@@ -40,6 +40,7 @@ use super::relocate::Source;
 use super::state::State;
 use super::writer::growth;
 use super::writer::Publish;
+use super::writer::STAGED_MAX;
 use super::DmRemap;
 use crate::dm;
 use crate::dm::BlkStatus;
@@ -225,7 +226,8 @@ pub(super) fn redirect(
             other => break other?,
         }
     }
-    in_parts(target, ti, blocks, |_, part| {
+    // Nothing is copied, so a part is what goes into one commit.
+    in_parts_of(STAGED_MAX as u64, target, ti, blocks, |_, part| {
         let _closed = Closed::wait(state, part)?;
         // What the slots hold may be in the spare's cache.
         let tickets = state.life.spares_sent();
@@ -283,10 +285,21 @@ fn in_parts(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     blocks: Blocks,
+    work: impl FnMut(&mut Mover<'_>, Blocks) -> Result<u64>,
+) -> Result {
+    let step = (DATA_BYTES >> 9 >> target.state.block_shift) as u64;
+    in_parts_of(step, target, ti, blocks, work)
+}
+
+/// The same, of `step` blocks.
+fn in_parts_of(
+    step: u64,
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    blocks: Blocks,
     mut work: impl FnMut(&mut Mover<'_>, Blocks) -> Result<u64>,
 ) -> Result {
     let state = &**target.state;
-    let step = (DATA_BYTES >> 9 >> state.block_shift) as u64;
     let end = blocks.first.saturating_add(blocks.count);
     let mut first = blocks.first;
     while first < end {

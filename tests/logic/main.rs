@@ -16,6 +16,7 @@ mod fill;
 mod format;
 mod load;
 mod random;
+mod schedules;
 mod set_histories;
 mod sets;
 mod slots;

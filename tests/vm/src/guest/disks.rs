@@ -9,7 +9,11 @@ use std::sync::atomic::Ordering;
 
 use super::run::succeed;
 
-/// A disk of the null_blk driver, with memory behind it.
+/// As large as the requests of most disks may be, 1280 KiB: what an I/O of a MiB costs is not to depend on how
+/// the driver splits it.
+const LARGE: (&str, &str) = ("max_sectors", "2560");
+
+/// A disk of the null_blk driver, with memory behind it unless it is said otherwise.
 #[derive(Debug)]
 pub struct NullBlk {
     folder: PathBuf,
@@ -21,6 +25,12 @@ impl NullBlk {
     #[track_caller]
     pub fn new(mib: u32, block: u32) -> Self {
         Self::with(mib, block, &[])
+    }
+
+    /// The same, which does all I/O in the context of who asks for it: nobody ever waits for it.
+    #[track_caller]
+    pub fn inline(mib: u32, block: u32) -> Self {
+        Self::with(mib, block, &[("irqmode", "0"), LARGE])
     }
 
     /// The same, of zones of 4 MiB that are to be written from front to end.
@@ -35,6 +45,17 @@ impl NullBlk {
     pub fn throttled(mib: u32, block: u32, mib_each_second: u32) -> Self {
         let speed = mib_each_second.to_string();
         Self::with(mib, block, &[("mbps", &speed), ("max_sectors", "256")])
+    }
+
+    /// A disk that takes and gives whatever it is asked for at once, without looking at the data: with no
+    /// memory behind it, it costs nothing but the way through the block layer.
+    #[track_caller]
+    pub fn hollow(mib: u32, block: u32) -> Self {
+        Self::with(
+            mib,
+            block,
+            &[("memory_backed", "0"), ("irqmode", "0"), LARGE],
+        )
     }
 
     #[track_caller]

@@ -17,30 +17,51 @@ use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotWord;
 use dm_remap_logic::slot::State;
 use dm_remap_logic::text::Uuid;
-use vmtest::guest::Direct;
-use vmtest::guest::Mapped;
-use vmtest::guest::NullBlk;
 
-/// Sectors in a metadata block, and in a block of these disks.
-pub(crate) const BLOCK_SECTORS: u64 = 8;
+use super::device::Mapped;
+use super::disks::NullBlk;
+use super::io::Direct;
+
+/// Sectors in a metadata block.
+const BLOCK_SECTORS: u64 = 8;
 
 /// A main device and a set of spares.
-pub(crate) struct Set {
-    pub(crate) main: NullBlk,
-    pub(crate) spares: Vec<NullBlk>,
-    pub(crate) sectors: u64,
+pub struct SpareSet {
+    /// The main device.
+    pub main: NullBlk,
+    /// Its spares, the first one with all remaps.
+    pub spares: Vec<NullBlk>,
+    /// The main device's size, in sectors.
+    pub sectors: u64,
+    /// The size of a slot and of a block of main, in sectors.
+    pub slot_sectors: u64,
+    /// The block of main that a slot serves, of so many blocks.
+    pub place: fn(u32, u64) -> u64,
 }
 
 /// The used part of a replica of a slot table.
-pub(crate) struct Used {
-    pub(crate) spare: PathBuf,
-    pub(crate) start: u64,
-    pub(crate) bytes: u64,
+pub struct Used {
+    /// The block device.
+    pub spare: PathBuf,
+    /// Where it begins, in bytes.
+    pub start: u64,
+    /// How long it is, in bytes.
+    pub bytes: u64,
 }
 
-impl Set {
+impl SpareSet {
+    /// The place of slots that are scattered over main: an odd number of blocks further on for each.
+    pub fn scattered(slot: u32, blocks: u64) -> u64 {
+        u64::from(slot) * 7919 % blocks
+    }
+
+    /// The place of slots that serve main's first blocks.
+    pub fn in_front(slot: u32, _blocks: u64) -> u64 {
+        slot.into()
+    }
+
     /// What stands in a table line.
-    pub(crate) fn parameters(&self, option: &str) -> String {
+    pub fn parameters(&self, option: &str) -> String {
         let [first, more @ ..] = &self.spares[..] else {
             panic!("no spare");
         };
@@ -58,14 +79,14 @@ impl Set {
         format!("{} {} {count}{options}", main.display(), spare.display())
     }
 
-    /// Formats the spares and puts `remaps` remaps into the first one's table, spread over main. Returns
+    /// Formats the spares and puts `remaps` remaps into the first one's table. Returns
     /// what that takes of the replicas.
-    pub(crate) fn forge(&self, remaps: u32) -> [Used; 2] {
+    pub fn forge(&self, remaps: u32) -> [Used; 2] {
         self.forge_beyond(remaps, 0)
     }
 
     /// The same, with a high-water mark that is so many blocks behind what is there.
-    pub(crate) fn forge_beyond(&self, remaps: u32, beyond: u32) -> [Used; 2] {
+    pub fn forge_beyond(&self, remaps: u32, beyond: u32) -> [Used; 2] {
         let parameters = self.parameters("format");
         Mapped::new(&format!("0 {} dm-remap {parameters}", self.sectors)).remove();
         let mut superblock = self.superblock();
@@ -118,13 +139,13 @@ impl Set {
         image
     }
 
-    /// The block of main that a slot serves: an odd number further on for each, and so each block once.
-    pub(crate) fn block_of(&self, slot: u32) -> u64 {
-        u64::from(slot) * 7919 % (self.sectors / BLOCK_SECTORS)
+    /// The block of main that a slot serves.
+    pub fn block_of(&self, slot: u32) -> u64 {
+        (self.place)(slot, self.sectors / self.slot_sectors)
     }
 
     /// Makes a block of the first spare's table what it was before a replica's last write: with nothing in it.
-    pub(crate) fn age(&self, used: &Used, block: u32) {
+    pub fn age(&self, used: &Used, block: u32) {
         let superblock = self.superblock();
         let uuid = superblock.member(0).expect("the first").uuid;
         let older = sequence(superblock.epoch, 1).expect("a legal number");
@@ -136,7 +157,7 @@ impl Set {
     }
 
     /// The sector of the first spare where its slots begin.
-    pub(crate) fn slots_start(&self) -> u64 {
+    pub fn slots_start(&self) -> u64 {
         let superblock = self.superblock();
         superblock
             .member(0)

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 //! How long it takes to load remaps, and how much memory they take (P12).
 
-mod forge;
-
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
-use forge::Set;
-use forge::Used;
-use forge::BLOCK_SECTORS;
 use vmtest::guest::drop_caches;
 use vmtest::guest::load;
 use vmtest::guest::slowness;
 use vmtest::guest::NullBlk;
 use vmtest::guest::Quick;
+use vmtest::guest::SpareSet;
+use vmtest::guest::Used;
+
+/// Sectors in a metadata block, and in a block of these disks.
+const BLOCK_SECTORS: u64 = 8;
 
 /// MiB of main and of each spare: a million blocks of 4096 bytes and some more.
 const MIB: u32 = 4500;
@@ -25,11 +25,13 @@ const MILLION: u32 = 1_000_000;
 /// Everything is timed a few times, and the best time counts: the machine may be busy with something else.
 const TRIES: u32 = 3;
 
-fn set(spares: impl IntoIterator<Item = NullBlk>) -> Set {
-    Set {
+fn set(spares: impl IntoIterator<Item = NullBlk>) -> SpareSet {
+    SpareSet {
         main: NullBlk::new(MIB, 4096),
         spares: spares.into_iter().collect(),
         sectors: u64::from(MIB) << 11,
+        slot_sectors: BLOCK_SECTORS,
+        place: SpareSet::scattered,
     }
 }
 
@@ -57,7 +59,7 @@ fn dd(used: &Used) -> Duration {
 }
 
 /// Makes a device on the set, which is removed after `check`. Returns the time until it is resumed.
-fn load_once(set: &Set, check: impl FnOnce(&Quick)) -> Duration {
+fn load_once(set: &SpareSet, check: impl FnOnce(&Quick)) -> Duration {
     let device = Quick::new("loaded").expect("create");
     let parameters = set.parameters("");
     let begun = Instant::now();
@@ -71,7 +73,7 @@ fn load_once(set: &Set, check: impl FnOnce(&Quick)) -> Duration {
     took
 }
 
-fn loading(set: &Set, remaps: u32) -> Duration {
+fn loading(set: &SpareSet, remaps: u32) -> Duration {
     let check = |device: &Quick| {
         let health = device.message("status").expect("status");
         assert!(health.contains(&format!("{remaps}/")), "{health}");
@@ -203,7 +205,7 @@ fn a_million_remaps_load_as_fast_as_disks_are_read() {
 
 /// How many times as long as `dd` takes for one replica it takes to load `remaps`, in a fair comparison: a
 /// kernel that looks for mistakes is slow at everything but reading.
-fn ratio(what: &str, set: &Set, used: &Used, remaps: u32) -> f64 {
+fn ratio(what: &str, set: &SpareSet, used: &Used, remaps: u32) -> f64 {
     let (reading, loading) = (dd(used), loading(set, remaps));
     let times = loading.as_secs_f64() / reading.as_secs_f64();
     println!("{what}, {remaps} remaps: loaded in {loading:?}, dd takes {reading:?}: {times:.2}");

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Doing I/O and counting the instructions that it takes.
+//!
+//! This is what fio does, and much less of it. fio tells the time of a run in milliseconds, which here are
+//! a million instructions, and it takes a varying number of them to begin and to end: a figure that is
+//! good to ten instructions would take a quarter of a million I/Os.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use io_uring::opcode;
+use io_uring::types::Fd;
+use io_uring::IoUring;
+
+use crate::rows::Engine;
+use crate::rows::Job;
+use crate::rows::Op;
+
+/// How many I/Os io_uring has at a time.
+const DEPTH: u32 = 32;
+
+/// Pages are as large as that where the kernel can make them: it takes an I/O one step, then, and not one
+/// that depends on how the memory of this run happens to lie.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Memory for data.
+pub(crate) struct Data(Vec<u8>);
+
+impl Data {
+    pub(crate) fn new() -> Self {
+        let mut data = Self(Vec::with_capacity(2 * HUGE_PAGE));
+        let start = data.0.as_ptr().align_offset(HUGE_PAGE);
+        let address = data.0.as_mut_ptr().wrapping_add(start).cast();
+        // SAFETY: this only gives advice, about memory that is ours.
+        unsafe { libc::madvise(address, HUGE_PAGE, libc::MADV_HUGEPAGE) };
+        data.0.resize(2 * HUGE_PAGE, 0x5a);
+        data
+    }
+
+    fn get(&mut self) -> &mut [u8] {
+        let start = self.0.as_ptr().align_offset(HUGE_PAGE);
+        &mut self.0[start..start + HUGE_PAGE]
+    }
+}
+
+/// Whatever is needed later is there now: nothing is to be waited for then.
+pub(crate) fn stay_in_memory() -> io::Result<()> {
+    // SAFETY: this takes no pointers.
+    match unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Instructions so far: with `-icount shift=0` each takes a nanosecond, and each of those is a tick of the
+/// processor's counter.
+fn instructions() -> u64 {
+    // SAFETY: all processors that run this program have that instruction.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Places for I/O, but not at multiples of `avoided` bytes, a power of two: in this part of the device, aligned to their size, in no order, and always the same.
+struct Places {
+    state: u64,
+    first: u64,
+    count: u64,
+    bs: u64,
+    avoided: u64,
+}
+
+impl Places {
+    fn new(bytes: &Range<u64>, bs: u32, avoided: u64) -> Self {
+        let bs = u64::from(bs);
+        let first = bytes.start.div_ceil(bs);
+        Self {
+            state: 0x9e37_79b9_7f4a_7c15,
+            first,
+            count: bytes.end / bs - first,
+            bs,
+            avoided,
+        }
+    }
+
+    /// As many instructions for each: `xorshift64*`, and a multiplication instead of a division.
+    #[inline(always)]
+    fn next(&mut self) -> u64 {
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        let random = self.state.wrapping_mul(0x2545_f491_4f6c_dd1d);
+        let chosen = (u128::from(random) * u128::from(self.count)) >> 64;
+        let place = (self.first + chosen as u64) * self.bs;
+        // Without a division and without a branch.
+        let avoid = u64::from(place & (self.avoided - 1) == 0);
+        place + avoid * self.bs
+    }
+}
+
+/// Does `count` I/Os in this part of a device, in bytes, none of them at multiples of `avoided`. Returns the
+/// instructions that one took, rounded.
+pub(crate) fn run(
+    path: &Path,
+    bytes: &Range<u64>,
+    avoided: u64,
+    job: Job,
+    count: u64,
+    data: &mut Data,
+) -> io::Result<u64> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(job.op == Op::Randwrite)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)?;
+    let places = Places::new(bytes, job.bs, avoided);
+    let data = &mut data.get()[..job.bs as usize];
+    let total = match job.engine {
+        Engine::Psync => psync(&file, places, job, count, data)?,
+        Engine::IoUring => io_uring(&file, places, job, count, data)?,
+    };
+    Ok((total + count / 2) / count)
+}
+
+fn psync(
+    file: &File,
+    mut places: Places,
+    job: Job,
+    count: u64,
+    data: &mut [u8],
+) -> io::Result<u64> {
+    let begin = instructions();
+    for _ in 0..count {
+        let place = places.next();
+        let done = match job.op {
+            Op::Randread => file.read_at(data, place)?,
+            Op::Randwrite => file.write_at(data, place)?,
+        };
+        check(done, data.len())?;
+    }
+    Ok(instructions() - begin)
+}
+
+/// All that is under way reads into the same memory, or writes from it.
+fn io_uring(
+    file: &File,
+    mut places: Places,
+    job: Job,
+    count: u64,
+    data: &mut [u8],
+) -> io::Result<u64> {
+    let mut ring = IoUring::new(DEPTH)?;
+    let fd = Fd(file.as_raw_fd());
+    let length = data.len() as u32;
+    let (mut begun, mut ended) = (0, 0);
+    let begin = instructions();
+    while ended < count {
+        while begun < count && begun - ended < u64::from(DEPTH) {
+            let place = places.next();
+            let entry = match job.op {
+                Op::Randread => opcode::Read::new(fd, data.as_mut_ptr(), length)
+                    .offset(place)
+                    .build(),
+                Op::Randwrite => opcode::Write::new(fd, data.as_ptr(), length)
+                    .offset(place)
+                    .build(),
+            };
+            // SAFETY: the memory is there until all I/O has ended: this function ends after that, or with
+            // an error and the program.
+            unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
+            begun += 1;
+        }
+        ring.submit_and_wait(1)?;
+        for entry in ring.completion() {
+            let done = usize::try_from(entry.result())
+                .map_err(|_| io::Error::from_raw_os_error(-entry.result()))?;
+            check(done, data.len())?;
+            ended += 1;
+        }
+    }
+    Ok(instructions() - begin)
+}
+
+#[inline(always)]
+fn check(done: usize, wanted: usize) -> io::Result<()> {
+    match done == wanted {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("{done} of {wanted} bytes"))),
+    }
+}

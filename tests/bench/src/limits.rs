@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What P11 promises, and whether it holds.
+
+use crate::rows::Op;
+use crate::rows::Row;
+use crate::rows::REDIRECTED;
+
+/// How many instructions more than before are a regression.
+const REGRESSION: i64 = 20;
+
+/// Writes may cost so many more.
+const FOR_WRITES: i64 = 20;
+
+/// How many instructions more than on dm-linear an I/O may take; none if nothing is promised.
+fn limit(row: &Row) -> Option<i64> {
+    let small = row.job.bs <= 4096;
+    let reads = match row.device.as_str() {
+        "remap-0" if small => 60,
+        "remap-1k" | "remap-1m-elsewhere" if small => 80,
+        "remap-1m-spread" if small => 150,
+        REDIRECTED if small => 250,
+        "remap-0" | "remap-1k" | "remap-1m-elsewhere" => 100,
+        _ => return None,
+    };
+    match row.job.op {
+        Op::Randread => Some(reads),
+        Op::Randwrite => Some(reads + FOR_WRITES),
+    }
+}
+
+/// What is wrong with these rows: beyond the limits, or worse than `before`.
+pub(crate) fn faults(rows: &[Row], before: &[Row]) -> Vec<String> {
+    let ours = rows.iter().filter(|row| row.device.starts_with("remap-"));
+    ours.flat_map(|row| {
+        let what = format!("{} {}", row.device, row.job);
+        let Some(over) = row.over_linear else {
+            return vec![format!("{what}: nothing to compare with")];
+        };
+        let mut faults = Vec::new();
+        if let Some(limit) = limit(row).filter(|limit| over > *limit) {
+            faults.push(format!("{what}: {over} over dm-linear, more than {limit}"));
+        }
+        let same = |old: &&Row| old.device == row.device && old.job == row.job;
+        match before.iter().find(same).and_then(|old| old.over_linear) {
+            Some(old) if over > old + REGRESSION => {
+                faults.push(format!("{what}: {over} over dm-linear, before {old}"));
+            }
+            Some(_) => (),
+            None => faults.push(format!("{what}: not in the tables")),
+        }
+        faults
+    })
+    .collect()
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The side that a person starts: boots the machine and sums up.
+
+use std::error::Error;
+use std::fs;
+use std::time::Duration;
+
+use serde_json::json;
+use vmtest::machine::Machine;
+use vmtest::machine::Outcome;
+
+use crate::limits;
+use crate::report;
+use crate::rows;
+use crate::rows::Measured;
+use crate::Arguments;
+
+/// How far two times that count may be apart: so many instructions, or this part of them.
+const PRECISION: u64 = 10;
+const PRECISION_PART: u64 = 500;
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let before = match &arguments.check {
+        Some(path) => report::read(&fs::read_to_string(path)?),
+        None => Vec::new(),
+    };
+    let outcome = machine(arguments)?.start()?.wait()?;
+    if !outcome.passed() {
+        return Err(outcome.to_string().into());
+    }
+    let measured: Vec<Measured> = lines(&outcome).collect();
+    let rows = rows::rows(&measured);
+    println!("\n{}", report::tables(&rows));
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&json!({ "rows": rows }))?;
+        fs::write(path, text + "\n")?;
+    }
+    let mut faults = unsteady(&measured);
+    if arguments.check.is_some() {
+        faults.extend(limits::faults(&rows, &before));
+    }
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(faults.join("\n").into()),
+    }
+}
+
+fn machine(arguments: &Arguments) -> Result<Machine, Box<dyn Error>> {
+    let program = std::env::current_exe()?.into_os_string();
+    let block = arguments.block.to_string();
+    let words = ["--inside", "--block", &block, "--only", &arguments.only];
+    let mut command = vec![program];
+    command.extend(words.map(Into::into));
+    let module = std::env::var_os("DM_REMAP_MODULE").ok_or("DM_REMAP_MODULE names no module")?;
+    Ok(Machine::new(command)?
+        .env("DM_REMAP_MODULE", module)
+        .counting()
+        .processors(1)
+        .memory_mib(2048)
+        .time_limit(Duration::from_secs(3600))
+        .echo())
+}
+
+fn lines(outcome: &Outcome) -> impl Iterator<Item = Measured> + '_ {
+    outcome.output.lines().filter_map(|line| line.parse().ok())
+}
+
+/// What cannot be relied upon: it was not the same two times.
+fn unsteady(measured: &[Measured]) -> Vec<String> {
+    let apart = |one: &&Measured| {
+        let precision = PRECISION.max(one.least / PRECISION_PART);
+        one.most - one.least > precision
+    };
+    let apart = measured.iter().filter(apart);
+    apart
+        .map(|one| {
+            let Measured {
+                device,
+                job,
+                least,
+                most,
+            } = one;
+            format!("{device} {job}: {least} instructions, and then {most}")
+        })
+        .collect()
+}

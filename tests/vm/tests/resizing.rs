@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Readers hammer a device while its remap table grows from nothing to a million remaps and shrinks back
+//! (P12).
+
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use vmtest::guest::identify;
+use vmtest::guest::load;
+use vmtest::guest::slowness;
+use vmtest::guest::stamps;
+use vmtest::guest::timed;
+use vmtest::guest::Content;
+use vmtest::guest::Dice;
+use vmtest::guest::Direct;
+use vmtest::guest::Mapped;
+use vmtest::guest::NullBlk;
+
+/// How many sectors get a slot, each for itself.
+fn remaps() -> u64 {
+    1_000_000 / u64::from(slowness())
+}
+
+/// How many of them with one message.
+const STEP: u64 = 12_500;
+
+/// Readers look at 8 sectors, a page of the disks' memory, out of so many.
+const EVERY: u64 = 128;
+
+const READERS: u64 = 2;
+
+/// How many reads they do without a pause, and how long that is.
+const BURST: u64 = 200;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What main holds at first, and what the slots hold.
+const ON_MAIN: u64 = 1;
+const ON_SPARE: u64 = 2;
+
+/// How far the one who changes the table has come: a sector below `asked` may have its slot, one below `done`
+/// has it.
+#[derive(Default)]
+struct Progress {
+    asked: AtomicU64,
+    done: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// What a reader has seen.
+struct Seen {
+    reads: u64,
+    longest: Duration,
+    /// How often it went to sleep while it was reading.
+    waits: u64,
+}
+
+/// How often the calling thread has given up the processor to wait for something.
+fn waits() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").expect("status");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.expect("a line").trim().parse().expect("a number")
+}
+
+/// Reads what is there, and knows what it must be.
+fn hammer(path: &Path, progress: &Progress, seed: u64) -> Seen {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)
+        .expect("open");
+    // All that is used is there beforehand, so that there is nothing else to wait for.
+    let mut memory = vec![1; 8192];
+    let start = memory.as_ptr().align_offset(4096);
+    let data = &mut memory[start..start + 512];
+    let mut dice = Dice::new(seed);
+    let mut seen = Seen {
+        reads: 0,
+        longest: Duration::ZERO,
+        waits: 0,
+    };
+    read(&file, data, 0);
+    let mut before = waits();
+    while !progress.stop.load(Ordering::Acquire) {
+        // The one who changes the table needs the processor, too.
+        if seen.reads % BURST == 0 {
+            seen.waits += waits() - before;
+            std::thread::sleep(PAUSE);
+            before = waits();
+        }
+        let sector = dice.roll(remaps() / EVERY) * EVERY + dice.roll(8);
+        let done = progress.done.load(Ordering::Acquire);
+        let begun = Instant::now();
+        read(&file, data, sector);
+        seen.longest = seen.longest.max(begun.elapsed());
+        let asked = progress.asked.load(Ordering::Acquire);
+        let what = identify(data);
+        let holds = |generation| what == [Content::Stamp { sector, generation }];
+        let right = (holds(ON_MAIN) && sector >= done) || (holds(ON_SPARE) && sector < asked);
+        assert!(right, "sector {sector}: {what:?} ({done} to {asked})");
+        seen.reads += 1;
+    }
+    seen.waits += waits() - before;
+    seen
+}
+
+fn read(file: &File, data: &mut [u8], sector: u64) {
+    let length = file.read_at(data, sector * 512).expect("read");
+    assert_eq!(length, data.len());
+}
+
+/// Puts stamps where readers will look.
+fn fill(path: &Path, start: u64, generation: u64) {
+    let disk = Direct::open(path);
+    for sector in (0..remaps()).step_by(EVERY as usize) {
+        let data = stamps(sector, 8, generation);
+        disk.write(start + sector, &data).expect("write");
+    }
+}
+
+/// What the kernel's log says of the table's size.
+fn sizes(log: &str) -> Vec<(u64, u64)> {
+    let told = log
+        .lines()
+        .filter_map(|line| line.split_once("Adaptive hash table: "));
+    let parsed = told.map(|(_, sizes)| {
+        let (from, to) = sizes.split_once(" -> ").expect("two sizes");
+        (from.parse().expect("from"), to.parse().expect("to"))
+    });
+    parsed.collect()
+}
+
+/// P12: no reader gets a wrong answer, and none waits, as it would show in how often it slept: the disks
+/// answer at once, and so a read has nothing of its own to wait for.
+#[test]
+fn a_million_remaps_come_and_go_unnoticed() {
+    let mut test = vmtest::begin!();
+    load();
+    let main = NullBlk::inline(512, 512);
+    let spare = NullBlk::inline(600, 512);
+    let line = format!(
+        "0 {} dm-remap {} {}",
+        512 << 11,
+        main.path().display(),
+        spare.path().display()
+    );
+    fill(&main.path(), 0, ON_MAIN);
+    let mapped = Mapped::new(&line);
+    let status = mapped.message("metadata_status").expect("metadata_status");
+    let words = || status.split_whitespace();
+    let data_start = words().find_map(|word| word.strip_prefix("data_start="));
+    let data_start: u64 = data_start.expect("data_start").parse().expect("a number");
+    fill(&spare.path(), data_start, ON_SPARE);
+    let begin = sizes(&test.kernel_log()).last().expect("a size").1;
+
+    let all = remaps();
+    let progress = Progress::default();
+    let path = mapped.path();
+    std::thread::scope(|scope| {
+        let hammer = |seed| {
+            let (path, progress) = (&path, &progress);
+            scope.spawn(move || hammer(path, progress, seed))
+        };
+        let readers: Vec<_> = (0..READERS).map(hammer).collect();
+        let ((), growing) = timed(|| {
+            for sector in (0..all).step_by(STEP as usize) {
+                progress.asked.store(sector + STEP, Ordering::Release);
+                let slot = data_start + sector;
+                let message = format!("add_remap {sector} {slot} {STEP}");
+                mapped.message(&message).expect("add_remap");
+                progress.done.store(sector + STEP, Ordering::Release);
+            }
+        });
+        assert_eq!(mapped.remapped(), all);
+        // What is moved back is what the slots hold.
+        let (reply, shrinking) = timed(|| mapped.message("clear_all").expect("clear_all"));
+        progress.stop.store(true, Ordering::Release);
+        println!("{growing:?} for {all} remaps, {shrinking:?} back: {reply}");
+        for reader in readers {
+            let seen = reader.join().expect("a reader");
+            println!(
+                "{} reads, {} waits, the longest took {:?}",
+                seen.reads, seen.waits, seen.longest
+            );
+            assert!(seen.reads > 1000);
+            assert_eq!(seen.waits, 0, "a reader had to wait");
+        }
+    });
+    assert_eq!(mapped.remapped(), 0);
+    let sizes = sizes(&test.kernel_log());
+    println!("{sizes:?}");
+    assert!(sizes.windows(2).all(|pair| pair[0].1 == pair[1].0));
+    let largest = sizes.iter().map(|size| size.1).max();
+    assert!(largest >= Some(all * 4 / 3), "not large enough");
+    assert_eq!(sizes.last().map(|size| size.1), Some(begin));
+    mapped.remove();
+}
