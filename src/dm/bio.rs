@@ -26,6 +26,7 @@ use super::opf::Opf;
 use super::owned::OwnedBio;
 use super::per_bio::Pass;
 use super::per_bio::PerBio;
+use super::srcu::SrcuTicket;
 use super::status::BlkStatus;
 use super::target::Target;
 use super::warn::warn_once;
@@ -38,10 +39,11 @@ use kernel::error::Result;
 use kernel::ffi::c_int;
 use kernel::sync::rcu;
 
-/// Sends `bio` to another device, as `bio_set_dev()` does.
+/// Gives `bio` another device, which is the first half of `bio_set_dev()`.
 ///
-/// Besides the device, this clears `BIO_REMAPPED`. Without that, a bio which comes back from a
-/// partition and goes to another one would miss the partition's start.
+/// This clears `BIO_REMAPPED`, too. Without that, a bio which comes back from a partition and goes to
+/// another one would miss the partition's start. And a limit of the bytes per second is applied, also to
+/// a bio that was there before and goes there again.
 ///
 /// # Safety
 ///
@@ -51,18 +53,25 @@ pub(super) unsafe fn set_bdev(bio: NonNull<bindings::bio>, bdev: *mut bindings::
     let bio = bio.as_ptr();
     // SAFETY: The caller owns the bio.
     unsafe {
-        let mut clear = 1 << bindings::BIO_REMAPPED;
-        if (*bio).bi_bdev != bdev {
-            clear |= 1 << bindings::BIO_BPS_THROTTLED;
-        }
-        (*bio).bi_flags &= !clear;
+        (*bio).bi_flags &= !(1 << bindings::BIO_REMAPPED | 1 << bindings::BIO_BPS_THROTTLED);
         (*bio).bi_bdev = bdev;
     }
+}
+
+/// Has `bio` accounted for by its cgroup at its device, which is the second half of `bio_set_dev()`.
+///
+/// # Safety
+///
+/// `bio` must be valid and owned by the caller, and have a valid device.
+#[inline(always)]
+pub(super) unsafe fn associate_cgroup(bio: NonNull<bindings::bio>) {
     #[cfg(CONFIG_BLK_CGROUP)]
-    // SAFETY: The caller owns the bio, whose device was just set.
+    // SAFETY: The caller vouches for the bio.
     unsafe {
-        bindings::bio_associate_blkg(bio)
+        bindings::bio_associate_blkg(bio.as_ptr())
     };
+    #[cfg(not(CONFIG_BLK_CGROUP))]
+    let _ = bio;
 }
 
 /// Flags that a bio has from where it was, and must not take to where it goes next: see
@@ -115,53 +124,64 @@ pub(super) unsafe fn leave_taken(action: c_int) {
     }
 }
 
+/// What goes with a bio to the device below, and back.
+pub struct Escort<D> {
+    /// A reader that is registered until the bio comes back. It is given back before `end_io` sees the
+    /// bio. Only for targets with `end_io`.
+    pub ticket: Option<SrcuTicket>,
+    /// The target's own data, which `end_io` finds; without it, what `Default` makes.
+    pub data: Option<D>,
+    /// Whether `end_io` sees the bio only if it fails: for a target that does nothing about success.
+    pub errors_only: bool,
+}
+
+impl<D> Escort<D> {
+    /// Nothing goes with it, and `end_io` sees it only if it fails.
+    pub const ERRORS_ONLY: Self = Self {
+        ticket: None,
+        data: None,
+        errors_only: true,
+    };
+}
+
+impl<D> Default for Escort<D> {
+    #[inline(always)]
+    fn default() -> Self {
+        Self {
+            ticket: None,
+            data: None,
+            errors_only: false,
+        }
+    }
+}
+
 /// A bio that a target has to map.
+///
+/// This is as small as two pointers, so that it takes no memory to pass it on.
 ///
 /// # Invariants
 ///
 /// - `bio` is a clone that device mapper made for a target of type `T`, is in that target's `map`
 ///   callback, and is not answered yet.
-/// - `ti` is that target, and `instance` what belongs to it.
-/// - If `PerBio::<T>::USED`, `data` is the bio's data, with `user` initialised.
+/// - `instance` is what belongs to that target.
 pub struct MapBio<'a, T: Target> {
     bio: NonNull<bindings::bio>,
-    ti: *mut bindings::dm_target,
     instance: &'a Instance<T>,
-    data: *mut PerBio<T>,
     _brand: Brand<'a>,
 }
 
 impl<'a, T: Target> MapBio<'a, T> {
     /// # Safety
     ///
-    /// - `bio` must be a clone that device mapper made for `ti`, which is a target of type `T` with
-    ///   the data `instance`, and must be in its `map` callback.
+    /// - `bio` must be a clone that device mapper made for a target of type `T` with the data `instance`,
+    ///   and must be in its `map` callback.
     /// - `'a` must be a lifetime that no other `MapBio` has.
     #[inline(always)]
-    pub(super) unsafe fn new(
-        bio: NonNull<bindings::bio>,
-        ti: *mut bindings::dm_target,
-        instance: &'a Instance<T>,
-    ) -> Self {
-        let data = if PerBio::<T>::USED {
-            // SAFETY: The caller vouches for the bio.
-            let data = unsafe { PerBio::<T>::attach(bio.as_ptr()) };
-            // SAFETY: The memory was allocated for this type, and belongs to the bio alone. There is
-            // nothing to drop in it.
-            unsafe { (&raw mut (*data).user).write(T::PerBio::default()) };
-            data
-        } else {
-            // There is a value for `per_bio` now, for what it says and not for what it holds: it has
-            // no size, and nothing to drop.
-            mem::forget(T::PerBio::default());
-            ptr::null_mut()
-        };
-        // INVARIANT: The caller vouches for the bio, and `user` was just initialised.
+    pub(super) unsafe fn new(bio: NonNull<bindings::bio>, instance: &'a Instance<T>) -> Self {
+        // INVARIANT: The caller vouches for the bio.
         Self {
             bio,
-            ti,
             instance,
-            data,
             _brand: PhantomData,
         }
     }
@@ -211,31 +231,24 @@ impl<'a, T: Target> MapBio<'a, T> {
         unsafe { bindings::dm_bio_get_target_bio_nr(self.bio.as_ptr()) }
     }
 
-    /// Returns the target's own data of this bio, fresh from `Default`.
-    #[inline(always)]
-    pub fn per_bio(&mut self) -> &mut T::PerBio {
-        if PerBio::<T>::USED {
-            // SAFETY: By the type invariants, this is initialised, and nobody else has the bio.
-            unsafe { &mut (*self.data).user }
-        } else {
-            // SAFETY: `USED` is false only if the type has no size, and then any aligned pointer is
-            // valid. There is a value: `new` made it.
-            unsafe { NonNull::dangling().as_mut() }
-        }
-    }
-
     /// Takes only the first `sectors` of this bio; the rest comes as another bio.
     ///
     /// Fails with [`EINVAL`] if the bio has less, for flushes and atomic writes, and if device mapper
     /// sends several copies of this kind of bio.
+    #[inline(always)]
     pub fn accept_partial(&mut self, sectors: u32) -> Result {
-        let opf = self.opf();
         let have = self.sectors();
         if sectors == have && have != 0 {
             return Ok(());
         }
-        // SAFETY: By the type invariants, we are in the `map` callback, so the target is valid.
-        let ti = unsafe { &*self.ti };
+        self.split(sectors)
+    }
+
+    #[inline(never)]
+    fn split(&mut self, sectors: u32) -> Result {
+        let (opf, have) = (self.opf(), self.sectors());
+        // SAFETY: We are in the `map` callback of the target, and so it is valid.
+        let ti = unsafe { &*self.instance.ti() };
         let copies = match opf.op() {
             Op::Read | Op::Write => 1,
             Op::Discard => ti.num_discard_bios,
@@ -263,19 +276,33 @@ impl<'a, T: Target> MapBio<'a, T> {
         Ok(())
     }
 
-    /// Remembers what a bio is before it is changed.
+    /// Remembers what a bio is before it is changed, and what goes with it.
     #[inline(always)]
-    fn record(&mut self, pass: Pass) {
-        if T::HAS_END_IO {
-            // SAFETY: By the type invariants, bio and data are ours; `USED` is true with `end_io`.
-            unsafe {
-                (&raw mut (*self.data).iter).write((*self.bio.as_ptr()).bi_iter);
-                // Nobody may poll for a clone: whoever does goes by its device and by a cookie that
-                // belongs to the device, of which a bio that is sent elsewhere has only one.
-                let opf = Opf::from_raw((*self.bio.as_ptr()).bi_opf).not_polled();
-                (*self.bio.as_ptr()).bi_opf = opf.as_raw();
-                (&raw mut (*self.data).opf).write(opf.as_raw());
-                (&raw mut (*self.data).pass).write(pass);
+    fn record(&mut self, pass: Pass, escort: Escort<T::PerBio>) {
+        let Escort {
+            ticket,
+            data: user,
+            errors_only,
+        } = escort;
+        if !PerBio::<T>::USED {
+            return;
+        }
+        let pass = pass
+            .with(Pass::SUCCESS, !errors_only)
+            .with(Pass::TICKET, ticket.is_some())
+            .with(Pass::USER, user.is_some());
+        // SAFETY: By the type invariants, the bio is ours.
+        let data = unsafe { PerBio::<T>::attach(self.bio) }.as_ptr();
+        // SAFETY: By the type invariants, bio and data are ours. There is nothing to drop in there.
+        unsafe {
+            (&raw mut (*data).iter).write((*self.bio.as_ptr()).bi_iter);
+            (&raw mut (*data).opf).write((*self.bio.as_ptr()).bi_opf);
+            (&raw mut (*data).pass).write(pass);
+            if let Some(ticket) = ticket {
+                (&raw mut (*data).ticket).write(ticket);
+            }
+            if let Some(user) = user {
+                (&raw mut (*data).user).write(user);
             }
         }
     }
@@ -284,16 +311,29 @@ impl<'a, T: Target> MapBio<'a, T> {
     ///
     /// The device must be one that this target opened; otherwise there is a warning and the bio fails.
     #[inline(always)]
-    pub fn remap(mut self, device: &Device, sector: u64) -> Mapped<'a> {
+    pub fn remap(self, device: &Device, sector: u64) -> Mapped<'a> {
+        self.remap_with(device, sector, Escort::default())
+    }
+
+    /// The same, with what goes with it.
+    #[inline(always)]
+    pub fn remap_with(
+        mut self,
+        device: &Device,
+        sector: u64,
+        escort: Escort<T::PerBio>,
+    ) -> Mapped<'a> {
         if device.owner() != self.instance.owner() {
             return self.foreign_device();
         }
-        self.record(Pass::Target);
         // SAFETY: By the type invariants, the bio is ours. It belongs to the target that the device
         // was opened for, so by the invariants of `Device`, that stays open until the bio is done.
+        unsafe { set_bdev(self.bio, device.bdev()) };
+        self.record(Pass::ERRORS, escort);
+        // SAFETY: By the type invariants, the bio is ours, and it has its device.
         unsafe {
-            set_bdev(self.bio, device.bdev());
             (*self.bio.as_ptr()).bi_iter.bi_sector = sector;
+            associate_cgroup(self.bio);
         }
         Mapped(bindings::DM_MAPIO_REMAPPED as c_int, PhantomData)
     }
@@ -301,8 +341,14 @@ impl<'a, T: Target> MapBio<'a, T> {
     /// Sends the bio to `device` as it is, which is for flushes: they have no sector.
     #[inline(always)]
     pub fn redirect(self, device: &Device) -> Mapped<'a> {
+        self.redirect_with(device, Escort::default())
+    }
+
+    /// The same, with what goes with it.
+    #[inline(always)]
+    pub fn redirect_with(self, device: &Device, escort: Escort<T::PerBio>) -> Mapped<'a> {
         let sector = self.sector();
-        self.remap(device, sector)
+        self.remap_with(device, sector, escort)
     }
 
     #[cold]
@@ -312,13 +358,9 @@ impl<'a, T: Target> MapBio<'a, T> {
         self.kill()
     }
 
-    /// Completes the bio, without any device. `end_io` does not see it, so that what [`PerBio`] has to
-    /// give back, such as an [`SrcuTicket`], has to be taken out before.
-    ///
-    /// [`PerBio`]: Target::PerBio
-    /// [`SrcuTicket`]: super::SrcuTicket
+    /// Completes the bio, without any device. `end_io` does not see it.
     pub fn complete(mut self, status: BlkStatus) -> Mapped<'a> {
-        self.record(Pass::Through);
+        self.record(Pass::THROUGH, Escort::default());
         // SAFETY: By the type invariants, the bio is ours, and now it is answered.
         unsafe {
             (*self.bio.as_ptr()).bi_status = status.as_raw();
@@ -327,14 +369,13 @@ impl<'a, T: Target> MapBio<'a, T> {
         Mapped(bindings::DM_MAPIO_SUBMITTED as c_int, PhantomData)
     }
 
-    /// Fails the bio with an I/O error. `end_io` does not see it: see [`complete`](MapBio::complete).
+    /// Fails the bio with an I/O error. `end_io` does not see it.
     pub fn kill(self) -> Mapped<'a> {
         Mapped(bindings::DM_MAPIO_KILL as c_int, PhantomData)
     }
 
     /// Gives the bio back, to be mapped anew. Device mapper takes it only while it is suspending
-    /// without a flush and makes it an I/O error otherwise. `end_io` does not see it: see
-    /// [`complete`](MapBio::complete).
+    /// without a flush and makes it an I/O error otherwise. `end_io` does not see it.
     pub fn requeue(self) -> Mapped<'a> {
         Mapped(bindings::DM_MAPIO_REQUEUE as c_int, PhantomData)
     }
@@ -343,10 +384,16 @@ impl<'a, T: Target> MapBio<'a, T> {
     ///
     /// It must be, and soon: its submitter waits, and the mapped device cannot be suspended.
     pub fn take(mut self) -> (OwnedBio<T>, Mapped<'a>) {
-        self.record(Pass::Through);
-        if T::HAS_END_IO {
-            // SAFETY: By the type invariants, the data is ours; `USED` is true with `end_io`.
-            unsafe { (&raw mut (*self.data).status).write(bindings::DM_STS_OK) };
+        let escort = Escort {
+            data: Some(T::PerBio::default()),
+            ..Escort::default()
+        };
+        self.record(Pass::THROUGH, escort);
+        if PerBio::<T>::USED {
+            // SAFETY: By the type invariants, the bio is ours, and the data was just attached.
+            let data = unsafe { PerBio::<T>::of(self.bio.as_ptr()) };
+            // SAFETY: As above.
+            unsafe { (&raw mut (*data).status).write(bindings::DM_STS_OK) };
         }
         // SAFETY: By the type invariants, the bio is ours and not answered, and `instance` belongs to
         // its target. The result is the owner from here on, and the data is recorded.
@@ -367,12 +414,10 @@ impl<'a, T: Target> MapBio<'a, T> {
 /// - `bio` is a clone that device mapper made for a target of type `T`, is in that target's `end_io`
 ///   callback, and is not answered yet.
 /// - `instance` is what belongs to that target.
-/// - `data` is the bio's data, initialised by [`MapBio`] or [`OwnedBio`].
+/// - The bio's data is attached, and all of it that was recorded when it was mapped is initialised.
 pub struct EndedBio<'a, T: Target> {
     bio: NonNull<bindings::bio>,
     instance: &'a Instance<T>,
-    data: *mut PerBio<T>,
-    status: BlkStatus,
     _brand: Brand<'a>,
 }
 
@@ -381,36 +426,36 @@ impl<'a, T: Target> EndedBio<'a, T> {
     ///
     /// - `bio` must be a clone that device mapper made for a target of type `T`, must be in its
     ///   `end_io` callback, and must have been through its `map` callback.
-    /// - `instance` must belong to the target, and `data` to the bio.
+    /// - `instance` must belong to the target.
     /// - `'a` must be a lifetime that no other `EndedBio` has.
     #[inline(always)]
-    pub(super) unsafe fn new(
-        bio: NonNull<bindings::bio>,
-        instance: &'a Instance<T>,
-        data: *mut PerBio<T>,
-        status: BlkStatus,
-    ) -> Self {
-        // INVARIANT: The caller vouches for bio, instance and data.
+    pub(super) unsafe fn new(bio: NonNull<bindings::bio>, instance: &'a Instance<T>) -> Self {
+        // INVARIANT: The caller vouches for bio and instance, and `map` has recorded the data.
         Self {
             bio,
             instance,
-            data,
-            status,
             _brand: PhantomData,
         }
+    }
+
+    #[inline(always)]
+    fn data(&self) -> *mut PerBio<T> {
+        // SAFETY: By the type invariants, the bio is ours, and its data attached.
+        unsafe { PerBio::<T>::of(self.bio.as_ptr()) }
     }
 
     /// Returns how the I/O ended.
     #[inline(always)]
     pub fn status(&self) -> BlkStatus {
-        self.status
+        // SAFETY: By the type invariants, the bio is ours.
+        BlkStatus::from_raw(unsafe { (*self.bio.as_ptr()).bi_status })
     }
 
     /// Returns operation and flags, as they were when the bio was mapped.
     #[inline(always)]
     pub fn opf(&self) -> Opf {
         // SAFETY: By the type invariants, the data is initialised.
-        Opf::from_raw(unsafe { (*self.data).opf })
+        Opf::from_raw(unsafe { (*self.data()).opf })
     }
 
     /// Returns the operation.
@@ -423,7 +468,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
     #[inline(always)]
     pub fn sector(&self) -> u64 {
         // SAFETY: By the type invariants, the data is initialised.
-        unsafe { (*self.data).iter.bi_sector }
+        unsafe { (*self.data()).iter.bi_sector }
     }
 
     /// Returns the first sector, counted from the start of the target.
@@ -436,7 +481,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
     #[inline(always)]
     pub fn sectors(&self) -> u32 {
         // SAFETY: By the type invariants, the data is initialised.
-        unsafe { (*self.data).iter.bi_size >> 9 }
+        unsafe { (*self.data()).iter.bi_size >> 9 }
     }
 
     /// Returns which of the copies this is, if device mapper was told to send several.
@@ -449,13 +494,13 @@ impl<'a, T: Target> EndedBio<'a, T> {
     #[inline(always)]
     pub fn per_bio(&mut self) -> &mut T::PerBio {
         // SAFETY: By the type invariants, this is initialised, and nobody else has the bio.
-        unsafe { &mut (*self.data).user }
+        unsafe { &mut (*self.data()).user }
     }
 
     /// Completes the bio as the device did.
     #[inline(always)]
     pub fn done(self) -> Ended<'a> {
-        let status = self.status;
+        let status = self.status();
         self.done_with(status)
     }
 
@@ -474,7 +519,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
     pub fn requeue(self) -> Ended<'a> {
         Ended {
             action: bindings::DM_ENDIO_REQUEUE as c_int,
-            status: self.status,
+            status: self.status(),
             _brand: PhantomData,
         }
     }
@@ -493,12 +538,12 @@ impl<'a, T: Target> EndedBio<'a, T> {
         // for which `dm_sync_table()` waits, too.
         mem::forget(rcu::read_lock());
 
-        let bio = self.bio.as_ptr();
+        let (bio, data, status) = (self.bio.as_ptr(), self.data(), self.status());
         // SAFETY: By the type invariants, bio and data are ours. The iterator stands for memory that
         // the bio's submitter keeps until the bio is answered.
         unsafe {
-            (*bio).bi_iter = (*self.data).iter;
-            (*bio).bi_opf = (*self.data).opf;
+            (*bio).bi_iter = (*data).iter;
+            (*bio).bi_opf = (*data).opf;
             (*bio).bi_flags &= !LEFT_BEHIND;
             (*bio).bi_status = bindings::DM_STS_OK;
             // The driver below links the bios that it merges into a request, and leaves it at that.
@@ -506,8 +551,8 @@ impl<'a, T: Target> EndedBio<'a, T> {
             // A bio that was split below ends with a count of 0. If it were split again, it would be
             // done with the first part.
             (*bio).__bi_remaining.counter = 1;
-            (*self.data).status = self.status.as_raw();
-            (*self.data).pass = Pass::Through;
+            (*data).status = status.as_raw();
+            (*data).pass = Pass::THROUGH.with(Pass::USER, true);
         }
         // SAFETY: By the type invariants, the bio is ours and not answered, and `instance` belongs to
         // its target. The result is the owner from here on, and the data is recorded.
@@ -516,7 +561,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
             owned,
             Ended {
                 action: bindings::DM_ENDIO_INCOMPLETE as c_int,
-                status: self.status,
+                status,
                 _brand: PhantomData,
             },
         )

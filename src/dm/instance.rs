@@ -54,6 +54,7 @@ impl Drop for Resources {
 /// The target is declared, and so dropped, first.
 pub(super) struct Instance<T: Target> {
     target: Pin<KBox<T>>,
+    ti: *mut bindings::dm_target,
     /// The mapped device's first sector that the target serves.
     begin: u64,
     resources: Resources,
@@ -79,6 +80,7 @@ impl<T: Target> Instance<T> {
         let instance = KBox::new(
             Self {
                 target,
+                ti,
                 begin: constructor.begin(),
                 resources: constructor.resources,
             },
@@ -118,6 +120,12 @@ impl<T: Target> Instance<T> {
     #[inline(always)]
     pub(super) fn target(&self) -> &T {
         &self.target
+    }
+
+    /// Returns what belongs to this, and is valid as long as it is.
+    #[inline(always)]
+    pub(super) fn ti(&self) -> *mut bindings::dm_target {
+        self.ti
     }
 
     /// Returns the sector of the target that is `sector` of the mapped device.

@@ -21,8 +21,6 @@ pub enum QueueFeature {
     Rotational,
     /// `NOWAIT` bios are heeded.
     Nowait,
-    /// Completions can be polled for.
-    Poll,
     /// Memory can be accessed directly.
     Dax,
     /// Large writes can be atomic.
@@ -34,7 +32,6 @@ impl QueueFeature {
         match self {
             QueueFeature::Rotational => bindings::DM_FEAT_ROTATIONAL,
             QueueFeature::Nowait => bindings::DM_FEAT_NOWAIT,
-            QueueFeature::Poll => bindings::DM_FEAT_POLL,
             QueueFeature::Dax => bindings::DM_FEAT_DAX,
             QueueFeature::AtomicWrites => bindings::DM_FEAT_ATOMIC_WRITES,
         }
@@ -105,6 +102,11 @@ impl QueueLimits {
         let limits = &mut self.0;
         limits.max_write_zeroes_sectors = limits.max_write_zeroes_sectors.min(sectors);
         limits.max_hw_wzeroes_unmap_sectors = limits.max_hw_wzeroes_unmap_sectors.min(sectors);
+    }
+
+    /// Says that completions come by themselves: the block layer fails bios that someone polls for.
+    pub(super) fn never_poll(&mut self) {
+        self.0.features &= !bindings::DM_FEAT_POLL;
     }
 
     /// Says that the mapped device does not have `feature`, whatever the devices below have.

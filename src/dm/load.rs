@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Loads and stores of atomics that become part of the function that they are in.
+//! Loads and stores of atomics, and barriers, that become part of the function that they are in.
 //!
 //! The methods of [`Atomic`] call functions written in C, which costs more than the access itself
 //! where each instruction counts. These here are what those functions do.
@@ -36,4 +36,10 @@ pub fn store_release<T: AtomicType>(atomic: &Atomic<T>, value: T) {
     // SAFETY: The pointer is valid, and the value was just seen to fit into a machine word, so that a
     // volatile store writes all of it at once, as the kernel's memory model has it.
     unsafe { atomic.as_ptr().write_volatile(value) };
+}
+
+/// `smp_mb()`: what comes before it in the program also happens before what comes after it.
+#[inline(always)]
+pub fn full_barrier() {
+    fence(Ordering::SeqCst);
 }

@@ -157,12 +157,6 @@ impl Opf {
         self.0 & ATOMIC != 0
     }
 
-    /// Removes `POLLED`: the completion comes by itself.
-    #[inline(always)]
-    pub(super) const fn not_polled(self) -> Self {
-        Self(self.0 & !POLLED)
-    }
-
     /// Removes what only concerned the first attempt of the first submitter: read-ahead and fail-fast
     /// (whoever tries again means it), `NOWAIT` (a worker may wait), polling (nobody polls any more)
     /// and atomicity.

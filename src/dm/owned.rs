@@ -3,6 +3,7 @@
 //! Bios that a target has taken over, to answer them later.
 
 use super::bindings;
+use super::bio::associate_cgroup;
 use super::bio::set_bdev;
 use super::device::Device;
 use super::instance::Instance;
@@ -40,7 +41,7 @@ use kernel::error::Result;
 /// - Its `bi_next` is null, which is what submitting it demands.
 /// - If `PerBio::<T>::USED`, its data is attached, and `instance` in there points to the target's
 ///   `Instance<T>`. Otherwise its `bi_private` does.
-/// - If `T::HAS_END_IO`, its data is fully initialised, and `pass` is [`Pass::Through`].
+/// - If `T::HAS_END_IO`, its data is fully initialised, and `pass` is [`Pass::THROUGH`].
 pub struct OwnedBio<T: Target> {
     bio: NonNull<bindings::bio>,
     _data: PhantomData<T::PerBio>,
@@ -206,7 +207,7 @@ impl<T: Target> OwnedBio<T> {
         }
         if T::HAS_END_IO {
             // SAFETY: By the type invariants, the data is initialised and ours.
-            unsafe { (*self.data()).pass = Pass::Target };
+            unsafe { (*self.data()).pass = Pass::SUCCESS.with(Pass::USER, true) };
         }
         let opf = self.opf().for_retry();
         let bio = self.into_raw();
@@ -215,6 +216,7 @@ impl<T: Target> OwnedBio<T> {
         // until the bio is done.
         unsafe {
             set_bdev(bio, device.bdev());
+            associate_cgroup(bio);
             (*bio.as_ptr()).bi_opf = opf.as_raw();
             (*bio.as_ptr()).bi_iter.bi_sector = sector;
             (*bio.as_ptr()).bi_status = bindings::DM_STS_OK;

@@ -14,27 +14,53 @@
 //!    20    opf         operation and flags                                        4
 //!    24    pass        how the bio is with the target: the next completion        1
 //!    25    status      how the bio failed, when it was taken over                 1
-//!    32    instance    what belongs to the target, when the bio was taken over    8
-//!    40    user        the target's own data
+//!    32    ticket      a registered reader that goes with the bio                 8
+//!    40    instance    what belongs to the target, when the bio was taken over    8
+//!    48    user        the target's own data
 //! ```
 //!
 //! Nothing is cleared: each field is written before it is read, the first three when the bio leaves
-//! the target. `bi_private`, which a target may use while it has a clone, points to the data, which is
+//! the target, and `pass` tells which of the others were. `bi_private`, which a target may use while it has a clone, points to the data, which is
 //! faster than to ask device mapper again. Where there is no data, it points to the instance.
 
 use super::bindings;
 use super::instance::Instance;
+use super::srcu::SrcuTicket;
 use super::target::Target;
 use core::mem::align_of;
+use core::ptr::NonNull;
 
-/// What the next completion of a bio means.
+/// What the next completion of a bio means: a set of bits. Without any, the device below completes the
+/// bio, and the target's `end_io` is to see it if it fails.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Pass {
-    /// The device below completes the bio, and the target's `end_io` is to see it.
-    Target,
+pub(super) struct Pass(u8);
+
+impl Pass {
+    /// No bits.
+    pub(super) const ERRORS: Self = Self(0);
+    /// `end_io` is also to see it if it succeeds.
+    pub(super) const SUCCESS: Self = Self(1 << 0);
+    /// `ticket` is initialised, and has to be given back.
+    pub(super) const TICKET: Self = Self(1 << 1);
+    /// `user` is initialised.
+    pub(super) const USER: Self = Self(1 << 2);
     /// The target completes the bio itself, and `end_io` is not to see it again.
-    Through,
+    pub(super) const THROUGH: Self = Self(1 << 3);
+
+    /// These bits, and those of `other` if `yes`.
+    #[inline(always)]
+    pub(super) const fn with(self, other: Self, yes: bool) -> Self {
+        match yes {
+            true => Self(self.0 | other.0),
+            false => self,
+        }
+    }
+
+    /// Whether there are any of these bits.
+    #[inline(always)]
+    pub(super) const fn has(self, bits: Self) -> bool {
+        self.0 & bits.0 != 0
+    }
 }
 
 /// The data in front of each bio. See the module's documentation.
@@ -44,6 +70,7 @@ pub(super) struct PerBio<T: Target> {
     pub(super) opf: bindings::blk_opf_t,
     pub(super) pass: Pass,
     pub(super) status: u8,
+    pub(super) ticket: SrcuTicket,
     pub(super) instance: *const Instance<T>,
     pub(super) user: T::PerBio,
 }
@@ -73,12 +100,13 @@ impl<T: Target> PerBio<T> {
     /// `bio` must be a clone that device mapper made for a target of type `T`, and belong to the
     /// caller.
     #[inline(always)]
-    pub(super) unsafe fn attach(bio: *mut bindings::bio) -> *mut Self {
+    pub(super) unsafe fn attach(bio: NonNull<bindings::bio>) -> NonNull<Self> {
         // SAFETY: The caller's promise means that the memory was allocated with this size.
-        let data = unsafe { bindings::dm_per_bio_data(bio, Self::SIZE) };
+        let data = unsafe { bindings::dm_per_bio_data(bio.as_ptr(), Self::SIZE) };
         // SAFETY: The caller has the bio.
-        unsafe { (*bio).bi_private = data };
-        data.cast::<Self>()
+        unsafe { (*bio.as_ptr()).bi_private = data };
+        // SAFETY: This is an address in front of the bio.
+        unsafe { NonNull::new_unchecked(data.cast::<Self>()) }
     }
 
     /// Returns the data of `bio`.

@@ -94,7 +94,7 @@ impl<T: Target> TargetType<T> {
         if T::HAS_ITERATE_DEVICES {
             inner.iterate_devices = Some(Self::iterate_devices);
         }
-        if T::HAS_IO_HINTS {
+        if T::HAS_IO_HINTS || T::HAS_END_IO {
             inner.io_hints = Some(Self::io_hints);
         }
         Self {
@@ -170,7 +170,7 @@ impl<T: Target> TargetType<T> {
         let info = unsafe { TargetInfo::from_raw(ti) };
         // SAFETY: The caller vouches for the bio. The lifetime is that of this call, which the generic
         // `T::map` cannot take for that of another.
-        let bio = unsafe { MapBio::<'_, T>::new(NonNull::new_unchecked(bio), ti, instance) };
+        let bio = unsafe { MapBio::<'_, T>::new(NonNull::new_unchecked(bio), instance) };
         instance.target().map(info, bio).into_raw()
     }
 
@@ -179,7 +179,7 @@ impl<T: Target> TargetType<T> {
     /// - `ti` must be a target of this type, between its constructor and its destructor.
     /// - `bio` must be a clone that device mapper made for it, must have been through `map`, and be
     ///   handed over by this call.
-    /// - `error` must be valid for reading and writing.
+    /// - `error` must be valid for reading and writing, and hold the bio's status.
     unsafe extern "C" fn end_io(
         ti: *mut bindings::dm_target,
         bio: *mut bindings::bio,
@@ -188,20 +188,50 @@ impl<T: Target> TargetType<T> {
         // SAFETY: The caller vouches for the bio, and `map` has attached the data.
         let data = unsafe { PerBio::<T>::of(bio) };
         // SAFETY: `MapBio` and `OwnedBio` initialise `pass` before they let go of a bio.
-        if unsafe { (*data).pass } == Pass::Through {
+        let pass = unsafe { (*data).pass };
+        // SAFETY: The caller vouches for `error`.
+        let good = unsafe { error.read() } == bindings::DM_STS_OK;
+        if pass == Pass::ERRORS && good {
             return bindings::DM_ENDIO_DONE as c_int;
+        }
+        if pass.has(Pass::TICKET) {
+            // SAFETY: The ticket is initialised, and is not used any more.
+            unsafe { (&raw mut (*data).ticket).drop_in_place() };
+        }
+        if pass.has(Pass::THROUGH) || (good && !pass.has(Pass::SUCCESS)) {
+            return bindings::DM_ENDIO_DONE as c_int;
+        }
+        // SAFETY: As the caller promises; the data is that of the bio, and it is to be seen.
+        unsafe { Self::see(ti, bio, error, data) }
+    }
+
+    /// Not inlined: most bios are not to be seen, and this takes registers that have to be saved.
+    ///
+    /// # Safety
+    ///
+    /// - As for `end_io`.
+    /// - `data` must be the bio's data, and `pass` in it one with which `end_io` is to see the bio.
+    #[inline(never)]
+    unsafe fn see(
+        ti: *mut bindings::dm_target,
+        bio: *mut bindings::bio,
+        error: *mut bindings::blk_status_t,
+        data: *mut PerBio<T>,
+    ) -> c_int {
+        // SAFETY: The caller vouches for the data.
+        if unsafe { !(*data).pass.has(Pass::USER) } {
+            // SAFETY: The memory was allocated for this type, belongs to the bio alone, and was not
+            // initialised.
+            unsafe { (&raw mut (*data).user).write(T::PerBio::default()) };
         }
         // SAFETY: By the caller's promise, the target was constructed. It exists until its bios are
         // answered, and from when this one is taken over to be answered, until `leave_taken`.
         let instance = unsafe { Instance::<T>::of(ti) };
         // SAFETY: The caller vouches for `ti`, which exists as long as the target.
         let info = unsafe { TargetInfo::from_raw(ti) };
-        // SAFETY: The caller vouches for `error`.
-        let status = BlkStatus::from_raw(unsafe { error.read() });
-        // SAFETY: The caller vouches for the bio; the data is its own. The lifetime is that of this
-        // call, which the generic `T::end_io` cannot take for that of another.
-        let bio =
-            unsafe { EndedBio::<'_, T>::new(NonNull::new_unchecked(bio), instance, data, status) };
+        // SAFETY: The caller vouches for the bio. The lifetime is that of this call, which the generic
+        // `T::end_io` cannot take for that of another.
+        let bio = unsafe { EndedBio::<'_, T>::new(NonNull::new_unchecked(bio), instance) };
         let (action, status) = instance.target().end_io(info, bio).into_raw();
         // SAFETY: The caller vouches for `error`.
         unsafe { error.write(status.as_raw()) };
@@ -351,7 +381,15 @@ impl<T: Target> TargetType<T> {
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         // SAFETY: The caller vouches for the limits.
-        target.io_hints(info, unsafe { QueueLimits::from_raw(limits) });
+        let limits = unsafe { QueueLimits::from_raw(limits) };
+        if T::HAS_END_IO {
+            // Nobody may poll for a clone: whoever does goes by its device and by a cookie that belongs
+            // to the device, of which a bio that is sent elsewhere has only one.
+            limits.never_poll();
+        }
+        if T::HAS_IO_HINTS {
+            target.io_hints(info, limits);
+        }
     }
 }
 

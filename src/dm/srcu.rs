@@ -4,16 +4,18 @@
 //!
 //! C header: [`include/linux/srcu.h`](srctree/include/linux/srcu.h)
 //!
-//! A target gives each bio a [`SrcuTicket`] in `map` and takes it back in `end_io`, on whichever CPU
-//! and in whatever context that is. [`Srcu::synchronize`] then waits until all tickets that were out
-//! when it was called are back. Giving out and taking back cost an increment of per-CPU memory each.
+//! A target takes a [`SrcuTicket`] for a bio in `map` and sends it along ([`MapBio::remap_with`]). It is
+//! given back when the bio comes back, on whichever CPU and in whatever context that is.
+//! [`Srcu::synchronize`] then waits until all tickets that were out when it was called are back. Taking
+//! one and giving it back cost an increment of per-CPU memory each.
+//!
+//! [`MapBio::remap_with`]: super::MapBio::remap_with
 //!
 //! This depends on `TREE_SRCU`, where a reader is named by the address of a counter. That is the SRCU
 //! of all kernels but the smallest, which have one CPU and no preemption (`TINY_SRCU`).
 
 use super::bindings;
 use super::util::monotonic_ms;
-use super::warn::warn_once;
 use core::num::NonZeroUsize;
 use kernel::prelude::*;
 use kernel::time::delay::fsleep;
@@ -52,26 +54,37 @@ impl Srcu {
 
     /// Registers a reader. Does not wait, and may be called from any context but an NMI.
     ///
-    /// The ticket must be given back to this domain with [`up_read`](Srcu::up_read). It may be
-    /// lost, which is safe, but whoever waits then waits for ever.
+    /// The reader is registered until the ticket is dropped. It may be lost, which is safe, but whoever
+    /// waits then waits for ever.
     #[inline(always)]
     pub fn down_read(&self) -> SrcuTicket {
+        #[cfg(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU)))]
+        let reader = {
+            // SAFETY: By the type invariants, the domain is initialised. This changes while it is used, and
+            // is read once.
+            let reader = unsafe { (&raw const (*self.inner.get()).srcu_ctrp).read_volatile() };
+            // SAFETY: By the type invariants, this is a counter of the domain.
+            unsafe { this_cpu_inc(&raw mut (*reader).srcu_locks) };
+            reader.addr()
+        };
+        #[cfg(not(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU))))]
         // SAFETY: By the type invariants, the domain is of this flavour.
         let reader = unsafe { bindings::dm_rust_srcu_down_read(self.inner.get()) };
-        // SAFETY: What names a reader is the address of a counter.
+        // INVARIANT: The reader was just registered, and is named by the address of a counter, not 0.
         SrcuTicket(unsafe { NonZeroUsize::new_unchecked(reader) })
     }
 
-    /// Unregisters a reader. May be called from any context but an NMI.
-    ///
-    /// If the ticket came from another domain, there is a warning, and nothing happens.
+    /// Whether a ticket comes from this domain.
     #[inline(always)]
-    pub fn up_read(&self, ticket: SrcuTicket) {
-        // SAFETY: By the type invariants, the domain is of this flavour, and the helper refuses
-        // readers of other domains. A ticket cannot be copied, so the reader was not given back yet.
-        if !unsafe { bindings::dm_rust_srcu_up_read(self.inner.get(), ticket.0.get()) } {
-            warn_once!(c"an SRCU ticket came back to another domain");
-        }
+    pub(super) fn has_issued(&self, ticket: &SrcuTicket) -> bool {
+        const SIZE: usize = core::mem::size_of::<bindings::srcu_ctr>();
+        const { assert!(SIZE.is_power_of_two()) };
+        // SAFETY: By the type invariants, the domain is initialised; this does not change afterwards.
+        let sda = unsafe { (*self.inner.get()).sda };
+        // SAFETY: This computes an address, in memory that there is once for each CPU.
+        let first = unsafe { &raw const (*sda).srcu_ctrs }.addr();
+        // The first one of two, or the second.
+        ticket.0.get().wrapping_sub(first) & !SIZE == 0
     }
 
     /// Waits for all readers that are registered now. Later ones do not matter.
@@ -128,10 +141,46 @@ impl PinnedDrop for Srcu {
 }
 
 /// A registered reader of a [`Srcu`] domain, as small as a pointer, also as an `Option`. This flavour
-/// lets a reader end in another context than where it began.
+/// lets a reader end in another context than where it began. It ends when this is dropped, which may be
+/// done in any context but an NMI.
 ///
-/// This has no destructor, so that it can be part of a bio's data: see [`Target::PerBio`].
+/// The domain exists as long as there is a ticket of it, as it is not dropped before.
 ///
-/// [`Target::PerBio`]: super::Target::PerBio
+/// # Invariants
+///
+/// This is the address of a counter of an initialised domain, where a reader is registered that belongs
+/// to `self`.
 #[must_use]
 pub struct SrcuTicket(NonZeroUsize);
+
+impl Drop for SrcuTicket {
+    #[inline(always)]
+    fn drop(&mut self) {
+        #[cfg(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU)))]
+        {
+            let reader = core::ptr::with_exposed_provenance_mut::<bindings::srcu_ctr>(self.0.get());
+            // SAFETY: By the type invariants, this is a counter of the domain.
+            unsafe { this_cpu_inc(&raw mut (*reader).srcu_unlocks) };
+        }
+        #[cfg(not(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU))))]
+        // SAFETY: By the type invariants, the reader is registered, and it is ours.
+        unsafe {
+            bindings::dm_rust_srcu_up_read(self.0.get())
+        };
+    }
+}
+
+/// `this_cpu_inc()`, which in C is part of the function that it is in, too.
+///
+/// # Safety
+///
+/// `counter` must be in memory that there is once for each CPU.
+#[cfg(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU)))]
+#[inline(always)]
+unsafe fn this_cpu_inc(counter: *mut bindings::atomic_long_t) {
+    // One instruction, so that nobody else on this CPU comes between. It is a compiler barrier too, as
+    // nothing is said of memory.
+    //
+    // SAFETY: `gs` is where this CPU's memory begins, and the caller vouches for the counter.
+    unsafe { core::arch::asm!("inc qword ptr gs:[{}]", in(reg) counter, options(nostack)) };
+}

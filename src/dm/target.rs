@@ -70,11 +70,9 @@ impl Features {
 /// Functions that a target does not implement are left out of the `target_type`, just as in C.
 #[vtable]
 pub trait Target: Sized + Send + Sync + 'static {
-    /// Data of the target's own that accompanies each bio from `map` to `end_io`. It is made by
-    /// `Default` before `map` is called. As device mapper frees bios without asking, this must not
-    /// need dropping, and as it is made for each bio, it should be small. What it holds of other
-    /// things, such as an [`SrcuTicket`](super::SrcuTicket), is lost with the bio: whoever answers it
-    /// has to give that back first.
+    /// Data of the target's own that accompanies a bio from `map` to `end_io`. It comes with
+    /// [`MapBio::remap_with`], or is what `Default` makes. As device mapper frees bios without asking,
+    /// this must not need dropping, and it should be small.
     type PerBio: Default + Send + 'static;
 
     /// Version of the target, shown by `dmsetup targets`.
@@ -101,8 +99,8 @@ pub trait Target: Sized + Send + Sync + 'static {
 
     /// Sees a bio that comes back from the device that `map` or `submit` sent it to.
     ///
-    /// This may run in an interrupt and so may not sleep. Bios of targets that have this function are
-    /// not polled for: see [`QueueFeature::Poll`](super::QueueFeature::Poll), to say so.
+    /// This may run in an interrupt and so may not sleep. Completions of a mapped device that has a target
+    /// with this function cannot be polled for.
     fn end_io<'a>(&self, _ti: &TargetInfo, _bio: EndedBio<'a, Self>) -> Ended<'a> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }

@@ -2,14 +2,18 @@
 
 //! Can there be any remap in this range at all?
 //!
-//! One bit for each MiB of main says that some block of it may be remapped, pending or in doubt.
-//! It stands in front of the remap table, so that an I/O to a clean area costs one load and one
-//! test. The writer sets a bit before the first such block of the MiB is published.
+//! One bit for each MiB of main says that some block of it, or of the next one, may be remapped, pending
+//! or in doubt. It stands in front of the remap table, so that an I/O to a clean area costs one load and
+//! one test: of the bit where it begins, as long as it is not larger than a MiB. The writer sets both bits
+//! before the first such block of the MiB is published.
 
 use super::word::Word;
 
 /// Sectors for each bit, as a power of two: 1 MiB.
 const SHIFT: u32 = 11;
+
+/// The most sectors that one bit tells about.
+pub const SMALL: u32 = 1 << SHIFT;
 
 /// How many 64-bit words main of `main_sectors` needs. None if that is more than can be addressed.
 pub fn words_for(main_sectors: u64) -> Option<usize> {
@@ -29,16 +33,14 @@ impl<'a, W: Word<u64>> Presence<'a, W> {
         Presence { words }
     }
 
-    /// Whether anything in the range may be remapped. Ranges that the bitmap does not cover may.
+    /// Whether anything in the range may be remapped. Ranges that begin where the bitmap does not cover
+    /// them may.
     #[inline(always)]
-    pub fn any(&self, sector: u64, sectors: u64) -> bool {
-        let first = sector >> SHIFT;
-        // An empty range is taken for its first sector, and a range that wraps is not a small one.
-        let last = sector.wrapping_add(sectors).wrapping_sub(1) >> SHIFT;
-        if first == last || sectors == 0 {
-            self.bit(first)
+    pub fn any(&self, sector: u64, sectors: u32) -> bool {
+        if sectors <= SMALL {
+            self.bit(sector >> SHIFT)
         } else {
-            self.any_bit(first, last)
+            Self::any_bit(self.words, sector, sectors)
         }
     }
 
@@ -47,7 +49,7 @@ impl<'a, W: Word<u64>> Presence<'a, W> {
     pub fn set(&self, sector: u64, sectors: u64) {
         let first = sector >> SHIFT;
         let last = sector.saturating_add(sectors).saturating_sub(1).max(sector) >> SHIFT;
-        let mut bit = first;
+        let mut bit = first.saturating_sub(1);
         while let Some(word) = self.word(bit) {
             // Whoever fills the bitmap comes to most bits many times.
             let (before, mark) = (word.load(), 1 << (bit % 64));
@@ -81,13 +83,18 @@ impl<'a, W: Word<u64>> Presence<'a, W> {
         }
     }
 
-    fn any_bit(&self, first: u64, last: u64) -> bool {
-        if last < first {
+    /// Not inlined: large ranges are rare, and this takes registers that have to be saved.
+    #[inline(never)]
+    fn any_bit(words: &'a [W], sector: u64, sectors: u32) -> bool {
+        let Some(end) = sector.checked_add(u64::from(sectors)) else {
             return true;
-        }
-        let mut at = first;
+        };
+        // The last one is looked after by the bit before.
+        let last = end.saturating_sub(1) >> SHIFT;
+        let last = last.saturating_sub(1);
+        let mut at = sector >> SHIFT;
         while at <= last {
-            let Some(word) = self.word(at) else {
+            let Some(word) = Presence::new(words).word(at) else {
                 return true;
             };
             let word = word.load();
@@ -129,22 +136,30 @@ mod tests {
         let words = bitmap(4);
         let presence = Presence::new(&words);
         presence.set(2048 * 70, 8);
-        assert!(!presence.any(2048 * 70 - 1, 1));
+        // I/O that ends before the MiB does not need to be told so, if it begins in the one before.
+        assert!(presence.any(2048 * 69, 1));
+        assert!(!presence.any(2048 * 69 - 1, 2048));
         assert!(presence.any(2048 * 70 - 1, 2));
         assert!(presence.any(2048 * 71 - 1, 1));
         assert!(!presence.any(2048 * 71, 1));
         assert!(presence.any(0, 2048 * 256));
         assert!(!presence.any(0, 2048 * 70));
+        assert!(presence.any(0, 2048 * 70 + 1));
         assert!(presence.any(2048 * 70, 0));
         presence.clear();
         assert!(!presence.any(0, 2048 * 256));
+        presence.set(0, 1);
+        assert!(presence.any(0, 8));
+        assert!(!presence.any(2048, 8));
     }
 
+    /// Whatever begins where, of whatever size: nothing is missed, and what is more than a MiB away from
+    /// all that is marked is clean.
     #[test]
     fn agrees_with_a_plain_list() {
         let words = bitmap(5);
         let presence = Presence::new(&words);
-        let mut plain = [false; 320];
+        let mut plain = [false; 322];
         let mut seed = 1u64;
         for _ in 0..60 {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(99);
@@ -152,11 +167,19 @@ mod tests {
             let count = 1 + (seed >> 50 & 3);
             presence.set(first * 2048 + 5, (count - 1) * 2048 + 1);
             plain[first as usize..(first + count) as usize].fill(true);
-            for from in (0..320u64).step_by(7) {
-                for to in (from..320).step_by(13) {
-                    let any = plain[from as usize..=to as usize].contains(&true);
-                    let sectors = (to - from) * 2048 + 1;
-                    assert_eq!(presence.any(from * 2048 + 9, sectors), any);
+            for from in (0..319u64).step_by(7) {
+                for sectors in [1u32, 8, 2000, 2048, 2049, 4096, 5000, 20_000, 200_000] {
+                    for at in [from * 2048, from * 2048 + 9, from * 2048 + 2047] {
+                        let last = (at + u64::from(sectors) - 1) >> 11;
+                        if last >= 319 {
+                            continue;
+                        }
+                        let (from, last) = (from as usize, last as usize);
+                        let told = presence.any(at, sectors);
+                        let near = plain[from..=last + 1].contains(&true);
+                        assert!(told || !plain[from..=last].contains(&true), "missed");
+                        assert!(near || !told, "nothing is near");
+                    }
                 }
             }
         }
@@ -167,10 +190,13 @@ mod tests {
         let words = bitmap(1);
         let presence = Presence::new(&words);
         assert!(presence.any(64 * 2048, 8));
-        assert!(presence.any(0, 64 * 2048 + 1));
+        assert!(presence.any(0, 66 * 2048));
         assert!(presence.any(u64::MAX - 1, 8));
+        assert!(presence.any(u64::MAX - 1, 5000));
         presence.set(u64::MAX - 1, 8);
         presence.set(63 * 2048, 2 * 2048);
         assert!(presence.any(63 * 2048, 1));
+        assert!(presence.any(62 * 2048, 1));
+        assert!(!presence.any(61 * 2048, 1));
     }
 }

@@ -34,7 +34,7 @@ impl<'a> Closed<'a> {
         let mut patience = DRAIN_MS;
         loop {
             closed.gate(blocks);
-            if state.readers.synchronize_within(patience) {
+            if state.readers().synchronize_within(patience) {
                 return Ok(closed);
             }
             state.gate.open();
@@ -76,7 +76,7 @@ impl<'a> Closed<'a> {
         let closed = Self { state };
         closed.gate(blocks);
         state
-            .readers
+            .readers()
             .synchronize_within(milliseconds)
             .then_some(closed)
     }

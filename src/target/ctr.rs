@@ -717,7 +717,7 @@ impl Line<'_> {
             }),
             leaving: Spares::default(),
         };
-        let map = dm::Published::new(KBox::new(map, GFP_KERNEL)?);
+        let map = KBox::new(map, GFP_KERNEL)?;
         let tools = mover::Tools::new()?;
         let zeroes = dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
         let (name, block_shift) = (self.name.try_clone()?, self.block_shift);
@@ -727,8 +727,7 @@ impl Line<'_> {
                 uuid,
                 block_shift,
                 presence,
-                map,
-                readers <- dm::Srcu::new(),
+                map <- dm::Published::new(map),
                 gate: Gate::new(),
                 probing: Atomic::new(0),
                 stopping: Atomic::new(false),

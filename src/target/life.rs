@@ -25,7 +25,6 @@ use kernel::sync::atomic::Acquire;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Full;
 use kernel::sync::atomic::Relaxed;
-use kernel::sync::barrier::smp_mb;
 
 /// What may fail as a whole.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -278,10 +277,20 @@ impl Life {
         self.flush_sent(disk) == ticket
     }
 
+    /// Whether it is known already that users have written to a spare, so that one more write that
+    /// succeeded changes nothing, and nobody else's cache line has to be taken away for it.
+    #[inline(always)]
+    pub(super) fn is_spare_written(&self, member: u8) -> bool {
+        // The epoch must not be read before the write has come back.
+        dm::full_barrier();
+        let word = dm::load_relaxed(nth(&self.spare_cache, member));
+        Cache::from_word(word).written().to_word() == word
+    }
+
     /// A user's write to a spare has succeeded. To be called before it is answered.
     pub(super) fn spare_written(&self, member: u8) {
         // The epoch must not be read before the write has come back.
-        smp_mb();
+        dm::full_barrier();
         self.update(nth(&self.spare_cache, member), |word| {
             (Cache::from_word(word).written().to_word(), ())
         });

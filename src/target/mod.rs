@@ -22,7 +22,7 @@
 //! The way of a bio:
 //!
 //! ```text
-//!   map: read, presence bit clear ---------------------------------> main
+//!   map: read, presence bit clear ---------------------------------> main; end_io sees errors only
 //!   map: write, or presence bit set: register as reader (E5)
 //!          write to a range behind the gate -------------> worker
 //!          served by main --------------------------------------> main
@@ -70,9 +70,11 @@ use crate::logic::classify::Verdict;
 use crate::logic::latch::Answer;
 use crate::logic::latch::Ticket;
 use crate::logic::limit::Limit;
+use crate::logic::presence::SMALL;
 use crate::logic::status::Health;
 use crate::logic::status::MetadataState;
 use crate::logic::status::Status;
+use crate::logic::table::Run;
 use crate::logic::table::RunKind;
 use activate::Changes;
 use core::fmt::Write;
@@ -93,21 +95,17 @@ use state::Locked;
 /// The largest write-zeroes: what fails is served whole.
 const ZEROES_SECTORS: u32 = 2 << 11;
 
-/// The most blocks of a bio without data that are looked up at a time.
-const DISCARD_BLOCKS: u32 = 4096;
+/// The most blocks of a bio that are looked up at a time.
+const BLOCKS_MAX: u32 = 4096;
 
 /// What goes with every bio.
 #[derive(Default)]
 pub(crate) struct BioData {
-    /// The bio is registered as reader.
-    ticket: Option<dm::SrcuTicket>,
     /// For a flush, how the latch of its device was; for a bio that has failed, when that was, in
     /// milliseconds and without the higher bits.
     stamp: u32,
     /// For a flush, the epoch of its device's cache that it ends.
     epoch: u32,
-    /// The bio is a flush.
-    flush: bool,
     /// The bio has failed.
     failed: bool,
     /// It has to find out whether main works again.
@@ -169,26 +167,27 @@ impl dm::Target for DmRemap {
     #[inline(always)]
     fn map<'a>(&self, _ti: &dm::TargetInfo, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
         let sector = bio.target_sector();
-        if !bio.opf().is_write() && !self.state.may_be_remapped(sector, bio.sectors()) {
-            return bio.remap(&self.main, sector);
+        if bio.opf().is_write() {
+            return self.map_write(bio, sector);
         }
-        self.map_registered(bio, sector)
+        let state = &**self.state;
+        if state.is_clean(sector, bio.sectors()) && !state.life.is_watched() {
+            return bio.remap_with(&self.main, sector, dm::Escort::ERRORS_ONLY);
+        }
+        self.map_read(bio, sector)
     }
 
     #[inline(always)]
     fn end_io<'a>(&self, _ti: &dm::TargetInfo, mut bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
-        if let Some(ticket) = bio.per_bio().ticket.take() {
-            self.state.readers.up_read(ticket);
-        }
         if bio.status().is_err() {
             return self.failed(bio);
         }
-        // A flush that succeeds may have been sent before another one failed.
-        let data = bio.per_bio();
-        if self.state.life.is_watched() | data.flush | (data.disk != 0) {
-            return self.succeeded(bio);
+        let life = &self.state.life;
+        match bio.per_bio().member() {
+            // What is done most often, and with nothing out of the ordinary.
+            Some(member) if !life.is_watched() && life.is_spare_written(member) => bio.done(),
+            _ => self.succeeded(bio),
         }
-        bio.done()
     }
 
     fn presuspend(&self, _ti: &dm::TargetInfo) {
@@ -288,8 +287,7 @@ impl dm::Target for DmRemap {
     }
 
     fn io_hints(&self, _ti: &dm::TargetInfo, limits: &mut dm::QueueLimits) {
-        // Completions come from the worker, too, and an atomic write may have to be split.
-        limits.clear_feature(dm::QueueFeature::Poll);
+        // An atomic write may have to be split.
         limits.clear_feature(dm::QueueFeature::Dax);
         limits.clear_feature(dm::QueueFeature::AtomicWrites);
         limits.limit_discard_sectors(self.main.max_discard_sectors());
@@ -298,102 +296,241 @@ impl dm::Target for DmRemap {
 }
 
 impl DmRemap {
-    /// Maps a bio that has to be registered while it is under way: see the module's picture.
-    fn map_registered<'a>(&self, mut bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
-        if bio.is_flush() {
-            let Some((disk, device)) = self.flushed(bio.target_bio_nr()) else {
-                return bio.complete(BlkStatus::OK);
-            };
-            let life = &self.state.life;
-            if !life.needs_flush(disk) {
-                return bio.complete(BlkStatus::OK);
-            }
-            let (sent, flushed) = (life.begin_epoch(disk), life.flush_sent(disk));
-            if matches!(disk, Disk::Spare(member) if self.state.is_lost(member)) {
-                // Nothing is in its cache that is not lost anyway, of which users have to hear once.
-                return bio.complete(match life.flush_ended(disk, flushed, sent, true) {
-                    Answer::Pass => BlkStatus::OK,
-                    Answer::Fail => BlkStatus::IOERR,
-                });
-            }
-            let data = bio.per_bio();
-            data.flush = true;
-            data.epoch = sent.0;
-            data.stamp = flushed.0;
-            return bio.redirect(device);
+    /// Maps whatever changes data, and flushes.
+    #[inline(never)]
+    fn map_write<'a>(&self, bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
+        if bio.opf().is_preflush() || bio.opf().is_fua() {
+            return self.map_durable(bio, sector);
         }
-        let state = &**self.state;
-        let write = bio.opf().is_write();
-        if bio.opf().is_fua() && state.life.is_flush_latched() {
+        self.map_data(bio, sector)
+    }
+
+    /// Maps what is to be on stable storage.
+    #[inline(never)]
+    fn map_durable<'a>(&self, bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
+        if bio.is_flush() {
+            return self.map_flush(bio);
+        }
+        if self.state.life.is_flush_latched() {
             // Device mapper drops the error of a flush that came before the data.
             return bio.complete(BlkStatus::IOERR);
         }
+        self.map_data(bio, sector)
+    }
+
+    #[inline(always)]
+    fn map_data<'a>(&self, bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
+        let state = &**self.state;
         // From here on, whoever closes the gate or removes a remap waits for this bio.
-        let ticket = state.readers.down_read();
-        if write && state.gate.covers(sector, bio.sectors()) {
-            state.readers.up_read(ticket);
-            if bio.op() == dm::Op::Discard {
-                // A hint only.
-                return bio.complete(BlkStatus::OK);
-            }
-            // The worker serves it whole, so let it be small.
-            let blocks = bio.sectors().min(state.sectors(DISCARD_BLOCKS));
-            return match bio.accept_partial(blocks) {
-                Ok(()) => self.leave_to_worker(bio),
-                Err(_) => bio.complete(BlkStatus::NOTSUPP),
+        let ticket = state.readers().down_read();
+        if !state.gate.covers(sector, bio.sectors())
+            && state.is_clean(sector, bio.sectors())
+            && !state.life.is_watched()
+        {
+            let escort = dm::Escort {
+                ticket: Some(ticket),
+                ..dm::Escort::ERRORS_ONLY
             };
+            return bio.remap_with(&self.main, sector, escort);
         }
-        if !state.may_be_remapped(sector, bio.sectors()) {
-            bio.per_bio().ticket = Some(ticket);
-            return bio.remap(&self.main, sector);
+        self.map_marked(bio, sector, ticket)
+    }
+
+    /// Maps a registered write to what may be remapped or is behind the gate, or of which it matters that
+    /// it succeeds.
+    #[inline(never)]
+    fn map_marked<'a>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        sector: u64,
+        ticket: dm::SrcuTicket,
+    ) -> dm::Mapped<'a> {
+        if self.state.gate.covers(sector, bio.sectors()) {
+            drop(ticket);
+            return self.map_behind_gate(bio);
         }
-        let mut blocks = bio.sectors() >> state.block_shift;
-        if matches!(bio.op(), dm::Op::Discard | dm::Op::WriteZeroes) {
-            // These can be gigabytes long, and each block is looked up.
-            blocks = blocks.min(DISCARD_BLOCKS);
+        self.look_up::<true>(bio, sector, ticket)
+    }
+
+    /// Maps a read of what may be remapped, or of which it matters that it succeeds.
+    #[inline(never)]
+    fn map_read<'a>(&self, bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
+        // From here on, whoever removes a remap waits for this bio.
+        let ticket = self.state.readers().down_read();
+        self.look_up::<false>(bio, sector, ticket)
+    }
+
+    /// Maps a registered bio to where its first block is served, as far as that goes.
+    #[inline(always)]
+    fn look_up<'a, const WRITE: bool>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        sector: u64,
+        ticket: dm::SrcuTicket,
+    ) -> dm::Mapped<'a> {
+        let state = &**self.state;
+        let Some(map) = state.map.load_registered(&ticket) else {
+            // The ticket is from there.
+            return bio.kill();
+        };
+        // What is done most often, and with nothing out of the ordinary.
+        if bio.sectors() == state.sectors(1) && !state.life.is_watched() {
+            match map.view().lookup(state.block_of(sector)) {
+                None => return self.map_to_main::<WRITE>(bio, sector, ticket, false),
+                Some((slot, word)) if word.is_plain() && bio.op() != dm::Op::Discard => {
+                    if let Some(place) = state.locate_in(map, &self.spares, slot, WRITE) {
+                        return self.map_to_slot::<WRITE>(bio, place, ticket, false);
+                    }
+                }
+                Some(_) => (),
+            }
         }
-        let run = state.run(sector >> state.block_shift, blocks);
+        self.look_up_run::<WRITE>(bio, sector, ticket)
+    }
+
+    /// Sends a registered bio to main.
+    #[inline(always)]
+    fn map_to_main<'a, const WRITE: bool>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        sector: u64,
+        ticket: dm::SrcuTicket,
+        watched: bool,
+    ) -> dm::Mapped<'a> {
+        let escort = dm::Escort {
+            // A read that goes to main need not be waited for.
+            ticket: WRITE.then_some(ticket),
+            data: None,
+            errors_only: !watched,
+        };
+        bio.remap_with(&self.main, sector, escort)
+    }
+
+    /// Sends a registered bio to a slot: a sector of a member's device.
+    #[inline(always)]
+    fn map_to_slot<'a, const WRITE: bool>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        (member, device, sector): (u8, &dm::Device, u64),
+        ticket: dm::SrcuTicket,
+        watched: bool,
+    ) -> dm::Mapped<'a> {
+        let data = BioData {
+            disk: member.saturating_add(1),
+            ..BioData::default()
+        };
+        let escort = dm::Escort {
+            ticket: Some(ticket),
+            data: Some(data),
+            // What was written is in the spare's cache.
+            errors_only: !WRITE && !watched,
+        };
+        bio.remap_with(device, sector, escort)
+    }
+
+    /// As [`DmRemap::look_up`], whatever the bio is and whatever is found.
+    #[inline(never)]
+    fn look_up_run<'a, const WRITE: bool>(
+        &self,
+        mut bio: dm::MapBio<'a, Self>,
+        sector: u64,
+        ticket: dm::SrcuTicket,
+    ) -> dm::Mapped<'a> {
+        let state = &**self.state;
+        let watched = state.life.is_watched();
+        let Some(map) = state.map.load_registered(&ticket) else {
+            return bio.kill();
+        };
+        let blocks = state.blocks(bio.sectors());
+        let run = match bio.sectors() > SMALL && state.is_clean_all_over(sector, bio.sectors()) {
+            true => Run {
+                kind: RunKind::Main,
+                count: blocks,
+            },
+            // Those without data can be gigabytes long, and each block is looked up.
+            false => map
+                .view()
+                .run(state.block_of(sector), blocks.min(BLOCKS_MAX)),
+        };
         if bio.accept_partial(state.sectors(run.count)).is_err() {
             // None of whole blocks.
-            state.readers.up_read(ticket);
             return bio.complete(BlkStatus::NOTSUPP);
         }
         match run.kind {
-            RunKind::Main => {}
-            RunKind::Pending { .. } if !write => {}
+            RunKind::Main => self.map_to_main::<WRITE>(bio, sector, ticket, watched),
+            RunKind::Pending { .. } if !WRITE => {
+                self.map_to_main::<WRITE>(bio, sector, ticket, watched)
+            }
             RunKind::Slots { .. } | RunKind::Failing { .. } | RunKind::Pending { .. }
                 if bio.op() == dm::Op::Discard =>
             {
                 // A hint only. The slot keeps its content, which is as good as any other.
-                state.readers.up_read(ticket);
-                return bio.complete(BlkStatus::OK);
+                bio.complete(BlkStatus::OK)
             }
-            RunKind::Failing { .. } if write => {
-                state.readers.up_read(ticket);
-                return self.leave_to_worker(bio);
+            RunKind::Failing { .. } | RunKind::Pending { .. } | RunKind::Doubt if WRITE => {
+                drop(ticket);
+                self.leave_to_worker(bio)
             }
             RunKind::Slots { first } | RunKind::Failing { first } => {
-                let Some((member, device, sector)) = state.locate(&self.spares, first, write)
-                else {
+                match state.locate_in(map, &self.spares, first, WRITE) {
+                    Some(place) => self.map_to_slot::<WRITE>(bio, place, ticket, watched),
                     // Its spare is not there: what it held is lost, and what is written goes elsewhere.
-                    state.readers.up_read(ticket);
-                    return match write {
-                        true => self.leave_to_worker(bio),
-                        false => bio.complete(BlkStatus::IOERR),
-                    };
-                };
-                let data = bio.per_bio();
-                data.ticket = Some(ticket);
-                data.disk = member.saturating_add(1);
-                return bio.remap(device, sector);
+                    None if !WRITE => bio.complete(BlkStatus::IOERR),
+                    None => {
+                        drop(ticket);
+                        self.leave_to_worker(bio)
+                    }
+                }
             }
             RunKind::Pending { .. } | RunKind::Doubt => {
-                state.readers.up_read(ticket);
-                return self.leave_to_worker(bio);
+                drop(ticket);
+                self.leave_to_worker(bio)
             }
         }
-        bio.per_bio().ticket = Some(ticket);
-        bio.remap(&self.main, sector)
+    }
+
+    /// Leaves a write to a range behind the gate to the worker.
+    #[cold]
+    fn map_behind_gate<'a>(&self, mut bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
+        if bio.op() == dm::Op::Discard {
+            // A hint only.
+            return bio.complete(BlkStatus::OK);
+        }
+        // The worker serves it whole, so let it be small.
+        let blocks = bio.sectors().min(self.state.sectors(BLOCKS_MAX));
+        match bio.accept_partial(blocks) {
+            Ok(()) => self.leave_to_worker(bio),
+            Err(_) => bio.complete(BlkStatus::NOTSUPP),
+        }
+    }
+
+    /// Maps one of the flushes that there are, one for each device.
+    fn map_flush<'a>(&self, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
+        let Some((disk, device)) = self.flushed(bio.target_bio_nr()) else {
+            return bio.complete(BlkStatus::OK);
+        };
+        let life = &self.state.life;
+        if !life.needs_flush(disk) {
+            return bio.complete(BlkStatus::OK);
+        }
+        let (sent, flushed) = (life.begin_epoch(disk), life.flush_sent(disk));
+        if matches!(disk, Disk::Spare(member) if self.state.is_lost(member)) {
+            // Nothing is in its cache that is not lost anyway, of which users have to hear once.
+            return bio.complete(match life.flush_ended(disk, flushed, sent, true) {
+                Answer::Pass => BlkStatus::OK,
+                Answer::Fail => BlkStatus::IOERR,
+            });
+        }
+        let data = BioData {
+            epoch: sent.0,
+            stamp: flushed.0,
+            ..BioData::default()
+        };
+        let escort = dm::Escort {
+            data: Some(data),
+            ..dm::Escort::default()
+        };
+        bio.redirect_with(device, escort)
     }
 
     /// Queues a bio that `map` cannot decide about.

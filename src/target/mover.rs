@@ -527,7 +527,7 @@ impl Mover<'_> {
         });
         // Nobody is on the way to these slots when the readers are gone. Those that still serve are not
         // given back by this.
-        state.readers.synchronize_expedited();
+        state.readers().synchronize_expedited();
         let mut locked = state.writer.lock();
         for slot in freed {
             locked.writer.give_back(state, *slot);

@@ -18,7 +18,7 @@
 //! 4. `desk`, a mutex: who has which range. Held for a moment.
 //! 5. RCU, for a moment: looking at the map. `map` and `end_io` take nothing else.
 //!
-//! `readers` is an SRCU domain: a bio is registered from its look-up to its completion if it is a
+//! The map's readers are an SRCU domain: a bio is registered from its look-up to its completion if it is a
 //! write, or if its presence bit is set (E5). It is unregistered before it is queued for the worker,
 //! so that holders of all these locks may wait for it.
 //!
@@ -48,6 +48,7 @@ use crate::logic::format::Place;
 use crate::logic::format::Superblock;
 use crate::logic::format::REPLICAS;
 use crate::logic::latch::Ticket;
+use crate::logic::presence;
 use crate::logic::presence::Presence;
 use crate::logic::slot::SlotWord;
 use crate::logic::slot::State as SlotState;
@@ -75,9 +76,8 @@ pub(super) struct State {
     /// A slot and a block of main have `1 << block_shift` sectors.
     pub(super) block_shift: u32,
     pub(super) presence: KVVec<Cell64>,
-    pub(super) map: dm::Published<Map>,
     #[pin]
-    pub(super) readers: dm::Srcu,
+    pub(super) map: dm::Published<Map>,
     pub(super) gate: Gate,
     /// Bios that wait for a repairer.
     pub(super) deferred: dm::BioList<DmRemap>,
@@ -153,10 +153,23 @@ impl WorkItem<1> for State {
 }
 
 impl State {
-    /// Whether anything in the range may be remapped, pending or in doubt.
+    /// Whether nothing in the range is remapped, pending or in doubt, as far as can be told at once: of a
+    /// large range it cannot.
     #[inline(always)]
-    pub(super) fn may_be_remapped(&self, sector: u64, sectors: u32) -> bool {
-        Presence::new(&self.presence).any(sector, u64::from(sectors))
+    pub(super) fn is_clean(&self, sector: u64, sectors: u32) -> bool {
+        sectors <= presence::SMALL && self.is_clean_all_over(sector, sectors)
+    }
+
+    /// The same of any range.
+    #[inline(always)]
+    pub(super) fn is_clean_all_over(&self, sector: u64, sectors: u32) -> bool {
+        !Presence::new(&self.presence).any(sector, sectors)
+    }
+
+    /// Where bios are registered.
+    #[inline(always)]
+    pub(super) fn readers(&self) -> &dm::Srcu {
+        self.map.readers()
     }
 
     /// Calls `work` with the writer and the spares, under the writer's lock.
@@ -207,8 +220,7 @@ impl State {
     /// Whether the set goes on without a member.
     #[inline]
     pub(super) fn is_lost(&self, member: u8) -> bool {
-        let bit = 1u32.checked_shl(member.into()).unwrap_or(0);
-        self.lost.load(Relaxed) & bit != 0
+        (dm::load_relaxed(&self.lost) >> (member & 31)) & 1 != 0
     }
 
     /// An I/O of the worker's that began at `begun` has succeeded. Returns whether that closes a breaker.
@@ -284,7 +296,19 @@ impl State {
         slot: u32,
         write: bool,
     ) -> Option<(u8, &'a dm::Device, u64)> {
-        let place = self.slot_place(slot)?;
+        self.with_map(|map| self.locate_in(map, spares, slot, write))
+    }
+
+    /// The same, for who has the map already.
+    #[inline(always)]
+    pub(super) fn locate_in<'a>(
+        &self,
+        map: &Map,
+        spares: &'a Spares,
+        slot: u32,
+        write: bool,
+    ) -> Option<(u8, &'a dm::Device, u64)> {
+        let place = map.extents().place(slot)?;
         if write && self.is_lost(place.member) {
             return None;
         }
@@ -295,7 +319,20 @@ impl State {
     /// Sectors of a number of blocks.
     #[inline(always)]
     pub(super) fn sectors(&self, blocks: u32) -> u32 {
-        blocks << self.block_shift
+        // Blocks are no larger than a page, and nothing is to be checked here.
+        blocks << (self.block_shift & 7)
+    }
+
+    /// Blocks of a number of sectors.
+    #[inline(always)]
+    pub(super) fn blocks(&self, sectors: u32) -> u32 {
+        sectors >> (self.block_shift & 7)
+    }
+
+    /// The block of main that a sector is in.
+    #[inline(always)]
+    pub(super) fn block_of(&self, sector: u64) -> u64 {
+        sector >> (self.block_shift & 7)
     }
 
     /// Bytes of a number of blocks.

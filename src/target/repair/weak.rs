@@ -49,7 +49,7 @@ pub(super) fn move_weak(state: &State, main: &dm::Device, spares: &Spares, tools
         state
             .gate
             .close(state.sector_of(main_block), u64::from(state.sectors(1)));
-        let moved = state.readers.synchronize_within(DRAIN_MS)
+        let moved = state.readers().synchronize_within(DRAIN_MS)
             && move_one(state, main, spares, tools, main_block);
         // What came to the gate has our range, and is served when that is free.
         state.gate.open();

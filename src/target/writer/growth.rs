@@ -75,12 +75,12 @@ impl Writer {
     }
 
     /// Takes over another map, unless it has become too small meanwhile. Returns what is to be freed.
-    fn adopt(
+    fn adopt<'a>(
         &mut self,
-        state: &State,
+        state: &'a State,
         map: KBox<Map>,
         mut generations: KVVec<u64>,
-    ) -> Result<Option<(dm::Retired<Map>, KVVec<u64>)>> {
+    ) -> Result<Option<(dm::Retired<'a, Map>, KVVec<u64>)>> {
         let was = state.with_map(Map::buckets);
         let buckets = map.buckets();
         // Extents grow in one place only, and so the larger ones begin with the smaller ones.

@@ -26,6 +26,7 @@ use dm::Device;
 use dm::DeviceVisitor;
 use dm::Ended;
 use dm::EndedBio;
+use dm::Escort;
 use dm::Events;
 use dm::Features;
 use dm::IoBuffer;
@@ -40,8 +41,6 @@ use dm::Published;
 use dm::RateLimit;
 use dm::Registration;
 use dm::ReplyBuffer;
-use dm::Srcu;
-use dm::SrcuTicket;
 use dm::StatusBuffer;
 use dm::StatusKind;
 use dm::TargetInfo;
@@ -86,8 +85,6 @@ enum Mode {
 /// What accompanies a bio.
 #[derive(Default)]
 struct Companion {
-    /// Given to writes, to be waited for by the message `drain`.
-    ticket: Option<SrcuTicket>,
     /// Whether the bio went to the spare already.
     resubmitted: bool,
 }
@@ -104,12 +101,12 @@ struct Shared {
     #[pin]
     single: SpinLock<Option<OwnedBio<Retry>>>,
     retried: Atomic<u64>,
-    /// Something to be read in `map` and replaced by the message `replace`.
+    /// Something to be read in `map` and replaced by the message `replace`. Writes are its readers, which
+    /// the message `drain` waits for.
+    #[pin]
     generation: Published<u64>,
     #[pin]
     pool: BioPool,
-    #[pin]
-    writes: Srcu,
     #[pin]
     log: RateLimit,
     #[pin]
@@ -282,7 +279,7 @@ impl dm::Target for Retry {
             return Err(CtrError::new(EINVAL, c"Main and spare are the same"));
         }
         let events = ctor.events();
-        let generation = Published::new(KBox::new(0, GFP_KERNEL)?);
+        let generation = KBox::new(0, GFP_KERNEL)?;
         let shared = Arc::pin_init(
             try_pin_init!(Shared {
                 main,
@@ -292,9 +289,8 @@ impl dm::Target for Retry {
                 failed: BioList::new(),
                 single <- new_spinlock!(None),
                 retried: Atomic::new(0),
-                generation,
+                generation <- Published::new(generation),
                 pool <- BioPool::new(4),
-                writes <- Srcu::new(),
                 log <- RateLimit::new(5, 3),
                 work <- new_work!("dm_retry_rust"),
             }),
@@ -328,19 +324,24 @@ impl dm::Target for Retry {
             return bio.complete(BlkStatus::IOERR);
         }
         // From here on, `end_io` sees the bio, and takes the ticket back.
-        if bio.opf().is_write() {
-            bio.per_bio().ticket = Some(shared.writes.down_read());
-        }
         if shared.mode == Mode::Deferred {
             return self.defer(bio);
         }
-        bio.remap(&shared.main, sector)
+        let write = bio.opf().is_write();
+        let ticket = write.then(|| shared.generation.readers().down_read());
+        if let Some(ticket) = &ticket {
+            if shared.generation.load_registered(ticket) < Some(&generation) {
+                pr_err!("an older generation than before\n");
+            }
+        }
+        let escort = Escort {
+            ticket,
+            ..Escort::default()
+        };
+        bio.remap_with(&shared.main, sector, escort)
     }
 
     fn end_io<'a>(&self, _ti: &TargetInfo, mut bio: EndedBio<'a, Self>) -> Ended<'a> {
-        if let Some(ticket) = bio.per_bio().ticket.take() {
-            self.shared.writes.up_read(ticket);
-        }
         let again = matches!(
             bio.status(),
             BlkStatus::MEDIUM | BlkStatus::TARGET | BlkStatus::IOERR
@@ -400,14 +401,13 @@ impl dm::Target for Retry {
             }
             ["pool", sector] => shared.test_pool(sector.parse().map_err(|_| EINVAL)?),
             ["drain"] => {
-                shared.writes.synchronize();
+                shared.generation.readers().synchronize();
                 Ok(())
             }
             ["replace"] => {
                 let next = *shared.generation.load(&rcu::read_lock()) + 1;
                 let old = shared.generation.replace(KBox::new(next, GFP_KERNEL)?);
-                let old = *old.reclaim_after(&shared.writes);
-                write!(reply, "{old} {}", ti.target_name().to_str()?).map_err(|_| EINVAL)
+                write!(reply, "{} {}", *old, ti.target_name().to_str()?).map_err(|_| EINVAL)
             }
             ["event"] => {
                 shared.events.raise();
@@ -423,7 +423,6 @@ impl dm::Target for Retry {
     }
 
     fn io_hints(&self, _ti: &TargetInfo, limits: &mut dm::QueueLimits) {
-        limits.clear_feature(dm::QueueFeature::Poll);
         limits.raise_io_min(4096);
     }
 }
