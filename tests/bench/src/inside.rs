@@ -34,7 +34,7 @@ const REDIRECTED_BYTES: u64 = 256 << 20;
 /// What is done before it counts, so that everything that is made once is there; and how often it counts. The
 /// least counts.
 const WARM_UP: u32 = 1;
-const TIMES: u32 = 3;
+const TIMES: u32 = 5;
 
 /// How many I/Os are done at a time: the more, the less it means that one of them is interrupted. Where
 /// data is copied, it does not take many until that is a small part.
@@ -43,9 +43,9 @@ fn count(device: &str, job: Job) -> u64 {
     match job.bs {
         0..=4096 => 10_000,
         4097..=65_536 if copied => 1_000,
-        4097..=65_536 => 8_000,
+        4097..=65_536 => 5_000,
         _ if copied => 100,
-        _ => 2_000,
+        _ => 1_000,
     }
 }
 
