@@ -70,8 +70,10 @@ impl Srcu {
         #[cfg(not(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU))))]
         // SAFETY: By the type invariants, the domain is of this flavour.
         let reader = unsafe { bindings::dm_rust_srcu_down_read(self.inner.get()) };
-        // INVARIANT: The reader was just registered, and is named by the address of a counter, not 0.
-        SrcuTicket(unsafe { NonZeroUsize::new_unchecked(reader) })
+        // SAFETY: What names a reader is the address of a counter.
+        let reader = unsafe { NonZeroUsize::new_unchecked(reader) };
+        // INVARIANT: The reader was just registered.
+        SrcuTicket(reader)
     }
 
     /// Whether a ticket comes from this domain.

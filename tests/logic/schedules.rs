@@ -15,6 +15,10 @@
 //!   load.
 //!
 //! Each rule of the protocol can be broken ([`Rules`]), and loom has to find out about each.
+#![expect(
+    clippy::arc_with_non_send_sync,
+    reason = "loom runs its threads one at a time"
+)]
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::AcqRel;

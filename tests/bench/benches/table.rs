@@ -4,6 +4,7 @@
 //!
 //! Remapped blocks are spread evenly, one of 64. Look-ups take them at random, so that with many remaps
 //! the processor's caches are of little help to anybody.
+#![expect(missing_docs, reason = "of functions that criterion's macros make")]
 
 use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
