@@ -158,6 +158,9 @@ impl Extents {
             }
         }
         self.used = used;
+        for unused in self.list.iter_mut().skip(used) {
+            *unused = Extent::default();
+        }
     }
 
     #[inline(always)]
