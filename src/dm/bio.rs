@@ -127,7 +127,7 @@ pub(super) unsafe fn leave_taken(action: c_int) {
 /// What goes with a bio to the device below, and back.
 pub struct Escort<D> {
     /// A reader that is registered until the bio comes back. It is given back before `end_io` sees the
-    /// bio. Only for targets with `end_io`.
+    /// bio; for a target without `end_io`, at once.
     pub ticket: Option<SrcuTicket>,
     /// The target's own data, which `end_io` finds; without it, what `Default` makes.
     pub data: Option<D>,
@@ -287,6 +287,8 @@ impl<'a, T: Target> MapBio<'a, T> {
         if !PerBio::<T>::USED {
             return;
         }
+        // Without `end_io` nobody would give it back.
+        let ticket = ticket.filter(|_| T::HAS_END_IO);
         let pass = pass
             .with(Pass::SUCCESS, !errors_only)
             .with(Pass::TICKET, ticket.is_some())

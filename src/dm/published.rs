@@ -34,8 +34,8 @@ use kernel::sync::rcu;
 ///     map.load(&guard).find(sector);
 /// }
 /// let ticket = map.readers().down_read();
-/// map.load_registered(&ticket).find(sector);
-/// map.readers().up_read(ticket);
+/// map.load_registered(&ticket).map(|map| map.find(sector));
+/// drop(ticket);
 /// // Waits for those that still read the old map, and frees it.
 /// drop(map.replace(larger));
 /// ```

@@ -65,7 +65,7 @@ impl Srcu {
             let reader = unsafe { (&raw const (*self.inner.get()).srcu_ctrp).read_volatile() };
             // SAFETY: By the type invariants, this is a counter of the domain.
             unsafe { this_cpu_inc(&raw mut (*reader).srcu_locks) };
-            reader.addr()
+            reader.expose_provenance()
         };
         #[cfg(not(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU))))]
         // SAFETY: By the type invariants, the domain is of this flavour.
