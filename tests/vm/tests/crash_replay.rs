@@ -45,13 +45,17 @@ const STAMPS: Checks = Checks {
     offline: &[],
     online: &[replay::status, replay::remaps, replay::content],
     write_main: false,
+    as_one: &[],
 };
 
-/// For devices with a filesystem. It is mounted, and so its journal is replayed.
+/// For devices with a filesystem. It is mounted, and so its journal is replayed. But ext4 looks at its
+/// superblock's checksum before that. The superblock is 1024 bytes long, and refused if only one of its
+/// two sectors is new, be it on this device or on a disk.
 const FILES: Checks = Checks {
     offline: &[],
     online: &[replay::status, replay::remaps, files::check],
     write_main: true,
+    as_one: &[(2, 2)],
 };
 
 /// P5: remaps while ext4 writes and fsyncs files.

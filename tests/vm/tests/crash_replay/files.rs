@@ -11,6 +11,7 @@ use vmtest::guest::run;
 use vmtest::guest::stamps;
 use vmtest::guest::succeed;
 use vmtest::guest::Dice;
+use vmtest::guest::Kmsg;
 use vmtest::guest::Mapped;
 
 use crate::recording::Areas;
@@ -36,6 +37,7 @@ fn folder() -> PathBuf {
 
 fn mount(device: &Path) -> Result<PathBuf, String> {
     let folder = folder();
+    let mut log = Kmsg::from_now();
     let ran = run(&format!(
         "mount -t ext4 {} {}",
         device.display(),
@@ -43,7 +45,7 @@ fn mount(device: &Path) -> Result<PathBuf, String> {
     ));
     match ran.status {
         0 => Ok(folder),
-        _ => Err(format!("mount: {}", ran.errors)),
+        _ => Err(format!("mount: {}{}", ran.errors, log.text())),
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) enum Crash {
     Torn(usize, Vec<bool>),
     /// Whole writes are there or not, in any order.
     Reordered(u64),
-    /// Each sector has any of its versions.
+    /// Each sector has any of its versions; what is taken for written as one has the same.
     Scattered(u64),
 }
 
@@ -38,6 +38,8 @@ pub(crate) type Overlay = BTreeMap<u64, Vec<u8>>;
 /// The disks, at some moment.
 pub(crate) struct Medium<'a> {
     timeline: &'a Timeline,
+    /// Areas of main, first sector and count, that are taken for written as one.
+    as_one: &'static [(u64, u64)],
     /// What is durable.
     pub(crate) durable: Vec<u8>,
     /// Which sectors of it changed since somebody asked.
@@ -49,9 +51,14 @@ pub(crate) struct Medium<'a> {
 }
 
 impl<'a> Medium<'a> {
-    pub(crate) fn new(timeline: &'a Timeline, base: Vec<u8>) -> Self {
+    pub(crate) fn new(
+        timeline: &'a Timeline,
+        base: Vec<u8>,
+        as_one: &'static [(u64, u64)],
+    ) -> Self {
         Self {
             timeline,
+            as_one,
             durable: base,
             changed: BTreeSet::new(),
             versions: BTreeMap::new(),
@@ -173,10 +180,17 @@ impl<'a> Medium<'a> {
             }
             Crash::Scattered(seed) => {
                 let mut dice = Dice::new(*seed);
+                let mut chosen = BTreeMap::new();
                 for (sector, versions) in &self.versions {
-                    let choice = dice.roll(versions.len() as u64 + 1) as usize;
-                    if let Some(number) = versions.get(choice) {
-                        put(*sector, *number);
+                    let area =
+                        |(first, count): &&(u64, u64)| (*first..first + count).contains(sector);
+                    let first = self.as_one.iter().find(area).map_or(*sector, |area| area.0);
+                    let choice = chosen.entry(first).or_insert_with(|| {
+                        let choice = dice.roll(versions.len() as u64 + 1) as usize;
+                        versions.get(choice).copied()
+                    });
+                    if let Some(number) = choice.filter(|number| versions.contains(number)) {
+                        put(*sector, number);
                     }
                 }
             }

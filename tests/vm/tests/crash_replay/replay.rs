@@ -82,6 +82,9 @@ pub(crate) struct Checks {
     pub(crate) online: &'static [Check],
     /// Whether the checks write to main.
     pub(crate) write_main: bool,
+    /// Areas of main, first sector and count, of which the checks rely upon more than this device
+    /// promises: that a crash does not tear them.
+    pub(crate) as_one: &'static [(u64, u64)],
 }
 
 /// The disks of a replay.
@@ -196,7 +199,7 @@ pub(crate) fn replay(
     let start = Instant::now();
     let _hurry = Hurry::new();
     let shape = recorded.shape;
-    let mut medium = Medium::new(&recorded.timeline, recorded.base.clone());
+    let mut medium = Medium::new(&recorded.timeline, recorded.base.clone(), checks.as_one);
     let mut expect = Expect::new(&recorded.steps, shape.unit());
     let mut replay = Replay {
         stage: Stage::new(shape, &recorded.base),
