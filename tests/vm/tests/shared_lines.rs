@@ -24,6 +24,13 @@ use vmtest::guest::NullBlk;
 const STATE_BYTES: u64 = 2048;
 const TARGET_BYTES: u64 = 1024;
 
+/// At least as large are what the abstraction and device mapper have for a target.
+const INSTANCE_BYTES: u64 = 64;
+const DM_TARGET_BYTES: u64 = 96;
+
+/// Of the device: a size that no other has.
+const SECTORS: u64 = (64 << 11) - 8 * 13;
+
 const PAGE: u64 = 4096;
 
 /// How many debug registers there are.
@@ -104,6 +111,35 @@ impl Kcore {
         Self { file, segments }
     }
 
+    /// The words there that may be the address of something.
+    fn pointers(&self, address: u64, bytes: u64) -> Vec<u64> {
+        let segment = self
+            .segments
+            .iter()
+            .find(|segment| (segment.address..segment.address + segment.length).contains(&address));
+        let mut memory = vec![0; bytes as usize];
+        let read = segment.map(|segment| {
+            let offset = segment.offset + (address - segment.address);
+            self.file.read_exact_at(&mut memory, offset)
+        });
+        match read {
+            Some(Ok(())) => memory
+                .chunks(8)
+                .map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")))
+                .filter(|word| *word >> 56 == 0xff)
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Where a `struct dm_target` may be that begins at sector 0 and is so long: two pointers are in front of
+    /// that.
+    fn dm_targets(&self, sectors: u64) -> Vec<u64> {
+        let area = [0_u64.to_ne_bytes(), sectors.to_ne_bytes()].concat();
+        let places = self.find(&area, 8).into_iter();
+        places.map(|place| place - 16).collect()
+    }
+
     /// The addresses of all places in small objects, aligned to `align`, where these bytes are.
     fn find(&self, wanted: &[u8], align: usize) -> Vec<u64> {
         // A word for each page: bit 7 says that it is a slab.
@@ -141,15 +177,42 @@ impl Kcore {
     }
 }
 
-/// The objects of `size` around these places.
-fn objects(places: &[u64], size: u64) -> Vec<u64> {
-    let mut objects: Vec<u64> = places.iter().map(|place| place & !(size - 1)).collect();
-    objects.dedup();
+/// What is to be watched: from an address on, so many bytes.
+type Object = (u64, u64);
+
+/// What a target with a table line of this length keeps in memory, all of it reached from the kernel's own
+/// structure, so that nothing is taken for it that merely lies beside or holds an old copy.
+///
+/// In turn: `struct dm_target`, of which there may be remains; `dm::Instance`, which it points to, and which
+/// points back; the target, and the device's state.
+fn objects(kcore: &Kcore, sectors: u64, uuid: &[u8]) -> Vec<Object> {
+    let start_of = |place: u64| place & !(STATE_BYTES - 1);
+    let states: Vec<u64> = kcore.find(uuid, 1).into_iter().map(start_of).collect();
+    let mut objects = Vec::new();
+    for ti in kcore.dm_targets(sectors) {
+        for instance in kcore.pointers(ti, DM_TARGET_BYTES) {
+            let pointers = kcore.pointers(instance, INSTANCE_BYTES);
+            if !pointers.contains(&ti) {
+                continue;
+            }
+            for target in pointers.into_iter().filter(|at| at % TARGET_BYTES == 0) {
+                let mut pointers = kcore.pointers(target, TARGET_BYTES).into_iter();
+                if let Some(state) = pointers.find(|at| states.contains(at)) {
+                    objects.extend([
+                        (state, STATE_BYTES),
+                        (target, TARGET_BYTES),
+                        (instance, INSTANCE_BYTES),
+                        (ti, DM_TARGET_BYTES),
+                    ]);
+                }
+            }
+        }
+    }
     objects
 }
 
 /// The words of an object that are written to while `work` is done, and how often.
-fn written(object: u64, size: u64, mut work: impl FnMut()) -> Vec<(u64, u64)> {
+fn written((object, size): Object, mut work: impl FnMut()) -> Vec<(u64, u64)> {
     let words: Vec<u64> = (object..object + size).step_by(8).collect();
     let mut written = Vec::new();
     for words in words.chunks(REGISTERS) {
@@ -191,8 +254,7 @@ fn nothing_shared_is_written_on_the_way_of_a_bio() {
     let main = NullBlk::inline(64, 4096);
     let spare = NullBlk::inline(16, 4096);
     let line = format!(
-        "0 {} dm-remap {} {}",
-        64 << 11,
+        "0 {SECTORS} dm-remap {} {}",
         main.path().display(),
         spare.path().display()
     );
@@ -216,23 +278,12 @@ fn nothing_shared_is_written_on_the_way_of_a_bio() {
     let ((), took) = timed(io);
     println!("{took:?} for the I/O");
     let kcore = Kcore::open();
-    let states = objects(&kcore.find(&uuid(&mapped), 1), STATE_BYTES);
-    // The state is what most others point to: targets, workers, what is queued.
-    let pointers = |object: &u64| (kcore.find(&object.to_ne_bytes(), 8), *object);
-    let (places, state) = states
-        .iter()
-        .map(pointers)
-        .max_by_key(|(places, _)| places.len())
-        .expect("a state");
-    let mut users = objects(&places, TARGET_BYTES);
-    users.retain(|user| !(state..state + STATE_BYTES).contains(user));
-    // Others are gone, or happen to lie beside something.
-    users.retain(|user| !kcore.find(&user.to_ne_bytes(), 8).is_empty());
-    assert!(!users.is_empty(), "no target");
-    println!("the state is at {state:#x}, what points to it at {users:x?}");
+    let objects = objects(&kcore, SECTORS, &uuid(&mapped));
+    println!("watched: {objects:x?}");
+    assert_eq!(objects.len(), 4, "one of each kind");
 
     // What is written when blocks are moved is seen.
-    let moving = written(state, STATE_BYTES, || {
+    let moving = written(objects[0], || {
         // By this thread, which is the one that is watched.
         message(mapped.name(), "remap 90000 8").expect("remap");
         message(mapped.name(), "remove_remap 90000 8").expect("remove_remap");
@@ -240,12 +291,9 @@ fn nothing_shared_is_written_on_the_way_of_a_bio() {
     println!("{} words are written when blocks are moved", moving.len());
     assert!(moving.len() > 10, "{moving:?}");
 
-    for (object, size) in [(state, STATE_BYTES)]
-        .into_iter()
-        .chain(users.iter().map(|user| (*user, TARGET_BYTES)))
-    {
-        let words = written(object, size, io);
-        assert!(words.is_empty(), "of {object:#x}, at {words:x?}");
+    for object in objects {
+        let words = written(object, io);
+        assert!(words.is_empty(), "of {object:x?}, at {words:x?}");
     }
     drop(disk);
     mapped.remove();
