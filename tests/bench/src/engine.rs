@@ -26,6 +26,10 @@ use crate::rows::Op;
 /// How many I/Os io_uring has at a time.
 const DEPTH: u32 = 32;
 
+/// How many parts a run is measured in. The one in the middle counts: most are so short that no timer
+/// interrupts them, and what those do in the meantime is nothing that an I/O costs.
+const LAPS: u64 = 100;
+
 /// Pages are as large as that where the kernel can make them: it takes an I/O one step, then, and not one
 /// that depends on how the memory of this run happens to lie.
 const HUGE_PAGE: usize = 2 << 20;
@@ -103,8 +107,53 @@ impl Places {
     }
 }
 
+/// What parts of a run took.
+struct Laps {
+    begun: u64,
+    /// Done in this lap; a lap ends when that is at least `length`.
+    done: u64,
+    length: u64,
+    /// Thousandths of an instruction for each I/O.
+    costs: Vec<u64>,
+}
+
+impl Laps {
+    /// Begins the first one.
+    fn new(count: u64) -> Self {
+        Self {
+            done: 0,
+            length: (count / LAPS).max(1),
+            costs: Vec::with_capacity(LAPS as usize + 1),
+            begun: instructions(),
+        }
+    }
+
+    #[inline(always)]
+    fn done(&mut self, count: u64) {
+        self.done += count;
+        if self.done >= self.length {
+            self.next();
+        }
+    }
+
+    #[inline(never)]
+    fn next(&mut self) {
+        self.costs
+            .push((instructions() - self.begun) * 1000 / self.done);
+        self.done = 0;
+        self.begun = instructions();
+    }
+
+    /// The instructions that an I/O took, rounded.
+    fn median(mut self) -> u64 {
+        self.costs.sort_unstable();
+        let middle = self.costs.get(self.costs.len() / 2);
+        middle.map_or(0, |cost| (cost + 500) / 1000)
+    }
+}
+
 /// Does `count` I/Os in this part of a device, in bytes, none of them at multiples of `avoided`. Returns the
-/// instructions that one took, rounded.
+/// instructions that one took.
 pub(crate) fn run(
     path: &Path,
     bytes: &Range<u64>,
@@ -116,15 +165,17 @@ pub(crate) fn run(
     let file = OpenOptions::new()
         .read(true)
         .write(job.op == Op::Randwrite)
-        .custom_flags(libc::O_DIRECT)
+        // How long it takes to see that the time of the last access need not be noted down depends on
+        // whether it is in the same second as that of the last change.
+        .custom_flags(libc::O_DIRECT | libc::O_NOATIME)
         .open(path)?;
     let places = Places::new(bytes, job.bs, avoided);
     let data = &mut data.get()[..job.bs as usize];
-    let total = match job.engine {
+    let laps = match job.engine {
         Engine::Psync => psync(&file, places, job, count, data)?,
         Engine::IoUring => io_uring(&file, places, job, count, data)?,
     };
-    Ok((total + count / 2) / count)
+    Ok(laps.median())
 }
 
 fn psync(
@@ -133,8 +184,8 @@ fn psync(
     job: Job,
     count: u64,
     data: &mut [u8],
-) -> io::Result<u64> {
-    let begin = instructions();
+) -> io::Result<Laps> {
+    let mut laps = Laps::new(count);
     for _ in 0..count {
         let place = places.next();
         let done = match job.op {
@@ -142,8 +193,9 @@ fn psync(
             Op::Randwrite => file.write_at(data, place)?,
         };
         check(done, data.len())?;
+        laps.done(1);
     }
-    Ok(instructions() - begin)
+    Ok(laps)
 }
 
 /// All that is under way reads into the same memory, or writes from it.
@@ -153,12 +205,12 @@ fn io_uring(
     job: Job,
     count: u64,
     data: &mut [u8],
-) -> io::Result<u64> {
+) -> io::Result<Laps> {
     let mut ring = IoUring::new(DEPTH)?;
     let fd = Fd(file.as_raw_fd());
     let length = data.len() as u32;
     let (mut begun, mut ended) = (0, 0);
-    let begin = instructions();
+    let mut laps = Laps::new(count);
     while ended < count {
         while begun < count && begun - ended < u64::from(DEPTH) {
             let place = places.next();
@@ -176,14 +228,16 @@ fn io_uring(
             begun += 1;
         }
         ring.submit_and_wait(1)?;
+        let before = ended;
         for entry in ring.completion() {
             let done = usize::try_from(entry.result())
                 .map_err(|_| io::Error::from_raw_os_error(-entry.result()))?;
             check(done, data.len())?;
             ended += 1;
         }
+        laps.done(ended - before);
     }
-    Ok(instructions() - begin)
+    Ok(laps)
 }
 
 #[inline(always)]

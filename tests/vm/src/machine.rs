@@ -259,9 +259,15 @@ ip link set lo up 2>/dev/null
             .arg("-append")
             .arg(format!(
                 "console=ttyS0 loglevel={} printk.devkmsg=on panic=-1 oops=panic mitigations=off \
-                 sysctl.kernel.hung_task_timeout_secs={} sysctl.kernel.hung_task_panic=1{}",
+                 sysctl.kernel.hung_task_timeout_secs={} sysctl.kernel.hung_task_panic=1{}{}",
                 if self.interactive { 4 } else { 7 },
                 90 * self.kernel.slowness(),
+                // Addresses are the same each time, too.
+                if self.counting {
+                    " nokaslr norandmaps"
+                } else {
+                    ""
+                },
                 self.kernel.arguments(),
             ))
             .arg("-chardev")
