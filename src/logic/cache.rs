@@ -65,6 +65,11 @@ impl Cache {
         Cache(Self::DIRTY | self.epoch() << 31 | self.epoch())
     }
 
+    /// Nobody relies on what is in it any more.
+    pub const fn given_up(self) -> Self {
+        Cache(self.0 & !Self::DIRTY)
+    }
+
     /// Whether a user's flush has to go to the disk.
     pub const fn is_dirty(self) -> bool {
         self.0 & Self::DIRTY != 0

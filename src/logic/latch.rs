@@ -102,6 +102,20 @@ impl Latch {
         Latch(self.told().0 | Self::UNTOLD)
     }
 
+    /// Another disk's latch is given up: what users have yet to hear of there, they hear of here. (A flush
+    /// that failed there may go before a FUA write that is not mapped yet.)
+    pub const fn with_that_of(self, other: Latch) -> Self {
+        if other.0 & Self::UNTOLD != 0 {
+            return self.own_failed();
+        }
+        Latch(self.0 | other.0 & Self::CLOSED)
+    }
+
+    /// The same, given up: open. What was sent before a failure still cannot vouch for anything.
+    pub const fn given_up(self) -> Self {
+        Latch(self.0 & !(Self::CLOSED | Self::UNTOLD))
+    }
+
     /// Whether FUA writes fail. To be asked when one is mapped: a flush that goes before it has come
     /// back by then.
     pub const fn fails_fua(self) -> bool {
@@ -166,6 +180,27 @@ mod tests {
         use Answer::Fail;
         use Answer::Pass;
         assert_eq!(answers, [Fail, Pass, Pass, Pass]);
+    }
+
+    #[test]
+    fn what_is_given_up_is_told_by_another() {
+        let open = Latch::default();
+        let (told, _) = open.ended(open.mapped(), false);
+        let untold = open.own_failed();
+        assert_eq!(open.with_that_of(open), open);
+        let after = open.with_that_of(told);
+        let (after, answer) = (after.fails_fua(), after.ended(after.mapped(), true));
+        assert_eq!((after, answer), (true, (open, Answer::Pass)));
+        let after = open.with_that_of(untold);
+        let (after, answer) = after.ended(after.mapped(), true);
+        assert_eq!((after.fails_fua(), answer), (true, Answer::Fail));
+        for latch in [told, untold] {
+            let given_up = latch.given_up();
+            assert!(!given_up.fails_fua());
+            assert_eq!(given_up.ended(open.mapped(), true).1, Answer::Fail);
+            let now = given_up.mapped();
+            assert_eq!(given_up.ended(now, true), (given_up, Answer::Pass));
+        }
     }
 
     #[test]

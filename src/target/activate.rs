@@ -12,6 +12,8 @@
 //!    version of the superblock (see `writer/members.rs`).
 //! 7. The first slots are initialised, if there are none.
 //!
+//! At the end, what users have yet to hear of flushes of spares that are in the table no more is left to main.
+//!
 //! A set in good order is not written to at all (M4).
 
 use super::io::SpareIo;
@@ -62,6 +64,8 @@ pub(super) fn activate(
         leaving,
     } = locked;
     let leaving = core::mem::take(leaving);
+    // Before that, nobody has written anything.
+    let used = start.is_none();
     let all = spares.with(&leaving);
     let mut io = SpareIo::new(state, &all, block);
     go_without(state, writer, spares, changes)?;
@@ -105,7 +109,21 @@ pub(super) fn activate(
     {
         writer.extend(state, &mut io)?;
     }
+    leave_flushes(state, writer, spares, used);
     Ok(())
+}
+
+/// Waits for no more flushes of spares that the table does not name: there will be none. `used` tells
+/// whether there was another table before.
+fn leave_flushes(state: &State, writer: &Writer, spares: &Spares, used: bool) {
+    for index in (0..MEMBERS_MAX).filter(|index| spares.get(*index).is_none()) {
+        if used {
+            let serves = writer.metadata.superblock().member(index).is_some();
+            state.life.leave_spare(index, serves);
+        } else {
+            state.life.reset_spare(index);
+        }
+    }
 }
 
 /// Goes on without the members that are not there, which the constructor has allowed.

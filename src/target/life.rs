@@ -320,6 +320,33 @@ impl Life {
         });
     }
 
+    /// Gives up a spare that is in the table no more: nothing is flushed there from here on. If there is
+    /// something that users have to hear of, they do by main's latch: also what is in its cache, if it
+    /// `serves` blocks still. No bio is under way.
+    pub(super) fn leave_spare(&self, member: u8, serves: bool) {
+        let disk = Disk::Spare(member);
+        let latch = Latch::from_word(self.flush(disk).load(Relaxed));
+        let cache = Cache::from_word(nth(&self.spare_cache, member).load(Acquire));
+        let latch = match serves && cache.is_dirty() {
+            true => latch.own_failed(),
+            false => latch,
+        };
+        self.update(&self.main_flush, |word| {
+            (Latch::from_word(word).with_that_of(latch).to_word(), ())
+        });
+        self.reset_spare(member);
+    }
+
+    /// Users have nothing to hear of a spare.
+    pub(super) fn reset_spare(&self, member: u8) {
+        self.update(nth(&self.spare_cache, member), |word| {
+            (Cache::from_word(word).given_up().to_word(), ())
+        });
+        self.update(self.flush(Disk::Spare(member)), |word| {
+            (Latch::from_word(word).given_up().to_word(), ())
+        });
+    }
+
     /// Whether the last flush of some disk has failed, so that nothing can be promised to be durable.
     pub(super) fn is_flush_latched(&self) -> bool {
         self.is_latched(Disk::Main)

@@ -16,8 +16,14 @@ use super::set::BLOCK;
 use super::set::TINY;
 
 /// Two spares in use: blocks 0..140 on the first one, and those of the range given back on the second.
-fn both_in_use() -> (Set, std::ops::Range<u64>) {
+pub(super) fn both_in_use() -> (Set, std::ops::Range<u64>) {
     let set = Set::new(&[1, 1]);
+    let second = fill_first(&set);
+    (set, second)
+}
+
+/// The same of a set that is there.
+pub(super) fn fill_first(set: &Set) -> std::ops::Range<u64> {
     set.remap(0..140, 1);
     let mut end = 140;
     while set.place(end - 1) != Some(1) {
@@ -27,7 +33,7 @@ fn both_in_use() -> (Set, std::ops::Range<u64>) {
     set.remap(end..end + 20, 1);
     // Nobody knows what was in the caches before.
     set.open().flush().unwrap();
-    (set, end..end + 20)
+    end..end + 20
 }
 
 #[track_caller]

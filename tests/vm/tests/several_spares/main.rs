@@ -4,6 +4,7 @@
 
 mod adding;
 mod crashes;
+mod flushes;
 mod healing;
 mod identity;
 mod joining;

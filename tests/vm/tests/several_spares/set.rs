@@ -206,6 +206,15 @@ impl Set {
         }
     }
 
+    /// Frees slots of the first spare, whose blocks main takes back.
+    #[track_caller]
+    pub(super) fn free_slots(&self, blocks: Range<u64>) {
+        let (first, sectors) = sectors_of(&blocks);
+        self.main.disk().heal(first, sectors);
+        let line = format!("remove_remap {first} {sectors}");
+        self.device().message(&line).expect("moved back");
+    }
+
     #[track_caller]
     pub(super) fn expect(&self, key: &str, value: &str) {
         let status = self.device().status();

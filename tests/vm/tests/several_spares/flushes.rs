@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Flushes, while spares are lost or leave: whoever relies on one hears of what may be gone, once, and not
+//! for ever.
+
+use vmtest::guest::sickdisk::Status;
+use vmtest::guest::stamps;
+use vmtest::guest::Direct;
+
+use super::losing::both_in_use;
+use super::set::Set;
+use super::set::BLOCK;
+
+/// Whether flushes and FUA writes are good again, after one error at most.
+#[track_caller]
+fn comes_right(set: &Set) {
+    let device = set.open();
+    let _ = device.flush();
+    device.flush().unwrap();
+    set.expect("flush", "good");
+    Direct::open_dsync(&set.device().path())
+        .write(1000 * BLOCK, &stamps(1000 * BLOCK, BLOCK, 1))
+        .unwrap();
+}
+
+/// A spare dies with what is in its cache, and the next table does without it.
+#[test]
+fn a_dead_spare_that_is_left_out_fails_no_flush() {
+    let _test = vmtest::begin!();
+    let (set, second) = both_in_use();
+    set.write(second, 2).unwrap();
+    set.kill(1);
+    set.open().flush().unwrap_err();
+    set.reload(&[0], "degraded").unwrap();
+    comes_right(&set);
+    set.reload(&[0], "degraded").unwrap();
+    set.open().flush().unwrap();
+}
+
+/// A spare that works is left out together with what is in its cache. Whoever wrote that hears of it: the
+/// spare may come back without.
+#[test]
+fn what_is_in_the_cache_of_a_spare_that_is_left_out() {
+    let _test = vmtest::begin!();
+    let (set, second) = both_in_use();
+    set.reload(&[0], "degraded").unwrap();
+    set.open().flush().unwrap();
+    set.reload(&[0, 1], "").unwrap();
+    set.write(second.clone(), 2).unwrap();
+    set.reload(&[0], "degraded").unwrap();
+    set.open().flush().unwrap_err();
+    comes_right(&set);
+    set.reload(&[0, 1], "").unwrap();
+    set.open().flush().unwrap();
+    set.check(second, 2);
+}
+
+/// A flush fails on a spare, which then leaves in order.
+#[test]
+fn a_spare_leaves_after_a_failed_flush() {
+    let _test = vmtest::begin!();
+    let (set, second) = both_in_use();
+    set.free_slots(40..100);
+    set.write(second.clone(), 2).unwrap();
+    set.spares[1].disk().fail_flushes(Status::Io, 1);
+    set.open().flush().unwrap_err();
+    set.expect("flush", "failed");
+    let told = set.device().message("evacuate 1").unwrap();
+    assert!(told.contains(", 0 stay"), "{told}");
+    set.reload(&[0], "").unwrap();
+    comes_right(&set);
+    set.expect_whole(1);
+    set.check(second, 2);
+}
