@@ -84,12 +84,14 @@ pub(super) fn handle(
             target.tell_news();
             saved?;
             if parsed == Message::Sync {
-                // A suspend waits for messages, so that the devices are there.
+                // A suspend waits for messages, so that the devices are there. Of a spare that is lost, users'
+                // flushes tell what there is to tell.
+                let used = !(state.lost.load(Relaxed) as u8);
                 let (ticket, tickets) =
                     (state.life.flush_sent(Disk::Main), state.life.spares_sent());
                 state
                     .flush(Disk::Main, &target.main, ticket)
-                    .and(state.flush_spares(&target.spares, u8::MAX, &tickets))
+                    .and(state.flush_spares(&target.spares, used, &tickets))
                     .map_err(|status| Error::from_errno(status.to_errno()))?;
                 text.line(format_args!("synced"));
             } else {

@@ -216,6 +216,10 @@ pub(super) fn redirect(
     // Refuse what can be refused before anything is done.
     let last = first_slot.saturating_add(count.saturating_sub(1));
     target.check_active(ti)?;
+    if state.is_lost(member) {
+        state.complain("add_remap: the spare is lost");
+        return Err(EIO);
+    }
     loop {
         let ready = state.with_writer(&target.spares, |writer, io| {
             check_redirect(state, writer, blocks, member, slot_of)?;

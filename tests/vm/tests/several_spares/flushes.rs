@@ -71,3 +71,19 @@ fn a_spare_leaves_after_a_failed_flush() {
     set.expect_whole(1);
     set.check(second, 2);
 }
+
+/// `sync` does not ask a spare that is lost, of which nobody has anything to hear.
+#[test]
+fn sync_with_a_lost_spare() {
+    let _test = vmtest::begin!();
+    let (set, _) = both_in_use();
+    set.kill(1);
+    for _ in 0..2 {
+        let told = set.device().message("sync").unwrap();
+        assert_eq!(told, "synced");
+        set.expect("spares", "1/2");
+        set.expect("flush", "good");
+        set.open().flush().unwrap();
+    }
+    comes_right(&set);
+}
