@@ -114,13 +114,14 @@ pub(super) fn activate(
 }
 
 /// Waits for no more flushes of spares that the table does not name: there will be none. `used` tells
-/// whether there was another table before.
+/// whether there was another table before; if not, users have nothing to hear of a spare that is lost.
 fn leave_flushes(state: &State, writer: &Writer, spares: &Spares, used: bool) {
-    for index in (0..MEMBERS_MAX).filter(|index| spares.get(*index).is_none()) {
-        if used {
+    for index in 0..MEMBERS_MAX {
+        let there = spares.get(index).is_some();
+        if used && !there {
             let serves = writer.metadata.superblock().member(index).is_some();
             state.life.leave_spare(index, serves);
-        } else {
+        } else if !used && (!there || state.is_lost(index)) {
             state.life.reset_spare(index);
         }
     }

@@ -296,6 +296,22 @@ impl Life {
         });
     }
 
+    /// Answers a user's flush of a spare that is lost: whether it is good. What users have written there
+    /// since the last one is gone with it, or may be when it is back; they have to hear of that, once.
+    pub(super) fn flush_lost(&self, member: u8) -> bool {
+        let disk = Disk::Spare(member);
+        let (sent, ticket) = (self.begin_epoch(disk), self.flush_sent(disk));
+        let cache = nth(&self.spare_cache, member);
+        let good = !Cache::from_word(cache.load(Acquire)).is_dirty();
+        let answer = self.flush_ended(disk, ticket, sent, good);
+        if !good {
+            self.update(cache, |word| {
+                (Cache::from_word(word).flushed(sent).to_word(), ())
+            });
+        }
+        good && answer == Answer::Pass
+    }
+
     /// A user's flush comes back. From any context.
     pub(super) fn flush_ended(&self, disk: Disk, ticket: Ticket, sent: Sent, good: bool) -> Answer {
         let answer = self.update(self.flush(disk), |word| {

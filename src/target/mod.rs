@@ -513,14 +513,15 @@ impl DmRemap {
         if !life.needs_flush(disk) {
             return bio.complete(BlkStatus::OK);
         }
-        let (sent, flushed) = (life.begin_epoch(disk), life.flush_sent(disk));
-        if matches!(disk, Disk::Spare(member) if self.state.is_lost(member)) {
-            // Nothing is in its cache that is not lost anyway, of which users have to hear once.
-            return bio.complete(match life.flush_ended(disk, flushed, sent, true) {
-                Answer::Pass => BlkStatus::OK,
-                Answer::Fail => BlkStatus::IOERR,
-            });
+        if let Disk::Spare(member) = disk {
+            if self.state.is_lost(member) {
+                return bio.complete(match life.flush_lost(member) {
+                    true => BlkStatus::OK,
+                    false => BlkStatus::IOERR,
+                });
+            }
         }
+        let (sent, flushed) = (life.begin_epoch(disk), life.flush_sent(disk));
         let data = BioData {
             epoch: sent.0,
             stamp: flushed.0,
@@ -639,10 +640,14 @@ impl DmRemap {
             }
             Operation::Read if member.is_none() => Direction::MainRead,
             Operation::Write | Operation::WriteZeroes => match member {
-                Some(member) => {
-                    life.spare_written(member);
-                    Direction::SpareWrite
+                // It was on the way when its spare was given up: it goes elsewhere, like any from then on.
+                Some(member) if !self.state.note_written(member) => {
+                    let (owned, ended) = bio.take();
+                    self.state.deferred.push(owned);
+                    self.kick();
+                    return ended;
                 }
+                Some(_) => Direction::SpareWrite,
                 None => Direction::MainWrite,
             },
             _ => return bio.done(),

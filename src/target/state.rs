@@ -223,6 +223,17 @@ impl State {
         (dm::load_relaxed(&self.lost) >> (member & 31)) & 1 != 0
     }
 
+    /// A write to the spare of a member has succeeded: its cache may hold it from here on. False if the set
+    /// goes on without that one, and so what is written there counts for nothing.
+    pub(super) fn note_written(&self, member: u8) -> bool {
+        if self.is_lost(member) {
+            return false;
+        }
+        self.life.spare_written(member);
+        // Of this and `leave_lost`, one sees what the other has done: there the cache is looked at last.
+        !self.is_lost(member)
+    }
+
     /// An I/O of the worker's that began at `begun` has succeeded. Returns whether that closes a breaker.
     pub(super) fn proven(&self, direction: Direction, begun: u64) -> bool {
         let closed = self.life.proven(direction, begun);

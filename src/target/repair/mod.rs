@@ -502,8 +502,11 @@ impl Repair<'_> {
                     Some(Direction::MainWrite) => self.written.0 = true,
                     Some(Direction::SpareWrite) => {
                         if let Some(member) = self.member_of(kind) {
+                            if !self.state.note_written(member) {
+                                // It was given up meanwhile.
+                                return Ok(false);
+                            }
                             self.written.1 |= 1u8.checked_shl(member.into()).unwrap_or(0);
-                            self.state.life.spare_written(member);
                         }
                     }
                     _ => (),

@@ -36,7 +36,7 @@ use crate::target::map::UNKNOWN;
 use crate::target::spares::Spare;
 use crate::target::state::State;
 use kernel::prelude::*;
-use kernel::sync::atomic::Relaxed;
+use kernel::sync::atomic::Full;
 
 /// How many replicas get another place in one activation at the most.
 const MOVES_MAX: u8 = 2 * MEMBERS_MAX;
@@ -137,7 +137,8 @@ impl Writer {
         let lost = members
             .filter(|(_, member)| member.missing)
             .fold(0, |mask, (index, _)| mask | bit(index));
-        let before = state.lost.xchg(u32::from(lost), Relaxed);
+        // Before the caches are looked at: whoever has written sees this, or is seen there.
+        let before = state.lost.xchg(u32::from(lost), Full);
         for member in 0..8 {
             let fresh = lost & bit(member) != 0 && before & u32::from(bit(member)) == 0;
             if fresh {

@@ -2,6 +2,11 @@
 //! Flushes, while spares are lost or leave: whoever relies on one hears of what may be gone, once, and not
 //! for ever.
 
+use std::time::Duration;
+
+use vmtest::guest::eventually;
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::PowerCut;
 use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
 use vmtest::guest::Direct;
@@ -86,4 +91,73 @@ fn sync_with_a_lost_spare() {
         set.open().flush().unwrap();
     }
     comes_right(&set);
+}
+
+/// A write hangs on its way to a spare while that is given up, and succeeds then: it is durable all the
+/// same once it was flushed (P1).
+#[test]
+fn a_write_that_is_late_for_a_lost_spare() {
+    let _test = vmtest::begin!();
+    let (set, second) = both_in_use();
+    set.free_slots(40..60);
+    let block = second.start;
+    let slot = set.slot_of(block);
+    set.spares[1]
+        .disk()
+        .hold(slot..slot + BLOCK, Direction::Write);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| set.write(block..block + 1, 2));
+        std::thread::sleep(Duration::from_millis(300));
+        set.kill(1);
+        set.device().message("save").unwrap();
+        set.expect("spares", "1/2");
+        set.revive(1);
+        assert!(!writer.is_finished());
+        set.spares[1].disk().release();
+        writer.join().unwrap().unwrap();
+    });
+    set.open().flush().unwrap();
+    set.spares[1].disk().power_cut(PowerCut::Drop).unwrap();
+    set.check(block..block + 1, 2);
+    set.expect("flush", "good");
+    // It comes back, and is what it was but for that.
+    set.reload(&[0, 1], "").unwrap();
+    set.expect_whole(2);
+    set.check(block..block + 1, 2);
+    set.check(block + 1..second.end, 1);
+}
+
+/// Writes to a spare at the very moment at which it is lost: what a flush has called durable is.
+#[test]
+fn writes_while_a_spare_is_lost() {
+    let _test = vmtest::begin!();
+    for round in 0..2 {
+        let (set, second) = both_in_use();
+        set.free_slots(40..60);
+        let block = second.start;
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut durable = 1;
+                for generation in 2..4000 {
+                    let written = set.write(block..block + 1, generation);
+                    if written.is_ok() && set.open().flush().is_ok() {
+                        durable = generation;
+                    }
+                    if set.place(block) == Some(0) {
+                        break;
+                    }
+                }
+                durable
+            });
+            std::thread::sleep(Duration::from_millis(50 + 7 * round));
+            set.kill(1);
+            let lost = || set.device().status().contains("spares=1/2");
+            assert!(eventually(Duration::from_secs(20), lost), "nobody noticed");
+            set.revive(1);
+            let durable = writer.join().unwrap();
+            set.spares[1].disk().power_cut(PowerCut::Drop).unwrap();
+            set.check(block..block + 1, durable);
+        });
+        comes_right(&set);
+    }
 }

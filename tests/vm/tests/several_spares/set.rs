@@ -206,6 +206,17 @@ impl Set {
         }
     }
 
+    /// The sector of its spare that a block is served from.
+    #[track_caller]
+    pub(super) fn slot_of(&self, block: u64) -> u64 {
+        let told = self.device().message(&format!("verify {}", block * BLOCK));
+        let told = told.expect("verify");
+        let mut words = told.split_whitespace().rev();
+        // "... sector 1234 (auto)"
+        let sector = words.nth(1).and_then(|word| word.parse().ok());
+        sector.unwrap_or_else(|| panic!("block {block} has no slot: {told}"))
+    }
+
     /// Frees slots of the first spare, whose blocks main takes back.
     #[track_caller]
     pub(super) fn free_slots(&self, blocks: Range<u64>) {
