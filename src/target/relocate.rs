@@ -13,6 +13,9 @@
 //! ```
 //!
 //! A crash before the commit leaves the old state, and slots that nobody knows of.
+//!
+//! The flush or the commit may find out that a spare is gone, with the data that it has just taken: that goes
+//! to others then, in the same way, before the caller acknowledges anything.
 
 use super::io::is_suspect;
 use super::life::Direction;
@@ -226,7 +229,9 @@ impl<'a> Relocation<'a> {
         if !self.probes && !self.state.life.admits(Direction::SpareWrite) {
             return Err(self.error);
         }
-        let moves = self.lists.moves.len();
+        let mut moves = self.lists.moves.len();
+        // How many are where they are to go, while others have to be moved once more.
+        let mut done = 0usize;
         let (placed, committed) = loop {
             self.lists.placed.clear();
             self.lists.retired.clear();
@@ -235,10 +240,15 @@ impl<'a> Relocation<'a> {
             // What was placed is complete in itself, even if the rest found no place.
             let committed = self.commit(&tickets);
             if !self.again {
-                break (placed, committed);
+                break (placed, committed.map(|count| done.saturating_add(count)));
             }
-            // A spare was lost with what it had taken: everything once more, to others.
+            // A spare was lost with what it had taken: once more, to others.
             self.lists.moves.truncate(moves);
+            if committed.is_ok() {
+                self.leave_out_placed();
+            }
+            done = done.saturating_add(moves.saturating_sub(self.lists.moves.len()));
+            moves = self.lists.moves.len();
             (self.written, self.alive, self.failed, self.again) = (0, false, 0, false);
         };
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
@@ -247,6 +257,18 @@ impl<'a> Relocation<'a> {
         }
         // Whoever sent the data to main gets to know what main said.
         placed.and(committed).map_err(|_| self.error)
+    }
+
+    /// Leaves out the moves that were committed to spares which are there.
+    fn leave_out_placed(&mut self) {
+        let state = self.state;
+        let Lists { moves, placed, .. } = &mut *self.lists;
+        let is_done = |block: &Move| {
+            let mut placed = placed.iter();
+            let own = placed.find(|placed| placed.main_block == block.main_block);
+            own.is_some_and(|placed| !is_lost(state, placed.slot))
+        };
+        moves.retain(|block| !is_done(block));
     }
 
     /// Writes the data of all moves to slots. A block whose slot fails goes to the end of the queue and
@@ -575,8 +597,19 @@ impl<'a> Relocation<'a> {
         });
         self.tell |= short;
         match result {
-            Ok(()) => Ok(self.lists.placed.len()),
+            Ok(()) => {
+                // The commit may have found out that a spare is gone. Nobody knows yet that it has them.
+                let mut placed = self.lists.placed.iter();
+                self.again = placed.any(|placed| is_lost(state, placed.slot));
+                Ok(self.lists.placed.len())
+            }
             Err(_) => Err(self.error),
         }
     }
+}
+
+/// Whether the set goes on without the spare of a slot.
+fn is_lost(state: &State, slot: u32) -> bool {
+    let place = state.slot_place(slot);
+    place.is_some_and(|place| state.is_lost(place.member))
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::sickdisk::Status;
 use vmtest::guest::Direct;
 use vmtest::guest::Mapped;
@@ -126,6 +128,44 @@ fn a_write_finds_the_spare_lost() {
         is_without(&set, 0);
         set.check_lost(12..20);
     }
+}
+
+/// A spare takes the data of a bad block, and dies before the metadata says so: the block goes elsewhere
+/// before it is acknowledged (P1).
+#[test]
+fn a_spare_is_lost_between_data_and_metadata() {
+    let _test = vmtest::begin!();
+    let mut rounds = 0;
+    for writes in 0..3 {
+        let mut set = Set::inactive(&[]);
+        for _ in 0..2 {
+            // Flushes are good as long as nothing is asked of it.
+            let options = Options::memory(1 << 20).logical_block(4096);
+            let spare = SickDisk::start(options.without_cache()).unwrap();
+            set.spares.push(spare);
+        }
+        set.activate(&[0, 1], "");
+        fill_first(&set);
+        set.free_slots(40..100);
+        set.remap(300..301, 1);
+        assert_eq!(set.place(300), Some(1));
+        set.spares[1].disk().die_after(writes, Status::Offline);
+        set.remap(301..320, 2);
+        if set.place(301) == Some(1) {
+            // It has all of it, and lives.
+            continue;
+        }
+        rounds += 1;
+        set.check(301..320, 2);
+        is_without(&set, 1);
+        // Slots that were left are in order.
+        set.expect("bad_slots", "0");
+        set.remap(320..325, 3);
+        set.again(&[0], "degraded");
+        set.check(301..320, 2);
+        set.check(320..325, 3);
+    }
+    assert!(rounds >= 2, "{rounds} rounds");
 }
 
 /// A flush that fails on the second spare is told, once and to all who rely on it; if the spare is gone
