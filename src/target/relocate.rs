@@ -179,6 +179,8 @@ pub(super) struct Relocation<'a> {
     written: u8,
     /// Whether a slot has taken data.
     alive: bool,
+    /// The members whose spares others have stood in for; a bit each.
+    left: u8,
     /// How many slots have failed.
     failed: usize,
     /// Whether one took long to fail.
@@ -212,6 +214,7 @@ impl<'a> Relocation<'a> {
             probes: false,
             leaves: false,
             written: 0,
+            left: 0,
             alive: false,
             failed: 0,
             slow: false,
@@ -435,18 +438,15 @@ impl<'a> Relocation<'a> {
         })
     }
 
-    /// Uses no more slots of the spare that has this one, if there are others. Until the next activation:
-    /// if it is lost, the commit that follows finds that out.
-    fn leave_spare(&self, slot: u32) -> bool {
-        let Some(place) = self.state.slot_place(slot) else {
-            return false;
-        };
-        let mut locked = self.state.writer.lock();
-        let others = locked.writer.slots_beside(place.member);
-        if others {
-            locked.writer.set_idle(self.state, place.member);
-        }
-        others
+    /// Uses no slots of the spare that has this one for a while, if others have some. If it is lost, the
+    /// commit that follows finds that out. Not twice: then there was no other in the end.
+    fn leave_spare(&mut self, slot: u32) -> bool {
+        let state = self.state;
+        let member = state.slot_place(slot).map_or(u8::MAX, |place| place.member);
+        let bit = 1u8.checked_shl(member.into()).unwrap_or(0);
+        let first = self.left & bit == 0;
+        self.left |= bit;
+        first && state.writer.lock().writer.let_rest(state, member)
     }
 
     fn note_placed(&mut self, first: u32, index: u32, next: usize) -> dm::IoResult {

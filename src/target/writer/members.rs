@@ -20,6 +20,7 @@
 
 use super::Writer;
 use crate::dm;
+use crate::logic::breaker::PROBE_INTERVAL_MS;
 use crate::logic::commit::Failure;
 use crate::logic::commit::Outcome;
 use crate::logic::format::BlockId;
@@ -41,6 +42,9 @@ use kernel::sync::atomic::Full;
 /// How many replicas get another place in one activation at the most.
 const MOVES_MAX: u8 = 2 * MEMBERS_MAX;
 
+/// How long a spare is left alone to which writing has failed, in milliseconds.
+const REST_MS: u64 = PROBE_INTERVAL_MS as u64;
+
 /// How far the redundancy of the metadata is restored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::target) enum Restored {
@@ -53,7 +57,7 @@ pub(in crate::target) enum Restored {
 impl Writer {
     /// Whether slots of a member are given out.
     pub(super) fn gives_slots(&self, member: u8) -> bool {
-        self.metadata.is_usable(member) && self.idle & bit(member) == 0
+        self.metadata.is_usable(member) && (self.idle | self.resting) & bit(member) == 0
     }
 
     /// Gives out no more slots of a member.
@@ -62,41 +66,104 @@ impl Writer {
         self.hold_slots(state, member);
     }
 
-    /// Whether other members have slots to give out.
-    pub(in crate::target) fn slots_beside(&self, member: u8) -> bool {
-        let mut members = self.metadata.superblock().members();
-        members.any(|(index, _)| index != member && self.gives_slots(index))
+    /// Gives out no slots of a member for a while, as writing there fails: only if others have some, of
+    /// which it returns whether that is so.
+    pub(in crate::target) fn let_rest(&mut self, state: &State, member: u8) -> bool {
+        if self.slots_beside(state, member) == 0 {
+            return false;
+        }
+        if self.resting & bit(member) == 0 && state.log.allow() {
+            let name = &state.name;
+            pr_warn!("{name}: spare {member} fails, others take its blocks for a while\n");
+        }
+        self.resting |= bit(member);
+        self.rested_at = dm::monotonic_ms().saturating_add(REST_MS);
+        self.hold_slots(state, member);
+        true
+    }
+
+    /// Gives out slots again of the members that had to rest. Returns whether there were any.
+    pub(in crate::target) fn end_rest(&mut self, state: &State) -> bool {
+        let resting = core::mem::take(&mut self.resting);
+        for member in (0..MEMBERS_MAX).filter(|member| resting & bit(*member) != 0) {
+            self.use_idle_slots(state, member);
+        }
+        resting != 0
+    }
+
+    /// Whether members had to rest, and that is over.
+    pub(super) fn has_rested(&self) -> bool {
+        self.resting != 0 && dm::monotonic_ms() >= self.rested_at
+    }
+
+    /// How many slots other members can give out, initialised or not.
+    pub(in crate::target) fn slots_beside(&self, state: &State, member: u8) -> u32 {
+        let free = state.with_map(|map| {
+            let slots = map.slots().iter().zip(0u32..);
+            let others = slots.filter(|(cell, number)| {
+                let owner = || map.extents().slot(*number).map(|(owner, _)| owner);
+                SlotWord::from_memory(cell.load()).is_available() && owner() != Some(member)
+            });
+            u32::try_from(others.count()).unwrap_or(u32::MAX)
+        });
+        let members = self.metadata.superblock().members();
+        let others = members.filter(|(index, _)| *index != member && self.gives_slots(*index));
+        others.fold(free, |slots, (_, member)| {
+            let behind = member.slots.saturating_sub(member.usable_slots());
+            slots.saturating_add(behind)
+        })
     }
 
     /// Begins a new activation: gives out slots of all members again that are there.
     pub(in crate::target) fn use_all(&mut self, state: &State) {
-        let idle = core::mem::replace(&mut self.idle, 0);
+        let idle = core::mem::take(&mut self.idle) | core::mem::take(&mut self.resting);
         self.moves = 0;
         for member in (0..8).filter(|member| idle & bit(*member) != 0) {
             self.use_member(state, member);
         }
     }
 
-    /// All slots of a member that are not in use can be given out, unless it is idle.
+    /// All slots of a member that are not in use can be given out, unless it is idle. Nobody fills any,
+    /// and no bio is on its way to them.
     pub(in crate::target) fn use_member(&mut self, state: &State, member: u8) {
-        if !self.gives_slots(member) {
-            return;
+        if self.gives_slots(member) {
+            let usable = self.usable_slots(member);
+            self.free_slots(state, member, (0, usable));
         }
-        let usable = self
-            .metadata
-            .superblock()
-            .member(member)
-            .map_or(0, |member| member.usable_slots());
-        self.free_slots(state, member, (0, usable));
+    }
+
+    /// The same of those slots that are idle and nothing else: others may be about to be filled.
+    fn use_idle_slots(&mut self, state: &State, member: u8) {
+        if self.gives_slots(member) {
+            let range = (0, self.usable_slots(member));
+            self.free_slots_that(state, member, range, |word| word == SlotWord::IDLE);
+        }
+    }
+
+    fn usable_slots(&self, member: u8) -> u32 {
+        let member = self.metadata.superblock().member(member);
+        member.map_or(0, |member| member.usable_slots())
     }
 
     /// Slots that are free on the spare, and were held back in memory, can be given out.
     pub(super) fn free_slots(&mut self, state: &State, member: u8, range: (u32, u32)) {
+        self.free_slots_that(state, member, range, |word| {
+            word == SlotWord::IDLE || word == SlotWord::FREE.with_held(true)
+        });
+    }
+
+    fn free_slots_that(
+        &mut self,
+        state: &State,
+        member: u8,
+        range: (u32, u32),
+        is_meant: impl Fn(SlotWord) -> bool,
+    ) {
         let freed = state.with_map(|map| {
             let numbers = (range.0..range.1).filter_map(|slot| map.extents().number(member, slot));
             let mut freed = 0u32;
             for number in numbers {
-                if map.word(number) == SlotWord::FREE.with_held(true) {
+                if is_meant(map.word(number)) {
                     map.view().set_slot(number, SlotWord::FREE);
                     freed = freed.saturating_add(1);
                 }
@@ -115,7 +182,7 @@ impl Writer {
                 let own = map.extents().slot(number);
                 let own = own.is_some_and(|(owner, _)| owner == member);
                 if own && SlotWord::from_memory(cell.load()).is_available() {
-                    cell.store(SlotWord::FREE.with_held(true).to_memory());
+                    cell.store(SlotWord::IDLE.to_memory());
                     held = held.saturating_add(1);
                 }
             }
@@ -460,6 +527,7 @@ impl Writer {
         self.sync(state, io)?;
         self.forget_slots(state, index);
         self.idle &= !bit(index);
+        self.resting &= !bit(index);
         pr_info!("{}: spare {index} has left the set\n", state.name);
         let spare = io.spares.get(index).filter(|_| !missing);
         if spare.is_some_and(|spare| wipe(state, spare, &geometry).is_err()) {

@@ -96,6 +96,10 @@ pub(super) struct Writer {
     older_claims: bool,
     /// Members whose slots are given out no more; a bit each.
     idle: u8,
+    /// The same, for a while: writing to them has failed.
+    resting: u8,
+    /// When that is over, in milliseconds.
+    rested_at: u64,
     /// Replicas that cannot be made again where they are; a bit each.
     failed_places: u16,
     /// How many metadata blocks had been repaired when redundancy was restored last.
@@ -124,6 +128,8 @@ impl Writer {
             told_copies,
             older_claims: false,
             idle: 0,
+            resting: 0,
+            rested_at: 0,
             failed_places: 0,
             restored_at: u64::MAX,
             moves: 0,

@@ -50,6 +50,10 @@ impl Writer {
 
     /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
     pub(super) fn crosses_low_water(&mut self, percent: u32) -> bool {
+        if self.resting != 0 {
+            // There are more than can be given out at the moment.
+            return false;
+        }
         let left = u64::from(self.slots_left());
         let members = self.metadata.superblock().members();
         let used = members.filter(|(index, _)| self.metadata.is_usable(*index));
@@ -98,6 +102,22 @@ impl Writer {
     /// Gives out up to `want` consecutive slots, held for whoever asked. Fails with [`ENOSPC`] if
     /// there is none.
     pub(in crate::target) fn take_slots(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        want: u32,
+    ) -> Result<SlotRun> {
+        if self.has_rested() {
+            self.end_rest(state);
+        }
+        match self.take_given_slots(state, io, want) {
+            // Better one that has failed a moment ago than none.
+            Err(_) if self.end_rest(state) => self.take_given_slots(state, io, want),
+            taken => taken,
+        }
+    }
+
+    fn take_given_slots(
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
@@ -228,6 +248,8 @@ impl Writer {
             let member = map.extents().slot(slot).map(|(member, _)| member);
             if member.is_some_and(|member| self.gives_slots(member)) {
                 self.allocator.give_back(map.slots(), slot);
+            } else if map.word(slot) == SlotWord::FREE.with_held(true) {
+                map.view().set_slot(slot, SlotWord::IDLE);
             }
         });
     }

@@ -12,5 +12,6 @@ mod losing;
 mod loss;
 mod refusals;
 mod replacing;
+mod resting;
 mod returning;
 mod set;
