@@ -143,17 +143,36 @@ pub(super) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Result<Tally
 }
 
 /// Moves all blocks that the slots of a member serve to other members, so that its spare can be taken
-/// out. Those that cannot be read stay.
+/// out. Those that cannot be read stay. From then on it takes no new ones, unless that fails.
 pub(super) fn evacuate(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally> {
     let state = &**target.state;
     target.check_active(ti)?;
     let mut locked = state.writer.lock();
-    let metadata = &locked.writer.metadata;
-    if !(0..MEMBERS_MAX).any(|index| index != member && metadata.is_usable(index)) {
+    let writer = &mut locked.writer;
+    writer.end_rest(state);
+    let mut others = (0..MEMBERS_MAX).filter(|index| *index != member);
+    let alone = !others.any(|index| writer.metadata.is_usable(index));
+    let blocks = writer.claims(state, member);
+    let room = writer.slots_beside(state, member);
+    if alone || blocks > room {
+        let name = &state.name;
+        pr_err!(
+            "{name}: evacuate: spare {member} has {blocks} blocks, others have room for {room}\n"
+        );
         return Err(ENOSPC);
     }
-    locked.writer.set_idle(state, member);
+    let was_idle = writer.is_idle(member);
+    writer.set_idle(state, member);
     drop(locked);
+    let moved = move_away(target, ti, member);
+    if moved.is_err() && !was_idle {
+        state.writer.lock().writer.end_idle(state, member);
+    }
+    moved
+}
+
+fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally> {
+    let state = &**target.state;
     growth::grow(state)?;
     let mut total = Tally::default();
     let mut slot = 0;

@@ -66,6 +66,17 @@ impl Writer {
         self.hold_slots(state, member);
     }
 
+    /// Whether [`Writer::set_idle`] was said of a member.
+    pub(in crate::target) fn is_idle(&self, member: u8) -> bool {
+        self.idle & bit(member) != 0
+    }
+
+    /// Gives out slots of a member again.
+    pub(in crate::target) fn end_idle(&mut self, state: &State, member: u8) {
+        self.idle &= !bit(member);
+        self.use_idle_slots(state, member);
+    }
+
     /// Gives out no slots of a member for a while, as writing there fails: only if others have some, of
     /// which it returns whether that is so.
     pub(in crate::target) fn let_rest(&mut self, state: &State, member: u8) -> bool {

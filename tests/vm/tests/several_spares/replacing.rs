@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A spare that is replaced by another one while the device is in use.
 
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::SickDisk;
+use vmtest::guest::sickdisk::Status;
 use vmtest::guest::superblocks;
 use vmtest::guest::Traffic;
 
+use super::losing::both_in_use;
 use super::set::disk;
 use super::set::Set;
 use super::set::BLOCK;
@@ -117,6 +121,47 @@ fn a_spare_that_stays_after_all() {
     set.check(100..100 + slots - 20, 2);
     set.again(&[0, 1], "");
     assert_eq!(set.device().remapped(), slots);
+}
+
+/// Others have no room for what is on a spare: it stays, and the spare is used as before.
+#[test]
+fn an_evacuation_without_room() {
+    let _test = vmtest::begin!();
+    let (set, second) = both_in_use();
+    let (_, capacity) = set.device().status_fraction(0);
+    let remapped = set.device().remapped();
+    set.device().message("evacuate 0").unwrap_err();
+    assert_eq!(set.place(0), Some(0));
+    set.free_slots(40..60);
+    let left = capacity - remapped + 20;
+    set.remap(300..300 + left, 1);
+    assert_eq!(set.device().remapped(), capacity);
+    set.check(0..40, 1);
+    set.check(second, 1);
+    set.check(300..300 + left, 1);
+}
+
+/// An evacuation ends in an error: what it has not moved stays, and the spare is used as before.
+#[test]
+fn an_evacuation_that_fails() {
+    let _test = vmtest::begin!();
+    let (set, second) = both_in_use();
+    let (_, capacity) = set.device().status_fraction(0);
+    set.free_slots(40..100);
+    let slot = set.slot_of(second.start + 10);
+    let fault = Fault::bad(Direction::Read).status(Status::Timeout);
+    set.spares[1].disk().spoil(slot, BLOCK, fault);
+    set.device().message("evacuate 1").unwrap_err();
+    assert_eq!(set.place(second.start + 5), Some(0));
+    assert_eq!(set.place(second.start + 15), Some(1));
+    set.spares[1].disk().heal(slot, BLOCK);
+    let left = capacity - set.device().remapped();
+    // Slots that were left are free again with the next activation only.
+    let left = left - 11;
+    set.remap(300..300 + left, 1);
+    set.check(0..40, 1);
+    set.check(second, 1);
+    set.check(300..300 + left, 1);
 }
 
 impl Set {
