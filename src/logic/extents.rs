@@ -138,6 +138,22 @@ impl Extents {
         forgotten
     }
 
+    /// Whether this has all that `before` has, and at most more behind it: every number that was given out
+    /// there means the same here.
+    pub fn continues(&self, before: &Extents) -> bool {
+        let same = |(new, old): (&Extent, &Extent)| {
+            let cut = Extent {
+                count: old.count,
+                ..*new
+            };
+            let is_last = old.first.saturating_add(old.count) == before.end();
+            cut == *old && (new.count == old.count || is_last && new.count > old.count)
+        };
+        self.slot_shift == before.slot_shift
+            && self.used >= before.used
+            && self.iter().zip(before.iter()).all(same)
+    }
+
     /// Makes one of extents side by side that are nobody's.
     fn merge_forgotten(&mut self) {
         let all = *self;
@@ -331,6 +347,62 @@ mod tests {
             assert!(extents.grow(index, &old[usize::from(index)], 252));
             assert_eq!(extents.known(index), 252);
         }
+    }
+
+    #[test]
+    fn what_continues_what() {
+        let members = [member(0, 1 << 16), member(1, 1 << 17)];
+        let grown = |steps: &[(u8, u32)]| {
+            let mut extents = Extents::new(3);
+            for (index, count) in steps {
+                assert!(extents.grow(*index, &members[usize::from(*index)], *count));
+            }
+            extents
+        };
+        let old = grown(&[(0, 252), (1, 252)]);
+        assert!(old.continues(&old) && old.continues(&Extents::new(3)));
+        assert!(grown(&[(0, 252), (1, 504)]).continues(&old));
+        assert!(grown(&[(0, 252), (1, 252), (0, 252)]).continues(&old));
+        for other in [
+            grown(&[]),
+            grown(&[(0, 252)]),
+            grown(&[(0, 252), (1, 251)]),
+            // The first one is not where it may grow.
+            grown(&[(0, 504), (1, 504)]),
+            grown(&[(0, 252), (0, 504)]),
+            grown(&[(1, 252), (0, 504)]),
+            Extents::new(2),
+        ] {
+            assert!(!other.continues(&old));
+        }
+        // What was forgotten is another thing, and forgetting both makes them the same again.
+        let (mut less, mut more) = (old, grown(&[(0, 252), (1, 504)]));
+        less.forget(0);
+        assert!(!more.continues(&less) && !less.continues(&old));
+        more.forget(0);
+        assert!(more.continues(&less));
+    }
+
+    /// Two see that more slots are needed, one after the other, and other spares give them meanwhile.
+    #[test]
+    fn who_was_slow_to_grow_begins_again() {
+        let members = [member(0, 1 << 20), member(1, 1 << 20)];
+        let grow = |from: &Extents, index: u8, count| {
+            let mut extents = *from;
+            assert!(extents.grow(index, &members[usize::from(index)], count));
+            extents
+        };
+        let now = grow(&Extents::new(3), 0, 100 * 252);
+        let slow = grow(&now, 0, 25 * 252);
+        let fast = grow(&now, 1, 10 * 252);
+        assert!(fast.continues(&now));
+        let (slot, place) = (fast.slot(101 * 252).unwrap(), fast.place(101 * 252));
+        assert_eq!(slot.0, 1);
+        // It has more numbers, and they mean something else.
+        assert!(slow.end() > fast.end() && slow.place(101 * 252) != place);
+        assert!(!slow.continues(&fast));
+        let again = grow(&fast, 0, 25 * 252);
+        assert!(again.continues(&fast) && again.place(101 * 252) == place);
     }
 
     #[test]

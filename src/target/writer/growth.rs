@@ -49,9 +49,7 @@ impl Writer {
             (*map.extents(), remaps, full)
         });
         let before = extents.end();
-        let superblock = self.metadata.superblock();
-        let gone = (0..MEMBERS_MAX).filter(|index| superblock.member(*index).is_none());
-        let forgotten = gone.fold(false, |any, index| any | extents.forget(index));
+        let forgotten = self.forget_gone(&mut extents);
         if let Some((index, member)) = self.next_member() {
             let ahead = member.high_water.saturating_add(EXTEND_BLOCKS_MAX);
             let (needed, known) = (member.slots_in(ahead), extents.known(index));
@@ -74,7 +72,15 @@ impl Writer {
         })
     }
 
-    /// Takes over another map, unless it has become too small meanwhile. Returns what is to be freed.
+    /// Gives up the numbers of members that have left. Returns whether there were any.
+    fn forget_gone(&self, extents: &mut Extents) -> bool {
+        let superblock = self.metadata.superblock();
+        let gone = (0..MEMBERS_MAX).filter(|index| superblock.member(*index).is_none());
+        gone.fold(false, |any, index| any | extents.forget(index))
+    }
+
+    /// Takes over another map, unless the present one has gone another way meanwhile. Returns what is to be
+    /// freed.
     fn adopt<'a>(
         &mut self,
         state: &'a State,
@@ -83,11 +89,14 @@ impl Writer {
     ) -> Result<Option<(dm::Retired<'a, Map>, KVVec<u64>)>> {
         let was = state.with_map(Map::buckets);
         let buckets = map.buckets();
-        // Extents grow in one place only, and so the larger ones begin with the smaller ones.
-        let small = generations.capacity() < self.generations.len()
-            || map.extents().end() < state.with_map(|old| old.extents().end())
+        // Somebody else may have had other slots numbered, and these may be in use by now: a number must not
+        // come to mean another slot.
+        let mut extents = state.with_map(|old| *old.extents());
+        self.forget_gone(&mut extents);
+        let outdated = generations.capacity() < self.generations.len()
+            || !map.extents().continues(&extents)
             || !table::is_enough(&self.counts, buckets, ROOM);
-        if small {
+        if outdated {
             return Ok(None);
         }
         for generation in &self.generations {
