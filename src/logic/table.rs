@@ -154,6 +154,16 @@ pub fn remaps_for(counts: &Counts, room: u32) -> u32 {
     counts.used.max(room).saturating_add(room)
 }
 
+/// For how many remaps a table is made before it is known how many there are. That some spare has more
+/// slots in use says little, and comes from a disk.
+pub const GUESS_MAX: u32 = 1 << 20;
+
+/// For how many remaps a table is made that is to be filled with what `slots` slots say, with `room` for
+/// more. It may have to be rebuilt then.
+pub fn guess_for(slots: u32, room: u32) -> u32 {
+    slots.clamp(room, GUESS_MAX.max(room)).saturating_add(room)
+}
+
 /// For how many remaps the table of `buckets` is to be rebuilt, so that `room` more fit in; none if it need
 /// not be. To be asked again when the new one is there, as the old one may have changed: [`is_enough`].
 ///

@@ -13,6 +13,7 @@ use crate::logic::table;
 use crate::logic::table::Counts;
 use crate::logic::table::View;
 use crate::logic::word::Word;
+use kernel::alloc::Flags;
 use kernel::prelude::*;
 
 /// One generation of the remap table's arrays.
@@ -29,24 +30,31 @@ pub(super) struct Map {
 /// The word of a slot that there is none of so far.
 pub(super) const UNKNOWN: SlotWord = SlotWord::FREE.with_held(true);
 
-/// Makes the buckets of a table without remaps, with room for `remaps` of them. May sleep.
-pub(super) fn buckets_for(remaps: u32) -> Result<KVVec<Cell32>> {
+/// How memory for the map is asked for by who may wait for it. The kernel warns of what it thinks too large,
+/// and we go on without.
+pub(super) fn patient() -> Flags {
+    GFP_KERNEL | __GFP_NOWARN
+}
+
+/// Makes the buckets of a table without remaps, with room for `remaps` of them.
+pub(super) fn buckets_for(remaps: u32, flags: Flags) -> Result<KVVec<Cell32>> {
     let buckets = table::buckets_for(remaps).ok_or(ENOMEM)?;
-    Ok(cells32(buckets, GFP_KERNEL)?)
+    Ok(cells32(buckets, flags)?)
 }
 
 impl Map {
     /// Makes a table without remaps, with room for `remaps` of them, over the slots of `extents`. The
-    /// first of these have what `words` gives, the others are not to be used so far. May sleep.
+    /// first of these have what `words` gives, the others are not to be used so far.
     pub(super) fn new(
         words: impl Iterator<Item = u64>,
         extents: Extents,
         remaps: u32,
+        flags: Flags,
     ) -> Result<Self> {
         let words = words.chain(core::iter::repeat(UNKNOWN.to_memory()));
         Ok(Self {
-            buckets: buckets_for(remaps)?,
-            slots: cells64(words, extents.end() as usize, GFP_KERNEL)?,
+            buckets: buckets_for(remaps, flags)?,
+            slots: cells64(words, extents.end() as usize, flags)?,
             extents,
         })
     }

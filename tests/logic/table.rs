@@ -12,6 +12,7 @@ use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotWord;
 use dm_remap_logic::slot::State;
 use dm_remap_logic::table::buckets_for;
+use dm_remap_logic::table::guess_for;
 use dm_remap_logic::table::is_enough;
 use dm_remap_logic::table::needs_rebuild;
 use dm_remap_logic::table::rebuild_for;
@@ -22,6 +23,7 @@ use dm_remap_logic::table::Run;
 use dm_remap_logic::table::RunKind;
 use dm_remap_logic::table::View;
 use dm_remap_logic::table::BUCKETS_MIN;
+use dm_remap_logic::table::GUESS_MAX;
 use dm_remap_logic::table::SLOT_LAST;
 use proptest::prelude::*;
 
@@ -313,6 +315,26 @@ fn capacity() {
 }
 
 /// P12: whatever the number of the last slot, it has a bucket, and the number after it has none.
+/// A table that is to be filled has room for a million remaps if there may be so many, and for no more
+/// however many slots a disk says that there are.
+#[test]
+fn what_is_made_on_a_guess() {
+    let room = 4096;
+    let counts = |used| Counts {
+        used,
+        tombstones: 0,
+    };
+    for slots in [0, 1, room, 100_000, 1_000_000, GUESS_MAX] {
+        let buckets = buckets_for(guess_for(slots, room)).unwrap();
+        assert!(!needs_rebuild(&counts(slots), buckets, room), "{slots}");
+        let right = buckets_for(remaps_for(&counts(slots), room)).unwrap();
+        assert_eq!(buckets, right, "{slots}");
+    }
+    let most = buckets_for(guess_for(u32::MAX, room)).unwrap();
+    assert!(most <= 1 << 22, "{most}");
+    assert_eq!(most, buckets_for(guess_for(GUESS_MAX, room)).unwrap());
+}
+
 #[test]
 fn the_last_slot_has_a_bucket() {
     assert_eq!(u64::from(SLOT_LAST) + 1, (1 << 32) - 1);

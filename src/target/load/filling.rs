@@ -18,6 +18,7 @@ use crate::target::cells::Cell32;
 use crate::target::cells::Cell64;
 use crate::target::load::Refused;
 use crate::target::map::buckets_for;
+use crate::target::map::patient;
 use crate::target::map::UNKNOWN;
 use crate::target::writer::growth::ROOM;
 use kernel::prelude::*;
@@ -31,6 +32,8 @@ pub(super) struct Filling {
     pub(super) generations: KVVec<u64>,
     /// Slots whose claims lost against newer ones (M5).
     pub(super) lost: KVec<u32>,
+    /// Whether there was no memory for more buckets.
+    cramped: bool,
 }
 
 impl Filling {
@@ -42,20 +45,18 @@ impl Filling {
             slots: KVVec::new(),
             generations: KVVec::new(),
             lost: KVec::new(),
+            cramped: false,
         }
     }
 
-    /// Makes room for this many slots, of which so many serve blocks. If there are more in the end, that only
-    /// takes longer.
+    /// Makes room for this many slots, of which at most so many serve blocks. If more do than is guessed, that
+    /// only takes longer.
     pub(super) fn reserve(&mut self, slots: u32, used: u32) -> Result {
         if self.len() == 0 {
-            let counts = Counts {
-                used,
-                tombstones: 0,
-            };
-            self.buckets = buckets_for(table::remaps_for(&counts, ROOM))?;
-            self.slots = KVVec::with_capacity(slots as usize, GFP_KERNEL)?;
-            self.generations = KVVec::with_capacity(slots as usize, GFP_KERNEL)?;
+            let guess = buckets_for(table::guess_for(used, ROOM), patient());
+            self.buckets = guess.or_else(|_| buckets_for(ROOM, patient()))?;
+            self.slots = KVVec::with_capacity(slots as usize, patient())?;
+            self.generations = KVVec::with_capacity(slots as usize, patient())?;
         }
         Ok(())
     }
@@ -100,9 +101,12 @@ impl Filling {
                 .push_within_capacity(entry.generation)
                 .map_err(|_| EINVAL)?;
         }
-        if table::needs_rebuild(&self.counts, self.buckets.len(), ENTRIES) {
-            let remaps = self.counts.used.saturating_mul(2).saturating_add(ROOM);
-            self.rebuild(remaps)?;
+        if table::needs_rebuild(&self.counts, self.buckets.len(), ENTRIES) && !self.cramped {
+            let used = self.counts.used;
+            let made = self.rebuild(used.saturating_mul(2).saturating_add(ROOM));
+            let made = made.or_else(|_| self.rebuild(used.saturating_add(ROOM)));
+            // It goes on as it is until it is full.
+            self.cramped = made.is_err();
         }
         self.enter(start)
     }
@@ -149,7 +153,7 @@ impl Filling {
     }
 
     fn rebuild(&mut self, remaps: u32) -> Result {
-        let fresh = buckets_for(remaps)?;
+        let fresh = buckets_for(remaps, patient())?;
         self.counts = self.view().rebuild(&fresh).map_err(|_| ENOMEM)?;
         self.buckets = fresh;
         Ok(())
@@ -164,12 +168,12 @@ impl Filling {
         }
     }
 
-    /// Gives back buckets that it does not take, when all remaps are there.
-    pub(super) fn trim(&mut self) -> Result {
+    /// Gives back buckets that it does not take, when all remaps are there. If there is no memory to do so,
+    /// it keeps them.
+    pub(super) fn trim(&mut self) {
         let remaps = table::remaps_for(&self.counts, ROOM);
         if table::buckets_for(remaps).is_some_and(|few| few < self.buckets.len()) {
-            self.rebuild(remaps)?;
+            let _ = self.rebuild(remaps);
         }
-        Ok(())
     }
 }

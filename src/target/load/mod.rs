@@ -100,7 +100,7 @@ impl Loaded {
         let mut generations = KVVec::new();
         generations.resize(extents.end() as usize, 0, GFP_KERNEL)?;
         Ok(Self {
-            map: Map::new(core::iter::empty(), extents, 0)?,
+            map: Map::new(core::iter::empty(), extents, 0, GFP_KERNEL)?,
             metadata,
             counts: Counts::default(),
             generations,

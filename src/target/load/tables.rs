@@ -111,7 +111,7 @@ pub(in crate::target) fn tables(
             dirty.push(block, GFP_KERNEL)?;
         }
     }
-    filling.trim()?;
+    filling.trim();
     let Filling {
         buckets,
         counts,

@@ -19,6 +19,7 @@ use crate::logic::extents::Extents;
 use crate::logic::format::table_block::ENTRIES;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::table;
+use crate::target::map::patient;
 use crate::target::map::Map;
 use crate::target::state::State;
 use kernel::prelude::*;
@@ -117,9 +118,9 @@ impl Writer {
 
 impl Plan {
     fn allocate(&self) -> Result<(KBox<Map>, KVVec<u64>)> {
-        let map = Map::new(core::iter::empty(), self.extents, self.remaps)?;
+        let map = Map::new(core::iter::empty(), self.extents, self.remaps, patient())?;
         let map = KBox::new(map, GFP_KERNEL)?;
-        let generations = KVVec::with_capacity(self.extents.end() as usize, GFP_KERNEL)?;
+        let generations = KVVec::with_capacity(self.extents.end() as usize, patient())?;
         Ok((map, generations))
     }
 }
