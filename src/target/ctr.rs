@@ -134,7 +134,7 @@ pub(super) fn construct(
     };
     let (state, spares, changes) = target.find_state()?;
     // Here memory can still be waited for.
-    growth::grow(&state)?;
+    growth::grow(&state, None)?;
 
     ctor.set_num_bios(
         dm::BioKind::Flush,

@@ -222,7 +222,7 @@ impl dm::Target for DmRemap {
         }
         drop(locked);
         // Here memory can still be waited for. Without it, less can be remapped.
-        let _ = writer::growth::grow(&self.state);
+        let _ = writer::growth::grow(&self.state, None);
         Ok(())
     }
 

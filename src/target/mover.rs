@@ -173,7 +173,7 @@ pub(super) fn evacuate(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Res
 
 fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally> {
     let state = &**target.state;
-    growth::grow(state)?;
+    growth::grow(state, None)?;
     let mut total = Tally::default();
     let mut slot = 0;
     while let Some((at, main_block)) = next_claim(state, slot, Some(member)) {
@@ -245,8 +245,11 @@ pub(super) fn redirect(
             writer.extend_to(state, io, member, last)
         });
         match ready {
-            Err(error) if error == ENOMEM => growth::grow(state)?,
+            Err(error) if error == ENOMEM => growth::grow(state, Some((member, last)))?,
             other => break other?,
+        }
+        if must_stop(state) {
+            return Err(EINTR);
         }
     }
     // Nothing is copied, so a part is what goes into one commit.
@@ -350,7 +353,7 @@ fn in_parts_of(
         drop(tools);
         target.tell_news();
         // Here memory can be waited for.
-        growth::grow(state)?;
+        growth::grow(state, None)?;
     }
     Ok(())
 }

@@ -148,7 +148,7 @@ impl WorkItem<1> for State {
 
     fn run(this: Arc<State>) {
         // If there is no memory, the next repair asks again.
-        let _ = growth::grow(&this);
+        let _ = growth::grow(&this, None);
     }
 }
 

@@ -16,16 +16,27 @@ use super::STAGED_MAX;
 use crate::dm;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
 use crate::logic::extents::Extents;
+use crate::logic::format::Member;
 use crate::logic::format::table_block::ENTRIES;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::table;
 use crate::target::map::patient;
+use crate::target::cells::Cell64;
 use crate::target::map::Map;
 use crate::target::state::State;
+use core::mem::size_of;
 use kernel::prelude::*;
 
 /// How many more remaps there is room for.
 pub(in crate::target) const ROOM: u32 = 4 * STAGED_MAX as u32;
+
+/// The most numbers that slots are given: one array has no more bytes than `i32::MAX`, and loading the same
+/// spares may number some more slots of each.
+const NUMBERS_MAX: u32 =
+    (i32::MAX as usize / size_of::<Cell64>()) as u32 - MEMBERS_MAX as u32 * AHEAD_MAX;
+
+/// How many numbers loading gives out ahead of need, and leaves out, for each member.
+const AHEAD_MAX: u32 = EXTEND_BLOCKS_MAX * ENTRIES + 1;
 
 /// Another map that is to be.
 struct Plan {
@@ -40,10 +51,11 @@ struct Plan {
 impl Writer {
     /// Whether the map should be replaced by a larger or a smaller one.
     pub(in crate::target) fn wants_growth(&self, state: &State) -> bool {
-        self.plan(state).is_some()
+        self.plan(state, None).is_some()
     }
 
-    fn plan(&self, state: &State) -> Option<Plan> {
+    /// Plans for the next blocks of slots, those of `aim`'s member up to its slot if that is given.
+    fn plan(&self, state: &State, aim: Option<(u8, u32)>) -> Option<Plan> {
         let (mut extents, remaps, full) = state.with_map(|map| {
             let remaps = table::rebuild_for(&self.counts, map.buckets(), ROOM);
             let full = table::needs_rebuild(&self.counts, map.buckets(), ROOM);
@@ -51,17 +63,18 @@ impl Writer {
         });
         let before = extents.end();
         let forgotten = self.forget_gone(&mut extents);
-        if let Some((index, member)) = self.next_member() {
-            let ahead = member.high_water.saturating_add(EXTEND_BLOCKS_MAX);
-            let (needed, known) = (member.slots_in(ahead), extents.known(index));
-            if known < needed {
-                // By whole blocks of the slot table.
-                let roomy = known.saturating_add(known / 4).div_ceil(ENTRIES);
-                let slots = member.slots_in(roomy).max(needed);
-                if !extents.grow(index, member, slots.saturating_sub(known)) {
-                    return None;
-                }
-            }
+        let superblock = self.metadata.superblock();
+        let next = match aim {
+            Some((index, slot)) => superblock
+                .member(index)
+                .map(|member| (index, member, slot / ENTRIES)),
+            None => self
+                .next_member()
+                .map(|(index, member)| (index, member, member.high_water)),
+        };
+        if let Some((index, member, block)) = next {
+            // If that is not possible, the buckets may still have to be others.
+            number_ahead(&mut extents, index, member, block);
         }
         if extents.end() == before && remaps.is_none() && !forgotten {
             return None;
@@ -71,6 +84,21 @@ impl Writer {
             remaps: remaps.unwrap_or(table::remaps_for(&self.counts, ROOM)),
             extents,
         })
+    }
+
+    /// Why the slot table of a member cannot be extended, if more of its slots have to have numbers first:
+    /// [`ENOMEM`] if they can get them, and [`ENOSPC`] if not.
+    pub(super) fn check_numbers(&self, state: &State, index: u8, member: &Member) -> Result {
+        let mut extents = state.with_map(|map| *map.extents());
+        let ahead = member.high_water.saturating_add(EXTEND_BLOCKS_MAX);
+        if member.slots_in(ahead) <= extents.known(index) {
+            return Ok(());
+        }
+        self.forget_gone(&mut extents);
+        match number_ahead(&mut extents, index, member, member.high_water) {
+            true => Err(ENOMEM),
+            false => Err(ENOSPC),
+        }
     }
 
     /// Gives up the numbers of members that have left. Returns whether there were any.
@@ -116,6 +144,23 @@ impl Writer {
     }
 }
 
+/// Gives numbers to the slots of a member up to those that are initialised from `block` on, and to some more.
+/// Returns whether they all have one.
+fn number_ahead(extents: &mut Extents, index: u8, member: &Member, block: u32) -> bool {
+    let needed = member.slots_in(block.saturating_add(EXTEND_BLOCKS_MAX));
+    let known = extents.known(index);
+    if needed <= known {
+        return true;
+    }
+    // And the number that is left out between two extents.
+    let left = NUMBERS_MAX.saturating_sub(extents.end().saturating_add(1));
+    // By whole blocks of the slot table.
+    let roomy = known.saturating_add(known / 4).div_ceil(ENTRIES);
+    let roomy = member.slots_in(roomy).max(needed);
+    let mut counts = [roomy, needed].map(|slots| slots.saturating_sub(known)).into_iter();
+    counts.any(|count| count <= left && extents.grow(index, member, count))
+}
+
 impl Plan {
     fn allocate(&self) -> Result<(KBox<Map>, KVVec<u64>)> {
         let map = Map::new(core::iter::empty(), self.extents, self.remaps, patient())?;
@@ -126,14 +171,15 @@ impl Plan {
 }
 
 /// Makes the map as large as it should be. Allocates, and so is not for repairs; nor may the caller
-/// hold locks.
-pub(in crate::target) fn grow(state: &State) -> Result {
+/// hold locks. If `aim` is given, a slot of a member, it can be initialised then.
+pub(in crate::target) fn grow(state: &State, aim: Option<(u8, u32)>) -> Result {
     let _scope = dm::NoIoScope::enter();
     loop {
-        let Some(plan) = ({
+        let plan = {
             let locked = state.writer.lock();
-            locked.writer.plan(state)
-        }) else {
+            locked.writer.plan(state, aim)
+        };
+        let Some(plan) = plan else {
             return Ok(());
         };
         let (map, generations) = match plan.allocate() {

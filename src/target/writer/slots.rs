@@ -79,16 +79,19 @@ impl Writer {
         taken < buckets as u64 / 16 * 15
     }
 
-    /// Initialises more of the slot table, so that more slots can be given out. Fails with
+    /// Initialises more of the slot table of the next member, so that more slots can be given out. Fails with
     /// [`ENOSPC`] if there are no more, and with [`ENOMEM`] if [`growth`](super::growth) has to come
     /// first.
     pub(in crate::target) fn extend(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
-        let (index, member) = self.next_member().ok_or(ENOSPC)?;
+        let (index, _) = self.next_member().ok_or(ENOSPC)?;
+        self.extend_member(state, io, index)
+    }
+
+    /// The same, of a given member.
+    fn extend_member(&mut self, state: &State, io: &mut SpareIo<'_>, index: u8) -> Result {
+        let member = self.metadata.superblock().member(index).ok_or(ENOSPC)?;
         // First the memory: what is initialised can be used.
-        let ahead = member.high_water.saturating_add(EXTEND_BLOCKS_MAX);
-        if member.slots_in(ahead) > state.with_map(|map| map.extents().known(index)) {
-            return Err(ENOMEM);
-        }
+        self.check_numbers(state, index, member)?;
         let before = member.usable_slots();
         let op = self.metadata.extend(index, EXTEND_BLOCKS_MAX);
         let outcome = io.drive(op, |_, _, _| ());
@@ -180,13 +183,14 @@ impl Writer {
             if slot >= member.slots {
                 return Err(ERANGE);
             }
-            self.extend(state, io)?;
+            self.extend_member(state, io, index)?;
         }
     }
 
-    /// Whether a slot of a member is free, initialised or not.
+    /// Whether a slot of a member can be given out, initialised or not.
     pub(in crate::target) fn is_free(&self, state: &State, index: u8, slot: u32) -> bool {
         let member = self.metadata.superblock().member(index);
+        let member = member.filter(|_| self.gives_slots(index));
         if member.is_some_and(|member| slot >= member.usable_slots() && slot < member.slots) {
             return true;
         }

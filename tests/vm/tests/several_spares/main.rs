@@ -5,6 +5,7 @@
 mod adding;
 mod crashes;
 mod flushes;
+mod growing;
 mod healing;
 mod identity;
 mod joining;
