@@ -208,7 +208,7 @@ pub use opf::Opf;
 pub use owned::OwnedBio;
 pub use published::synchronize_rcu;
 pub use published::Published;
-pub use published::Retired;
+pub use published::Replacement;
 pub use register::Registration;
 pub use register::TargetType;
 pub use srcu::Srcu;

@@ -7,17 +7,22 @@
 
 use super::bindings;
 use super::load::load_relaxed;
+use super::srcu::GracePeriod;
 use super::srcu::Srcu;
 use super::srcu::SrcuTicket;
 use super::warn::warn_once;
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ops::Deref;
-use core::ptr::NonNull;
+use kernel::alloc::AllocError;
+use kernel::alloc::Flags;
+use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Full;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::rcu;
+use kernel::sync::Mutex;
 
 /// A value that is read without locks and replaced as a whole.
 ///
@@ -36,8 +41,9 @@ use kernel::sync::rcu;
 /// let ticket = map.readers().down_read();
 /// map.load_registered(&ticket).map(|map| map.find(sector));
 /// drop(ticket);
-/// // Waits for those that still read the old map, and frees it.
-/// drop(map.replace(larger));
+/// map.replace(Replacement::new(larger, GFP_KERNEL)?);
+/// // Later, and again if some bio takes long: frees the old map if nobody reads it any more.
+/// let all_freed = map.reclaim();
 /// ```
 ///
 /// # Invariants
@@ -49,6 +55,9 @@ pub struct Published<T: Send + Sync + 'static> {
     value: Atomic<*mut T>,
     #[pin]
     readers: Srcu,
+    /// What was replaced and may still be read.
+    #[pin]
+    retired: Mutex<List<T>>,
     _owned: PhantomData<KBox<T>>,
 }
 
@@ -62,6 +71,7 @@ impl<T: Send + Sync + 'static> Published<T> {
     pub fn new(value: KBox<T>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             readers <- Srcu::new(),
+            retired <- new_mutex!(None, "dm_published"),
             // INVARIANT: The value comes from `KBox::into_raw`.
             value: Atomic::new(KBox::into_raw(value)),
             _owned: PhantomData,
@@ -100,21 +110,49 @@ impl<T: Send + Sync + 'static> Published<T> {
         unsafe { &*value }
     }
 
-    /// Publishes another value.
+    /// Publishes another value. The one before is kept for those who still read it, until it is freed by
+    /// [`reclaim`](Published::reclaim), or with `self`.
     ///
-    /// If there are several writers, all values are published, in some order. What was published
-    /// before must be given up, as all results but this, without an [`rcu::Guard`]: see [`Retired`].
-    pub fn replace(&self, value: KBox<T>) -> Retired<'_, T> {
+    /// If there are several writers, all values are published, in some order. May sleep for a moment, and does
+    /// not allocate.
+    pub fn replace(&self, next: Replacement<T>) {
+        let Replacement { value, place } = next;
         // Readers who see the new pointer see the value, as the exchange is fully ordered.
         let old = self.value.xchg(KBox::into_raw(value), Full);
-        // SAFETY: By the type invariants, this pointer is not null.
-        let old = unsafe { NonNull::new_unchecked(old) };
-        // INVARIANT: The value was just replaced.
-        Retired {
+        let retired = Retired {
+            // INVARIANT: The value was just replaced, and by the type invariants it comes from
+            // `KBox::into_raw`. The grace period begins after that.
             value: old,
-            readers: &self.readers,
-            _owned: PhantomData,
+            unread: self.readers.begin_grace_period(),
+            next: None,
+        };
+        push(&mut self.retired.lock(), KBox::write(place, retired));
+    }
+
+    /// Frees those values that were replaced and are read by no bio any more. Returns whether that was all.
+    ///
+    /// Does not wait for bios, but for those who hold the RCU read lock, if there is something to free: that
+    /// takes milliseconds. The caller must not hold it.
+    pub fn reclaim(&self) -> bool {
+        let (mut unread, mut all) = (None, true);
+        let mut rest = self.retired.lock().take();
+        while let Some(retired) = pop(&mut rest) {
+            if self.readers.is_over(retired.unread) {
+                push(&mut unread, retired);
+            } else {
+                push(&mut self.retired.lock(), retired);
+                all = false;
+            }
         }
+        if unread.is_some() {
+            synchronize_rcu();
+        }
+        while let Some(retired) = pop(&mut unread) {
+            // SAFETY: By the type invariants of `Retired`, this comes from `KBox::into_raw` and is ours. It
+            // was replaced before both grace periods began, so there are no readers any more.
+            drop(unsafe { KBox::from_raw(retired.value) });
+        }
+        all
     }
 }
 
@@ -132,47 +170,64 @@ impl<T: Send + Sync + 'static> PinnedDrop for Published<T> {
         // SAFETY: By the type invariants, this comes from `KBox::into_raw`. Whoever reads it borrows
         // `self`, and so there is nobody any more.
         drop(unsafe { KBox::from_raw(value) });
+        let mut retired = self.retired.lock().take();
+        while let Some(retired) = pop(&mut retired) {
+            // SAFETY: By the type invariants of `Retired`, this comes from `KBox::into_raw` and is ours.
+            // There are no readers, as above.
+            drop(unsafe { KBox::from_raw(retired.value) });
+        }
+    }
+}
+
+/// A value that is to be published, and memory to note what it replaces.
+pub struct Replacement<T> {
+    value: KBox<T>,
+    place: KBox<MaybeUninit<Retired<T>>>,
+}
+
+impl<T> Replacement<T> {
+    /// Allocates both.
+    pub fn new(value: T, flags: Flags) -> Result<Self, AllocError> {
+        Ok(Self {
+            value: KBox::new(value, flags)?,
+            place: KBox::new_uninit(flags)?,
+        })
+    }
+}
+
+impl<T> Deref for Replacement<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
     }
 }
 
 /// A value that was replaced, and may still be read.
 ///
-/// Dropping this waits for the readers, which takes milliseconds, or as long as the bios that are
-/// registered, and frees the value. It must not be done by a reader: not while the same thread has an
-/// [`rcu::Guard`], nor by anybody whom a registered bio waits for.
-///
 /// # Invariants
 ///
-/// `value` was replaced in the [`Published`] that `readers` is a part of, and belongs to `self`.
-#[must_use]
-pub struct Retired<'a, T: Send + Sync + 'static> {
-    value: NonNull<T>,
-    readers: &'a Srcu,
-    _owned: PhantomData<KBox<T>>,
+/// `value` comes from `KBox::into_raw`, and belongs to `self`. It was replaced in the [`Published`] that
+/// `self` is in before `unread` began there.
+struct Retired<T> {
+    value: *mut T,
+    /// When this is over, no bio reads it.
+    unread: GracePeriod,
+    next: List<T>,
 }
 
-// SAFETY: This owns a `KBox<T>`, and an `Srcu` can be used by any thread.
-unsafe impl<T: Send + Sync + 'static> Send for Retired<'_, T> {}
-// SAFETY: This only hands out `&T`.
-unsafe impl<T: Send + Sync + 'static> Sync for Retired<'_, T> {}
+/// Some of them.
+type List<T> = Option<KBox<Retired<T>>>;
 
-impl<T: Send + Sync + 'static> Deref for Retired<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: By the type invariants, the value is ours. Readers share it.
-        unsafe { self.value.as_ref() }
-    }
+fn push<T>(list: &mut List<T>, mut retired: KBox<Retired<T>>) {
+    retired.next = list.take();
+    *list = Some(retired);
 }
 
-impl<T: Send + Sync + 'static> Drop for Retired<'_, T> {
-    fn drop(&mut self) {
-        self.readers.synchronize();
-        synchronize_rcu();
-        // SAFETY: By the type invariants, the value is ours, and was replaced before the grace periods
-        // began, so there are no readers any more; and `self` is not used any more.
-        drop(unsafe { KBox::from_raw(self.value.as_ptr()) });
-    }
+fn pop<T>(list: &mut List<T>) -> List<T> {
+    let mut first = list.take()?;
+    *list = first.next.take();
+    Some(first)
 }
 
 /// Waits for all who hold the RCU read lock now, among whom the caller must not be.

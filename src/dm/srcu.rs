@@ -17,6 +17,7 @@
 use super::bindings;
 use super::util::monotonic_ms;
 use core::num::NonZeroUsize;
+use kernel::ffi::c_ulong;
 use kernel::prelude::*;
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
@@ -104,26 +105,49 @@ impl Srcu {
     }
 }
 
+/// A time that ends when all readers are gone that were registered when it began.
+///
+/// It belongs to the domain where it began, and means nothing to another one.
+#[derive(Clone, Copy)]
+pub(super) struct GracePeriod(c_ulong);
+
 impl Srcu {
     /// Like [`synchronize`](Srcu::synchronize), but gives up after `milliseconds`. Returns whether all
     /// readers are gone.
     pub fn synchronize_within(&self, milliseconds: u64) -> bool {
-        // SAFETY: By the type invariants, the domain is initialised.
-        let cookie = unsafe { bindings::start_poll_synchronize_srcu(self.inner.get()) };
+        self.synchronize_unless(|waited| waited >= milliseconds)
+    }
+
+    /// Like [`synchronize`](Srcu::synchronize), but gives up when `stop` says so, which is asked each
+    /// millisecond and told how many it has taken so far. Returns whether all readers are gone.
+    pub fn synchronize_unless(&self, mut stop: impl FnMut(u64) -> bool) -> bool {
+        let period = self.begin_grace_period();
         // SAFETY: By the type invariants, the domain is initialised. This queues a callback in it, which
         // is waited for before it goes.
         unsafe { bindings::srcu_expedite_current(self.inner.get()) };
         let begun = monotonic_ms();
         loop {
-            // SAFETY: By the type invariants, the domain is initialised; the cookie is from it.
-            if unsafe { bindings::poll_state_synchronize_srcu(self.inner.get(), cookie) } {
+            if self.is_over(period) {
                 return true;
             }
-            if monotonic_ms().saturating_sub(begun) >= milliseconds {
+            if stop(monotonic_ms().saturating_sub(begun)) {
                 return false;
             }
             fsleep(Delta::from_millis(1));
         }
+    }
+
+    /// Has the domain look for the end of the readers that are registered now, without waiting for it.
+    pub(super) fn begin_grace_period(&self) -> GracePeriod {
+        // SAFETY: By the type invariants, the domain is initialised.
+        GracePeriod(unsafe { bindings::start_poll_synchronize_srcu(self.inner.get()) })
+    }
+
+    /// Whether all readers are gone that were registered when a grace period of this domain began. What they
+    /// did is then seen by the caller.
+    pub(super) fn is_over(&self, period: GracePeriod) -> bool {
+        // SAFETY: By the type invariants, the domain is initialised.
+        unsafe { bindings::poll_state_synchronize_srcu(self.inner.get(), period.0) }
     }
 }
 

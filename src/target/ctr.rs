@@ -157,6 +157,7 @@ pub(super) fn construct(
             resumed: Atomic::new(false),
             queue: dm::WorkQueue::new(c"dm-remap", dm::Placement::Unbound, 0)?,
             growth: dm::WorkQueue::new(c"dm-remap-growth", dm::Placement::Unbound, 1)?,
+            events: dm::WorkQueue::new(c"dm-remap-events", dm::Placement::Unbound, 1)?,
             crew: crew::hire(&state)?,
             teller: Teller::new(ctor.events())?,
             state,

@@ -91,6 +91,7 @@ use life::Disk;
 use registry::StateRef;
 use spares::Spares;
 use state::Locked;
+use writer::growth;
 
 /// The largest write-zeroes: what fails is served whole.
 const ZEROES_SECTORS: u32 = 2 << 11;
@@ -145,6 +146,8 @@ pub(crate) struct DmRemap {
     queue: dm::WorkQueue,
     /// Runs what waits for memory, and so must not keep a repair waiting.
     growth: dm::WorkQueue,
+    /// Runs the teller, who waits for device mapper.
+    events: dm::WorkQueue,
     crew: KVec<Arc<Repairer>>,
     teller: Arc<Teller>,
     state: StateRef,
@@ -201,6 +204,7 @@ impl dm::Target for DmRemap {
     fn postsuspend(&self, ti: &dm::TargetInfo) {
         self.queue.flush();
         self.growth.flush();
+        self.events.flush();
         let _scope = dm::NoIoScope::enter();
         // A message that has this lock is about to see that it has to stop.
         let _mover = self.state.mover.lock();
@@ -222,7 +226,7 @@ impl dm::Target for DmRemap {
         }
         drop(locked);
         // Here memory can still be waited for. Without it, less can be remapped.
-        let _ = writer::growth::grow(&self.state, None);
+        let _ = self.grow(None);
         Ok(())
     }
 
@@ -700,6 +704,16 @@ impl DmRemap {
         Ok(locked)
     }
 
+    /// Makes the map as large as it should be, up to `aim` if that is given, a member and its slot. For who
+    /// can wait for memory. What can't be freed yet is freed later.
+    fn grow(&self, aim: Option<(u8, u32)>) -> Result {
+        let grown = growth::grow(&self.state, aim);
+        if !self.state.map.reclaim() {
+            let _ = self.growth.enqueue::<_, 1>((*self.state).clone());
+        }
+        grown
+    }
+
     /// Raises an event if slots run low (P7), or if something became of the metadata (P4).
     fn tell_news(&self) {
         let low = self.state.limits.get(Limit::LowWater);
@@ -712,7 +726,7 @@ impl DmRemap {
     /// for it, as the device serves nothing meanwhile.
     fn tell_later(&self, locked: &mut Locked) {
         if locked.writer.copies_changed(&self.state) {
-            let _ = self.growth.enqueue::<_, 0>(self.teller.clone());
+            let _ = self.events.enqueue::<_, 0>(self.teller.clone());
         }
     }
 

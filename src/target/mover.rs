@@ -38,7 +38,6 @@ use super::relocate::Move;
 use super::relocate::Relocation;
 use super::relocate::Source;
 use super::state::State;
-use super::writer::growth;
 use super::writer::Publish;
 use super::writer::STAGED_MAX;
 use super::DmRemap;
@@ -173,7 +172,7 @@ pub(super) fn evacuate(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Res
 
 fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally> {
     let state = &**target.state;
-    growth::grow(state, None)?;
+    target.grow(None)?;
     let mut total = Tally::default();
     let mut slot = 0;
     while let Some((at, main_block)) = next_claim(state, slot, Some(member)) {
@@ -245,7 +244,7 @@ pub(super) fn redirect(
             writer.extend_to(state, io, member, last)
         });
         match ready {
-            Err(error) if error == ENOMEM => growth::grow(state, Some((member, last)))?,
+            Err(error) if error == ENOMEM => target.grow(Some((member, last)))?,
             other => break other?,
         }
         if must_stop(state) {
@@ -353,7 +352,7 @@ fn in_parts_of(
         drop(tools);
         target.tell_news();
         // Here memory can be waited for.
-        growth::grow(state, None)?;
+        target.grow(None)?;
     }
     Ok(())
 }

@@ -62,6 +62,8 @@ use kernel::sync::rcu;
 use kernel::sync::Arc;
 use kernel::sync::CondVar;
 use kernel::sync::Mutex;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kernel::workqueue::impl_has_work;
 use kernel::workqueue::Work;
 use kernel::workqueue::WorkItem;
@@ -113,10 +115,14 @@ pub(super) struct State {
     /// Hands deferred bios to repairers.
     #[pin]
     pub(super) dispatch: Work<State, 0>,
-    /// Enlarges the map.
+    /// Makes the map as large as it should be, and frees old ones. Runs for as long as there is one, and so
+    /// for as long as the slowest bio; the queue has no other work.
     #[pin]
     pub(super) growth: Work<State, 1>,
 }
+
+/// How often is looked whether an old map can be freed, in milliseconds.
+const RECLAIM_MS: i64 = 20;
 
 /// What is behind the writer's lock.
 pub(super) struct Locked {
@@ -149,6 +155,11 @@ impl WorkItem<1> for State {
     fn run(this: Arc<State>) {
         // If there is no memory, the next repair asks again.
         let _ = growth::grow(&this, None);
+        // The old map is read for as long as some bio takes, and there may be need for a third one meanwhile.
+        while !this.map.reclaim() {
+            fsleep(Delta::from_millis(RECLAIM_MS));
+            let _ = growth::grow(&this, None);
+        }
     }
 }
 

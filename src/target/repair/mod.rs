@@ -147,7 +147,7 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     tell |= note_lost(state, &spares, &tools.lists);
     if tell {
         let target = bio.target();
-        let _ = target.growth.enqueue::<_, 0>(target.teller.clone());
+        let _ = target.events.enqueue::<_, 0>(target.teller.clone());
     }
     bio.complete(status.err().unwrap_or(BlkStatus::OK));
 
@@ -169,7 +169,7 @@ fn end_flush(state: &State, spares: &Spares, bio: dm::OwnedBio<DmRemap>, member:
     });
     if tell {
         let target = bio.target();
-        let _ = target.growth.enqueue::<_, 0>(target.teller.clone());
+        let _ = target.events.enqueue::<_, 0>(target.teller.clone());
     }
     let status = bio.status();
     bio.complete(status);

@@ -110,12 +110,12 @@ impl Writer {
 
     /// Takes over another map, unless the present one has gone another way meanwhile. Returns what is to be
     /// freed.
-    fn adopt<'a>(
+    fn adopt(
         &mut self,
-        state: &'a State,
-        map: KBox<Map>,
+        state: &State,
+        map: dm::Replacement<Map>,
         mut generations: KVVec<u64>,
-    ) -> Result<Option<(dm::Retired<'a, Map>, KVVec<u64>)>> {
+    ) -> Result<Option<KVVec<u64>>> {
         let was = state.with_map(Map::buckets);
         let buckets = map.buckets();
         // Somebody else may have had other slots numbered, and these may be in use by now: a number must not
@@ -135,12 +135,12 @@ impl Writer {
             generations.push_within_capacity(0)?;
         }
         self.counts = state.with_map(|old| map.copy_from(old))?;
-        let old = state.map.replace(map);
+        state.map.replace(map);
         let unused = core::mem::replace(&mut self.generations, generations);
         if buckets != was {
             pr_info!("{}: Adaptive hash table: {was} -> {buckets}\n", state.name);
         }
-        Ok(Some((old, unused)))
+        Ok(Some(unused))
     }
 }
 
@@ -162,23 +162,27 @@ fn number_ahead(extents: &mut Extents, index: u8, member: &Member, block: u32) -
 }
 
 impl Plan {
-    fn allocate(&self) -> Result<(KBox<Map>, KVVec<u64>)> {
+    fn allocate(&self) -> Result<(dm::Replacement<Map>, KVVec<u64>)> {
         let map = Map::new(core::iter::empty(), self.extents, self.remaps, patient())?;
-        let map = KBox::new(map, GFP_KERNEL)?;
+        let map = dm::Replacement::new(map, GFP_KERNEL)?;
         let generations = KVVec::with_capacity(self.extents.end() as usize, patient())?;
         Ok((map, generations))
     }
 }
 
 /// Makes the map as large as it should be. Allocates, and so is not for repairs; nor may the caller
-/// hold locks. If `aim` is given, a slot of a member, it can be initialised then.
+/// hold locks. If `aim` is given, a slot of a member, it can be initialised then. Does not wait for those who
+/// read the old map, which is freed later.
 pub(in crate::target) fn grow(state: &State, aim: Option<(u8, u32)>) -> Result {
     let _scope = dm::NoIoScope::enter();
+    let all_freed = state.map.reclaim();
     loop {
         let plan = {
             let locked = state.writer.lock();
             locked.writer.plan(state, aim)
         };
+        // Old maps that are still read take memory, and what is not needed can wait.
+        let plan = plan.filter(|plan| all_freed || plan.needed);
         let Some(plan) = plan else {
             return Ok(());
         };
@@ -189,9 +193,8 @@ pub(in crate::target) fn grow(state: &State, aim: Option<(u8, u32)>) -> Result {
             Err(error) => return Err(error),
         };
         let mut locked = state.writer.lock();
-        let old = locked.writer.adopt(state, map, generations)?;
+        let unused = locked.writer.adopt(state, map, generations)?;
         drop(locked);
-        // Readers are waited for without the lock.
-        drop(old);
+        drop(unused);
     }
 }

@@ -405,9 +405,17 @@ impl dm::Target for Retry {
                 Ok(())
             }
             ["replace"] => {
-                let next = *shared.generation.load(&rcu::read_lock()) + 1;
-                let old = shared.generation.replace(KBox::new(next, GFP_KERNEL)?);
-                write!(reply, "{} {}", *old, ti.target_name().to_str()?).map_err(|_| EINVAL)
+                let old = *shared.generation.load(&rcu::read_lock());
+                let next = dm::Replacement::new(old + 1, GFP_KERNEL)?;
+                shared.generation.replace(next);
+                // Not while a bio reads it, and none is waited for.
+                let freed = shared.generation.reclaim();
+                let name = ti.target_name().to_str()?;
+                write!(reply, "{old} {name} freed={freed}").map_err(|_| EINVAL)
+            }
+            ["reclaim"] => {
+                let freed = shared.generation.reclaim();
+                write!(reply, "freed={freed}").map_err(|_| EINVAL)
             }
             ["event"] => {
                 shared.events.raise();

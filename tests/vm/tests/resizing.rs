@@ -14,8 +14,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use vmtest::guest::eventually;
 use vmtest::guest::identify;
 use vmtest::guest::load;
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::sickdisk::Options;
 use vmtest::guest::slowness;
 use vmtest::guest::stamps;
 use vmtest::guest::timed;
@@ -24,6 +28,7 @@ use vmtest::guest::Dice;
 use vmtest::guest::Direct;
 use vmtest::guest::Mapped;
 use vmtest::guest::NullBlk;
+use vmtest::guest::Remap;
 
 /// How many sectors get a slot, each for itself.
 fn remaps() -> u64 {
@@ -204,4 +209,58 @@ fn a_million_remaps_come_and_go_unnoticed() {
     assert!(largest >= Some(all * 4 / 3), "not large enough");
     assert_eq!(sizes.last().map(|size| size.1), Some(begin));
     mapped.remove();
+}
+
+/// P7, P9: a write that hangs is waited for neither by the table when it grows, more than once, nor by
+/// another one that is loaded, nor by events.
+#[test]
+fn nothing_waits_for_a_bio_that_hangs() {
+    let mut test = vmtest::begin!();
+    // Blocks of 512 bytes, of which so many fail.
+    const FAILING: u64 = 32 << 10;
+    const HANGS: u64 = 64 << 10;
+    let disk = || Options::memory(64 << 20);
+    let remap = Remap::on(disk(), disk(), "2 low_water 90");
+    let unwritable = Fault::bad(Direction::Write);
+    remap.main.disk().spoil(0, FAILING, unwritable);
+    let seen = remap.device().events();
+    let before = sizes(&test.kernel_log()).len();
+
+    let device = remap.open();
+    let hangs = HANGS..HANGS + 8;
+    remap.main.disk().hold(hangs, Direction::Write);
+    std::thread::scope(|scope| {
+        let hanging = scope.spawn(|| device.write(HANGS, &stamps(HANGS, 8, 1)));
+        std::thread::sleep(Duration::from_millis(200));
+        let mut sectors = (0..FAILING).step_by(2048);
+        let failed = sectors.find_map(|sector| {
+            // Main is alive, as probing it would have to wait.
+            let good = FAILING + 8;
+            device
+                .write(good, &stamps(good, 8, 1))
+                .expect("a good write");
+            let written = device.write(sector, &stamps(sector, 2048, 1));
+            written
+                .err()
+                .map(|error| format!("sector {sector}: {error}"))
+        });
+        let told = remap.device().wait_for_event(seen, 5);
+        let loading = scope.spawn(|| remap.device().load(&remap.line()));
+        let loaded = eventually(Duration::from_secs(10), || loading.is_finished());
+        let hung = !hanging.is_finished();
+        remap.main.disk().release();
+        assert!(hung);
+        assert_eq!(failed, None);
+        assert!(told, "no event");
+        assert!(loaded, "the table waited");
+        loading.join().unwrap().unwrap();
+        hanging.join().unwrap().unwrap();
+    });
+    assert_eq!(remap.device().remapped(), FAILING);
+    let sizes = sizes(&test.kernel_log());
+    assert!(sizes.len() >= before + 2, "{sizes:?}");
+    remap.device().suspend().unwrap();
+    remap.device().resume().unwrap();
+    let read = remap.open().read(0, FAILING).unwrap();
+    assert!(read == stamps(0, FAILING, 1));
 }
