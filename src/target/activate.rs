@@ -50,6 +50,24 @@ pub(super) struct Changes {
     pub(super) leaving: u8,
 }
 
+impl Changes {
+    /// Checks that no slot has a number that belongs to one who joins, as it would if who had that number in
+    /// the set before could not be forgotten.
+    pub(super) fn check_numbers(&self, state: &State) -> Result {
+        let locked = state.writer.lock();
+        let superblock = locked.writer.metadata.superblock();
+        let mut joining = self.joining.iter().zip(0u8..);
+        let mistaken = joining.any(|(change, index)| {
+            let is_new = change.is_some() && superblock.member(index).is_none();
+            is_new && state.with_map(|map| map.extents().known(index)) != 0
+        });
+        match mistaken {
+            true => Err(ENOMEM),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Does what `locked.start` says, once, and what `changes` says.
 pub(super) fn activate(
     state: &State,
@@ -161,6 +179,10 @@ fn join(state: &State, writer: &mut Writer, changes: &Changes) -> Result<bool> {
             Some(member) if member.uuid == *uuid => continue,
             Some(_) => return Err(EBUSY),
             None => (),
+        }
+        if state.with_map(|map| map.extents().known(index)) != 0 {
+            pr_err!("{}: there is no memory to forget what was spare {index}\n", state.name);
+            return Err(ENOMEM);
         }
         let got = writer.metadata.add_member(*uuid, *geometry);
         match got {

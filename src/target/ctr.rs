@@ -133,8 +133,11 @@ pub(super) fn construct(
         name: LogName::new(ctor.device_name())?,
     };
     let (state, spares, changes) = target.find_state()?;
-    // Here memory can still be waited for.
-    growth::grow(&state, None)?;
+    // Here memory can still be waited for. Without it, less can be remapped.
+    let _ = growth::grow(&state, None);
+    changes
+        .check_numbers(&state)
+        .message(c"There is no memory to forget a spare that has left")?;
 
     ctor.set_num_bios(
         dm::BioKind::Flush,
