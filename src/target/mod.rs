@@ -225,8 +225,8 @@ impl dm::Target for DmRemap {
             activate::activate(&self.state, &mut locked, &self.spares, &self.changes)?;
         }
         drop(locked);
-        // Here memory can still be waited for. Without it, less can be remapped.
-        let _ = self.grow(None);
+        // The new map may be there before the first bio, but nothing is served while memory is waited for.
+        growth::grow_at_once(&self.state);
         Ok(())
     }
 
@@ -234,6 +234,9 @@ impl dm::Target for DmRemap {
         let mut locked = self.state.writer.lock();
         locked.writer.active = !ti.is_read_only();
         self.tell_later(&mut locked);
+        if locked.writer.active {
+            let _ = self.growth.enqueue::<_, 1>((*self.state).clone());
+        }
         self.state.stopping.store(false, Relaxed);
         // Later, what users said by message counts.
         if !self.resumed.xchg(true, Relaxed) {

@@ -25,6 +25,7 @@ use crate::target::cells::Cell64;
 use crate::target::map::Map;
 use crate::target::state::State;
 use core::mem::size_of;
+use kernel::alloc::Flags;
 use kernel::prelude::*;
 
 /// How many more remaps there is room for.
@@ -162,10 +163,10 @@ fn number_ahead(extents: &mut Extents, index: u8, member: &Member, block: u32) -
 }
 
 impl Plan {
-    fn allocate(&self) -> Result<(dm::Replacement<Map>, KVVec<u64>)> {
-        let map = Map::new(core::iter::empty(), self.extents, self.remaps, patient())?;
-        let map = dm::Replacement::new(map, GFP_KERNEL)?;
-        let generations = KVVec::with_capacity(self.extents.end() as usize, patient())?;
+    fn allocate(&self, flags: Flags) -> Result<(dm::Replacement<Map>, KVVec<u64>)> {
+        let map = Map::new(core::iter::empty(), self.extents, self.remaps, flags)?;
+        let map = dm::Replacement::new(map, flags)?;
+        let generations = KVVec::with_capacity(self.extents.end() as usize, flags)?;
         Ok((map, generations))
     }
 }
@@ -174,6 +175,21 @@ impl Plan {
 /// hold locks. If `aim` is given, a slot of a member, it can be initialised then. Does not wait for those who
 /// read the old map, which is freed later.
 pub(in crate::target) fn grow(state: &State, aim: Option<(u8, u32)>) -> Result {
+    grow_by(state, aim, patient(), |_| true)
+}
+
+/// The same for who cannot wait for memory: does only what is needed soon, and that if it can be done at
+/// once.
+pub(in crate::target) fn grow_at_once(state: &State) {
+    let _ = grow_by(state, None, GFP_NOWAIT | __GFP_NOWARN, |plan| plan.needed);
+}
+
+fn grow_by(
+    state: &State,
+    aim: Option<(u8, u32)>,
+    flags: Flags,
+    wanted: impl Fn(&Plan) -> bool,
+) -> Result {
     let _scope = dm::NoIoScope::enter();
     let all_freed = state.map.reclaim();
     loop {
@@ -182,11 +198,11 @@ pub(in crate::target) fn grow(state: &State, aim: Option<(u8, u32)>) -> Result {
             locked.writer.plan(state, aim)
         };
         // Old maps that are still read take memory, and what is not needed can wait.
-        let plan = plan.filter(|plan| all_freed || plan.needed);
+        let plan = plan.filter(|plan| wanted(plan) && (all_freed || plan.needed));
         let Some(plan) = plan else {
             return Ok(());
         };
-        let (map, generations) = match plan.allocate() {
+        let (map, generations) = match plan.allocate(flags) {
             Ok(memory) => memory,
             // The larger one does as well.
             Err(_) if !plan.needed => return Ok(()),
