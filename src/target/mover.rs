@@ -11,8 +11,9 @@
 //!   read main                             read the slot
 //!   write slots, flush                    write main, flush, read again and compare
 //!   commit: the slots are valid           commit: the slots are free
-//!   publish                               unpublish, drain: nobody is on the way to the slots
-//!   open the gate                         the slots can be used; open the gate
+//!   publish                               unpublish
+//!   open the gate                         open the gate
+//!                                         drain: nobody is on the way to the slots; they can be used
 //! ```
 //!
 //! Reads go on all the time: both places have the same content whenever a reader can be sent to
@@ -508,7 +509,7 @@ impl Mover<'_> {
             tally.there = tally.there.saturating_add(u64::from(run.count));
             return Ok(u64::from(run.count));
         }
-        let _closed = Closed::wait(state, part)?;
+        let closed = Closed::wait(state, part)?;
         state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
         let ticket = state.life.flush_sent(Disk::Main);
         let mut done = 0;
@@ -550,14 +551,20 @@ impl Mover<'_> {
             }
             writer.commit(state, io)
         });
-        // Nobody is on the way to these slots when the readers are gone. Those that still serve are not
-        // given back by this.
-        state.readers().synchronize_expedited();
-        let mut locked = state.writer.lock();
-        for slot in freed {
-            locked.writer.give_back(state, *slot);
+        // Those that still serve may become something else once the gate is open.
+        let is_free = |slot: u32| state.with_map(|map| map.word(slot)) == SlotWord::FREE.with_held(true);
+        self.tools.freed.retain(|slot| is_free(*slot));
+        // Writes go to main again, and must not wait for what follows.
+        drop(closed);
+        // Nobody is on the way to these slots when the readers are gone. If that takes too long for who has to
+        // stop, the slots are given out no more until they are loaded anew.
+        let stop = |waited| waited >= DRAIN_MS && must_stop(state);
+        if state.readers().synchronize_unless(stop) {
+            let mut locked = state.writer.lock();
+            for slot in &self.tools.freed {
+                locked.writer.give_back(state, *slot);
+            }
         }
-        drop(locked);
         committed?;
         tally.moved = tally.moved.saturating_add(moved);
         copied?;
@@ -651,6 +658,9 @@ impl Mover<'_> {
         }
     }
 }
+
+/// How long bios that may be on their way to slots are waited for by all means, in milliseconds.
+const DRAIN_MS: u64 = 200;
 
 /// How long it may take to find out whether main works, in milliseconds.
 const PROBE_MS: u64 = 10_000;

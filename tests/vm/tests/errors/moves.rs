@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::bad;
+use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::stamps;
 use vmtest::guest::timed;
@@ -168,6 +169,42 @@ fn a_move_waits_for_earlier_writes() {
     assert_eq!(remap.device().remapped(), 64);
     assert!(device.read(8, 8).unwrap() == stamps(8, 8, 2));
     assert!(device.read(16, 48).unwrap() == stamps(16, 48, 1));
+}
+
+/// P10, M7: what was moved back is written to again while the move waits for slow bios elsewhere before it
+/// gives the slots back.
+#[test]
+fn writes_do_not_wait_for_slots_to_be_free() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(4096);
+    let device = remap.open();
+    device.write(0, &stamps(0, 128, 1)).unwrap();
+    remap.device().message("remap 0 128").unwrap();
+    remap.main.disk().hold(8192..8200, Direction::Write);
+    // So that the other write comes while the gate is closed.
+    let delay = Duration::from_millis(100);
+    remap.main.disk().slow(0..128, delay);
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| remap.device().message("remove_remap 0 128"));
+        std::thread::sleep(5 * delay);
+        let slow = scope.spawn(|| device.write(8192, &stamps(8192, 8, 1)));
+        let moved = || remap.device().remapped() == 0;
+        assert!(eventually(Duration::from_secs(20), moved));
+        let writer = scope.spawn(|| device.write(0, &stamps(0, 8, 2)));
+        let written = eventually(Duration::from_secs(5), || writer.is_finished());
+        let overtaken = mover.is_finished() || slow.is_finished();
+        remap.main.disk().release();
+        assert!(written, "a write waited for another one");
+        assert!(!overtaken, "slots were free too early");
+        slow.join().unwrap().unwrap();
+        writer.join().unwrap().unwrap();
+        mover.join().unwrap().unwrap();
+    });
+    // The same slots again.
+    remap.device().message("remap 0 128").unwrap();
+    assert_eq!(remap.device().remapped(), 16);
+    assert!(device.read(0, 8).unwrap() == stamps(0, 8, 2));
+    assert!(device.read(8, 120).unwrap() == stamps(8, 120, 1));
 }
 
 /// M7: a move back that main refuses leaves the block on the spare, with all its updates.
