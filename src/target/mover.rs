@@ -191,6 +191,10 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally>
             Err(error) => return Err(error),
         }
     }
+    // What could not be retired at once still counts as a block of the member.
+    state.with_writer(&target.spares, |writer, io| {
+        writer.retire_older_claims(state, io)
+    })?;
     Ok(total)
 }
 
