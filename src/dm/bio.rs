@@ -16,6 +16,9 @@
 //!             +-- complete ----+---- complete, requeue -----------------------------> caller
 //! ```
 //!
+//! What goes with a bio from `map` to `end_io` is an [`Escort`]: data of the target's own, a registered reader
+//! of an [`Srcu`](super::Srcu) domain, and whether `end_io` is to see the bio if all went well.
+//!
 //! The lifetime `'a` is a different one in each call, which is what ties the answer to its bio.
 
 use super::bindings;
@@ -32,8 +35,10 @@ use super::target::Target;
 use super::warn::warn_once;
 use core::marker::PhantomData;
 use core::mem;
+use core::mem::MaybeUninit;
 use core::ptr;
 use core::ptr::NonNull;
+use kernel::build_assert::build_assert;
 use kernel::error::code::*;
 use kernel::error::Result;
 use kernel::ffi::c_int;
@@ -127,7 +132,7 @@ pub(super) unsafe fn leave_taken(action: c_int) {
 /// What goes with a bio to the device below, and back.
 pub struct Escort<D> {
     /// A reader that is registered until the bio comes back. It is given back before `end_io` sees the
-    /// bio; for a target without `end_io`, at once.
+    /// bio; a target without `end_io` cannot send one along, and is not built if it does.
     pub ticket: Option<SrcuTicket>,
     /// The target's own data, which `end_io` finds; without it, what `Default` makes.
     pub data: Option<D>,
@@ -284,11 +289,11 @@ impl<'a, T: Target> MapBio<'a, T> {
             data: user,
             errors_only,
         } = escort;
+        // Without `end_io` nobody would give it back.
+        build_assert!(T::HAS_END_IO || ticket.is_none());
         if !PerBio::<T>::USED {
             return;
         }
-        // Without `end_io` nobody would give it back.
-        let ticket = ticket.filter(|_| T::HAS_END_IO);
         let pass = pass
             .with(Pass::SUCCESS, !errors_only)
             .with(Pass::TICKET, ticket.is_some())
@@ -301,7 +306,7 @@ impl<'a, T: Target> MapBio<'a, T> {
             (&raw mut (*data).opf).write((*self.bio.as_ptr()).bi_opf);
             (&raw mut (*data).pass).write(pass);
             if let Some(ticket) = ticket {
-                (&raw mut (*data).ticket).write(ticket);
+                (&raw mut (*data).ticket).write(MaybeUninit::new(ticket));
             }
             if let Some(user) = user {
                 (&raw mut (*data).user).write(user);
@@ -416,7 +421,8 @@ impl<'a, T: Target> MapBio<'a, T> {
 /// - `bio` is a clone that device mapper made for a target of type `T`, is in that target's `end_io`
 ///   callback, and is not answered yet.
 /// - `instance` is what belongs to that target.
-/// - The bio's data is attached, and all of it that was recorded when it was mapped is initialised.
+/// - The bio's data is attached; what was recorded when it was mapped is initialised, but for `ticket`,
+///   and so is `user`.
 pub struct EndedBio<'a, T: Target> {
     bio: NonNull<bindings::bio>,
     instance: &'a Instance<T>,
@@ -428,11 +434,12 @@ impl<'a, T: Target> EndedBio<'a, T> {
     ///
     /// - `bio` must be a clone that device mapper made for a target of type `T`, must be in its
     ///   `end_io` callback, and must have been through its `map` callback.
+    /// - `user` in the bio's data must be initialised.
     /// - `instance` must belong to the target.
     /// - `'a` must be a lifetime that no other `EndedBio` has.
     #[inline(always)]
     pub(super) unsafe fn new(bio: NonNull<bindings::bio>, instance: &'a Instance<T>) -> Self {
-        // INVARIANT: The caller vouches for bio and instance, and `map` has recorded the data.
+        // INVARIANT: The caller vouches for bio, instance and `user`, and `map` has recorded the rest.
         Self {
             bio,
             instance,

@@ -28,8 +28,10 @@
 //! | [`MapBio`] | a clone that is being mapped | `map`, which must decide about it |
 //! | [`EndedBio`] | a clone that came back | `end_io`, which must decide about it |
 //! | [`OwnedBio`] | a clone between the two | the target, until it answers it |
+//! | [`Escort`] | per-bio data | the bio that it goes with, until `end_io` |
 //! | [`BioPool`], [`Batch`] | `bio_set`, and bios from it | the target; bios by the call that waits |
 //! | [`Events`] | `dm_table`, for its events | whoever has one; does nothing once the table is gone |
+//! | [`SrcuTicket`] | what `srcu_down_read_fast()` returns | whoever has one, or a bio |
 //! | [`Srcu`], [`Published`], [`WorkQueue`] | `srcu_struct`, an RCU pointer, `workqueue_struct` | the target |
 //!
 //! A target lives as long as its table. Device mapper destroys a table only when all its bios are
@@ -51,6 +53,8 @@
 //! - A bio that was part of a request comes back linked to the others. The link is cut.
 //! - A bio that was taken over may be answered, and the table be destroyed, before `end_io` returns. The
 //!   target is kept until then.
+//! - A reader that is registered for a bio has to be given back once, however the bio ends. A
+//!   [`SrcuTicket`] that goes with it in its [`Escort`] is, before `end_io` sees the bio.
 //! - A bio that went to a partition is marked as remapped, and would miss the start of the next one.
 //!   Changing the device removes the mark.
 //!

@@ -41,7 +41,8 @@ use kernel::error::Result;
 /// - Its `bi_next` is null, which is what submitting it demands.
 /// - If `PerBio::<T>::USED`, its data is attached, and `instance` in there points to the target's
 ///   `Instance<T>`. Otherwise its `bi_private` does.
-/// - If `T::HAS_END_IO`, its data is fully initialised, and `pass` is [`Pass::THROUGH`].
+/// - If `T::HAS_END_IO`, `iter`, `opf`, `status` and `user` in its data are initialised, and `pass` is
+///   [`Pass::THROUGH`]. `ticket` is not: none goes with the bio any more.
 pub struct OwnedBio<T: Target> {
     bio: NonNull<bindings::bio>,
     _data: PhantomData<T::PerBio>,

@@ -20,14 +20,16 @@
 //! ```
 //!
 //! Nothing is cleared: each field is written before it is read, the first three when the bio leaves
-//! the target, and `pass` tells which of the others were. `bi_private`, which a target may use while it has a clone, points to the data, which is
-//! faster than to ask device mapper again. Where there is no data, it points to the instance.
+//! the target, and `pass` tells which of the others were. `bi_private`, which a target may use while
+//! it has a clone, points to the data, which is faster than to ask device mapper again. Where there is
+//! no data, it points to the instance.
 
 use super::bindings;
 use super::instance::Instance;
 use super::srcu::SrcuTicket;
 use super::target::Target;
 use core::mem::align_of;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 /// What the next completion of a bio means: a set of bits. Without any, the device below completes the
@@ -70,7 +72,8 @@ pub(super) struct PerBio<T: Target> {
     pub(super) opf: bindings::blk_opf_t,
     pub(super) pass: Pass,
     pub(super) status: u8,
-    pub(super) ticket: SrcuTicket,
+    /// Initialised as long as `pass` says so.
+    pub(super) ticket: MaybeUninit<SrcuTicket>,
     pub(super) instance: *const Instance<T>,
     pub(super) user: T::PerBio,
 }

@@ -168,7 +168,7 @@ impl<T: Target> TargetType<T> {
         let instance = unsafe { Instance::<T>::of(ti) };
         // SAFETY: The caller vouches for `ti`.
         let info = unsafe { TargetInfo::from_raw(ti) };
-        // SAFETY: The caller vouches for the bio. The lifetime is that of this call, which the generic
+        // SAFETY: The caller vouches for the bio, and `user` was written by `map` or above. The lifetime is that of this call, which the generic
         // `T::map` cannot take for that of another.
         let bio = unsafe { MapBio::<'_, T>::new(NonNull::new_unchecked(bio), instance) };
         instance.target().map(info, bio).into_raw()
@@ -196,7 +196,7 @@ impl<T: Target> TargetType<T> {
         }
         if pass.has(Pass::TICKET) {
             // SAFETY: The ticket is initialised, and is not used any more.
-            unsafe { (&raw mut (*data).ticket).drop_in_place() };
+            unsafe { (*data).ticket.assume_init_drop() };
         }
         if pass.has(Pass::THROUGH) || (good && !pass.has(Pass::SUCCESS)) {
             return bindings::DM_ENDIO_DONE as c_int;
@@ -229,7 +229,7 @@ impl<T: Target> TargetType<T> {
         let instance = unsafe { Instance::<T>::of(ti) };
         // SAFETY: The caller vouches for `ti`, which exists as long as the target.
         let info = unsafe { TargetInfo::from_raw(ti) };
-        // SAFETY: The caller vouches for the bio. The lifetime is that of this call, which the generic
+        // SAFETY: The caller vouches for the bio, and `user` was written by `map` or above. The lifetime is that of this call, which the generic
         // `T::end_io` cannot take for that of another.
         let bio = unsafe { EndedBio::<'_, T>::new(NonNull::new_unchecked(bio), instance) };
         let (action, status) = instance.target().end_io(info, bio).into_raw();

@@ -71,8 +71,9 @@ impl Features {
 #[vtable]
 pub trait Target: Sized + Send + Sync + 'static {
     /// Data of the target's own that accompanies a bio from `map` to `end_io`. It comes with
-    /// [`MapBio::remap_with`], or is what `Default` makes. As device mapper frees bios without asking,
-    /// this must not need dropping, and it should be small.
+    /// [`MapBio::remap_with`], or is what `Default` makes, which may be called in an interrupt and must
+    /// neither sleep nor take locks. As device mapper frees bios without asking, this must not need
+    /// dropping, and it should be small.
     type PerBio: Default + Send + 'static;
 
     /// Version of the target, shown by `dmsetup targets`.
