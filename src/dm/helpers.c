@@ -10,6 +10,10 @@
 
 #include "helpers.h"
 
+/* What srcu.rs takes it for. */
+static_assert(sizeof(struct srcu_ctr) == 2 * sizeof(atomic_long_t));
+static_assert(sizeof(atomic_long_t) == sizeof(long));
+
 int dm_rust_srcu_init(struct srcu_struct *srcu)
 {
 	return init_srcu_struct_fast_updown(srcu);

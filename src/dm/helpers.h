@@ -10,6 +10,7 @@
 #include <linux/gfp_types.h>
 #include <linux/ratelimit_types.h>
 #include <linux/srcu.h>
+#include <linux/version.h>
 
 /* SRCU, fast up/down flavour. A reader is named by the address of its per-CPU counter, never 0. */
 int dm_rust_srcu_init(struct srcu_struct *srcu);
@@ -53,6 +54,15 @@ const blk_features_t DM_FEAT_ZONED = BLK_FEAT_ZONED;
 const blk_features_t DM_FEAT_ATOMIC_WRITES = BLK_FEAT_ATOMIC_WRITES;
 const blk_features_t DM_FEAT_WRITE_CACHE = BLK_FEAT_WRITE_CACHE;
 const blk_features_t DM_FEAT_FUA = BLK_FEAT_FUA;
+
+/*
+ * Whether a reader of fast up/down SRCU is no more than an increment of per-CPU memory, which Rust then does
+ * itself. Looked at in each of these versions: include/linux/srcutree.h and kernel/rcu/srcutree.c.
+ */
+const unsigned char DM_SRCU_IS_INCREMENT =
+	LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0) &&
+	LINUX_VERSION_CODE < KERNEL_VERSION(7, 3, 0) &&
+	!IS_ENABLED(CONFIG_NEED_SRCU_NMI_SAFE);
 
 const unsigned char DM_STS_OK = BLK_STS_OK;
 const unsigned char DM_STS_NOTSUPP = (unsigned char)BLK_STS_NOTSUPP;

@@ -23,6 +23,10 @@ use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 use kernel::types::Opaque;
 
+/// Whether what `srcu_down_read_fast()` and `srcu_up_read_fast()` do is an increment each, without the
+/// checks of `PROVE_RCU`: they have changed from version to version.
+const IS_INCREMENT: bool = bindings::DM_SRCU_IS_INCREMENT != 0;
+
 /// A domain of readers and whoever waits for them: `struct srcu_struct`.
 ///
 /// Dropping it waits for all readers; if a ticket was lost, it waits for ever.
@@ -60,13 +64,16 @@ impl Srcu {
     #[inline(always)]
     pub fn down_read(&self) -> SrcuTicket {
         #[cfg(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU)))]
-        let reader = {
+        let reader = if IS_INCREMENT {
             // SAFETY: By the type invariants, the domain is initialised. This changes while it is used, and
             // is read once.
             let reader = unsafe { (&raw const (*self.inner.get()).srcu_ctrp).read_volatile() };
             // SAFETY: By the type invariants, this is a counter of the domain.
             unsafe { this_cpu_inc(&raw mut (*reader).srcu_locks) };
             reader.expose_provenance()
+        } else {
+            // SAFETY: By the type invariants, the domain is of this flavour.
+            unsafe { bindings::dm_rust_srcu_down_read(self.inner.get()) }
         };
         #[cfg(not(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU))))]
         // SAFETY: By the type invariants, the domain is of this flavour.
@@ -183,12 +190,12 @@ impl Drop for SrcuTicket {
     #[inline(always)]
     fn drop(&mut self) {
         #[cfg(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU)))]
-        {
+        if IS_INCREMENT {
             let reader = core::ptr::with_exposed_provenance_mut::<bindings::srcu_ctr>(self.0.get());
             // SAFETY: By the type invariants, this is a counter of the domain.
             unsafe { this_cpu_inc(&raw mut (*reader).srcu_unlocks) };
+            return;
         }
-        #[cfg(not(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU))))]
         // SAFETY: By the type invariants, the reader is registered, and it is ours.
         unsafe {
             bindings::dm_rust_srcu_up_read(self.0.get())
