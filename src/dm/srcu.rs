@@ -197,9 +197,7 @@ impl Drop for SrcuTicket {
             return;
         }
         // SAFETY: By the type invariants, the reader is registered, and it is ours.
-        unsafe {
-            bindings::dm_rust_srcu_up_read(self.0.get())
-        };
+        unsafe { bindings::dm_rust_srcu_up_read(self.0.get()) };
     }
 }
 

@@ -181,7 +181,10 @@ fn join(state: &State, writer: &mut Writer, changes: &Changes) -> Result<bool> {
             None => (),
         }
         if state.with_map(|map| map.extents().known(index)) != 0 {
-            pr_err!("{}: there is no memory to forget what was spare {index}\n", state.name);
+            pr_err!(
+                "{}: there is no memory to forget what was spare {index}\n",
+                state.name
+            );
             return Err(ENOMEM);
         }
         let got = writer.metadata.add_member(*uuid, *geometry);

@@ -556,7 +556,8 @@ impl Mover<'_> {
             writer.commit(state, io)
         });
         // Those that still serve may become something else once the gate is open.
-        let is_free = |slot: u32| state.with_map(|map| map.word(slot)) == SlotWord::FREE.with_held(true);
+        let is_free =
+            |slot: u32| state.with_map(|map| map.word(slot)) == SlotWord::FREE.with_held(true);
         self.tools.freed.retain(|slot| is_free(*slot));
         // Writes go to main again, and must not wait for what follows.
         drop(closed);

@@ -16,12 +16,12 @@ use super::STAGED_MAX;
 use crate::dm;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
 use crate::logic::extents::Extents;
-use crate::logic::format::Member;
 use crate::logic::format::table_block::ENTRIES;
+use crate::logic::format::Member;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::table;
-use crate::target::map::patient;
 use crate::target::cells::Cell64;
+use crate::target::map::patient;
 use crate::target::map::Map;
 use crate::target::state::State;
 use core::mem::size_of;
@@ -158,7 +158,9 @@ fn number_ahead(extents: &mut Extents, index: u8, member: &Member, block: u32) -
     // By whole blocks of the slot table.
     let roomy = known.saturating_add(known / 4).div_ceil(ENTRIES);
     let roomy = member.slots_in(roomy).max(needed);
-    let mut counts = [roomy, needed].map(|slots| slots.saturating_sub(known)).into_iter();
+    let mut counts = [roomy, needed]
+        .map(|slots| slots.saturating_sub(known))
+        .into_iter();
     counts.any(|count| count <= left && extents.grow(index, member, count))
 }
 
