@@ -118,6 +118,7 @@ pub(super) fn activate(
         writer.sync(state, &mut io)?;
         turn_away(state, writer, &mut io, changes)?;
     }
+    check_members(state, writer, spares)?;
     change_members(state, writer, &mut io, spares, changes)?;
     if writer
         .metadata
@@ -217,6 +218,19 @@ fn turn_away(
         }
     }
     result
+}
+
+/// Fails if the table names a spare that is no member: users would count on it.
+fn check_members(state: &State, writer: &Writer, spares: &Spares) -> Result {
+    let superblock = writer.metadata.superblock();
+    let mut stranger = spares.iter();
+    match stranger.find(|(index, _)| superblock.member(*index).is_none()) {
+        None => Ok(()),
+        Some((index, _)) => {
+            pr_err!("{}: spare {index} is not a member of the set\n", state.name);
+            Err(EIO)
+        }
+    }
 }
 
 /// Brings the set into the best order that is possible. What is not possible is tried again by the next

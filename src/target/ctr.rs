@@ -25,6 +25,7 @@ use super::names::LogName;
 use super::names::Show;
 use super::registry;
 use super::registry::Known;
+use super::registry::Name;
 use super::registry::Part;
 use super::registry::StateRef;
 use super::registry::User;
@@ -72,6 +73,8 @@ const HAS_METADATA: &CStr =
     c"Spare has valid dm-remap metadata, which the format argument does not overwrite";
 
 const ZONED: &CStr = c"Zoned devices are not supported";
+
+const READ_ONLY: &CStr = c"A blank spare cannot be formatted read-only";
 
 const TOO_MANY: &CStr = c"A set has four spares at most";
 
@@ -313,7 +316,7 @@ impl Line<'_> {
         }
         let (state, members, changes) = self.load()?;
         let state = registry::register(self.user, state);
-        let spares = self.number(&state, &members)?;
+        let spares = self.number(&state, &members, &changes)?;
         Ok((state, spares, changes))
     }
 
@@ -327,13 +330,18 @@ impl Line<'_> {
     }
 
     /// Registers those spares that are not in use yet, and gives them their numbers.
-    fn number(&self, state: &StateRef, members: &Members) -> CtrResult<Spares> {
+    fn number(&self, state: &StateRef, members: &Members, changes: &Changes) -> CtrResult<Spares> {
         let mut spares = Spares::default();
         for (index, spare) in self.spares.iter().enumerate() {
             let member = members.get(index).copied().flatten().ok_or(EINVAL)?;
             let part = self.part(index)?;
             if !registry::is_known(state, &part) {
-                state.add(self.user, &part, member).map_err(|error| {
+                let name = {
+                    let locked = state.writer.lock();
+                    changes.name_of(locked.writer.metadata.superblock(), member)
+                };
+                let name = name.ok_or(EINVAL)?;
+                state.add(self.user, &part, name).map_err(|error| {
                     if error == EEXIST {
                         let (name, uuid) = (&state.name, Show(state.uuid));
                         pr_err!("{name}: spare {uuid} is in use already\n");
@@ -368,16 +376,24 @@ impl Line<'_> {
     /// Checks that a state which is in use is what the line means, and finds out how the set is to
     /// change.
     fn join_state(&self, known: Known) -> CtrResult<Found> {
-        let Known { state, mut members } = known;
+        let Known {
+            state,
+            members: names,
+        } = known;
         let mut fresh = KVec::new();
         let all = self.spares.iter().zip(self.windows).zip(0u8..);
-        for (((spare, window), number), member) in all.zip(members) {
-            let found = match member {
-                Some(_) => None,
-                None => Some(self.identify(&state, number, spare, *window)?),
+        for (((spare, window), number), name) in all.zip(&names) {
+            let is_member = {
+                let locked = state.writer.lock();
+                is_member(locked.writer.metadata.superblock(), name)
+            };
+            let found = match is_member {
+                true => None,
+                false => Some(self.identify(&state, number, spare, *window)?),
             };
             fresh.push(found, GFP_KERNEL)?;
         }
+        let mut members = [None; MEMBERS_MAX as usize];
         let mut changes = Changes::default();
         let mut leaving = Spares::default();
         let locked = state.writer.lock();
@@ -389,23 +405,47 @@ impl Line<'_> {
         load::check_expected(superblock, &self.expected())
             .map_err(|error| self.refuse_content(&error))?;
         self.check_writable(superblock)?;
-        for (member, (_, sectors)) in members.iter().zip(self.windows) {
-            if let Some(member) = member.and_then(|index| superblock.member(index)) {
+        for ((name, place), (_, sectors)) in names.iter().zip(&mut members).zip(self.windows) {
+            let Some(name) = name.filter(|name| is_member(superblock, &Some(*name))) else {
+                continue;
+            };
+            *place = Some(name.index);
+            if let Some(member) = superblock.member(name.index) {
                 load::check_window(member, *sectors)
                     .map_err(|error| self.refuse_content(&error))?;
             }
         }
-        for (found, place) in fresh.iter().zip(&mut members) {
-            match found {
-                None => (),
-                Some(Identity::Member(index)) => *place = Some(*index),
-                Some(Identity::Blank(geometry)) => {
-                    let index = changes.add(superblock, *geometry).ok_or_else(too_many)?;
-                    *place = Some(index);
-                }
+        // Those that have numbers from another table come first, so that these are not given away.
+        for named in [true, false] {
+            let all = fresh.iter().zip(&names).zip(&mut members);
+            let rest = all.filter(|((_, name), place)| place.is_none() && name.is_some() == named);
+            for ((found, name), place) in rest {
+                let index = match (found, name) {
+                    (None, None) => continue,
+                    (Some(Identity::Member(index)), None) => *index,
+                    (Some(Identity::Blank(geometry)), None) => {
+                        changes.add(superblock, *geometry).ok_or_else(too_many)?
+                    }
+                    (Some(Identity::Blank(geometry)), Some(name))
+                        if changes.add_as(superblock, *name, *geometry) =>
+                    {
+                        name.index
+                    }
+                    // It is another one than that table found, or its number is another one's by now.
+                    (_, Some(_)) => {
+                        return Err(refuse(
+                            Errno::Busy,
+                            c"A spare was to join by a table that was not resumed: clear that first",
+                        ));
+                    }
+                };
+                *place = Some(index);
             }
         }
-        for (index, _) in superblock.members() {
+        if (formatting || changes.has_joining()) && self.read_only {
+            return Err(refuse(Errno::ReadOnly, READ_ONLY));
+        }
+        for (index, member) in superblock.members() {
             if members.contains(&Some(index)) || !locked.writer.metadata.is_present(index) {
                 continue;
             }
@@ -428,7 +468,11 @@ impl Line<'_> {
                 ));
             }
             changes.leaving |= 1 << index.min(7);
-            if let Some((device, range)) = registry::spare_of(&state, index) {
+            let name = Name {
+                index,
+                uuid: member.uuid,
+            };
+            if let Some((device, range)) = registry::spare_of(&state, name) {
                 let spare = Spare {
                     device,
                     start: range.0,
@@ -446,7 +490,7 @@ impl Line<'_> {
             return Err(self.refuse_content(&LoadError::incomplete(superblock, member)));
         }
         drop(locked);
-        let spares = self.number(&state, &members)?;
+        let spares = self.number(&state, &members, &changes)?;
         let mut locked = state.writer.lock();
         for (index, _) in leaving.iter() {
             // It has nothing, and gets nothing from here on.
@@ -546,12 +590,8 @@ impl Line<'_> {
         }
         let read = self.read(&windows);
         let (loaded, format, members, changes) = read.map_err(|error| self.refuse_read(error))?;
-        let joins = changes.joining.iter().any(Option::is_some);
-        if (format || joins) && self.read_only {
-            return Err(refuse(
-                Errno::ReadOnly,
-                c"A blank spare cannot be formatted read-only",
-            ));
+        if (format || changes.has_joining()) && self.read_only {
+            return Err(refuse(Errno::ReadOnly, READ_ONLY));
         }
         self.check_writable(loaded.metadata.superblock())?;
         if format && registry::leaves_remaps(self.user) {
@@ -817,6 +857,14 @@ fn too_many() -> CtrError {
     refuse(Errno::TooMany, TOO_MANY)
 }
 
+/// Whether there is a member of this name.
+fn is_member(superblock: &Superblock, name: &Option<Name>) -> bool {
+    name.is_some_and(|name| {
+        let member = superblock.member(name.index);
+        member.is_some_and(|member| member.uuid == name.uuid)
+    })
+}
+
 /// Which member each spare of a table line is.
 type Members = [Option<u8>; MEMBERS_MAX as usize];
 
@@ -836,5 +884,29 @@ impl Changes {
             places.find(|(place, index)| place.is_none() && superblock.member(*index).is_none())?;
         *place = Some((Uuid::from_random(dm::random_uuid()), geometry));
         Some(index)
+    }
+
+    /// Adds a spare that joins under the name that another table gave it. False if its number is taken.
+    fn add_as(&mut self, superblock: &Superblock, name: Name, geometry: Geometry) -> bool {
+        match self.joining.get_mut(usize::from(name.index)) {
+            Some(place) if place.is_none() && superblock.member(name.index).is_none() => {
+                *place = Some((name.uuid, geometry));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether there are spares that join.
+    fn has_joining(&self) -> bool {
+        self.joining.iter().any(Option::is_some)
+    }
+
+    /// The name of a member, or of a spare that joins under this number.
+    fn name_of(&self, superblock: &Superblock, index: u8) -> Option<Name> {
+        let joins = self.joining.get(usize::from(index)).copied().flatten();
+        let member = || superblock.member(index).map(|member| member.uuid);
+        let uuid = joins.map(|(uuid, _)| uuid).or_else(member)?;
+        Some(Name { index, uuid })
     }
 }

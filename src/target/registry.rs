@@ -15,6 +15,7 @@
 use super::state::State;
 use crate::dm;
 use crate::logic::format::MEMBERS_MAX;
+use crate::logic::text::Uuid;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -35,13 +36,20 @@ pub(super) struct User {
     pub(super) table: dm::TableId,
 }
 
+/// Names a member of a set. A number alone may be another one's by now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) index: u8,
+    pub(super) uuid: Uuid,
+}
+
 /// One part in use.
 struct Entry {
     mapped_device: dm::MappedDeviceId,
     spare: dm::Device,
     range: (u64, u64),
-    /// Its number in the set.
-    member: u8,
+    /// Which member of the set it is, or will be once a table is resumed that names it.
+    member: Name,
     state: Arc<State>,
     /// The tables that use it: one that is live, and one that is to replace it.
     users: KVec<dm::TableId>,
@@ -110,8 +118,9 @@ impl Drop for StateRef {
 /// A state that is in use, and which members its parts are.
 pub(super) struct Known {
     pub(super) state: StateRef,
-    /// In the order of the parts; none for one that is not in use so far.
-    pub(super) members: [Option<u8>; MEMBERS_MAX as usize],
+    /// In the order of the parts; none for one that is not in use so far. Of a spare that is to join
+    /// there is a name before it is a member, and it never is one if that table is not resumed.
+    pub(super) members: [Option<Name>; MEMBERS_MAX as usize],
 }
 
 /// Finds the state that the same mapped device uses for one of these parts. Fails with [`EBUSY`] if
@@ -189,7 +198,7 @@ pub(super) fn is_known(state: &StateRef, part: &Part<'_>) -> bool {
 }
 
 /// The spare of a member that a state has in use: the device, and which part of it.
-pub(super) fn spare_of(state: &StateRef, member: u8) -> Option<(dm::Device, (u64, u64))> {
+pub(super) fn spare_of(state: &StateRef, member: Name) -> Option<(dm::Device, (u64, u64))> {
     let windows = WINDOWS.lock();
     let mut own = windows
         .iter()
@@ -209,7 +218,7 @@ impl StateRef {
     /// Registers one more part that the state uses, as the spare of a member. Fails with [`EBUSY`] if
     /// somebody was faster, and with [`EEXIST`] if the same set is in use already: what was found is a
     /// copy of it, or another way to it.
-    pub(super) fn add(&self, user: User, part: &Part<'_>, member: u8) -> Result {
+    pub(super) fn add(&self, user: User, part: &Part<'_>, member: Name) -> Result {
         let mut windows = WINDOWS.lock();
         if windows.iter().any(|entry| entry.overlaps(part)) {
             return Err(EBUSY);

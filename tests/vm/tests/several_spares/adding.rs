@@ -3,6 +3,7 @@
 
 use vmtest::guest::sickdisk::Power;
 use vmtest::guest::sickdisk::PowerCut;
+use vmtest::guest::Mapped;
 use vmtest::guest::Traffic;
 
 use super::set::Set;
@@ -62,6 +63,92 @@ fn what_was_written_meanwhile_is_there() {
     known.verify(&set.open());
     set.again(&[0, 1], "");
     known.verify(&set.open());
+    set.expect_whole(2);
+}
+
+/// A table that is loaded twice before it is used, and one that takes the place of another which named
+/// fewer spares: all of them join.
+#[test]
+fn tables_that_are_loaded_again() {
+    let _test = vmtest::begin!();
+    let mut set = Set::inactive(&[1, 1, 1]);
+    set.activate(&[0], "");
+    set.remap(0..30, 1);
+    set.device().load(&set.line(&[0, 1], "")).unwrap();
+    set.reload(&[0, 1], "").unwrap();
+    set.expect_whole(2);
+    set.reload(&[0, 1], "").unwrap();
+    set.expect_whole(2);
+    set.check(0..30, 1);
+
+    let mut set = Set::inactive(&[1, 1, 1]);
+    set.activate(&[0], "");
+    set.device().load(&set.line(&[0, 1], "")).unwrap();
+    // They get numbers, and one of them has one already.
+    set.reload(&[0, 2, 1], "").unwrap();
+    set.expect_whole(3);
+    set.again(&[0, 1, 2], "");
+    set.expect_whole(3);
+
+    // And others that do not name it any more.
+    let mut set = Set::inactive(&[1, 1, 1]);
+    set.activate(&[0], "");
+    set.device().load(&set.line(&[0, 1], "")).unwrap();
+    set.reload(&[0, 2], "").unwrap();
+    set.expect_whole(2);
+    set.reload(&[0, 2, 1], "").unwrap();
+    set.expect_whole(3);
+}
+
+/// The same of a device that is new.
+#[test]
+fn the_first_table_is_loaded_again() {
+    let _test = vmtest::begin!();
+    for order in [[0, 1], [1, 0]] {
+        let mut set = Set::inactive(&[1, 1]);
+        let nothing = format!("0 {} error", set.main.disk().sectors());
+        set.device = Some(Mapped::new(&nothing));
+        set.device().load(&set.line(&[0, 1], "")).unwrap();
+        set.reload(&order, "").unwrap();
+        set.expect_whole(2);
+        set.remap(0..30, 1);
+        set.again(&[0, 1], "");
+        set.expect_whole(2);
+        set.check(0..30, 1);
+    }
+}
+
+/// One that could not join does so when it works again.
+#[test]
+fn a_spare_joins_at_the_second_try() {
+    let _test = vmtest::begin!();
+    let mut set = Set::inactive(&[1, 1]);
+    set.activate(&[0], "");
+    set.remap(0..30, 1);
+    set.device().load(&set.line(&[0, 1], "")).unwrap();
+    set.kill(1);
+    set.device().suspend().unwrap();
+    set.device().resume().unwrap_err();
+    set.revive(1);
+    set.reload(&[0, 1], "").unwrap();
+    set.expect_whole(2);
+    set.check(0..30, 1);
+}
+
+/// A read-only table does not write what a spare needs that joins, and so names none.
+#[test]
+fn a_read_only_table_has_no_new_spares() {
+    let _test = vmtest::begin!();
+    let mut set = Set::inactive(&[1, 1]);
+    set.activate(&[0], "");
+    let line = set.line(&[0, 1], "");
+    for _ in 0..2 {
+        let refusal = set.device().load_read_only(&line).unwrap_err();
+        assert!(refusal.reason.contains("read-only"), "{refusal:?}");
+        // Also where it is known from a table that was not used so far.
+        set.device().load(&line).unwrap();
+    }
+    set.reload(&[0, 1], "").unwrap();
     set.expect_whole(2);
 }
 
