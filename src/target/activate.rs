@@ -154,19 +154,28 @@ fn go_without(state: &State, writer: &mut Writer, spares: &Spares, changes: &Cha
         };
         let missing = member.missing;
         if spares.get(index).is_some() {
-            if missing && !writer.metadata.is_present(index) {
+            if !writer.metadata.is_present(index) {
+                if !missing {
+                    // A read-only table went without it, and nobody has compared its replicas.
+                    lose(state, writer, index)?;
+                }
                 writer.metadata.set_present(index, true);
             }
         } else if changes.leaving & bit(index) == 0 {
             writer.metadata.set_present(index, false);
-            writer
-                .metadata
-                .lose_member(index)
-                .map_err(|why| Error::from_errno(-why.errno().number()))?;
+            lose(state, writer, index)?;
         }
     }
     writer.show_members(state);
     Ok(())
+}
+
+fn lose(state: &State, writer: &mut Writer, index: u8) -> Result {
+    writer.metadata.lose_member(index).map_err(|why| {
+        let name = &state.name;
+        pr_err!("{name}: spare {index} has the only good copy of metadata: not without it\n");
+        Error::from_errno(-why.errno().number())
+    })
 }
 
 /// Makes members of the spares that join. Returns whether there were any.

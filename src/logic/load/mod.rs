@@ -426,7 +426,8 @@ fn check_apart(
 }
 
 /// Checks that a spare which a set in use gets back was not used without all those that are together
-/// now, like [`choose_superblock`] does. `returning` is its own superblock, and `index` its number in the
+/// now, like [`choose_superblock`] does; nor without some of them while nobody wrote down that these go
+/// without it, as in a read-only session: that is a later version of the set than this one. `returning` is its own superblock, and `index` its number in the
 /// set; `spare` is where it stands in the table line. Returns the member.
 pub fn check_return<'a>(
     superblock: &'a Superblock,
@@ -437,7 +438,8 @@ pub fn check_return<'a>(
     let mut together = superblock
         .members()
         .filter(|(other, member)| *other != index && !member.is_left_out());
-    if together.all(|(_, member)| goes_without(returning, &member.uuid)) {
+    let later = returning.set_epoch > superblock.set_epoch;
+    if later || together.all(|(_, member)| goes_without(returning, &member.uuid)) {
         return Err(LoadError::Apart { spare });
     }
     let member = superblock.member(index);

@@ -313,3 +313,17 @@ fn back_to_a_set_in_use() {
         Some(LoadError::Apart { spare: 7 })
     );
 }
+
+/// So it is where nobody wrote down what the set in use goes without, and only the others were used:
+/// they counted on each other, but what they did is newer.
+#[test]
+fn back_to_a_set_that_nobody_told() {
+    let (mut disks, spare) = ring(19, 3);
+    let live = spare.metadata.superblock().clone();
+    check_return(&live, &live, 1, 7).expect("it was away");
+    let others = Spare::load_of(&mut disks, &[1, 2], true).expect("all is known");
+    assert_eq!(
+        check_return(&live, others.metadata.superblock(), 1, 7).err(),
+        Some(LoadError::Apart { spare: 7 })
+    );
+}

@@ -2,6 +2,9 @@
 //! A spare that is not there when the device is made, and comes back later.
 
 use super::set::content;
+use vmtest::guest::drop_caches;
+use vmtest::guest::Mapped;
+
 use super::set::Set;
 
 /// Blocks 0..100 on the first spare, and some on the second; the device is not active.
@@ -140,4 +143,65 @@ fn a_spare_is_left_out_while_in_use() {
     set.reload(&[0, 1], "").unwrap();
     set.expect_whole(2);
     set.check(second, 1);
+}
+
+/// What is on the spares, and puts it there.
+fn contents(set: &Set) -> Vec<Vec<u8>> {
+    set.spares.iter().map(content).collect()
+}
+
+fn put(set: &Set, spare: usize, content: &[u8]) {
+    set.spares[spare].disk().poke(0, content).unwrap();
+    drop_caches();
+}
+
+/// A read-only table writes nothing, not even what it goes without. Those that were used elsewhere
+/// meanwhile are newer, and no reload puts them together with it.
+#[test]
+fn used_elsewhere_during_a_read_only_session() {
+    let _test = vmtest::begin!();
+    // Large enough that nothing of the others is in use.
+    let mut set = Set::new(&[16, 1, 1]);
+    set.remap(0..20, 1);
+    set.deactivate();
+    let before = contents(&set);
+    set.activate(&[1, 2], "degraded");
+    set.remap(100..110, 2);
+    set.deactivate();
+    let after = contents(&set);
+    for spare in [1, 2] {
+        put(&set, spare, &before[spare]);
+    }
+    set.device = Some(Mapped::try_read_only(&set.line(&[0], "degraded")).unwrap());
+    for spare in [1, 2] {
+        put(&set, spare, &after[spare]);
+    }
+    for spares in [&[0, 1][..], &[0, 1, 2], &[2, 0]] {
+        let refusal = set.reload(spares, "degraded").unwrap_err();
+        assert!(refusal.reason.contains("without each other"), "{refusal:?}");
+    }
+    // Nor was anything written.
+    set.deactivate();
+    assert!(contents(&set)[1..] == after[1..]);
+    set.activate(&[1, 2], "degraded");
+    set.check(100..110, 2);
+}
+
+/// A spare that a read-only table went without is one like the others afterwards.
+#[test]
+fn back_after_a_read_only_session() {
+    let _test = vmtest::begin!();
+    let mut set = Set::new(&[1, 1]);
+    let slots = set.device().status_fraction(0).1;
+    set.remap(0..20, 1);
+    set.deactivate();
+    set.device = Some(Mapped::try_read_only(&set.line(&[0], "degraded")).unwrap());
+    set.reload(&[0, 1], "").unwrap();
+    set.expect_whole(2);
+    set.remap(100..100 + slots - 20, 2);
+    set.check(0..20, 1);
+    set.again(&[1, 0], "");
+    set.expect_whole(2);
+    set.check(0..20, 1);
+    set.check(100..100 + slots - 20, 2);
 }
