@@ -3,7 +3,8 @@
 //! The first writes of an activation, before any bio is served.
 //!
 //! The order, and what a crash after each step finds:
-//! 1. Members that are not there are void from here on, in every superblock that is written (M2, M9).
+//! 1. Members that are not there, or are not what they were, are void from here on, in every superblock
+//!    that is written (M2, M9).
 //! 2. New spares get their superblocks, with no table block in use: a complete, empty set.
 //! 3. Replicas that differ are made equal (M3): the truth was chosen before, and is chosen again.
 //! 4. Claims that lost against newer ones are freed (M5): they lose again.
@@ -17,8 +18,11 @@
 //! A set in good order is not written to at all (M4).
 
 use super::io::SpareIo;
+use super::load::Return;
 use super::load::Rewrite;
+use super::load::Sight;
 use super::names::Show;
+use super::spares::Spare;
 use super::spares::Spares;
 use super::state::Locked;
 use super::state::State;
@@ -146,28 +150,52 @@ fn leave_flushes(state: &State, writer: &Writer, spares: &Spares, used: bool) {
     }
 }
 
-/// Goes on without the members that are not there, which the constructor has allowed.
+/// Goes on without the members that are not there, which the constructor has allowed, and with those
+/// that are there again.
 fn go_without(state: &State, writer: &mut Writer, spares: &Spares, changes: &Changes) -> Result {
+    let mut strangers = 0;
     for index in 0..MEMBERS_MAX {
         let Some(member) = writer.metadata.superblock().member(index) else {
             continue;
         };
         let missing = member.missing;
-        if spares.get(index).is_some() {
-            if !writer.metadata.is_present(index) {
-                if !missing {
-                    // A read-only table went without it, and nobody has compared its replicas.
-                    lose(state, writer, index)?;
-                }
-                writer.metadata.set_present(index, true);
+        if let Some(spare) = spares.get(index) {
+            if writer.metadata.is_usable(index) {
+                continue;
             }
+            let back = look_at(state, writer, index, spare);
+            match back {
+                // It is brought up to date already.
+                Return::Same if missing && writer.metadata.is_present(index) => continue,
+                Return::Same => (),
+                Return::Silent => pr_warn!("{}: spare {index} does not answer\n", state.name),
+                Return::Refused(ref error) => {
+                    pr_err!("{}: not taken back: {}\n", state.name, Show(error));
+                    strangers |= bit(index);
+                }
+            }
+            // Also where a read-only table went without it: nobody has compared its replicas.
+            writer.metadata.set_present(index, false);
+            lose(state, writer, index)?;
+            let same = matches!(back, Return::Same);
+            writer.metadata.set_present(index, same);
         } else if changes.leaving & bit(index) == 0 {
             writer.metadata.set_present(index, false);
             lose(state, writer, index)?;
         }
     }
+    writer.set_strangers(strangers);
     writer.show_members(state);
     Ok(())
+}
+
+/// Looks whether a spare that was away is the member that it was.
+fn look_at(state: &State, writer: &Writer, index: u8, spare: &Spare) -> Return {
+    match Sight::of(&state.pool, spare) {
+        Ok(seen) => seen.check(writer.metadata.superblock(), index, index),
+        // There is no memory for it, and it stays away.
+        Err(_) => Return::Silent,
+    }
 }
 
 fn lose(state: &State, writer: &mut Writer, index: u8) -> Result {

@@ -18,6 +18,8 @@ use super::load::find_superblock;
 use super::load::tables;
 use super::load::Loaded;
 use super::load::Refused;
+use super::load::Return;
+use super::load::Sight;
 use super::load::Window;
 use super::mover;
 use super::mover::DATA_BYTES;
@@ -383,13 +385,19 @@ impl Line<'_> {
         let mut fresh = KVec::new();
         let all = self.spares.iter().zip(self.windows).zip(0u8..);
         for (((spare, window), number), name) in all.zip(&names) {
-            let is_member = {
+            let member = {
                 let locked = state.writer.lock();
-                is_member(locked.writer.metadata.superblock(), name)
+                let metadata = &locked.writer.metadata;
+                let name = name.filter(|name| is_member(metadata.superblock(), &Some(*name)));
+                name.map(|name| (name, metadata.is_usable(name.index)))
             };
-            let found = match is_member {
-                true => None,
-                false => Some(self.identify(&state, number, spare, *window)?),
+            let found = match member {
+                None => Some(self.identify(&state, number, spare, *window)?),
+                Some((_, true)) => None,
+                Some((name, false)) => {
+                    self.check_back(&state, name, number, spare, *window)?;
+                    None
+                }
             };
             fresh.push(found, GFP_KERNEL)?;
         }
@@ -553,6 +561,30 @@ impl Line<'_> {
                 Identity::Blank(self.blank(&window, spare, false).map_err(refused)?),
             ),
             Err(error) => Err(refused(error)),
+        }
+    }
+
+    /// Checks that a spare which was lost is still the member that it was, as far as it answers.
+    fn check_back(
+        &self,
+        state: &State,
+        name: Name,
+        number: u8,
+        spare: &dm::Device,
+        (start, sectors): (u64, u64),
+    ) -> CtrResult<()> {
+        let spare = Spare {
+            device: spare.clone(),
+            start,
+            sectors,
+        };
+        // Not under the lock: it may take its time to answer.
+        let seen = Sight::of(&state.pool, &spare)?;
+        let locked = state.writer.lock();
+        let superblock = locked.writer.metadata.superblock();
+        match seen.check(superblock, name.index, number) {
+            Return::Same | Return::Silent => Ok(()),
+            Return::Refused(error) => Err(self.refuse_content(&error)),
         }
     }
 
@@ -812,6 +844,9 @@ impl Line<'_> {
             LoadError::Apart { .. } => c"Spares were used without each other",
             LoadError::Twice { .. } => c"Spare is a copy of another one that is in use",
             LoadError::NotMember { .. } => c"Spare has left its set",
+            LoadError::Another { .. } => {
+                c"Spare is not the one that was lost: leave it out with degraded, then add it"
+            }
             LoadError::TooMany => TOO_MANY,
             LoadError::TableBlock { .. }
             | LoadError::TableContradiction { .. }

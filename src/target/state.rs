@@ -68,6 +68,9 @@ use kernel::workqueue::impl_has_work;
 use kernel::workqueue::Work;
 use kernel::workqueue::WorkItem;
 
+/// See [`State::lost`].
+pub(super) const STRANGERS_SHIFT: u32 = 8;
+
 /// Everything about a spare set in use. See the module's documentation.
 #[pin_data]
 pub(super) struct State {
@@ -97,6 +100,8 @@ pub(super) struct State {
     /// The device is about to be suspended: what takes long has to come to its end.
     pub(super) stopping: Atomic<bool>,
     /// Members that the set goes on without; a bit each. What is written to their slots goes elsewhere.
+    /// From bit [`STRANGERS_SHIFT`] on, those in whose place there is something else: what is there is
+    /// not read either.
     pub(super) lost: Atomic<u32>,
     /// Whether failed I/O leads to remaps.
     pub(super) auto_remap: Atomic<bool>,
@@ -310,8 +315,15 @@ impl State {
         self.with_map(|map| map.extents().place(slot))
     }
 
-    /// The device and the sector on it of a slot; none if its spare is not there, or if it is to be
-    /// written and its spare is lost.
+    /// Whether the slots of a member must not be read, or written.
+    #[inline(always)]
+    fn is_shut(&self, member: u8, write: bool) -> bool {
+        let shift = if write { 0 } else { STRANGERS_SHIFT };
+        (dm::load_relaxed(&self.lost) >> ((u32::from(member) & 7) + shift)) & 1 != 0
+    }
+
+    /// The device and the sector on it of a slot; none if its spare is not there, if it is to be written
+    /// and its spare is lost, or if something else is in its place.
     pub(super) fn locate<'a>(
         &self,
         spares: &'a Spares,
@@ -331,7 +343,7 @@ impl State {
         write: bool,
     ) -> Option<(u8, &'a dm::Device, u64)> {
         let place = map.extents().place(slot)?;
-        if write && self.is_lost(place.member) {
+        if self.is_shut(place.member, write) {
             return None;
         }
         let (device, sector) = spares.locate(place)?;

@@ -49,6 +49,13 @@ pub enum LoadError {
         /// The spare.
         spare: u8,
     },
+    /// In the place of a member that was lost there is something else now.
+    Another {
+        /// Its number in the set.
+        member: u8,
+        /// Its name.
+        uuid: Uuid,
+    },
     /// Two spares were used without each other: each has remaps that the other does not know of.
     Apart {
         /// The spare that was used without the others.
@@ -149,6 +156,7 @@ impl LoadError {
             | LoadError::Unresolvable { .. } => Errno::Damaged,
             LoadError::MixedSpares { .. }
             | LoadError::NotMember { .. }
+            | LoadError::Another { .. }
             | LoadError::Apart { .. }
             | LoadError::WrongUuid { .. }
             | LoadError::OtherMainId { .. }
@@ -234,6 +242,13 @@ impl fmt::Display for LoadError {
             }
             LoadError::NotMember { spare } => {
                 write!(f, "spare {spare} has left its set")
+            }
+            LoadError::Another { member, uuid } => {
+                write!(
+                    f,
+                    "spare {uuid}, number {member} of the set, was lost, \
+                     and what is in its place now is not that spare"
+                )
             }
             LoadError::Apart { spare } => {
                 write!(

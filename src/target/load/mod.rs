@@ -5,6 +5,7 @@
 //! [`activate`](super::activate).
 
 mod filling;
+mod returning;
 mod tables;
 
 use crate::dm;
@@ -31,6 +32,8 @@ use crate::target::io::is_suspect;
 use crate::target::io::read_twice;
 use crate::target::map::Map;
 use kernel::prelude::*;
+pub(super) use returning::Return;
+pub(super) use returning::Sight;
 pub(super) use tables::tables;
 
 /// How many metadata blocks are read at a time.

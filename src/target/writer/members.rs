@@ -36,6 +36,7 @@ use crate::target::life::Disk;
 use crate::target::map::UNKNOWN;
 use crate::target::spares::Spare;
 use crate::target::state::State;
+use crate::target::state::STRANGERS_SHIFT;
 use kernel::prelude::*;
 use kernel::sync::atomic::Full;
 
@@ -203,6 +204,12 @@ impl Writer {
         state.counters.left.set(u64::from(self.slots_left()));
     }
 
+    /// Says in whose place there is something else: what is there is not read either. That holds from
+    /// [`Writer::show_members`] on.
+    pub(in crate::target) fn set_strangers(&mut self, members: u8) {
+        self.strangers = members;
+    }
+
     /// Shows users which members there are.
     pub(in crate::target) fn show_members(&mut self, state: &State) {
         state.counters.show_copies(self.metadata.superblock());
@@ -215,8 +222,9 @@ impl Writer {
         let lost = members
             .filter(|(_, member)| member.missing)
             .fold(0, |mask, (index, _)| mask | bit(index));
+        let strangers = u32::from(self.strangers & lost) << STRANGERS_SHIFT;
         // Before the caches are looked at: whoever has written sees this, or is seen there.
-        let before = state.lost.xchg(u32::from(lost), Full);
+        let before = state.lost.xchg(u32::from(lost) | strangers, Full);
         for member in 0..8 {
             let fresh = lost & bit(member) != 0 && before & u32::from(bit(member)) == 0;
             if fresh {

@@ -100,6 +100,8 @@ pub(super) struct Writer {
     resting: u8,
     /// When that is over, in milliseconds.
     rested_at: u64,
+    /// Members in whose place there is something else; a bit each.
+    strangers: u8,
     /// Replicas that cannot be made again where they are; a bit each.
     failed_places: u16,
     /// How many metadata blocks had been repaired when redundancy was restored last.
@@ -130,6 +132,7 @@ impl Writer {
             idle: 0,
             resting: 0,
             rested_at: 0,
+            strangers: 0,
             failed_places: 0,
             restored_at: u64::MAX,
             moves: 0,

@@ -205,3 +205,57 @@ fn back_after_a_read_only_session() {
     set.check(0..20, 1);
     set.check(100..100 + slots - 20, 2);
 }
+
+/// M9, M10: a disk that comes back under its old name with something else on it is not the spare that was
+/// lost: it is not read from, not written to, and not accepted.
+#[test]
+fn another_spare_under_the_same_name() {
+    let _test = vmtest::begin!();
+    let (mut set, second) = two();
+    let both = contents(&set);
+    set.activate(&[1], "degraded");
+    set.remap(second.start..second.start + 4, 7);
+    set.deactivate();
+    let apart = content(&set.spares[1]);
+    let blank = vec![0; apart.len()];
+    for (other, told) in [(blank, "not the one"), (apart, "without each other")] {
+        for (spare, content) in both.iter().enumerate() {
+            put(&set, spare, content);
+        }
+        set.activate(&[0, 1], "");
+        set.check(second.clone(), 1);
+        // Nobody knows what was in the caches before.
+        set.open().flush().unwrap();
+        set.kill(1);
+        set.main.disk().heal(0, 131_072);
+        set.spoil(second.clone());
+        set.device().message("remove_remap 640 160").unwrap();
+        set.remap(300..301, 1);
+        set.remap(400..404, 1);
+        set.expect("spares", "1/2");
+        put(&set, 1, &other);
+        set.revive(1);
+
+        let refusal = set.reload(&[0, 1], "").unwrap_err();
+        assert!(refusal.reason.contains(told), "{refusal:?}");
+        set.device().suspend().unwrap();
+        set.device().resume().unwrap();
+        set.expect("spares", "1/2");
+        set.check(0..20, 1);
+        set.check_lost(second.clone());
+        set.write(second.start..second.start + 4, 3).unwrap();
+        set.check(second.start..second.start + 4, 3);
+        assert_eq!(set.place(second.start), Some(0));
+        set.open().flush().unwrap();
+        assert!(content(&set.spares[1]) == other, "it was written to");
+
+        // The right one again.
+        put(&set, 1, &both[1]);
+        set.device().suspend().unwrap();
+        set.device().resume().unwrap();
+        set.expect_whole(2);
+        set.check(second.start..second.start + 4, 3);
+        set.check(second.start + 4..second.end, 1);
+        set.deactivate();
+    }
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A spare that was away: whether it is still the member that it was (M9, M10).
+//!
+//! A device number says nothing: behind it may be a disk that was made anew, a copy from another day,
+//! or the spare as it was used elsewhere meanwhile.
+
+use super::find_superblock;
+use super::Refused;
+use super::Window;
+use crate::dm;
+use crate::logic::format::Superblock;
+use crate::logic::format::MEMBERS_MAX;
+use crate::logic::load;
+use crate::logic::load::Found;
+use crate::logic::load::LoadError;
+use crate::logic::text::Uuid;
+use crate::target::spares::Spare;
+use kernel::prelude::*;
+
+/// What can be said of a spare that was away.
+pub(in crate::target) enum Return {
+    /// It is back.
+    Same,
+    /// It does not answer, or cannot be read.
+    Silent,
+    /// It is not what it was, for this reason.
+    Refused(LoadError),
+}
+
+/// What was read of a spare that was away.
+pub(in crate::target) struct Sight {
+    superblock: KBox<Superblock>,
+    /// The name of the member, if it is one; or why that is not known.
+    found: Result<Option<Uuid>, Refused>,
+    sectors: u64,
+}
+
+impl Sight {
+    /// Reads the superblock on a spare.
+    #[inline(never)]
+    pub(in crate::target) fn of(pool: &dm::BioPool, spare: &Spare) -> Result<Self> {
+        let mut superblock = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
+        let window = Window {
+            pool,
+            spare: &spare.device,
+            start: spare.start,
+            sectors: spare.sectors,
+        };
+        let found = find_superblock(core::slice::from_ref(&window), 0, &mut superblock);
+        let found = found.map(|found| {
+            let Found::Ours(chosen) = found else {
+                return None;
+            };
+            let own = (0..MEMBERS_MAX).find(|index| chosen.spare_of(*index).is_some())?;
+            superblock.member(own).map(|member| member.uuid)
+        });
+        Ok(Self {
+            superblock,
+            found,
+            sectors: spare.sectors,
+        })
+    }
+
+    /// Holds it against a set in use, whose member `index` it was. `number` stands for it in messages.
+    pub(in crate::target) fn check(&self, set: &Superblock, index: u8, number: u8) -> Return {
+        let Some(was) = set.member(index).map(|member| member.uuid) else {
+            return Return::Silent;
+        };
+        let checked = match &self.found {
+            Err(Refused::Errno(_) | Refused::Content(LoadError::SuperblockUnreadable { .. })) => {
+                return Return::Silent;
+            }
+            Ok(Some(uuid)) if *uuid == was && self.superblock.set_uuid == set.set_uuid => {
+                load::check_return(set, &self.superblock, index, number)
+                    .and_then(|member| load::check_window(member, self.sectors))
+            }
+            _ => Err(LoadError::Another {
+                member: index,
+                uuid: was,
+            }),
+        };
+        match checked {
+            Ok(()) => Return::Same,
+            Err(error) => Return::Refused(error),
+        }
+    }
+}
