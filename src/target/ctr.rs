@@ -657,6 +657,7 @@ impl Line<'_> {
         let load::Found::Ours(chosen) = found else {
             return self.format(windows, ignored, metadata);
         };
+        metadata.name_anew(&chosen, || Uuid::from_random(dm::random_uuid()));
         if self.options.format && chosen.blank == 0 {
             return Err(Refused::Text(Errno::Exists, HAS_METADATA));
         }

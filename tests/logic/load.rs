@@ -412,7 +412,7 @@ proptest! {
             }
             let mut metadata = Metadata::EMPTY;
             *metadata.superblock_mut() = s;
-            let chosen = Chosen { rewrite: 0, spares: [Some(0), None, None, None], blank: 0, joining: 0 };
+            let chosen = Chosen { rewrite: 0, spares: [Some(0), None, None, None], blank: 0, joining: 0, begun: 0 };
             metadata.open(&chosen, &[1, 0, 0, 0]);
             let _ = metadata.commit(&[id(0)]).advance(Ok(()));
         }

@@ -317,6 +317,7 @@ impl Spare {
         degraded: bool,
     ) -> Result<Self, Stop> {
         let (mut metadata, chosen) = find(disks, wanted)?.expect("it was formatted");
+        metadata.name_anew(&chosen, || random_uuid(disks.at(0)));
         let superblock = metadata.superblock().clone();
         if let Some(member) = chosen.absent(&superblock).filter(|_| !degraded) {
             let uuid = superblock.member(member).expect("it is one").uuid;

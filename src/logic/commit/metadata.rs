@@ -106,6 +106,25 @@ impl Metadata {
         &mut self.superblock
     }
 
+    /// Gives a name of its own, before [`Metadata::open`], to a blank spare that loading takes for a
+    /// member which is about to join. The spare that was to have the name may be another one, and may
+    /// have got superblocks that the others know nothing of: met again, these must not pass for this
+    /// one's, nor for newer than what is done from here on.
+    pub fn name_anew(&mut self, chosen: &Chosen, mut fresh: impl FnMut() -> Uuid) {
+        let blank = chosen.joining & !chosen.begun;
+        let mut renamed = false;
+        for (spare, place) in chosen.spares.iter().zip(&mut self.superblock.members) {
+            let is_blank = spare.is_some_and(|spare| blank & member_bit(spare) != 0);
+            if let Some(member) = place.as_mut().filter(|_| is_blank) {
+                member.uuid = fresh();
+                renamed = true;
+            }
+        }
+        if renamed {
+            self.raise_set_epoch();
+        }
+    }
+
     /// Starts with what loading found: the superblock, how what is there differs from it, and for
     /// each member the number of table blocks in use, which is its high-water mark or more (M8).
     pub fn open(&mut self, chosen: &Chosen, table_blocks: &[u32; MEMBERS_MAX as usize]) {

@@ -89,6 +89,8 @@ pub struct Chosen {
     /// which tell so take for these; a bit each. All else on them must still be zero: the driver
     /// checks that as with those that are blank.
     pub joining: u8,
+    /// Those of them on which the first superblock copies were begun.
+    pub begun: u8,
 }
 
 impl Chosen {
@@ -265,6 +267,7 @@ pub fn choose_superblock(
         spares: [None; MEMBERS_MAX as usize],
         blank: 0,
         joining: 0,
+        begun: 0,
     };
     let mut begun = 0u8;
     let mut owners = [None; 8];
@@ -320,6 +323,7 @@ pub fn choose_superblock(
             *place = Some(from.trailing_zeros() as u8);
             let bit = from & from.wrapping_neg();
             chosen.joining |= bit;
+            chosen.begun |= bit & begun;
             begun &= !bit;
             chosen.blank &= !bit;
         }

@@ -10,6 +10,7 @@ use super::super::disk::Disk;
 use super::super::disk::Disks;
 use super::super::disk::Trouble;
 use super::super::spare;
+use super::super::spare::slot_of;
 use super::super::spare::Spare;
 use super::super::spare::Stop;
 use super::at_every_write;
@@ -81,6 +82,40 @@ fn joining() {
     );
     assert!(writes >= 16);
     assert!(torn.get() > 10);
+}
+
+/// P2: another blank spare in the place of one whose joining was cut short is another one also when the
+/// first, which may have got superblocks by then, is met again.
+#[test]
+fn another_one_joins_instead() {
+    let join = |disks: &mut Disks, spare: &mut Spare| {
+        assert_eq!(spare.join(disks, 1)?, (1, Outcome::Committed));
+        Ok(())
+    };
+    let instead = std::cell::Cell::new(0);
+    at_every_write(
+        |tear| one(tear << 32, 2),
+        join,
+        |mut disks, _, _| {
+            let Ok(mut other) = Spare::load_of(&mut disks, &[0, 2], false) else {
+                return;
+            };
+            if other.metadata.superblock().members().count() == 1 {
+                return;
+            }
+            assert!(other.rehost(&mut disks, 1, 1, 0));
+            assert_eq!(other.resync(&mut disks), COMMITTED);
+            assert_eq!(other.extend_member(&mut disks, 1, 1), COMMITTED);
+            claim(&mut disks, &mut other, slot_of(1, 9), 50);
+            disks.crash();
+            let first = Spare::load_of(&mut disks, &[0, 1], false);
+            assert!(first.is_err(), "what the other one holds is read from it");
+            let again = Spare::load_of(&mut disks, &[0, 2], false).expect("the right one");
+            assert_eq!(again.map, other.map);
+            instead.set(instead.get() + 1);
+        },
+    );
+    assert!(instead.get() > 10);
 }
 
 /// What is not blank and not ours is not taken for a spare that was about to join.

@@ -3,6 +3,10 @@
 //! Carrying out what the commit protocol decides: the same steps as in the module, as if (see
 //! [`crate::spare`]).
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use dm_remap_logic::commit::Content;
 use dm_remap_logic::commit::Failure;
 use dm_remap_logic::commit::Fault;
@@ -22,6 +26,7 @@ use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::format::MEMBERS_MAX;
 use dm_remap_logic::slot::Entry;
+use dm_remap_logic::text::Uuid;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -56,15 +61,21 @@ impl<'a> Writer<'a> {
     }
 
     /// Starts with a set that was read.
-    pub(crate) fn open(spares: &'a mut [Spare], set: &Set) -> Self {
+    pub(crate) fn open(spares: &'a mut [Spare], set: &Set) -> Result<Self> {
         let mut metadata = Box::new(Metadata::EMPTY);
         *metadata.superblock_mut() = (*set.superblock).clone();
+        let mut names = [Uuid::NIL; MEMBERS_MAX as usize];
+        for name in &mut names {
+            *name = random_uuid()?;
+        }
+        let mut names = names.into_iter();
+        metadata.name_anew(&set.chosen, || names.next().unwrap_or(Uuid::NIL));
         metadata.open(&set.chosen, &set.table_blocks());
-        Self {
+        Ok(Self {
             spares,
             metadata,
             places: set.chosen.spares,
-        }
+        })
     }
 
     /// The metadata.
@@ -334,4 +345,14 @@ fn replica_at(metadata: &Metadata, id: BlockId, place: &format::Place) -> u8 {
         reserves.chain(home).any(|own| own == *place)
     };
     u8::from(own(1))
+}
+
+/// A name for a set or a spare.
+pub(crate) fn random_uuid() -> Result<Uuid> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|error| Error::io(path, "read", &error))?;
+    Ok(Uuid::from_random(bytes))
 }

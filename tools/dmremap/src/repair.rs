@@ -166,7 +166,7 @@ pub fn repair(spares: &mut [Spare], choices: &[Choice]) -> Result<()> {
         return Err(Error::damage(text));
     }
     check_joining(spares, &set)?;
-    let mut writer = Writer::open(spares, &set);
+    let mut writer = Writer::open(spares, &set)?;
     writer.tidy(&set)?;
     writer.end()?;
     let set = Set::load(spares)?;
@@ -493,5 +493,5 @@ fn free_slots(spares: &mut [Spare], set: &Set, choices: &[Choice]) -> Result<()>
     if blocks.is_empty() {
         return Ok(());
     }
-    Writer::open(spares, set).commit(&entries, blocks)
+    Writer::open(spares, set)?.commit(&entries, blocks)
 }

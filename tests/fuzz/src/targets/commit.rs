@@ -146,6 +146,7 @@ impl World {
             spares: [None; MEMBERS_MAX as usize],
             blank: 0,
             joining: 0,
+            begun: 0,
         };
         for (index, member) in superblock.members() {
             let place = usize::from(index);

@@ -3,6 +3,7 @@
 
 use vmtest::guest::sickdisk::Power;
 use vmtest::guest::sickdisk::PowerCut;
+use vmtest::guest::superblocks;
 use vmtest::guest::Mapped;
 use vmtest::guest::Traffic;
 
@@ -133,6 +134,41 @@ fn a_spare_joins_at_the_second_try() {
     set.reload(&[0, 1], "").unwrap();
     set.expect_whole(2);
     set.check(0..30, 1);
+}
+
+/// P2: the power fails while a spare joins, and another blank one is named in its place: what that
+/// holds is never looked for on the first, whatever this one has got by then.
+#[test]
+fn another_one_joins_instead() {
+    let _test = vmtest::begin!();
+    let mut known = 0;
+    for writes in 0..14 {
+        let mut set = Set::inactive(&[1, 1, 1]);
+        set.activate(&[0], "");
+        set.remap(0..30, 1);
+        let power = Power::for_writes(writes);
+        set.device().load(&set.line(&[0, 1], "")).unwrap();
+        set.run_on(&power);
+        let _ = set.device().resume();
+        set.power_cut(|_| PowerCut::Drop);
+        if set.try_activate(&[0, 2], "").is_err() {
+            // The first one is a member by now.
+            continue;
+        }
+        set.expect_whole(2);
+        set.wear_out(0..30);
+        set.device().message("evacuate 0").unwrap();
+        set.deactivate();
+        if superblocks(&set.spares[1]).is_empty() {
+            continue;
+        }
+        known += 1;
+        let refusal = set.try_activate(&[0, 1], "").unwrap_err();
+        assert!(refusal.reason.contains("left its set"), "{refusal:?}");
+        set.activate(&[0, 2], "");
+        set.check(0..30, 1);
+    }
+    assert!(known > 0);
 }
 
 /// A read-only table does not write what a spare needs that joins, and so names none.

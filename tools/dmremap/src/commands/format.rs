@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::fs::File;
-use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
 use std::os::unix::fs::FileTypeExt;
@@ -26,6 +25,7 @@ use dm_remap_logic::text::Uuid;
 use crate::change::apply;
 use crate::cli::Output;
 use crate::cli::Spares;
+use crate::driver::random_uuid;
 use crate::driver::refused;
 use crate::driver::Writer;
 use crate::error::Error;
@@ -315,13 +315,4 @@ fn parse_uuid(name: &str, text: &str) -> Result<Uuid> {
                 "{name} {text:?}: no UUID; they look like 01234567-89ab-4def-8edc-ba9876543210"
             ))
         })
-}
-
-fn random_uuid() -> Result<Uuid> {
-    let path = Path::new("/dev/urandom");
-    let mut bytes = [0; 16];
-    File::open(path)
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| Error::io(path, "read", &error))?;
-    Ok(Uuid::from_random(bytes))
 }
