@@ -28,9 +28,11 @@ use super::state::Locked;
 use super::state::State;
 use super::writer::Restored;
 use super::writer::Writer;
+use crate::logic::commit::Metadata;
 use crate::logic::commit::COMMIT_BLOCKS_MAX;
 use crate::logic::format::BlockId;
 use crate::logic::format::Geometry;
+use crate::logic::format::Superblock;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::text::Uuid;
 use kernel::prelude::*;
@@ -43,6 +45,28 @@ pub(super) struct Start {
     pub(super) rewrites: KVec<Rewrite>,
     /// Table blocks with claims that lost.
     pub(super) dirty: KVec<BlockId>,
+}
+
+impl Start {
+    /// Whether one of these members, a bit each, has what another replica is to get before it is good.
+    fn needs(&self, superblock: &Superblock, members: u8) -> bool {
+        self.rewrites.iter().any(|rewrite| {
+            let member = superblock.member(rewrite.block.member);
+            let other = usize::from(rewrite.replica ^ 1);
+            let truth = member.and_then(|member| member.areas.get(other));
+            truth.is_some_and(|area| members & bit(area.host) != 0)
+        })
+    }
+}
+
+/// The first of these members, a bit each, that the set cannot go without, besides those of them that come
+/// before it.
+pub(super) fn not_without(metadata: &Metadata, start: Option<&Start>, members: u8) -> Option<u8> {
+    (0..MEMBERS_MAX).find(|index| {
+        let all = members & (bit(*index) | bit(*index).wrapping_sub(1));
+        let needed = || start.is_some_and(|start| start.needs(metadata.superblock(), all));
+        members & bit(*index) != 0 && (!metadata.can_lose_all(all) || needed())
+    })
 }
 
 /// How the set is to change when a table is resumed.
@@ -90,7 +114,7 @@ pub(super) fn activate(
     let used = start.is_none();
     let all = spares.with(&leaving);
     let mut io = SpareIo::new(state, &all, block);
-    go_without(state, writer, spares, changes)?;
+    go_without(state, writer, start.as_ref(), spares, changes)?;
     writer.use_all(state);
     if let Some(todo) = start {
         if todo.format {
@@ -99,18 +123,18 @@ pub(super) fn activate(
             turn_away(state, writer, &mut io, changes)?;
             pr_info!("{}: formatted spare {}\n", state.name, Show(state.uuid));
         }
-        for rewrite in &todo.rewrites {
+        let repaired = todo.rewrites.len().saturating_add(todo.dirty.len());
+        while let Some(rewrite) = todo.rewrites.last() {
             writer.equalise(state, &mut io, rewrite)?;
+            // Whoever tries again need not wait for the spare that this one was read from.
+            let _ = todo.rewrites.pop();
         }
         for blocks in todo.dirty.chunks(COMMIT_BLOCKS_MAX) {
             writer.commit_blocks(state, &mut io, blocks)?;
         }
-        if !todo.rewrites.is_empty() || !todo.dirty.is_empty() {
-            pr_info!(
-                "{}: repaired {} metadata blocks\n",
-                state.name,
-                todo.rewrites.len().saturating_add(todo.dirty.len())
-            );
+        if repaired != 0 {
+            let name = &state.name;
+            pr_info!("{name}: repaired {repaired} metadata blocks\n");
         }
     }
     *start = None;
@@ -152,7 +176,25 @@ fn leave_flushes(state: &State, writer: &Writer, spares: &Spares, used: bool) {
 
 /// Goes on without the members that are not there, which the constructor has allowed, and with those
 /// that are there again.
-fn go_without(state: &State, writer: &mut Writer, spares: &Spares, changes: &Changes) -> Result {
+fn go_without(
+    state: &State,
+    writer: &mut Writer,
+    start: Option<&Start>,
+    spares: &Spares,
+    changes: &Changes,
+) -> Result {
+    let named = |index: u8| spares.get(index).is_some() || changes.leaving & bit(index) != 0;
+    let superblock = writer.metadata.superblock();
+    let absent = superblock
+        .members()
+        .filter(|(index, member)| !member.missing && !named(*index))
+        .fold(0, |mask, (index, _)| mask | bit(index));
+    if let Some(index) = not_without(&writer.metadata, start, absent) {
+        // Nothing has changed so far: a table that names it does.
+        let name = &state.name;
+        pr_err!("{name}: spare {index} has the only good copy of metadata: not without it\n");
+        return Err(EIO);
+    }
     let mut strangers = 0;
     for index in 0..MEMBERS_MAX {
         let Some(member) = writer.metadata.superblock().member(index) else {
@@ -175,13 +217,13 @@ fn go_without(state: &State, writer: &mut Writer, spares: &Spares, changes: &Cha
                 }
             }
             // Also where a read-only table went without it: nobody has compared its replicas.
-            writer.metadata.set_present(index, false);
             lose(state, writer, index)?;
+            writer.metadata.set_present(index, false);
             let same = matches!(back, Return::Same);
             writer.metadata.set_present(index, same);
         } else if changes.leaving & bit(index) == 0 {
-            writer.metadata.set_present(index, false);
             lose(state, writer, index)?;
+            writer.metadata.set_present(index, false);
         }
     }
     writer.set_strangers(strangers);

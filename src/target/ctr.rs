@@ -6,6 +6,7 @@
 //! is written (D2): devices, sizes and blocks first, then what is on the spare. What goes wrong has
 //! a text of its own, in the kernel log, and an errno of its kind.
 
+use super::activate::not_without;
 use super::activate::Changes;
 use super::activate::Start;
 use super::cells::cells64;
@@ -453,19 +454,22 @@ impl Line<'_> {
         if (formatting || changes.has_joining()) && self.read_only {
             return Err(refuse(Errno::ReadOnly, READ_ONLY));
         }
+        let mut left_out = 0u8;
         for (index, member) in superblock.members() {
-            if members.contains(&Some(index)) || !locked.writer.metadata.is_present(index) {
+            if members.contains(&Some(index)) {
                 continue;
             }
+            if !locked.writer.metadata.is_present(index) {
+                // A read-only table went without it, and a resume of this one would write that down.
+                if !member.missing && !self.read_only {
+                    left_out |= 1 << index.min(7);
+                }
+                continue;
+            }
+            left_out |= 1 << index.min(7);
             let claims = locked.writer.claims(&state, index);
             if claims != 0 && self.options.degraded {
-                if locked.writer.metadata.can_lose(index) {
-                    continue;
-                }
-                return Err(refuse(
-                    Errno::Io,
-                    c"A spare that is left out has the only good copy of metadata",
-                ));
+                continue;
             }
             if claims != 0 {
                 let name = &self.name;
@@ -488,6 +492,17 @@ impl Line<'_> {
                 };
                 leaving.add(index, spare);
             }
+        }
+        // Those that are to leave, too: what they have has to be elsewhere by then.
+        let left_out = if formatting { 0 } else { left_out };
+        let start = locked.start.as_ref();
+        if let Some(index) = not_without(&locked.writer.metadata, start, left_out) {
+            let name = &self.name;
+            pr_err!("{name}: spare {index} has the only good copy of metadata\n");
+            return Err(refuse(
+                Errno::Io,
+                c"A spare that is left out has the only good copy of metadata",
+            ));
         }
         let absent = superblock.members().find(|(index, member)| {
             !members.contains(&Some(*index))

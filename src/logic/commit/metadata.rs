@@ -346,14 +346,21 @@ impl Metadata {
 
     /// Whether the set can go on without a member: it does not have the only good copy of anything.
     pub fn can_lose(&self, index: u8) -> bool {
+        self.can_lose_all(member_bit(index))
+    }
+
+    /// The same of several at once, a bit each.
+    pub fn can_lose_all(&self, members: u8) -> bool {
+        let all = || (0..MEMBERS_MAX).filter(|index| members & member_bit(*index) != 0);
         let needed = self.superblock.members().any(|(other, member)| {
-            let void = self.replicas_on(index, other);
+            let void = all().fold(0, |void, index| void | self.replicas_on(index, other));
             let mut gone = (0..REPLICAS).filter(|replica| void & (1 << replica) != 0);
             let only = gone.any(|replica| self.is_good_only_in(replica, other));
             let left = ALL_REPLICAS & !(member.void_replicas | void);
             void != 0 && member.high_water != 0 && (left == 0 || only)
         });
-        let supers = self.superblock.live_supers() & !member_supers(index);
+        let lost = all().fold(0, |mask, index| mask | member_supers(index));
+        let supers = self.superblock.live_supers() & !lost;
         !needed && supers.count_ones() >= 2
     }
 

@@ -2,6 +2,7 @@
 //! A spare that is not there when the device is made, and comes back later.
 
 use super::set::content;
+use super::set::BLOCK;
 use vmtest::guest::drop_caches;
 use vmtest::guest::Mapped;
 
@@ -258,4 +259,63 @@ fn another_spare_under_the_same_name() {
         set.check(second.start + 4..second.end, 1);
         set.deactivate();
     }
+}
+
+/// M3: what one spare has to get from the other before anything is served cannot be had without that.
+#[test]
+fn left_out_while_the_other_owes_it_something() {
+    let _test = vmtest::begin!();
+    let (mut set, second) = two();
+    // The first block of the first spare's slot table was torn there.
+    let table = 33 * BLOCK;
+    set.spares[0].disk().poke(table, &[0x55; 512]).unwrap();
+    let nothing = format!("0 {} error", set.main.disk().sectors());
+    set.device = Some(Mapped::new(&nothing));
+    set.device().load(&set.line(&[0, 1], "")).unwrap();
+    set.kill(1);
+    set.device().suspend().unwrap();
+    set.device().resume().unwrap_err();
+    let refusal = set.device().load(&set.line(&[0], "degraded")).unwrap_err();
+    assert!(refusal.reason.contains("only good copy"), "{refusal:?}");
+    set.revive(1);
+    set.reload(&[0, 1], "").unwrap();
+    set.expect_whole(2);
+    set.check(0..20, 1);
+    set.check(second, 1);
+    // Then it can.
+    set.reload(&[0], "degraded").unwrap();
+    set.check(0..20, 1);
+}
+
+/// D2: several are left out at once: what goes for each of them does not go for all.
+#[test]
+fn several_are_left_out() {
+    let _test = vmtest::begin!();
+    let set = Set::new(&[1, 1, 1]);
+    set.remap(0..20, 1);
+    let mut end = 20;
+    while set.place(end - 1) != Some(1) {
+        set.remap(end..end + 4, 1);
+        end += 4;
+    }
+    for all in [false, true] {
+        // First while the last one serves nothing and would just leave, then while it does.
+        while all && set.place(end - 1) != Some(2) {
+            set.remap(end..end + 4, 1);
+            end += 4;
+        }
+        let refusal = set.reload(&[0], "degraded").unwrap_err();
+        assert!(refusal.reason.contains("only good copy"), "{refusal:?}");
+        set.expect_whole(3);
+        set.check(0..end, 1);
+    }
+    // One after the other.
+    set.device()
+        .message("remove_remap 0 160")
+        .unwrap_or_default();
+    set.reload(&[0, 2], "degraded").unwrap();
+    set.check(end - 4..end, 1);
+    set.reload(&[0, 1, 2], "").unwrap();
+    set.expect_whole(3);
+    set.check(0..end, 1);
 }
