@@ -112,7 +112,7 @@ pub(super) fn activate(
     let leaving = core::mem::take(leaving);
     // Before that, nobody has written anything.
     let used = start.is_none();
-    let all = spares.with(&leaving);
+    let all = spares.with(&leaving.spares);
     let mut io = SpareIo::new(state, &all, block);
     go_without(state, writer, start.as_ref(), spares, changes)?;
     writer.use_all(state);

@@ -35,6 +35,7 @@ use super::registry::User;
 use super::spares::Spare;
 use super::spares::Spares;
 use super::state::Counters;
+use super::state::Leaving;
 use super::state::Locked;
 use super::state::State;
 use super::writer::growth;
@@ -78,6 +79,9 @@ const HAS_METADATA: &CStr =
 const ZONED: &CStr = c"Zoned devices are not supported";
 
 const READ_ONLY: &CStr = c"A blank spare cannot be formatted read-only";
+
+const STILL_SERVES: &CStr =
+    c"A spare that is left out still serves blocks: evacuate it, or use degraded";
 
 const TOO_MANY: &CStr = c"A set has four spares at most";
 
@@ -138,7 +142,8 @@ pub(super) fn construct(
         },
         name: LogName::new(ctor.device_name())?,
     };
-    let (state, spares, changes) = target.find_state()?;
+    let user = target.user;
+    let (state, spares, changes, leaving) = target.find_state()?;
     // Here memory can still be waited for. Without it, less can be remapped.
     let _ = growth::grow(&state, None);
     changes
@@ -155,7 +160,7 @@ pub(super) fn construct(
         ctor.set_num_bios(dm::BioKind::Discard, 1);
         ctor.set_discards_supported(true);
     }
-    Ok(KBox::pin(
+    let target = KBox::pin(
         DmRemap {
             main_sectors: main.sectors(),
             main,
@@ -172,7 +177,12 @@ pub(super) fn construct(
             state,
         },
         GFP_KERNEL,
-    )?)
+    )?;
+    // The last thing, as the table in use is not to notice if this one is refused.
+    let state = &target.state;
+    let left = state.writer.lock().leave(state, user.table, leaving);
+    drop(left.message(STILL_SERVES)?);
+    Ok(target)
 }
 
 fn refuse(errno: Errno, message: &'static CStr) -> CtrError {
@@ -304,8 +314,8 @@ struct Line<'a> {
     name: LogName,
 }
 
-/// The spares of a table that is made, and how the set is to change for it.
-type Found = (StateRef, Spares, Changes);
+/// The spares of a table that is made, how the set is to change for it, and the spares that leave it.
+type Found = (StateRef, Spares, Changes, Spares);
 
 impl Line<'_> {
     /// Finds the state that the old table uses, or makes one of what is on the spares.
@@ -320,7 +330,7 @@ impl Line<'_> {
         let (state, members, changes) = self.load()?;
         let state = registry::register(self.user, state);
         let spares = self.number(&state, &members, &changes)?;
-        Ok((state, spares, changes))
+        Ok((state, spares, changes, Spares::default()))
     }
 
     fn part(&self, index: usize) -> Result<Part<'_>> {
@@ -474,10 +484,7 @@ impl Line<'_> {
             if claims != 0 {
                 let name = &self.name;
                 pr_err!("{name}: spare {index} has {claims} blocks: evacuate it first\n");
-                return Err(refuse(
-                    Errno::Busy,
-                    c"A spare that is left out still serves blocks: evacuate it, or use degraded",
-                ));
+                return Err(refuse(Errno::Busy, STILL_SERVES));
             }
             changes.leaving |= 1 << index.min(7);
             let name = Name {
@@ -514,15 +521,7 @@ impl Line<'_> {
         }
         drop(locked);
         let spares = self.number(&state, &members, &changes)?;
-        let mut locked = state.writer.lock();
-        for (index, _) in leaving.iter() {
-            // It has nothing, and gets nothing from here on.
-            locked.writer.set_idle(&state, index);
-        }
-        let unused = core::mem::replace(&mut locked.leaving, leaving);
-        drop(locked);
-        drop(unused);
-        Ok((state, spares, changes))
+        Ok((state, spares, changes, leaving))
     }
 
     /// Finds out what a spare is that a set in use is to have besides; it has this number in the table
@@ -807,7 +806,7 @@ impl Line<'_> {
                 rewrites,
                 dirty,
             }),
-            leaving: Spares::default(),
+            leaving: Leaving::default(),
         };
         let map = KBox::new(map, GFP_KERNEL)?;
         let tools = mover::Tools::new()?;

@@ -166,7 +166,7 @@ pub(super) fn evacuate(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Res
     drop(locked);
     let moved = move_away(target, ti, member);
     if moved.is_err() && !was_idle {
-        state.writer.lock().writer.end_idle(state, member);
+        state.writer.lock().writer.end_idle(state, 1 << (member & 7));
     }
     moved
 }

@@ -94,6 +94,8 @@ impl core::ops::Deref for StateRef {
 
 impl Drop for StateRef {
     fn drop(&mut self) {
+        let unused = self.state.writer.lock().stay(&self.state, self.table);
+        drop(unused);
         let mut windows = WINDOWS.lock();
         let mut forgotten = [const { None }; MEMBERS_MAX as usize];
         for place in &mut forgotten {

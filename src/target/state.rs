@@ -136,9 +136,61 @@ pub(super) struct Locked {
     pub(super) block: dm::IoBuffer,
     /// What is to be done before the first bio.
     pub(super) start: Option<Start>,
-    /// The spares that the next table leaves out because they are to leave the set: until then the
-    /// table that is in use has them open.
-    pub(super) leaving: Spares,
+    /// What the next table leaves out.
+    pub(super) leaving: Leaving,
+}
+
+/// The spares that the next table leaves out because they are to leave the set: until then the table that
+/// is in use has them open.
+#[derive(Default)]
+pub(super) struct Leaving {
+    /// The table that does.
+    table: Option<dm::TableId>,
+    pub(super) spares: Spares,
+    /// Those that give no slots for it, and would otherwise; a bit each.
+    idle: u8,
+}
+
+impl Locked {
+    /// A table is loaded that leaves out these spares. They have nothing, and get nothing from here on,
+    /// unless another one is loaded. Returns what is not needed any more. Fails with [`EBUSY`] if one
+    /// of them has got something meanwhile.
+    pub(super) fn leave(
+        &mut self,
+        state: &State,
+        table: dm::TableId,
+        spares: Spares,
+    ) -> Result<Leaving> {
+        let serves = |member| self.writer.claims(state, member) != 0;
+        if spares.iter().any(|(member, _)| serves(member)) {
+            return Err(EBUSY);
+        }
+        let unused = core::mem::take(&mut self.leaving);
+        self.writer.end_idle(state, unused.idle);
+        let mut idle = 0;
+        for (member, _) in spares.iter() {
+            if !self.writer.is_idle(member) {
+                idle |= 1 << (member & 7);
+                self.writer.set_idle(state, member);
+            }
+        }
+        self.leaving = Leaving {
+            table: Some(table),
+            spares,
+            idle,
+        };
+        Ok(unused)
+    }
+
+    /// A table is gone. If it was not resumed, nothing leaves for it. Returns what is not needed any more.
+    pub(super) fn stay(&mut self, state: &State, table: dm::TableId) -> Leaving {
+        if self.leaving.table != Some(table) {
+            return Leaving::default();
+        }
+        let unused = core::mem::take(&mut self.leaving);
+        self.writer.end_idle(state, unused.idle);
+        unused
+    }
 }
 
 impl_has_work! {

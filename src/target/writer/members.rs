@@ -67,15 +67,18 @@ impl Writer {
         self.hold_slots(state, member);
     }
 
-    /// Whether [`Writer::set_idle`] was said of a member.
+    /// Whether no slots of a member are given out though it could.
     pub(in crate::target) fn is_idle(&self, member: u8) -> bool {
         self.idle & bit(member) != 0
     }
 
-    /// Gives out slots of a member again.
-    pub(in crate::target) fn end_idle(&mut self, state: &State, member: u8) {
-        self.idle &= !bit(member);
-        self.use_idle_slots(state, member);
+    /// Gives out slots of these members again, a bit each.
+    pub(in crate::target) fn end_idle(&mut self, state: &State, members: u8) {
+        let idle = self.idle & members;
+        self.idle &= !members;
+        for member in (0..MEMBERS_MAX).filter(|member| idle & bit(*member) != 0) {
+            self.use_idle_slots(state, member);
+        }
     }
 
     /// Gives out no slots of a member for a while, as writing there fails: only if others have some, of

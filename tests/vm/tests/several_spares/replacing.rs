@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A spare that is replaced by another one while the device is in use.
 
+use vmtest::guest::run;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::SickDisk;
@@ -162,6 +163,41 @@ fn an_evacuation_that_fails() {
     set.check(0..40, 1);
     set.check(second, 1);
     set.check(300..300 + left, 1);
+}
+
+/// D2: a table that leaves a spare out and is never used, or refused, changes nothing.
+#[test]
+fn a_table_without_it_that_is_not_used() {
+    let _test = vmtest::begin!();
+    for number in 0..3 {
+        let mut set = Set::new(&[1, 1, 1]);
+        let slots = set.device().status_fraction(0).1;
+        set.device().load(&set.line(&[0], "")).unwrap();
+        match number {
+            0 => {
+                let name = set.device().name().to_string();
+                assert_eq!(run(&format!("dmsetup clear {name}")).status, 0);
+            }
+            // The next one needs them.
+            1 => set.device().load(&set.line(&[2, 1, 0], "")).unwrap(),
+            // And goes where it is told to, with the last of them.
+            _ => {
+                set.device().load(&set.line(&[0, 1], "")).unwrap();
+                set.remap(0..20, 1);
+                set.reload(&[0, 1], "").unwrap();
+                set.expect_whole(2);
+                assert!(is_free(&set.spares[2]));
+                set.check(0..20, 1);
+                continue;
+            }
+        }
+        set.spoil(0..slots);
+        set.write_in_parts(0, slots * BLOCK);
+        set.check(0..slots, 1);
+        set.again(&[0, 1, 2], "");
+        set.expect_whole(3);
+        set.check(0..slots, 1);
+    }
 }
 
 impl Set {
