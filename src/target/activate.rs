@@ -281,7 +281,8 @@ fn join(state: &State, writer: &mut Writer, changes: &Changes) -> Result<bool> {
     Ok(joined)
 }
 
-/// Fails if a spare that was to join did not take its superblocks: it is none, and was lost at once.
+/// Fails if a spare that was to join did not take its superblocks: it is none. It was lost at once, or
+/// nearly all of its copies were written off.
 fn turn_away(
     state: &State,
     writer: &mut Writer,
@@ -290,8 +291,13 @@ fn turn_away(
 ) -> Result {
     let mut result = Ok(());
     for (change, index) in changes.joining.iter().zip(0u8..) {
-        let joins = change.is_some() && writer.metadata.superblock().member(index).is_some();
-        if joins && !writer.metadata.is_usable(index) {
+        let member = writer.metadata.superblock().member(index);
+        let Some(member) = member.filter(|_| change.is_some()) else {
+            continue;
+        };
+        if !writer.metadata.is_usable(index) || !member.has_supers() {
+            let name = &state.name;
+            pr_err!("{name}: spare {index} does not take its superblocks: not a member\n");
             writer.remove_member(state, io, index)?;
             result = Err(EIO);
         }

@@ -191,6 +191,12 @@ impl Member {
         copy < SUPER_COPIES && self.void_supers & (1 << copy) == 0
     }
 
+    /// Whether enough superblock copies on it are in use that one may fail.
+    pub fn has_supers(&self) -> bool {
+        let live = (0..SUPER_COPIES).filter(|copy| self.super_lives(*copy));
+        live.count() >= 2
+    }
+
     /// The reserve block of `replica` that stands in for table block `block`, and whether the
     /// block's own place is bad.
     pub fn relocation(&self, replica: u8, block: u32) -> Option<(u8, bool)> {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A spare that is added while the device is in use.
 
+use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::Power;
 use vmtest::guest::sickdisk::PowerCut;
 use vmtest::guest::superblocks;
@@ -134,6 +136,28 @@ fn a_spare_joins_at_the_second_try() {
     set.reload(&[0, 1], "").unwrap();
     set.expect_whole(2);
     set.check(0..30, 1);
+}
+
+/// A disk that can be read only takes no superblock and is no spare: the set goes on without it.
+#[test]
+fn a_spare_that_takes_no_writes() {
+    let _test = vmtest::begin!();
+    let mut set = Set::inactive(&[1, 1]);
+    set.activate(&[0], "");
+    set.remap(0..30, 1);
+    let sectors = set.spares[1].disk().sectors();
+    let bad = Fault::bad(Direction::Write);
+    set.spares[1].disk().spoil(0, sectors, bad);
+    set.reload(&[0, 1], "").unwrap_err();
+    set.reload(&[0], "").unwrap();
+    set.expect_whole(1);
+    set.check(0..30, 1);
+    // Nobody asks for it.
+    set.again(&[0], "");
+    set.expect_whole(1);
+    set.spares[1].disk().heal(0, sectors);
+    set.reload(&[0, 1], "").unwrap();
+    set.expect_whole(2);
 }
 
 /// P2: the power fails while a spare joins, and another blank one is named in its place: what that
