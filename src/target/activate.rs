@@ -337,7 +337,12 @@ fn change_members(
         };
         let missing = member.missing;
         let there = spares.get(index).is_some();
-        if missing && there && writer.is_whole(index) {
+        if missing && there && !writer.is_whole(index) {
+            if writer.metadata.is_present(index) {
+                let name = &state.name;
+                pr_warn!("{name}: spare {index} is not used: its metadata is not complete\n");
+            }
+        } else if missing && there {
             // Then there is one spare more to put replicas on.
             let back = writer.take_back(state, io, index);
             if back.and_then(|()| restore(state, writer, io)).is_err() {

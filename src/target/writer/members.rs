@@ -513,20 +513,21 @@ impl Writer {
     }
 
     /// Whether everything of a member that is missing, and everything that it holds for others, was made
-    /// again.
+    /// again as far as it can be: bad places are no reason to go without it.
     pub(in crate::target) fn is_whole(&self, index: u8) -> bool {
         let superblock = self.metadata.superblock();
         let Some(member) = superblock.member(index) else {
             return false;
         };
-        let mut members = superblock.members();
-        member.void_replicas == 0
-            && member.void_supers == 0
-            && members.all(|(_, other)| {
-                let areas = other.areas.iter().zip(0..REPLICAS);
-                let mut here = areas.filter(|(area, _)| area.host == index);
-                here.all(|(_, replica)| other.replica_lives(replica))
-            })
+        let mut void = self.metadata.void_replicas();
+        let waits = void.any(|(owner, replica)| {
+            let table = superblock.member(owner);
+            let area = table.and_then(|table| table.areas.get(usize::from(replica)));
+            let here = owner == index || area.is_some_and(|area| area.host == index);
+            here && self.failed_places & place_bit(owner, replica) == 0
+        });
+        let known = (0..REPLICAS).any(|replica| member.replica_lives(replica));
+        !waits && member.has_supers() && (known || member.high_water == 0)
     }
 
     /// Takes a member out of the set on which nothing is left. Fails with [`EBUSY`] if something is.

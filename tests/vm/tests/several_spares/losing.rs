@@ -116,6 +116,37 @@ fn the_rest_goes_on() {
     }
 }
 
+/// P4: a bad place for a superblock costs nothing, also where the spare was lost and is back.
+#[test]
+fn back_with_a_bad_superblock_place() {
+    let _test = vmtest::begin!();
+    let (mut set, second) = both_in_use();
+    set.kill(1);
+    set.spoil(second.clone());
+    // There is room on the one that is left.
+    set.main.disk().heal(0, 140 * BLOCK);
+    let freed = format!("remove_remap {} {}", 40 * BLOCK, 60 * BLOCK);
+    set.device().message(&freed).unwrap();
+    set.write(second.start..second.start + 2, 3).unwrap();
+    is_without(&set, 1);
+    let bad = vmtest::guest::sickdisk::Fault::bad(Direction::Both);
+    set.spares[1].disk().spoil(0, BLOCK, bad);
+    set.revive(1);
+    for _ in 0..2 {
+        set.device().suspend().unwrap();
+        set.device().resume().unwrap();
+        set.expect("spares", "2/2");
+        set.expect("superblocks", "7");
+        set.expect("replicas", "2");
+    }
+    set.check(second.start + 2..second.end, 1);
+    set.write(second.start + 4..second.start + 6, 4).unwrap();
+    assert_eq!(set.place(second.start + 4), Some(1));
+    set.again(&[0, 1], "");
+    set.check(second.start + 4..second.start + 6, 4);
+    set.check(second.start + 6..second.end, 1);
+}
+
 /// A write to a slot of the spare that is lost goes elsewhere at once.
 #[test]
 fn a_write_finds_the_spare_lost() {
