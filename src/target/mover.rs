@@ -166,7 +166,11 @@ pub(super) fn evacuate(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Res
     drop(locked);
     let moved = move_away(target, ti, member);
     if moved.is_err() && !was_idle {
-        state.writer.lock().writer.end_idle(state, 1 << (member & 7));
+        state
+            .writer
+            .lock()
+            .writer
+            .end_idle(state, 1 << (member & 7));
     }
     moved
 }
