@@ -76,7 +76,7 @@ fn an_end_to_all_turns() {
     let mut set = Set {
         device: None,
         main: disk(16),
-        spares: vec![disk(600), disk(600)],
+        spares: vec![disk(1500), disk(1500)],
     };
     set.activate(&[0, 1], "");
     let mut refused = None;
