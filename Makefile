@@ -8,7 +8,7 @@ export KVER DM_REMAP_HERE TEST
 # Nothing goes on when make itself is killed.
 run := setpriv --pdeathsig TERM
 
-.PHONY: module test test-debug check fuzz bench bench-check bench-host demo vm promises install clean help
+.PHONY: module test test-debug check fuzz bench bench-check bench-host demo vm promises dkms-deb install clean help
 .NOTPARALLEL:
 
 module:
@@ -44,6 +44,9 @@ vm:
 promises:
 	@$(run) scripts/promises
 
+dkms-deb:
+	@$(run) scripts/dkms-deb
+
 install:
 	@$(run) scripts/install
 
@@ -68,6 +71,7 @@ help:
 	@echo 'make bench-host how fast the remap table is on this machine, beside maps of others;'
 	@echo '                TEST="filter" restricts it'
 	@echo 'make promises   the tests, by the promise that they hold the code to'
+	@echo 'make dkms-deb   a Debian package that builds the module by DKMS wherever it is installed'
 	@echo 'make install    install the module for the running kernel, and dmremap'
 	@echo 'make clean      remove target/ (the cache stays, it is safe to delete)'
 	@echo
