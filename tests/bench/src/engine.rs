@@ -26,8 +26,9 @@ use crate::rows::Op;
 /// How many I/Os io_uring has at a time.
 const DEPTH: u32 = 32;
 
-/// How many parts a run is measured in. The one in the middle counts: most are so short that no timer
-/// interrupts them, and what those do in the meantime is nothing that an I/O costs.
+/// How many parts a run of small I/Os is measured in. The one in the middle counts: most are so short that no
+/// timer interrupts them, and what those do in the meantime is nothing that an I/O costs. To larger ones that
+/// makes no difference, and not all of them cost the same.
 const LAPS: u64 = 100;
 
 /// Pages are as large as that where the kernel can make them: it takes an I/O one step, then, and not one
@@ -119,10 +120,11 @@ struct Laps {
 
 impl Laps {
     /// Begins the first one.
-    fn new(count: u64) -> Self {
+    fn new(job: Job, count: u64) -> Self {
+        let laps = if job.bs <= 4096 { LAPS } else { 1 };
         Self {
             done: 0,
-            length: (count / LAPS).max(1),
+            length: (count / laps).max(1),
             costs: Vec::with_capacity(LAPS as usize + 1),
             begun: instructions(),
         }
@@ -185,7 +187,7 @@ fn psync(
     count: u64,
     data: &mut [u8],
 ) -> io::Result<Laps> {
-    let mut laps = Laps::new(count);
+    let mut laps = Laps::new(job, count);
     for _ in 0..count {
         let place = places.next();
         let done = match job.op {
@@ -210,7 +212,7 @@ fn io_uring(
     let fd = Fd(file.as_raw_fd());
     let length = data.len() as u32;
     let (mut begun, mut ended) = (0, 0);
-    let mut laps = Laps::new(count);
+    let mut laps = Laps::new(job, count);
     while ended < count {
         while begun < count && begun - ended < u64::from(DEPTH) {
             let place = places.next();
