@@ -3,6 +3,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::ops::RangeInclusive;
 
 use vmtest::guest::device_number;
 use vmtest::guest::drop_caches;
@@ -302,6 +303,15 @@ impl Set {
             found == stamps(first, sectors, generation),
             "{blocks:?} are not of generation {generation}"
         );
+    }
+
+    /// Which of these generations a block is of; none if it is of no single one.
+    #[track_caller]
+    pub(super) fn generation_of(&self, block: u64, among: RangeInclusive<u64>) -> Option<u64> {
+        let (first, sectors) = sectors_of(&(block..block + 1));
+        let found = self.open().read(first, sectors).expect("read");
+        let mut among = among.rev();
+        among.find(|generation| found == stamps(first, sectors, *generation))
     }
 
     /// Checks that each of these blocks reads as an error.
