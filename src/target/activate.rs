@@ -30,6 +30,7 @@ use super::writer::Restored;
 use super::writer::Writer;
 use crate::logic::commit::Metadata;
 use crate::logic::commit::COMMIT_BLOCKS_MAX;
+use crate::logic::format::member_bit;
 use crate::logic::format::BlockId;
 use crate::logic::format::Geometry;
 use crate::logic::format::Superblock;
@@ -54,7 +55,7 @@ impl Start {
             let member = superblock.member(rewrite.block.member);
             let other = usize::from(rewrite.replica ^ 1);
             let truth = member.and_then(|member| member.areas.get(other));
-            truth.is_some_and(|area| members & bit(area.host) != 0)
+            truth.is_some_and(|area| members & member_bit(area.host) != 0)
         })
     }
 }
@@ -63,9 +64,9 @@ impl Start {
 /// before it.
 pub(super) fn not_without(metadata: &Metadata, start: Option<&Start>, members: u8) -> Option<u8> {
     (0..MEMBERS_MAX).find(|index| {
-        let all = members & (bit(*index) | bit(*index).wrapping_sub(1));
+        let all = members & (member_bit(*index) | member_bit(*index).wrapping_sub(1));
         let needed = || start.is_some_and(|start| start.needs(metadata.superblock(), all));
-        members & bit(*index) != 0 && (!metadata.can_lose_all(all) || needed())
+        members & member_bit(*index) != 0 && (!metadata.can_lose_all(all) || needed())
     })
 }
 
@@ -183,12 +184,12 @@ fn go_without(
     spares: &Spares,
     changes: &Changes,
 ) -> Result {
-    let named = |index: u8| spares.get(index).is_some() || changes.leaving & bit(index) != 0;
+    let named = |index: u8| spares.get(index).is_some() || changes.leaving & member_bit(index) != 0;
     let superblock = writer.metadata.superblock();
     let absent = superblock
         .members()
         .filter(|(index, member)| !member.missing && !named(*index))
-        .fold(0, |mask, (index, _)| mask | bit(index));
+        .fold(0, |mask, (index, _)| mask | member_bit(index));
     if let Some(index) = not_without(&writer.metadata, start, absent) {
         // Nothing has changed so far: a table that names it does.
         let name = &state.name;
@@ -213,7 +214,7 @@ fn go_without(
                 Return::Silent => pr_warn!("{}: spare {index} does not answer\n", state.name),
                 Return::Refused(ref error) => {
                     pr_err!("{}: not taken back: {}\n", state.name, Show(error));
-                    strangers |= bit(index);
+                    strangers |= member_bit(index);
                 }
             }
             // Also where a read-only table went without it: nobody has compared its replicas.
@@ -221,7 +222,7 @@ fn go_without(
             writer.metadata.set_present(index, false);
             let same = matches!(back, Return::Same);
             writer.metadata.set_present(index, same);
-        } else if changes.leaving & bit(index) == 0 {
+        } else if changes.leaving & member_bit(index) == 0 {
             lose(state, writer, index)?;
             writer.metadata.set_present(index, false);
         }
@@ -359,7 +360,7 @@ fn change_members(
                 let name = &state.name;
                 pr_warn!("{name}: spare {index} cannot leave the set yet: {error:?}\n");
             }
-        } else if changes.leaving & bit(index) != 0 {
+        } else if changes.leaving & member_bit(index) != 0 {
             // A repair was under way to it when the table was loaded. Its data would be an error.
             let name = &state.name;
             pr_err!("{name}: spare {index} serves blocks by now: load a table with it\n");
@@ -384,8 +385,4 @@ pub(super) fn deactivate(state: &State, locked: &mut Locked, spares: &Spares) {
     let unsettled = locked.writer.metadata.is_unsettled();
     locked.writer.metadata.set_clean(!unsettled);
     let _ = locked.writer.sync(state, &mut io);
-}
-
-fn bit(member: u8) -> u8 {
-    1u8.checked_shl(member.into()).unwrap_or(0)
 }

@@ -52,6 +52,7 @@ use crate::logic::desk::Desk;
 use crate::logic::errno::Errno;
 use crate::logic::format::geometry::ALIGN_SECTORS_MAX;
 use crate::logic::format::geometry::WINDOW_SECTORS_MIN;
+use crate::logic::format::member_bit;
 use crate::logic::format::FormatError;
 use crate::logic::format::Geometry;
 use crate::logic::format::Superblock;
@@ -472,11 +473,11 @@ impl Line<'_> {
             if !locked.writer.metadata.is_present(index) {
                 // A read-only table went without it, and a resume of this one would write that down.
                 if !member.missing && !self.read_only {
-                    left_out |= 1 << index.min(7);
+                    left_out |= member_bit(index);
                 }
                 continue;
             }
-            left_out |= 1 << index.min(7);
+            left_out |= member_bit(index);
             let claims = locked.writer.claims(&state, index);
             if claims != 0 && self.options.degraded {
                 continue;
@@ -486,7 +487,7 @@ impl Line<'_> {
                 pr_err!("{name}: spare {index} has {claims} blocks: evacuate it first\n");
                 return Err(refuse(Errno::Busy, STILL_SERVES));
             }
-            changes.leaving |= 1 << index.min(7);
+            changes.leaving |= member_bit(index);
             let name = Name {
                 index,
                 uuid: member.uuid,
@@ -513,7 +514,7 @@ impl Line<'_> {
         }
         let absent = superblock.members().find(|(index, member)| {
             !members.contains(&Some(*index))
-                && changes.leaving & (1 << (*index).min(7)) == 0
+                && changes.leaving & member_bit(*index) == 0
                 && !member.is_dispensable()
         });
         if let Some((member, _)) = absent.filter(|_| !self.options.degraded) {

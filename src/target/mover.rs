@@ -45,6 +45,7 @@ use super::DmRemap;
 use crate::dm;
 use crate::dm::BlkStatus;
 use crate::logic::classify::Operation;
+use crate::logic::format::member_bit;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
@@ -170,7 +171,7 @@ pub(super) fn evacuate(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Res
             .writer
             .lock()
             .writer
-            .end_idle(state, 1 << (member & 7));
+            .end_idle(state, member_bit(member));
     }
     moved
 }
@@ -265,9 +266,8 @@ pub(super) fn redirect(
         let _closed = Closed::wait(state, part)?;
         // What the slots hold may be in the spare's cache.
         let tickets = state.life.spares_sent();
-        let bit = 1u8.checked_shl(member.into()).unwrap_or(0);
         state
-            .flush_spares(&target.spares, bit, &tickets)
+            .flush_spares(&target.spares, member_bit(member), &tickets)
             .map_err(to_error)?;
         state.with_writer(&target.spares, |writer, io| {
             check_redirect(state, writer, part, member, slot_of)?;

@@ -30,6 +30,7 @@ use crate::dm::BlkStatus;
 use crate::logic::alloc::SlotRun;
 use crate::logic::bisect::Bisect;
 use crate::logic::classify::Operation;
+use crate::logic::format::member_bit;
 use crate::logic::limit::Limit;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
@@ -385,7 +386,7 @@ impl<'a> Relocation<'a> {
                 Ok(()) => {
                     self.alive = true;
                     let member = place.map_or(0, |(member, _, _)| member);
-                    self.written |= 1u8.checked_shl(member.into()).unwrap_or(0);
+                    self.written |= member_bit(member);
                     self.tell |= self.state.proven(Direction::SpareWrite, begun);
                     (part.first..part.first.saturating_add(part.count))
                         .try_for_each(|index| self.note_placed(run.first, index, next))
@@ -443,7 +444,7 @@ impl<'a> Relocation<'a> {
     fn leave_spare(&mut self, slot: u32) -> bool {
         let state = self.state;
         let member = state.slot_place(slot).map_or(u8::MAX, |place| place.member);
-        let bit = 1u8.checked_shl(member.into()).unwrap_or(0);
+        let bit = member_bit(member);
         let first = self.left & bit == 0;
         self.left |= bit;
         first && state.writer.lock().writer.let_rest(state, member)
@@ -521,7 +522,7 @@ impl<'a> Relocation<'a> {
     /// Whether the set goes on without one of the spares that have taken data.
     fn find_gone(&self) -> bool {
         let state = self.state;
-        let written = |member: u8| self.written & 1u8.checked_shl(member.into()).unwrap_or(0) != 0;
+        let written = |member: u8| self.written & member_bit(member) != 0;
         state.with_writer(self.spares, |writer, io| {
             let mut spares = self.spares.iter().filter(|(member, _)| written(*member));
             spares.any(|(member, _)| writer.is_gone(state, io, member))

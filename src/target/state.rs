@@ -43,6 +43,7 @@ use super::writer::Writer;
 use super::DmRemap;
 use crate::dm;
 use crate::logic::desk::Desk;
+use crate::logic::format::member_bit;
 use crate::logic::format::Member;
 use crate::logic::format::Place;
 use crate::logic::format::Superblock;
@@ -170,7 +171,7 @@ impl Locked {
         let mut idle = 0;
         for (member, _) in spares.iter() {
             if !self.writer.is_idle(member) {
-                idle |= 1 << (member & 7);
+                idle |= member_bit(member);
                 self.writer.set_idle(state, member);
             }
         }
@@ -277,7 +278,7 @@ impl State {
     ) -> dm::IoResult {
         let mut result = Ok(());
         for (member, spare) in spares.iter() {
-            if members & 1u8.checked_shl(member.into()).unwrap_or(0) != 0 {
+            if members & member_bit(member) != 0 {
                 let flushed = self.flush(Disk::Spare(member), &spare.device, since.of(member));
                 result = result.and(flushed);
             }
@@ -288,7 +289,7 @@ impl State {
     /// Whether the set goes on without a member.
     #[inline]
     pub(super) fn is_lost(&self, member: u8) -> bool {
-        (dm::load_relaxed(&self.lost) >> (member & 31)) & 1 != 0
+        self.is_shut(member, true)
     }
 
     /// A write to the spare of a member has succeeded: its cache may hold it from here on. False if the set

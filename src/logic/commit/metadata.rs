@@ -3,6 +3,7 @@
 //! What an activation knows about the spare's metadata, and what can be done with it.
 
 use super::super::format::member::home;
+use super::super::format::member_bit;
 use super::super::format::reserve::Reserve;
 use super::super::format::reserve::Reserves;
 use super::super::format::sequence;
@@ -677,11 +678,6 @@ impl Metadata {
             .find(|u| u.block == block)
             .map(|u| u.suspect)
     }
-}
-
-/// The bit of a member in a mask of members.
-fn member_bit(index: u8) -> u8 {
-    1u8.checked_shl(index.into()).unwrap_or(0)
 }
 
 /// The superblock copies on a member; a bit each.

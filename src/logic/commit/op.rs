@@ -2,6 +2,7 @@
 
 //! An operation under way: from the driver's last result to its next step.
 
+use super::super::format::member_bit;
 use super::super::format::BlockId;
 use super::super::format::CopyId;
 use super::super::format::REPLICAS;
@@ -210,7 +211,7 @@ impl<'a> Op<'a> {
             (Pending::Nothing, _) => Ok(()),
             (_, Err(Fault::Gone)) => self.gone(),
             (Pending::Flush, Ok(())) => {
-                self.to_flush &= !1u8.checked_shl(self.device.into()).unwrap_or(0);
+                self.to_flush &= !member_bit(self.device);
                 if self.to_flush == 0 {
                     self.flushed();
                 }
@@ -325,7 +326,7 @@ impl<'a> Op<'a> {
             self.metadata.superblock.set_super(copy, false);
         }
         self.metadata.lose_member(self.device)?;
-        self.metadata.present &= !1u8.checked_shl(self.device.into()).unwrap_or(0);
+        self.metadata.present &= !member_bit(self.device);
         self.metadata.revive &= self.metadata.reachable_supers();
         self.metadata.joining &= self.metadata.reachable_supers();
         self.to_flush &= self.metadata.present;
@@ -415,9 +416,7 @@ impl<'a> Op<'a> {
         let areas = areas.iter().flatten().zip(0u8..);
         areas
             .filter(|(_, replica)| wanted & (1 << replica) != 0)
-            .fold(0, |mask, (area, _)| {
-                mask | 1u8.checked_shl(area.host.into()).unwrap_or(0)
-            })
+            .fold(0, |mask, (area, _)| mask | member_bit(area.host))
     }
 
     fn succeed(&mut self) -> Step {

@@ -43,6 +43,11 @@ use super::REPLICAS;
 use super::RESERVE_BLOCKS;
 use super::SUPER_COPIES;
 
+/// The bit of a member in a mask of members.
+pub fn member_bit(index: u8) -> u8 {
+    1u8.checked_shl(index.into()).unwrap_or(0)
+}
+
 /// Bytes of a member's record in the superblock.
 pub const RECORD_BYTES: usize = 352;
 

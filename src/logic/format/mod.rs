@@ -50,6 +50,7 @@ pub mod table_block;
 pub use self::error::FormatError;
 pub use self::geometry::Geometry;
 pub use self::geometry::GeometryError;
+pub use self::member::member_bit;
 pub use self::member::Area;
 pub use self::member::Member;
 pub use self::reserve::Reserve;

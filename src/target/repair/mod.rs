@@ -62,6 +62,7 @@ use crate::logic::bisect::Bisect;
 use crate::logic::bisect::Segment;
 use crate::logic::breaker::Need;
 use crate::logic::classify::Operation;
+use crate::logic::format::member_bit;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::latch::Ticket;
 use crate::logic::limit::Limit;
@@ -346,9 +347,7 @@ impl Repair<'_> {
             self.state.flush(Disk::Main, self.main, main)?;
         }
         let emulate = self.spares.iter().filter(|(_, s)| s.device.emulates_fua());
-        let members = emulate.fold(0, |mask, (member, _)| {
-            mask | 1u8.checked_shl(member.into()).unwrap_or(0)
-        });
+        let members = emulate.fold(0, |mask, (member, _)| mask | member_bit(member));
         self.state
             .flush_spares(self.spares, members & on_spares, &spares)
     }
@@ -506,7 +505,7 @@ impl Repair<'_> {
                                 // It was given up meanwhile.
                                 return Ok(false);
                             }
-                            self.written.1 |= 1u8.checked_shl(member.into()).unwrap_or(0);
+                            self.written.1 |= member_bit(member);
                         }
                     }
                     _ => (),

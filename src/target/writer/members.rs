@@ -23,6 +23,7 @@ use crate::dm;
 use crate::logic::breaker::PROBE_INTERVAL_MS;
 use crate::logic::commit::Failure;
 use crate::logic::commit::Outcome;
+use crate::logic::format::member_bit;
 use crate::logic::format::BlockId;
 use crate::logic::format::Geometry;
 use crate::logic::format::BLOCK_BYTES;
@@ -58,25 +59,25 @@ pub(in crate::target) enum Restored {
 impl Writer {
     /// Whether slots of a member are given out.
     pub(super) fn gives_slots(&self, member: u8) -> bool {
-        self.metadata.is_usable(member) && (self.idle | self.resting) & bit(member) == 0
+        self.metadata.is_usable(member) && (self.idle | self.resting) & member_bit(member) == 0
     }
 
     /// Gives out no more slots of a member.
     pub(in crate::target) fn set_idle(&mut self, state: &State, member: u8) {
-        self.idle |= bit(member);
+        self.idle |= member_bit(member);
         self.hold_slots(state, member);
     }
 
     /// Whether no slots of a member are given out though it could.
     pub(in crate::target) fn is_idle(&self, member: u8) -> bool {
-        self.idle & bit(member) != 0
+        self.idle & member_bit(member) != 0
     }
 
     /// Gives out slots of these members again, a bit each.
     pub(in crate::target) fn end_idle(&mut self, state: &State, members: u8) {
         let idle = self.idle & members;
         self.idle &= !members;
-        for member in (0..MEMBERS_MAX).filter(|member| idle & bit(*member) != 0) {
+        for member in (0..MEMBERS_MAX).filter(|member| idle & member_bit(*member) != 0) {
             self.use_idle_slots(state, member);
         }
     }
@@ -87,11 +88,11 @@ impl Writer {
         if self.slots_beside(state, member) == 0 {
             return false;
         }
-        if self.resting & bit(member) == 0 && state.log.allow() {
+        if self.resting & member_bit(member) == 0 && state.log.allow() {
             let name = &state.name;
             pr_warn!("{name}: spare {member} fails, others take its blocks for a while\n");
         }
-        self.resting |= bit(member);
+        self.resting |= member_bit(member);
         self.rested_at = dm::monotonic_ms().saturating_add(REST_MS);
         self.hold_slots(state, member);
         true
@@ -100,7 +101,7 @@ impl Writer {
     /// Gives out slots again of the members that had to rest. Returns whether there were any.
     pub(in crate::target) fn end_rest(&mut self, state: &State) -> bool {
         let resting = core::mem::take(&mut self.resting);
-        for member in (0..MEMBERS_MAX).filter(|member| resting & bit(*member) != 0) {
+        for member in (0..MEMBERS_MAX).filter(|member| resting & member_bit(*member) != 0) {
             self.use_idle_slots(state, member);
         }
         resting != 0
@@ -133,7 +134,7 @@ impl Writer {
     pub(in crate::target) fn use_all(&mut self, state: &State) {
         let idle = core::mem::take(&mut self.idle) | core::mem::take(&mut self.resting);
         self.moves = 0;
-        for member in (0..8).filter(|member| idle & bit(*member) != 0) {
+        for member in (0..8).filter(|member| idle & member_bit(*member) != 0) {
             self.use_member(state, member);
         }
     }
@@ -224,12 +225,13 @@ impl Writer {
         let members = self.metadata.superblock().members();
         let lost = members
             .filter(|(_, member)| member.missing)
-            .fold(0, |mask, (index, _)| mask | bit(index));
+            .fold(0, |mask, (index, _)| mask | member_bit(index));
         let strangers = u32::from(self.strangers & lost) << STRANGERS_SHIFT;
         // Before the caches are looked at: whoever has written sees this, or is seen there.
         let before = state.lost.xchg(u32::from(lost) | strangers, Full);
         for member in 0..8 {
-            let fresh = lost & bit(member) != 0 && before & u32::from(bit(member)) == 0;
+            let fresh =
+                lost & member_bit(member) != 0 && before & u32::from(member_bit(member)) == 0;
             if fresh {
                 pr_err!(
                     "{}: spare {member} is lost, going on without it\n",
@@ -388,7 +390,7 @@ impl Writer {
         let superblock = self.metadata.superblock();
         let mut void = self.metadata.void_replicas();
         void.find(|(index, replica)| {
-            if shunned & bit(*index) != 0 {
+            if shunned & member_bit(*index) != 0 {
                 // It goes with its slots.
                 return false;
             }
@@ -396,7 +398,7 @@ impl Writer {
             let host = member.and_then(|m| m.areas.get(usize::from(*replica)));
             let host = host.map_or(u8::MAX, |area| area.host);
             let failed = self.failed_places & place_bit(*index, *replica) != 0;
-            !failed && shunned & bit(host) == 0
+            !failed && shunned & member_bit(host) == 0
         })
     }
 
@@ -409,7 +411,7 @@ impl Writer {
             let usable = move |host: &u8| {
                 self.metadata.is_present(*host)
                     && superblock.member(*host).is_some()
-                    && shunned & bit(*host) == 0
+                    && shunned & member_bit(*host) == 0
                     && (self.metadata.is_usable(*host) || *host == own)
             };
             let all = (0..MEMBERS_MAX).map(move |step| own.saturating_add(step) % MEMBERS_MAX);
@@ -417,14 +419,14 @@ impl Writer {
         };
         let mut members = superblock
             .members()
-            .filter(|(index, _)| shunned & bit(*index) == 0);
+            .filter(|(index, _)| shunned & member_bit(*index) == 0);
         members.find_map(|(index, member)| {
             let [a, b] = member.areas.map(|area| area.host);
             // First the one that need not stay at home.
             [1u8, 0].into_iter().find_map(|replica| {
                 let (own, other) = if replica == 0 { (a, b) } else { (b, a) };
                 let alive = member.replica_lives(replica);
-                let stays = alive && shunned & bit(own) == 0;
+                let stays = alive && shunned & member_bit(own) == 0;
                 let alone = stays && own == other && (own != index || replica == 1);
                 if stays && !alone {
                     return None;
@@ -541,7 +543,7 @@ impl Writer {
             return Err(EBUSY);
         }
         self.set_idle(state, index);
-        while self.restore(state, io, bit(index))? == Restored::More {}
+        while self.restore(state, io, member_bit(index))? == Restored::More {}
         let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
         let (geometry, missing) = (member.geometry, member.missing);
         self.metadata
@@ -549,8 +551,8 @@ impl Writer {
             .map_err(|why| Error::from_errno(-why.errno().number()))?;
         self.sync(state, io)?;
         self.forget_slots(state, index);
-        self.idle &= !bit(index);
-        self.resting &= !bit(index);
+        self.idle &= !member_bit(index);
+        self.resting &= !member_bit(index);
         pr_info!("{}: spare {index} has left the set\n", state.name);
         let spare = io.spares.get(index).filter(|_| !missing);
         if spare.is_some_and(|spare| wipe(state, spare, &geometry).is_err()) {
@@ -589,11 +591,6 @@ fn wipe(state: &State, spare: &Spare, geometry: &Geometry) -> dm::IoResult {
         state.pool.write(&spare.device, at, zeroes, opf)?;
     }
     state.pool.flush(&spare.device)
-}
-
-/// The bit of a member in a mask of members.
-fn bit(member: u8) -> u8 {
-    1u8.checked_shl(member.into()).unwrap_or(0)
 }
 
 /// The bit of a replica in a mask of all members' replicas.
