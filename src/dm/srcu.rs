@@ -104,12 +104,6 @@ impl Srcu {
         // SAFETY: By the type invariants, the domain is initialised.
         unsafe { bindings::synchronize_srcu(self.inner.get()) };
     }
-
-    /// Like [`synchronize`](Srcu::synchronize), faster and at the expense of all other CPUs.
-    pub fn synchronize_expedited(&self) {
-        // SAFETY: By the type invariants, the domain is initialised.
-        unsafe { bindings::synchronize_srcu_expedited(self.inner.get()) };
-    }
 }
 
 /// A time that ends when all readers are gone that were registered when it began.

@@ -17,6 +17,8 @@
 //!
 //! A set in good order is not written to at all (M4).
 
+use super::changes::has_numbers;
+use super::changes::Changes;
 use super::io::SpareIo;
 use super::load::Return;
 use super::load::Rewrite;
@@ -32,10 +34,8 @@ use crate::logic::commit::Metadata;
 use crate::logic::commit::COMMIT_BLOCKS_MAX;
 use crate::logic::format::member_bit;
 use crate::logic::format::BlockId;
-use crate::logic::format::Geometry;
 use crate::logic::format::Superblock;
 use crate::logic::format::MEMBERS_MAX;
-use crate::logic::text::Uuid;
 use kernel::prelude::*;
 
 /// What the constructor found on the spares that has to be done first.
@@ -68,33 +68,6 @@ pub(super) fn not_without(metadata: &Metadata, start: Option<&Start>, members: u
         let needed = || start.is_some_and(|start| start.needs(metadata.superblock(), all));
         members & member_bit(*index) != 0 && (!metadata.can_lose_all(all) || needed())
     })
-}
-
-/// How the set is to change when a table is resumed.
-#[derive(Default)]
-pub(super) struct Changes {
-    /// The spares that join, by the numbers that they get.
-    pub(super) joining: [Option<(Uuid, Geometry)>; MEMBERS_MAX as usize],
-    /// The members that the table does not name, because they are to leave; a bit each.
-    pub(super) leaving: u8,
-}
-
-impl Changes {
-    /// Checks that no slot has a number that belongs to one who joins, as it would if who had that number in
-    /// the set before could not be forgotten.
-    pub(super) fn check_numbers(&self, state: &State) -> Result {
-        let locked = state.writer.lock();
-        let superblock = locked.writer.metadata.superblock();
-        let mut joining = self.joining.iter().zip(0u8..);
-        let mistaken = joining.any(|(change, index)| {
-            let is_new = change.is_some() && superblock.member(index).is_none();
-            is_new && state.with_map(|map| map.extents().known(index)) != 0
-        });
-        match mistaken {
-            true => Err(ENOMEM),
-            false => Ok(()),
-        }
-    }
 }
 
 /// Does what `locked.start` says, once, and what `changes` says.
@@ -192,8 +165,7 @@ fn go_without(
         .fold(0, |mask, (index, _)| mask | member_bit(index));
     if let Some(index) = not_without(&writer.metadata, start, absent) {
         // Nothing has changed so far: a table that names it does.
-        let name = &state.name;
-        pr_err!("{name}: spare {index} has the only good copy of metadata: not without it\n");
+        tell_needed(state, index);
         return Err(EIO);
     }
     let mut strangers = 0;
@@ -219,7 +191,6 @@ fn go_without(
             }
             // Also where a read-only table went without it: nobody has compared its replicas.
             lose(state, writer, index)?;
-            writer.metadata.set_present(index, false);
             let same = matches!(back, Return::Same);
             writer.metadata.set_present(index, same);
         } else if changes.leaving & member_bit(index) == 0 {
@@ -243,10 +214,14 @@ fn look_at(state: &State, writer: &Writer, index: u8, spare: &Spare) -> Return {
 
 fn lose(state: &State, writer: &mut Writer, index: u8) -> Result {
     writer.metadata.lose_member(index).map_err(|why| {
-        let name = &state.name;
-        pr_err!("{name}: spare {index} has the only good copy of metadata: not without it\n");
+        tell_needed(state, index);
         Error::from_errno(-why.errno().number())
     })
+}
+
+fn tell_needed(state: &State, index: u8) {
+    let name = &state.name;
+    pr_err!("{name}: spare {index} has the only good copy of metadata: not without it\n");
 }
 
 /// Makes members of the spares that join. Returns whether there were any.
@@ -261,7 +236,7 @@ fn join(state: &State, writer: &mut Writer, changes: &Changes) -> Result<bool> {
             Some(_) => return Err(EBUSY),
             None => (),
         }
-        if state.with_map(|map| map.extents().known(index)) != 0 {
+        if has_numbers(state, index) {
             pr_err!(
                 "{}: there is no memory to forget what was spare {index}\n",
                 state.name

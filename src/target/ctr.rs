@@ -7,15 +7,16 @@
 //! a text of its own, in the kernel log, and an errno of its kind.
 
 use super::activate::not_without;
-use super::activate::Changes;
 use super::activate::Start;
 use super::cells::cells64;
+use super::changes::Changes;
 use super::crew;
 use super::crew::Teller;
 use super::gate::Gate;
 use super::life::Life;
 use super::limits::Limits;
 use super::load::find_superblock;
+use super::load::returning;
 use super::load::tables;
 use super::load::Loaded;
 use super::load::Refused;
@@ -55,6 +56,7 @@ use crate::logic::format::geometry::WINDOW_SECTORS_MIN;
 use crate::logic::format::member_bit;
 use crate::logic::format::FormatError;
 use crate::logic::format::Geometry;
+use crate::logic::format::Member;
 use crate::logic::format::Superblock;
 use crate::logic::format::BLOCK_BYTES;
 use crate::logic::format::BLOCK_SECTORS;
@@ -148,7 +150,7 @@ pub(super) fn construct(
     // Here memory can still be waited for. Without it, less can be remapped.
     let _ = growth::grow(&state, None);
     changes
-        .check_numbers(&state)
+        .check_forgotten(&state)
         .message(c"There is no memory to forget a spare that has left")?;
 
     ctor.set_num_bios(
@@ -400,7 +402,7 @@ impl Line<'_> {
             let member = {
                 let locked = state.writer.lock();
                 let metadata = &locked.writer.metadata;
-                let name = name.filter(|name| is_member(metadata.superblock(), &Some(*name)));
+                let name = name.filter(|name| member_named(metadata.superblock(), *name).is_some());
                 name.map(|name| (name, metadata.is_usable(name.index)))
             };
             let found = match member {
@@ -426,11 +428,11 @@ impl Line<'_> {
             .map_err(|error| self.refuse_content(&error))?;
         self.check_writable(superblock)?;
         for ((name, place), (_, sectors)) in names.iter().zip(&mut members).zip(self.windows) {
-            let Some(name) = name.filter(|name| is_member(superblock, &Some(*name))) else {
+            let Some(name) = *name else {
                 continue;
             };
-            *place = Some(name.index);
-            if let Some(member) = superblock.member(name.index) {
+            if let Some(member) = member_named(superblock, name) {
+                *place = Some(name.index);
                 load::check_window(member, *sectors)
                     .map_err(|error| self.refuse_content(&error))?;
             }
@@ -546,16 +548,14 @@ impl Line<'_> {
         let found = find_superblock(core::slice::from_ref(&window), 0, &mut scratch);
         match found {
             Ok(load::Found::Ours(chosen)) => {
-                let own = (0..MEMBERS_MAX).find(|index| chosen.spare_of(*index).is_some());
-                let uuid = own.and_then(|own| Some(scratch.member(own)?.uuid));
+                let uuid = returning::own_name(&chosen, &scratch);
                 let locked = state.writer.lock();
                 let superblock = locked.writer.metadata.superblock();
                 let same = scratch.set_uuid == superblock.set_uuid;
                 let index = uuid.and_then(|uuid| superblock.find_member(&uuid));
                 match index.filter(|_| same) {
                     Some(index) if !locked.writer.metadata.is_present(index) => {
-                        load::check_return(superblock, &scratch, index, number)
-                            .and_then(|member| load::check_window(member, sectors))
+                        returning::check(superblock, &scratch, index, number, sectors)
                             .map_err(|error| self.refuse_content(&error))?;
                         Ok(Identity::Member(index))
                     }
@@ -908,12 +908,10 @@ fn too_many() -> CtrError {
     refuse(Errno::TooMany, TOO_MANY)
 }
 
-/// Whether there is a member of this name.
-fn is_member(superblock: &Superblock, name: &Option<Name>) -> bool {
-    name.is_some_and(|name| {
-        let member = superblock.member(name.index);
-        member.is_some_and(|member| member.uuid == name.uuid)
-    })
+/// The member of this name, if there is one.
+fn member_named(superblock: &Superblock, name: Name) -> Option<&Member> {
+    let member = superblock.member(name.index);
+    member.filter(|member| member.uuid == name.uuid)
 }
 
 /// Which member each spare of a table line is.
@@ -925,39 +923,4 @@ enum Identity {
     Member(u8),
     /// Nothing so far.
     Blank(Geometry),
-}
-
-impl Changes {
-    /// Adds a spare that joins, and returns the number that it gets.
-    fn add(&mut self, superblock: &Superblock, geometry: Geometry) -> Option<u8> {
-        let mut places = self.joining.iter_mut().zip(0u8..);
-        let (place, index) =
-            places.find(|(place, index)| place.is_none() && superblock.member(*index).is_none())?;
-        *place = Some((Uuid::from_random(dm::random_uuid()), geometry));
-        Some(index)
-    }
-
-    /// Adds a spare that joins under the name that another table gave it. False if its number is taken.
-    fn add_as(&mut self, superblock: &Superblock, name: Name, geometry: Geometry) -> bool {
-        match self.joining.get_mut(usize::from(name.index)) {
-            Some(place) if place.is_none() && superblock.member(name.index).is_none() => {
-                *place = Some((name.uuid, geometry));
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether there are spares that join.
-    fn has_joining(&self) -> bool {
-        self.joining.iter().any(Option::is_some)
-    }
-
-    /// The name of a member, or of a spare that joins under this number.
-    fn name_of(&self, superblock: &Superblock, index: u8) -> Option<Name> {
-        let joins = self.joining.get(usize::from(index)).copied().flatten();
-        let member = || superblock.member(index).map(|member| member.uuid);
-        let uuid = joins.map(|(uuid, _)| uuid).or_else(member)?;
-        Some(Name { index, uuid })
-    }
 }

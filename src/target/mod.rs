@@ -38,6 +38,7 @@
 
 mod activate;
 mod cells;
+mod changes;
 mod closed;
 mod crew;
 mod ctr;
@@ -76,7 +77,7 @@ use crate::logic::status::MetadataState;
 use crate::logic::status::Status;
 use crate::logic::table::Run;
 use crate::logic::table::RunKind;
-use activate::Changes;
+use changes::Changes;
 use core::fmt::Write;
 use crew::Repairer;
 use crew::Teller;

@@ -5,7 +5,7 @@
 //! [`activate`](super::activate).
 
 mod filling;
-mod returning;
+pub(super) mod returning;
 mod tables;
 
 use crate::dm;

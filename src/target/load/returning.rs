@@ -12,6 +12,7 @@ use crate::dm;
 use crate::logic::format::Superblock;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::load;
+use crate::logic::load::Chosen;
 use crate::logic::load::Found;
 use crate::logic::load::LoadError;
 use crate::logic::text::Uuid;
@@ -26,6 +27,25 @@ pub(in crate::target) enum Return {
     Silent,
     /// It is not what it was, for this reason.
     Refused(LoadError),
+}
+
+/// The name of the only spare of which superblocks were looked at, as these have it.
+pub(in crate::target) fn own_name(chosen: &Chosen, superblock: &Superblock) -> Option<Uuid> {
+    let own = (0..MEMBERS_MAX).find(|index| chosen.spare_of(*index).is_some())?;
+    superblock.member(own).map(|member| member.uuid)
+}
+
+/// Checks that what is `returning`, a superblock from a spare of so many sectors, can be member `index` of a
+/// set in use again. `number` stands for it in messages.
+pub(in crate::target) fn check(
+    set: &Superblock,
+    returning: &Superblock,
+    index: u8,
+    number: u8,
+    sectors: u64,
+) -> Result<(), LoadError> {
+    load::check_return(set, returning, index, number)
+        .and_then(|member| load::check_window(member, sectors))
 }
 
 /// What was read of a spare that was away.
@@ -52,8 +72,7 @@ impl Sight {
             let Found::Ours(chosen) = found else {
                 return None;
             };
-            let own = (0..MEMBERS_MAX).find(|index| chosen.spare_of(*index).is_some())?;
-            superblock.member(own).map(|member| member.uuid)
+            own_name(&chosen, &superblock)
         });
         Ok(Self {
             superblock,
@@ -72,8 +91,7 @@ impl Sight {
                 return Return::Silent;
             }
             Ok(Some(uuid)) if *uuid == was && self.superblock.set_uuid == set.set_uuid => {
-                load::check_return(set, &self.superblock, index, number)
-                    .and_then(|member| load::check_window(member, self.sectors))
+                check(set, &self.superblock, index, number, self.sectors)
             }
             _ => Err(LoadError::Another {
                 member: index,

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How a table that is resumed changes its set.
+
+use super::registry::Name;
+use super::state::State;
+use crate::dm;
+use crate::logic::format::Geometry;
+use crate::logic::format::Superblock;
+use crate::logic::format::MEMBERS_MAX;
+use crate::logic::text::Uuid;
+use kernel::prelude::*;
+
+/// How the set is to change when a table is resumed.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// The spares that join, by the numbers that they get.
+    pub(super) joining: [Option<(Uuid, Geometry)>; MEMBERS_MAX as usize],
+    /// The members that the table does not name, because they are to leave; a bit each.
+    pub(super) leaving: u8,
+}
+
+impl Changes {
+    /// Adds a spare that joins, and returns the number that it gets.
+    pub(super) fn add(&mut self, superblock: &Superblock, geometry: Geometry) -> Option<u8> {
+        let mut places = self.joining.iter_mut().zip(0u8..);
+        let (place, index) =
+            places.find(|(place, index)| place.is_none() && superblock.member(*index).is_none())?;
+        *place = Some((Uuid::from_random(dm::random_uuid()), geometry));
+        Some(index)
+    }
+
+    /// Adds a spare that joins under the name that another table gave it. False if its number is taken.
+    pub(super) fn add_as(
+        &mut self,
+        superblock: &Superblock,
+        name: Name,
+        geometry: Geometry,
+    ) -> bool {
+        match self.joining.get_mut(usize::from(name.index)) {
+            Some(place) if place.is_none() && superblock.member(name.index).is_none() => {
+                *place = Some((name.uuid, geometry));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether there are spares that join.
+    pub(super) fn has_joining(&self) -> bool {
+        self.joining.iter().any(Option::is_some)
+    }
+
+    /// The name of a member, or of a spare that joins under this number.
+    pub(super) fn name_of(&self, superblock: &Superblock, index: u8) -> Option<Name> {
+        let joins = self.joining.get(usize::from(index)).copied().flatten();
+        let member = || superblock.member(index).map(|member| member.uuid);
+        let uuid = joins.map(|(uuid, _)| uuid).or_else(member)?;
+        Some(Name { index, uuid })
+    }
+
+    /// Checks that no slot has a number that belongs to one who joins, as it would if who had that number in
+    /// the set before could not be forgotten.
+    pub(super) fn check_forgotten(&self, state: &State) -> Result {
+        let locked = state.writer.lock();
+        let superblock = locked.writer.metadata.superblock();
+        let mut joining = self.joining.iter().zip(0u8..);
+        let mistaken = joining.any(|(change, index)| {
+            change.is_some() && superblock.member(index).is_none() && has_numbers(state, index)
+        });
+        match mistaken {
+            true => Err(ENOMEM),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Whether slots of a member, or of one that had its number before, have numbers.
+pub(super) fn has_numbers(state: &State, index: u8) -> bool {
+    state.with_map(|map| map.extents().known(index)) != 0
+}
