@@ -45,6 +45,11 @@ quietly() {
 	fi
 }
 
+# The version of the module, as DKMS has it.
+module_version() {
+	sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' "$repo/dkms.conf"
+}
+
 make_cache() {
 	mkdir -p "$cache" 2>/dev/null ||
 		die "cannot make the cache $cache (not root? set DM_REMAP_CACHE to another directory)"

@@ -314,7 +314,6 @@ fn capacity() {
     assert!(needs_rebuild(&half, 64, u32::MAX));
 }
 
-/// P12: whatever the number of the last slot, it has a bucket, and the number after it has none.
 /// A table that is to be filled has room for a million remaps if there may be so many, and for no more
 /// however many slots a disk says that there are.
 #[test]
@@ -335,6 +334,7 @@ fn what_is_made_on_a_guess() {
     assert_eq!(most, buckets_for(guess_for(GUESS_MAX, room)).unwrap());
 }
 
+/// P12: whatever the number of the last slot, it has a bucket, and the number after it has none.
 #[test]
 fn the_last_slot_has_a_bucket() {
     assert_eq!(u64::from(SLOT_LAST) + 1, (1 << 32) - 1);

@@ -430,9 +430,10 @@ fn check_apart(
 }
 
 /// Checks that a spare which a set in use gets back was not used without all those that are together
-/// now, like [`choose_superblock`] does; nor without some of them while nobody wrote down that these go
-/// without it, as in a read-only session: that is a later version of the set than this one. `returning` is its own superblock, and `index` its number in the
-/// set; `spare` is where it stands in the table line. Returns the member.
+/// now, like [`choose_superblock`] does; nor without some of them while nobody wrote down that these
+/// go without it, as in a read-only session: that is a later version of the set than this one.
+/// `returning` is its own superblock, and `index` its number in the set; `spare` is where it stands in
+/// the table line. Returns the member.
 pub fn check_return<'a>(
     superblock: &'a Superblock,
     returning: &Superblock,

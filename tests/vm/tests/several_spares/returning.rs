@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A spare that is not there when the device is made, and comes back later.
 
-use super::set::content;
-use super::set::BLOCK;
 use vmtest::guest::drop_caches;
 use vmtest::guest::Mapped;
 
+use super::set::content;
 use super::set::Set;
+use super::set::BLOCK;
 
 /// Blocks 0..100 on the first spare, and some on the second; the device is not active.
 fn two() -> (Set, std::ops::Range<u64>) {
