@@ -75,6 +75,18 @@ lock() {
 	fi
 }
 
+# Taken until the script and all that it starts have ended.
+only_one_test_run() {
+	mkdir -p "$repo/target/log"
+	exec {test_fd}>"$repo/target/test.lock"
+	flock -n "$test_fd" || die "another run of the tests is under way in this checkout"
+}
+
+# Builds what runs the tests. With the features of the whole workspace, as the tests are built.
+test_runner() {
+	"$repo/scripts/crates" && cargo build --quiet --locked --workspace --bin run-tests
+}
+
 # A finished part of the cache carries a stamp: the digest of the names, kinds and sizes of all
 # its files. Anything removed, truncated or added later is seen, in well under a second.
 cache_digest() {

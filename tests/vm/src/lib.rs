@@ -22,5 +22,6 @@ pub mod guest;
 mod initramfs;
 mod kernel;
 pub mod machine;
+pub mod module;
 pub mod together;
 pub mod verdict;

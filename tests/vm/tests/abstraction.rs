@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The device-mapper abstraction by itself, shown on the example targets in tests/modules:
 //! dm-linear in Rust, and a target that tries again elsewhere what failed.
+//!
+//! Needs: the example modules.
 
 use std::path::Path;
 use std::process::Command;

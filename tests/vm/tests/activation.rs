@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Making a device: table lines, formatting, and everything that is refused.
+//!
+//! Also on the oldest kernel.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::symlink;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The module as DKMS installs it: `modprobe dm_remap` finds it, and it works.
+//!
+//! Needs: dkms-package.
 
 use vmtest::guest::run;
 use vmtest::guest::succeed;

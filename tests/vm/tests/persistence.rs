@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Remaps come back: after removal, after power cuts, and with damaged metadata.
+//!
+//! Also on the oldest kernel.
 
 use vmtest::guest::identify;
 use vmtest::guest::sickdisk::Direction;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Writes that fail are served from the spare from then on.
+//!
+//! Also on the oldest kernel.
 
 use vmtest::guest::identify;
 use vmtest::guest::sickdisk::Direction;

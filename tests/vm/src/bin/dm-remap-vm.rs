@@ -4,7 +4,8 @@
 //! * `dm-remap-vm PROGRAM [ARGUMENT...]`, as cargo's runner: a test program, in a machine or as it
 //!   is if its name says so. Ends as the program does; a complaint of the guest's kernel is a
 //!   failure, too. `DM_REMAP_VM_LIMIT` is the time that a machine gets, in seconds (1200 if it is
-//!   not set).
+//!   not set), `DM_REMAP_VM_LOG` where the kernel's log goes. A module that is older than its sources
+//!   is refused, unless `DM_REMAP_MODULE_IS_NEW` says that somebody takes care of that.
 //! * `dm-remap-vm shell [COMMAND...]`: a shell in a machine that has the module loaded, or a
 //!   command instead of the shell.
 //! * `dm-remap-vm together PROGRAM[::FILTER]...`: several test programs in one machine.
@@ -23,6 +24,7 @@ use std::time::Duration;
 use vmtest::guest;
 use vmtest::machine::End;
 use vmtest::machine::Machine;
+use vmtest::module;
 use vmtest::together;
 
 fn main() -> ExitCode {
@@ -40,29 +42,41 @@ fn main() -> ExitCode {
         together(&arguments)
     } else if program == "in-turn" {
         in_turn(arguments)
-    } else if runs_outside(Path::new(&program)) {
-        Err(Command::new(&program).args(&arguments).exec())
     } else {
-        run_inside(&program, arguments)
+        run(&program, arguments)
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {}: {error}", program.to_string_lossy());
+        eprintln!("dm-remap: {}: {error}", program.to_string_lossy());
         ExitCode::FAILURE
     })
 }
 
-/// Tests of this package's own library, and tests that start machines themselves.
-fn runs_outside(program: &Path) -> bool {
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("outside_") || name.starts_with("vmtest-")
+/// As cargo's runner: in a machine, or as it is.
+fn run(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode> {
+    let name = Path::new(program).file_name().unwrap_or_default();
+    let name = name.to_string_lossy();
+    // Tests of this package's own library need no module, and a list is no run.
+    let lists = arguments.iter().any(|argument| argument == "--list");
+    if !name.starts_with("vmtest-") && !lists {
+        module::check()?;
+    }
+    match name.starts_with("vmtest-") || name.starts_with("outside_") || lists {
+        true => Err(Command::new(program).args(arguments).exec()),
+        false => run_inside(program, arguments),
+    }
 }
 
 fn run_inside(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode> {
     let program = std::path::absolute(program)?;
     let mut command = vec![program.clone().into_os_string()];
-    command.extend(arguments);
     // Tests share one kernel, whose complaints must find the right one.
-    command.push("--test-threads=1".into());
+    if !arguments
+        .iter()
+        .any(|argument| argument == "--test-threads=1")
+    {
+        command.push("--test-threads=1".into());
+    }
+    command.extend(arguments);
 
     let console = console_path(&program);
     let machine = Machine::new(command)?
@@ -73,11 +87,22 @@ fn run_inside(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode>
     if outcome.passed() {
         return Ok(ExitCode::SUCCESS);
     }
-    eprint!("{outcome}");
-    eprintln!("the whole kernel log: {}", console.display());
+    let report = outcome.to_string();
+    eprint!("{report}");
+    let log = format!(
+        "the kernel's log is {}",
+        module::in_checkout(&console).display()
+    );
     Ok(match outcome.end {
-        End::Command(status @ 1..=255) => ExitCode::from(status as u8),
-        _ => ExitCode::FAILURE,
+        End::Command(status @ 1..=255) if outcome.faults.is_empty() => {
+            eprintln!("{log}");
+            ExitCode::from(status as u8)
+        }
+        _ => {
+            let reason = report.lines().next().unwrap_or_default();
+            eprintln!("dm-remap: {}; {log}", reason.trim_end_matches(':'));
+            ExitCode::FAILURE
+        }
     })
 }
 
@@ -157,6 +182,9 @@ fn shell(command: Vec<OsString>) -> io::Result<ExitCode> {
 
 /// Beside cargo's `deps`, so that `cargo clean` takes it away.
 fn console_path(program: &Path) -> PathBuf {
+    if let Some(path) = std::env::var_os("DM_REMAP_VM_LOG") {
+        return path.into();
+    }
     let name = program.file_name().unwrap_or_default();
     let folder = program.ancestors().nth(2).unwrap_or(Path::new("/tmp"));
     folder.join("vm-logs").join(name).with_extension("log")

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The error contract: what the device answers under each kind of fault. docs/errors.md has these
 //! tests in its tables.
+//!
+//! Also on the oldest kernel: moves.
 
 mod block_sizes;
 mod breaker;

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What a test file says about itself, to people and to us: lines of its first comment.
+//!
+//! ```text
+//! //! Needs: the example modules.
+//! //! Needs: dkms-package.
+//! //! Alone: why nothing may run beside it.
+//! //! Also on the oldest kernel.
+//! //! Also on the oldest kernel: moves.
+//! //! Not on the quick kernel: why.
+//! ```
+
+use crate::kernel::On;
+
+/// What has to be there before a program can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    Examples,
+    DkmsPackage,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Remarks {
+    pub(crate) needs: Vec<Need>,
+    pub(crate) alone: bool,
+    /// Whether it runs on the oldest kernel, too, or what of it: nothing named is all.
+    pub(crate) on_oldest: Option<Vec<String>>,
+    /// Where it cannot run, and why.
+    pub(crate) not_on: Vec<(On, String)>,
+}
+
+impl Remarks {
+    /// Reads a file's text; an error names the line that cannot be understood.
+    pub(crate) fn new(source: &str) -> Result<Self, String> {
+        let mut remarks = Self::default();
+        let comment = source.lines().take_while(|line| line.starts_with("//"));
+        for line in comment {
+            let text = line.strip_prefix("//! ").unwrap_or_default();
+            remarks
+                .read(text)
+                .ok_or_else(|| format!("what does '{text}' mean?"))?;
+        }
+        Ok(remarks)
+    }
+
+    fn read(&mut self, text: &str) -> Option<()> {
+        if let Some(need) = text.strip_prefix("Needs: ") {
+            self.needs.push(match need {
+                "the example modules." => Need::Examples,
+                "dkms-package." => Need::DkmsPackage,
+                _ => return None,
+            });
+        } else if text.starts_with("Alone: ") {
+            self.alone = true;
+        } else if let Some(rest) = text.strip_prefix("Also on the oldest kernel") {
+            let names = rest.strip_suffix('.')?;
+            self.on_oldest = Some(match names.strip_prefix(": ") {
+                Some(names) => names.split(", ").map(str::to_string).collect(),
+                None if names.is_empty() => Vec::new(),
+                None => return None,
+            });
+        } else if let Some(rest) = text.strip_prefix("Not on the ") {
+            let (kernel, why) = rest.split_once(" kernel: ")?;
+            self.not_on.push((On::named(kernel)?, why.to_string()));
+        }
+        Some(())
+    }
+
+    /// Why it cannot run there, if it cannot.
+    pub(crate) fn unfit(&self, on: On) -> Option<&str> {
+        let found = self.not_on.iter().find(|(kernel, _)| *kernel == on);
+        found.map(|(_, why)| why.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_may_say_nothing() {
+        let remarks = Remarks::new("// SPDX\n//! Tests of needs.\n\n//! Alone: too late.\n");
+        assert_eq!(remarks, Ok(Remarks::default()));
+    }
+
+    #[test]
+    fn all_remarks_are_understood() {
+        let remarks = Remarks::new(
+            "// SPDX\n//! What it is.\n//!\n//! Needs: the example modules.\n//! Alone: it counts.\n\
+             //! Also on the oldest kernel: moves, limits.\n\
+             //! Not on the quick kernel: it has one processor.\n",
+        )
+        .unwrap();
+        assert_eq!(remarks.needs, [Need::Examples]);
+        assert!(remarks.alone);
+        assert_eq!(
+            remarks.on_oldest,
+            Some(vec!["moves".into(), "limits".into()])
+        );
+        assert_eq!(remarks.unfit(On::Quick), Some("it has one processor."));
+        assert_eq!(remarks.unfit(On::Stock), None);
+    }
+
+    #[test]
+    fn all_of_it_on_the_oldest_kernel() {
+        let remarks = Remarks::new("//! Also on the oldest kernel.\n").unwrap();
+        assert_eq!(remarks.on_oldest, Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error() {
+        for line in [
+            "//! Needs: luck.",
+            "//! Not on the oddest kernel: why.",
+            "//! Also on the oldest kernel, moves.",
+        ] {
+            assert!(Remarks::new(line).is_err(), "{line}");
+        }
+    }
+}

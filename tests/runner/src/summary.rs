@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What came of everything: prints each job's output as it ends, and the sum at the end.
+
+use std::time::Duration;
+
+use crate::job::Counts;
+use crate::job::Ended;
+use crate::lanes::minutes;
+use crate::report::State;
+use crate::say;
+use crate::times::Times;
+
+/// How many of the slowest are named.
+const SLOWEST: usize = 10;
+
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    failures: Vec<String>,
+    times: Times,
+}
+
+impl Summary {
+    pub(crate) fn skip(&mut self) {
+        self.skipped += 1;
+    }
+
+    /// Takes what ended, and prints it: all of its output if it failed, else the lines of the tests.
+    pub(crate) fn add(&mut self, ended: Ended) {
+        let (passed, failed) = (ended.passed(), ended.failed());
+        self.passed += passed;
+        self.failed += failed;
+        let name = &ended.job.name;
+        let time = minutes(ended.time);
+        match ended.failure() {
+            None if ended.job.counts == Counts::IfItFails => say(&format!("{name}: done ({time})")),
+            None => {
+                say(&format!("{name}: {passed} passed ({time})"));
+                for line in ended
+                    .output
+                    .lines()
+                    .filter(|line| line.starts_with("test "))
+                {
+                    println!("{line}");
+                }
+            }
+            Some(failure) => {
+                say(&format!(
+                    "{name}: {passed} passed, {failed} failed ({time})"
+                ));
+                for line in ended.output.lines().filter(|line| !line.starts_with('{')) {
+                    println!("{line}");
+                }
+                say(&format!("FAILED: {failure}"));
+                self.failures.push(failure);
+            }
+        }
+        self.note_times(&ended);
+    }
+
+    /// What ran to its end, failed or not.
+    fn note_times(&mut self, ended: &Ended) {
+        let (Some((kernel, program)), None) = (&ended.job.times, &ended.verdict.fault) else {
+            return;
+        };
+        let tests = ended.verdict.tests.iter();
+        let tests = tests
+            .filter(|test| test.state != State::NotRun)
+            .map(|test| (test.name.as_str(), test.time));
+        self.times.note(kernel, program, ended.time, tests);
+    }
+
+    pub(crate) fn times(&self) -> &Times {
+        &self.times
+    }
+
+    pub(crate) fn print(&self, with_slowest: bool) {
+        if with_slowest {
+            let (programs, tests) = self.times.slowest();
+            say("the slowest programs:");
+            for (seconds, name) in programs.iter().take(SLOWEST) {
+                println!("{:>8}  {name}", minutes(Duration::from_secs_f64(*seconds)));
+            }
+            say("the slowest tests:");
+            for (seconds, name) in tests.iter().take(SLOWEST) {
+                println!("{seconds:>7.1}s  {name}");
+            }
+        }
+        for failure in &self.failures {
+            say(&format!("FAILED: {failure}"));
+        }
+    }
+
+    pub(crate) fn well(&self) -> bool {
+        self.failed == 0
+    }
+
+    /// The closing line.
+    pub(crate) fn line(&self) -> String {
+        let line = format!("{} passed, {} failed", self.passed, self.failed);
+        match self.skipped {
+            0 => line,
+            skipped => format!("{line}, {skipped} skipped"),
+        }
+    }
+}
