@@ -58,7 +58,9 @@ help:
 	@echo '                kernel if its headers have the Rust artefacts, else for Debian 13 backports'
 	@echo 'make demo       a failing disk without dm-remap and with it, in a virtual machine'
 	@echo 'make vm         a shell in a virtual machine that has the module loaded'
-	@echo 'make test       all tests: pure logic here, everything else in virtual machines'
+	@echo 'make test       all tests: pure logic here, everything else in virtual machines, as many at once as'
+	@echo '                there are processors (or DM_REMAP_JOBS=N); TEST="errors::moves logic::load" runs only'
+	@echo '                those programs, modules or tests, or all whose names begin so'
 	@echo 'make test-debug the tests in virtual machines, on a kernel that looks for mistakes (KASAN,'
 	@echo '                lockdep, kmemleak ...) and is built for it first, which takes 20 minutes;'
 	@echo '                TEST="name name::filter" restricts them'
@@ -77,4 +79,5 @@ help:
 	@echo
 	@echo 'KVER=...            an exact Debian kernel, such as KVER=7.2.12+deb13-amd64'
 	@echo 'DM_REMAP_HERE=1     build the module without the Debian root, with the tools of this machine'
+	@echo 'DM_REMAP_JOBS=N     how many tests run at once'
 	@echo 'DM_REMAP_CACHE=...  the cache, outside of the checkout (now: $(or $(DM_REMAP_CACHE),/var/cache/dm-remap))'

@@ -52,7 +52,7 @@ impl Ended {
 
     /// At least one if anything at all went wrong.
     pub(crate) fn failed(&self) -> usize {
-        let failed = self.count(|state| state != State::Passed);
+        let failed = self.count(|state| matches!(state, State::Failed | State::NotRun));
         failed.max(usize::from(self.verdict.fault.is_some()))
     }
 

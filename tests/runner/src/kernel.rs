@@ -19,10 +19,6 @@ pub(crate) enum On {
 }
 
 impl On {
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::from_str(name, false).ok()
-    }
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             On::Stock => "stock",
@@ -39,11 +35,11 @@ pub(crate) struct Oldest {
 }
 
 impl Oldest {
-    /// `None` if there is no other one.
-    pub(crate) fn of_root(checkout: &Path) -> Option<Self> {
+    /// `None` if there is no other one, or something else is asked for.
+    pub(crate) fn of_root(on: On, checkout: &Path) -> Option<Self> {
         let version = std::env::var("OLDEST_KVER").ok()?;
         let ours = std::env::var("KVER").unwrap_or_default();
-        (!version.is_empty() && version != ours).then(|| Self {
+        (on == On::Stock && !version.is_empty() && version != ours).then(|| Self {
             module: checkout.join(format!("target/module/{version}/dm_remap.ko")),
             version,
         })

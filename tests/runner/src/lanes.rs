@@ -200,8 +200,10 @@ fn run(job: Job, log: PathBuf, mut file: File, reported: &AtomicUsize) -> Ended 
     let mut report = Report::default();
     let mut output = String::new();
     let status = follow(&job, |line| {
-        // What cannot be kept is still read.
-        let _ = writeln!(file, "{line}");
+        // What cannot be kept is still read; and cargo's words to programs are for nobody else.
+        if !line.starts_with('{') {
+            let _ = writeln!(file, "{line}");
+        }
         output.push_str(line);
         output.push('\n');
         report.line(start.elapsed(), line);
@@ -219,6 +221,7 @@ fn run(job: Job, log: PathBuf, mut file: File, reported: &AtomicUsize) -> Ended 
         Counts::Whole => report.end_of_whole(time, status, &job.name),
         Counts::IfItFails => Verdict {
             tests: Vec::new(),
+            skips: Vec::new(),
             fault: report.end_of_whole(time, status, &job.name).fault,
         },
     };
@@ -267,6 +270,7 @@ fn not_run(job: Job, blocker: &str) -> Ended {
     Ended {
         verdict: Verdict {
             tests: tests.collect(),
+            skips: Vec::new(),
             fault: Some(format!("not run, because {blocker} failed")),
         },
         job,

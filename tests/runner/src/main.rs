@@ -71,7 +71,7 @@ fn run(arguments: &Arguments) -> Result<bool, Error> {
     let plan = Plan {
         checkout: &checkout,
         on: arguments.on,
-        oldest: Oldest::of_root(&checkout),
+        oldest: Oldest::of_root(arguments.on, &checkout),
         choice: &choice,
         programs: &programs,
         times: &times,
@@ -93,8 +93,7 @@ fn run(arguments: &Arguments) -> Result<bool, Error> {
 fn run_plan(plan: &Plan<'_>) -> Result<Summary, Error> {
     let mut summary = Summary::default();
     for reason in plan.skipped() {
-        say(&format!("skipped: {reason}"));
-        summary.skip();
+        summary.skip(&reason);
     }
     let mut lanes = Lanes::new(plan.lanes, plan.checkout);
     lanes.add(plan.first_jobs()?);

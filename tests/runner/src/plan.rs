@@ -44,7 +44,7 @@ const SCRIPTS: [Script; 5] = [
     Script {
         name: "machine-room",
         command: "scripts/test-machine-room",
-        after: &[],
+        after: &[PROGRAMS],
         whole: false,
         tests: None,
         seconds: 10.0,
@@ -146,18 +146,22 @@ impl<'a> Plan<'a> {
             let why = self.unfit(program)?;
             Some(format!("{}: {why}", program.name))
         };
-        let mut skipped: Vec<String> = self.programs.iter().filter_map(unfit).collect();
+        let machines = self.programs.iter();
+        let machines = machines.filter(|program| program.place == Place::Machine);
+        let mut skipped: Vec<String> = machines.filter_map(unfit).collect();
         if self.on == On::Stock && self.oldest.is_none() {
             skipped.push("the oldest kernel: there is none beside this one".into());
         }
         skipped
     }
 
-    fn unfit(&self, program: &'a Program) -> Option<&'a str> {
-        match (self.on, program.place) {
-            (On::Debug, Place::Host) => Some("it needs no kernel."),
-            _ => program.remarks.unfit(self.on),
+    /// Why a program cannot run on the kernel that was asked for.
+    fn unfit(&self, program: &Program) -> Option<&'static str> {
+        if self.on == On::Debug && program.place == Place::Host {
+            return Some("it needs no kernel");
         }
+        let package = program.remarks.needs.contains(&Need::DkmsPackage);
+        (self.on != On::Stock && package).then_some("its package is for the stock kernel")
     }
 
     fn scripts(&self) -> impl Iterator<Item = &'static Script> {

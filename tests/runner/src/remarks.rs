@@ -7,10 +7,7 @@
 //! //! Alone: why nothing may run beside it.
 //! //! Also on the oldest kernel.
 //! //! Also on the oldest kernel: moves.
-//! //! Not on the quick kernel: why.
 //! ```
-
-use crate::kernel::On;
 
 /// What has to be there before a program can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +22,6 @@ pub(crate) struct Remarks {
     pub(crate) alone: bool,
     /// Whether it runs on the oldest kernel, too, or what of it: nothing named is all.
     pub(crate) on_oldest: Option<Vec<String>>,
-    /// Where it cannot run, and why.
-    pub(crate) not_on: Vec<(On, String)>,
 }
 
 impl Remarks {
@@ -59,17 +54,8 @@ impl Remarks {
                 None if names.is_empty() => Vec::new(),
                 None => return None,
             });
-        } else if let Some(rest) = text.strip_prefix("Not on the ") {
-            let (kernel, why) = rest.split_once(" kernel: ")?;
-            self.not_on.push((On::named(kernel)?, why.to_string()));
         }
         Some(())
-    }
-
-    /// Why it cannot run there, if it cannot.
-    pub(crate) fn unfit(&self, on: On) -> Option<&str> {
-        let found = self.not_on.iter().find(|(kernel, _)| *kernel == on);
-        found.map(|(_, why)| why.as_str())
     }
 }
 
@@ -87,8 +73,7 @@ mod tests {
     fn all_remarks_are_understood() {
         let remarks = Remarks::new(
             "// SPDX\n//! What it is.\n//!\n//! Needs: the example modules.\n//! Alone: it counts.\n\
-             //! Also on the oldest kernel: moves, limits.\n\
-             //! Not on the quick kernel: it has one processor.\n",
+             //! Also on the oldest kernel: moves, limits.\n",
         )
         .unwrap();
         assert_eq!(remarks.needs, [Need::Examples]);
@@ -97,8 +82,6 @@ mod tests {
             remarks.on_oldest,
             Some(vec!["moves".into(), "limits".into()])
         );
-        assert_eq!(remarks.unfit(On::Quick), Some("it has one processor."));
-        assert_eq!(remarks.unfit(On::Stock), None);
     }
 
     #[test]
@@ -109,11 +92,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_an_error() {
-        for line in [
-            "//! Needs: luck.",
-            "//! Not on the oddest kernel: why.",
-            "//! Also on the oldest kernel, moves.",
-        ] {
+        for line in ["//! Needs: luck.", "//! Also on the oldest kernel, moves."] {
             assert!(Remarks::new(line).is_err(), "{line}");
         }
     }

@@ -11,7 +11,8 @@
 //!
 //! A test's time ends with its line and begins with the line before. Where a test or the kernel's
 //! console wrote into that line, the verdict is at the end of the report: in the list of failures or not.
-//! A line `dm-remap: ...` is a script's or a machine's own word on what went wrong.
+//! A line `dm-remap: ...` is a script's or a machine's own word on what went wrong, `not run: ...` a test's own
+//! on why it did nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use std::time::Duration;
 pub(crate) enum State {
     Passed,
     Failed,
+    /// It lacks something here, and said so.
+    Skipped,
     /// Its program ended before.
     NotRun,
 }
@@ -37,6 +40,8 @@ pub(crate) struct Report {
     tests: Vec<Test>,
     /// The test whose verdict has not come.
     begun: Option<String>,
+    /// Why that one did nothing.
+    lacks: Option<String>,
     /// Those without a verdict, up to the end of a report.
     open: Vec<(String, Duration)>,
     last: Duration,
@@ -45,12 +50,15 @@ pub(crate) struct Report {
     /// What the ends of the reports add up to.
     totals: Option<(usize, usize)>,
     said: Option<String>,
+    skips: Vec<String>,
 }
 
 /// What became of a program's tests, and what is wrong with the program itself.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Verdict {
     pub(crate) tests: Vec<Test>,
+    /// What the skipped ones said.
+    pub(crate) skips: Vec<String>,
     pub(crate) fault: Option<String>,
 }
 
@@ -79,6 +87,8 @@ impl Report {
         } else if line == "failures:" {
             self.ended(at, None);
             self.in_failures = true;
+        } else if let Some(reason) = line.strip_prefix("not run: ") {
+            self.lacks = Some(reason.to_string());
         } else if line == "ok" || line == "FAILED" {
             self.ended(at, state(line));
         }
@@ -96,7 +106,13 @@ impl Report {
         };
         let time = at.saturating_sub(self.last);
         self.last = at;
+        let lacks = self.lacks.take();
         match state {
+            Some(State::Passed) if lacks.is_some() => {
+                self.skips.extend(lacks);
+                let state = State::Skipped;
+                self.tests.push(Test { name, state, time });
+            }
             Some(state) => self.tests.push(Test { name, state, time }),
             None => self.open.push((name, time)),
         }
@@ -149,7 +165,9 @@ impl Report {
             })
             .collect();
         let count = |state| self.tests.iter().filter(|test| test.state == state).count();
-        let (passed, failed) = (count(State::Passed), count(State::Failed));
+        // Who skips a test does not know of it.
+        let passed = count(State::Passed) + count(State::Skipped);
+        let failed = count(State::Failed);
 
         let mut fault = if died_in.is_some() || !missing.is_empty() || self.totals.is_none() {
             Some(status.unwrap_or("it did not come to its end").to_string())
@@ -172,6 +190,7 @@ impl Report {
         self.tests.extend(missing);
         Verdict {
             tests: self.tests,
+            skips: self.skips,
             fault,
         }
     }
@@ -187,6 +206,7 @@ impl Report {
                 },
                 time: at,
             }],
+            skips: Vec::new(),
             fault: status.map(|status| self.said.unwrap_or_else(|| status.to_string())),
         }
     }
@@ -330,6 +350,19 @@ mod tests {
         let verdict = read(text).end(END, Some("exit status: 1"), &names(&["a"]));
         assert_eq!(verdict.fault.as_deref(), Some("the kernel complained"));
         assert_eq!(states(&verdict), [("a", State::Passed)]);
+    }
+
+    #[test]
+    fn a_test_that_lacks_something_is_skipped() {
+        let text = "running 2 tests\ntest a ... \nnot run: p::a needs Clock\nok\ntest b ... ok\n\
+                    test result: ok. 2 passed; 0 failed;";
+        let verdict = read(text).end(END, None, &names(&["a", "b"]));
+        assert_eq!(verdict.fault, None);
+        assert_eq!(verdict.skips, ["p::a needs Clock"]);
+        assert_eq!(
+            states(&verdict),
+            [("a", State::Skipped), ("b", State::Passed)]
+        );
     }
 
     #[test]

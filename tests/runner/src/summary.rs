@@ -23,11 +23,12 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    pub(crate) fn skip(&mut self) {
+    pub(crate) fn skip(&mut self, reason: &str) {
+        say(&format!("skipped: {reason}"));
         self.skipped += 1;
     }
 
-    /// Takes what ended, and prints it: all of its output if it failed, else the lines of the tests.
+    /// Takes what ended, and prints it: all of its output, but of tests that passed their lines alone.
     pub(crate) fn add(&mut self, ended: Ended) {
         let (passed, failed) = (ended.passed(), ended.failed());
         self.passed += passed;
@@ -38,11 +39,9 @@ impl Summary {
             None if ended.job.counts == Counts::IfItFails => say(&format!("{name}: done ({time})")),
             None => {
                 say(&format!("{name}: {passed} passed ({time})"));
-                for line in ended
-                    .output
-                    .lines()
-                    .filter(|line| line.starts_with("test "))
-                {
+                let whole = ended.job.counts == Counts::Whole;
+                let lines = ended.output.lines();
+                for line in lines.filter(|line| whole || line.starts_with("test ")) {
                     println!("{line}");
                 }
             }
@@ -56,6 +55,9 @@ impl Summary {
                 say(&format!("FAILED: {failure}"));
                 self.failures.push(failure);
             }
+        }
+        for reason in &ended.verdict.skips {
+            self.skip(reason);
         }
         self.note_times(&ended);
     }
