@@ -76,7 +76,7 @@ impl Ended {
             line += &format!(": {fault}");
         }
         if !failed.is_empty() && self.job.counts != Counts::Whole {
-            line += &format!(": failed: {}", failed.join(", "));
+            line += &format!("; failed: {}", failed.join(", "));
         }
         if let Some(log) = &self.log {
             line += &format!("; see {}", log.display());

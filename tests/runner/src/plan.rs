@@ -194,10 +194,14 @@ impl<'a> Plan<'a> {
         for script in &scripts {
             jobs.push(self.script(script)?);
         }
-        let wanted = |job| scripts.iter().any(|script| script.after.contains(&job));
-        if self.chosen().next().is_some() || wanted(PROGRAMS) {
+        if self.chosen().next().is_some() {
             jobs.push(self.build_of_programs());
+        } else {
+            // They build what they need.
+            jobs.iter_mut()
+                .for_each(|job| job.after.retain(|name| name != PROGRAMS));
         }
+        let wanted = |job| scripts.iter().any(|script| script.after.contains(&job));
         if self.chosen().any(|program| program.place == Place::Machine) || wanted(MODULE) {
             jobs.push(self.build_of_module());
         }
@@ -241,10 +245,9 @@ impl<'a> Plan<'a> {
     }
 
     fn build_of_programs(&self) -> Job {
-        let chosen: Vec<&Program> = self.chosen().collect();
-        if !self.choice.is_everything() && !chosen.is_empty() {
+        if !self.choice.is_everything() {
             let mut job = self.build(PROGRAMS, &[]);
-            job.command = build_command(Some(&chosen));
+            job.command = build_command(Some(&self.chosen().collect::<Vec<_>>()));
             return job;
         }
         // What the bench needs, too.
