@@ -22,5 +22,6 @@ pub mod guest;
 mod initramfs;
 mod kernel;
 pub mod machine;
+pub mod outside;
 pub mod together;
 pub mod verdict;

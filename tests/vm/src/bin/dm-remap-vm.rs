@@ -23,6 +23,7 @@ use std::time::Duration;
 use vmtest::guest;
 use vmtest::machine::End;
 use vmtest::machine::Machine;
+use vmtest::outside::outside;
 use vmtest::together;
 
 fn main() -> ExitCode {
@@ -74,7 +75,7 @@ fn run_inside(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode>
         return Ok(ExitCode::SUCCESS);
     }
     eprint!("{outcome}");
-    eprintln!("the whole kernel log: {}", console.display());
+    eprintln!("the whole kernel log: {}", outside(&console).display());
     Ok(match outcome.end {
         End::Command(status @ 1..=255) => ExitCode::from(status as u8),
         _ => ExitCode::FAILURE,
