@@ -28,6 +28,9 @@ in_root() {
 	[ -n "${DM_REMAP_IN_ROOT:-}" ]
 }
 
+# Where the checkout is for those who are not in the root.
+in_root || export DM_REMAP_CHECKOUT=$repo
+
 # The kernel that everything is for. In the Debian root, KVER is always set.
 kernel_at_hand() {
 	printf '%s\n' "${KVER:-$(uname -r)}"
