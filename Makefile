@@ -8,7 +8,8 @@ export KVER DM_REMAP_HERE TEST
 # Nothing goes on when make itself is killed.
 run := setpriv --pdeathsig TERM
 
-.PHONY: module test test-debug check fuzz bench bench-check bench-host demo vm promises dkms-deb install clean help
+.PHONY: module test test-debug check doc editor fuzz bench bench-check bench-host demo vm promises dkms-deb install \
+	clean help
 .NOTPARALLEL:
 
 module:
@@ -22,6 +23,12 @@ test-debug:
 
 check:
 	@$(run) scripts/check
+
+doc:
+	@$(run) scripts/doc
+
+editor:
+	@$(run) scripts/editor
 
 fuzz:
 	@DM_REMAP_FUZZ_SECONDS=$${DM_REMAP_FUZZ_SECONDS:-300} $(run) scripts/fuzz $(TEST)
@@ -64,7 +71,9 @@ help:
 	@echo 'make test-debug the tests in virtual machines, on a kernel that looks for mistakes (KASAN,'
 	@echo '                lockdep, kmemleak ...) and is built for it first, which takes 20 minutes;'
 	@echo '                TEST="name name::filter" restricts them'
-	@echo 'make check      formatting, lints, documentation, shell scripts'
+	@echo 'make check      formatting, lints, documentation, licences, shell scripts'
+	@echo 'make doc        the documentation of all crates and of the module, and its examples compiled'
+	@echo 'make editor     src/rust-project.json, so that rust-analyzer knows the kernel crate'
 	@echo 'make fuzz       looks for inputs that the decoders get wrong, DM_REMAP_FUZZ_SECONDS=300 for each;'
 	@echo '                TEST="name" restricts it to one'
 	@echo 'make bench      the instructions that an I/O takes, on dm-remap and on others, counted in a virtual'

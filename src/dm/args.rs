@@ -162,8 +162,14 @@ impl From<core::convert::Infallible> for CtrError {
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
+/// # use kernel::dm;
+/// # use kernel::dm::CtrMessage;
+/// # use kernel::prelude::*;
+/// # fn example(ctor: &mut dm::Constructor<'_>, path: &CStr) -> Result<dm::Device, dm::CtrError> {
 /// let device = ctor.device(path).message(c"Device lookup failed")?;
+/// # Ok(device)
+/// # }
 /// ```
 pub trait CtrMessage<T> {
     /// Replaces the error's message.

@@ -17,7 +17,8 @@ use kernel::types::NotThreadSafe;
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
+/// # use kernel::dm;
 /// static USERS: dm::Global<u32> = dm::Global::new(0);
 ///
 /// *USERS.lock() += 1;

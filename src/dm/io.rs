@@ -70,12 +70,21 @@ impl BioPool {
     ///
     /// # Examples
     ///
-    /// ```ignore
+    /// ```
+    /// # use kernel::dm::BatchSlots;
+    /// # use kernel::dm::BioPool;
+    /// # use kernel::dm::Device;
+    /// # use kernel::dm::IoBuffer;
+    /// # use kernel::dm::Opf;
+    /// # use kernel::prelude::*;
+    /// # fn example(pool: &BioPool, spare: &Device, first: u64, second: u64, block: &IoBuffer) -> Result {
+    /// let mut slots = BatchSlots::new(2, GFP_KERNEL)?;
     /// pool.batch(&mut slots, |batch| {
-    ///     batch.write(&spare, first, block.all(), Opf::WRITE.fua())?;
-    ///     batch.write(&spare, second, block.all(), Opf::WRITE.fua())
+    ///     batch.write(spare, first, block.all(), Opf::WRITE.fua())?;
+    ///     batch.write(spare, second, block.all(), Opf::WRITE.fua())
     /// })?;
-    /// slots.first_error().ok()?;
+    /// slots.first_error().to_result()
+    /// # }
     /// ```
     pub fn batch<'env, R>(
         &'env self,

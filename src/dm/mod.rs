@@ -126,17 +126,54 @@
 //!
 //! # Bios that failed
 //!
-//! ```ignore
+//! ```
+//! # use kernel::dm;
+//! # use kernel::prelude::*;
+//! # use kernel::sync::Arc;
+//! # use kernel::workqueue::Work;
+//! # #[pin_data]
+//! # struct Shared {
+//! #     failed: dm::BioList<Retry>,
+//! #     #[pin]
+//! #     work: Work<Shared>,
+//! # }
+//! # kernel::impl_has_work! { impl HasWork<Self> for Shared { self.work } }
+//! # impl kernel::workqueue::WorkItem for Shared {
+//! #     type Pointer = Arc<Shared>;
+//! #     fn run(shared: Arc<Shared>) {
+//! #         for bio in shared.failed.take_all() {
+//! #             bio.complete(dm::BlkStatus::IOERR);
+//! #         }
+//! #     }
+//! # }
+//! # struct Retry {
+//! #     queue: dm::WorkQueue,
+//! #     shared: Arc<Shared>,
+//! # }
+//! # #[vtable]
+//! # impl dm::Target for Retry {
+//! #     type PerBio = ();
+//! #     const VERSION: [u32; 3] = [1, 0, 0];
+//! #     fn ctr(
+//! #         _ctor: &mut dm::Constructor<'_>,
+//! #         _args: dm::Args<'_>,
+//! #     ) -> Result<Pin<KBox<Self>>, dm::CtrError> {
+//! #         Err(dm::CtrError::new(EINVAL, c"an example"))
+//! #     }
+//! #     fn map<'a>(&self, _ti: &dm::TargetInfo, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
+//! #         bio.kill()
+//! #     }
 //! fn end_io<'a>(&self, _ti: &dm::TargetInfo, bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
 //!     if bio.status() != dm::BlkStatus::MEDIUM {
 //!         return bio.done();
 //!     }
 //!     let (bio, ended) = bio.take();
-//!     if self.failed.push(bio) {
+//!     if self.shared.failed.push(bio) {
 //!         let _ = self.queue.enqueue(self.shared.clone());
 //!     }
 //!     ended
 //! }
+//! # }
 //! ```
 //!
 //! The worker takes them with [`BioList::take_all`] and answers each: it does the I/O itself in parts

@@ -127,7 +127,7 @@ impl Opf {
         self.0 & PREFLUSH != 0
     }
 
-    /// Whether the bio must fail with [`BlkStatus::AGAIN`] rather than wait.
+    /// Whether the bio must fail with [`AGAIN`](super::BlkStatus::AGAIN) rather than wait.
     #[inline(always)]
     pub const fn is_nowait(self) -> bool {
         self.0 & NOWAIT != 0

@@ -32,7 +32,19 @@ use kernel::sync::Mutex;
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
+/// # use kernel::dm::Published;
+/// # use kernel::dm::Replacement;
+/// # use kernel::prelude::*;
+/// # use kernel::sync::rcu;
+/// # struct Map;
+/// # impl Map {
+/// #     fn new() -> Self {
+/// #         Self
+/// #     }
+/// #     fn find(&self, _sector: u64) {}
+/// # }
+/// # fn example(sector: u64, larger: Map) -> Result {
 /// let map = KBox::pin_init(Published::new(KBox::new(Map::new(), GFP_KERNEL)?), GFP_KERNEL)?;
 /// {
 ///     let guard = rcu::read_lock();
@@ -44,6 +56,8 @@ use kernel::sync::Mutex;
 /// map.replace(Replacement::new(larger, GFP_KERNEL)?);
 /// // Later, and again if some bio takes long: frees the old map if nobody reads it any more.
 /// let all_freed = map.reclaim();
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// # Invariants

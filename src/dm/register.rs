@@ -42,7 +42,24 @@ use kernel::types::Opaque;
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
+/// # use kernel::dm;
+/// # use kernel::prelude::*;
+/// # struct Linear;
+/// # #[vtable]
+/// # impl dm::Target for Linear {
+/// #     type PerBio = ();
+/// #     const VERSION: [u32; 3] = [1, 0, 0];
+/// #     fn ctr(
+/// #         _ctor: &mut dm::Constructor<'_>,
+/// #         _args: dm::Args<'_>,
+/// #     ) -> Result<Pin<KBox<Self>>, dm::CtrError> {
+/// #         Ok(KBox::pin(Self, GFP_KERNEL)?)
+/// #     }
+/// #     fn map<'a>(&self, _ti: &dm::TargetInfo, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
+/// #         bio.kill()
+/// #     }
+/// # }
 /// static LINEAR: dm::TargetType<Linear> = dm::TargetType::new(c"linear_rust");
 /// ```
 pub struct TargetType<T: Target> {

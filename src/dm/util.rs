@@ -39,10 +39,14 @@ pub fn monotonic_ms() -> u64 {
 ///
 /// # Examples
 ///
-/// ```ignore
-/// if self.log.allow() {
+/// ```
+/// # use kernel::dm::RateLimit;
+/// # use kernel::prelude::*;
+/// # fn example(log: &RateLimit) {
+/// if log.allow() {
 ///     pr_warn!("...\n");
 /// }
+/// # }
 /// ```
 #[pin_data]
 pub struct RateLimit {

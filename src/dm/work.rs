@@ -33,10 +33,28 @@ pub enum Placement {
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
+/// # use kernel::dm::Placement;
+/// # use kernel::dm::WorkQueue;
+/// # use kernel::prelude::*;
+/// # use kernel::sync::Arc;
+/// # use kernel::workqueue::Work;
+/// # #[pin_data]
+/// # struct State {
+/// #     #[pin]
+/// #     work: Work<State>,
+/// # }
+/// # kernel::impl_has_work! { impl HasWork<Self> for State { self.work } }
+/// # impl kernel::workqueue::WorkItem for State {
+/// #     type Pointer = Arc<State>;
+/// #     fn run(_state: Arc<State>) {}
+/// # }
+/// # fn example(state: Arc<State>) -> Result {
 /// let queue = WorkQueue::new(c"repair", Placement::Unbound, 1)?;
-/// queue.enqueue(state.clone()); // an `Arc` with a `kernel::workqueue::Work`
+/// let _ = queue.enqueue(state.clone()); // an `Arc` with a `kernel::workqueue::Work`
 /// queue.flush();
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// # Invariants

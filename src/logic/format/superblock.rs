@@ -507,13 +507,42 @@ impl Superblock {
     /// The replicas that lie in the data area of member `host`: whose table it is, which replica,
     /// and where: first sector and one past the last.
     pub fn guests(&self, host: u8) -> impl Iterator<Item = (u8, u8, (u64, u64))> + '_ {
-        let replicas = |(index, member)| (0..REPLICAS).map(move |replica| (index, member, replica));
-        self.members().flat_map(replicas).filter_map(
-            move |(index, member, replica): (u8, &Member, u8)| {
-                let (area, range) = self.guest_range(member, replica)?;
-                let here = area.host == host && !member.is_home(index, replica);
-                here.then_some((index, replica, range))
-            },
-        )
+        Guests {
+            superblock: self,
+            host,
+            next: (0, 0),
+        }
+    }
+}
+
+/// See [`Superblock::guests`]. The same as a chain of adapters has names that are too long for objtool.
+struct Guests<'a> {
+    superblock: &'a Superblock,
+    host: u8,
+    /// Member and replica.
+    next: (u8, u8),
+}
+
+impl Iterator for Guests<'_> {
+    type Item = (u8, u8, (u64, u64));
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while usize::from(self.next.0) < self.superblock.members.len() {
+            let (index, replica) = self.next;
+            self.next = match replica.checked_add(1) {
+                Some(after) if after < REPLICAS => (index, after),
+                _ => (index.checked_add(1)?, 0),
+            };
+            let Some(member) = self.superblock.member(index) else {
+                continue;
+            };
+            let Some((area, range)) = self.superblock.guest_range(member, replica) else {
+                continue;
+            };
+            if area.host == self.host && !member.is_home(index, replica) {
+                return Some((index, replica, range));
+            }
+        }
+        None
     }
 }

@@ -15,6 +15,12 @@ fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
 }
 
+/// What it is called from the checkout, wherever that is.
+fn called(target: &str, path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("tests/fuzz/corpus/{target}/{name}")
+}
+
 fn inputs(target: &str) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(corpus().join(target)).expect("a folder for each target");
     let paths = entries.map(|entry| entry.expect("a readable folder").path());
@@ -33,7 +39,7 @@ fn kept_inputs_keep_the_rules() {
     for target in TARGETS {
         let mut accepted = 0;
         for (path, bytes) in inputs(target.name) {
-            println!("{}", path.display());
+            println!("{}", called(target.name, &path));
             accepted += usize::from((target.run)(&mut Input::new(&bytes)) == Verdict::Accepted);
         }
         assert!(accepted >= 2, "{} accepts {accepted}", target.name);
@@ -46,12 +52,8 @@ fn seeds_are_up_to_date() {
     for seed in fuzz::seeds::all() {
         let path = corpus().join(seed.target).join(seed.name);
         let found = fs::read(&path).unwrap_or_default();
-        assert_eq!(
-            found,
-            seed.bytes,
-            "{}: make the seeds again",
-            path.display()
-        );
+        let called = called(seed.target, &path);
+        assert_eq!(found, seed.bytes, "{called}: make the seeds again");
     }
 }
 

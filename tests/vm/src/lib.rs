@@ -23,5 +23,6 @@ mod initramfs;
 mod kernel;
 pub mod machine;
 pub mod module;
+pub mod outside;
 pub mod together;
 pub mod verdict;

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use crate::outside::outside;
+
 /// What the module is made from.
 const SOURCES: [&str; 4] = ["src", "Kbuild", "scripts/bindgen.kbuild", "scripts/module"];
 
@@ -26,8 +28,8 @@ fn is_new(module: &Path, checkout: &Path) -> io::Result<()> {
     let advice = "run scripts/module, or the test by make test TEST=...";
     let built = fs::metadata(module.with_file_name(STAMP)).and_then(|stamp| stamp.modified());
     let built = built.map_err(|_| {
-        let module = in_checkout(module).display();
-        io::Error::other(format!("{module} is not built to its end: {advice}"))
+        let module = outside(module);
+        io::Error::other(format!("{} is not built to its end: {advice}", module.display()))
     })?;
     for source in SOURCES {
         let source = checkout.join(source);
@@ -61,11 +63,6 @@ fn newer(path: &Path, time: SystemTime) -> io::Result<Option<PathBuf>> {
 fn checkout() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.ancestors().nth(2).unwrap_or(package)
-}
-
-/// The path as it is also called outside of the Debian root: from the checkout.
-pub fn in_checkout(path: &Path) -> &Path {
-    path.strip_prefix(checkout()).unwrap_or(path)
 }
 
 #[cfg(test)]

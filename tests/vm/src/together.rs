@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::machine::End;
 use crate::machine::Machine;
 use crate::machine::Outcome;
+use crate::outside::outside;
 use crate::verdict::MARK;
 
 /// How long one program may take on the stock kernel.
@@ -63,7 +64,7 @@ fn report(outcome: &Outcome, log: &Path) {
         println!("test result: FAILED. 0 passed; 1 failed; (the machine)");
     }
     print!("{outcome}");
-    println!("the whole kernel log: {}", log.display());
+    println!("the whole kernel log: {}", outside(log).display());
 }
 
 /// Names the program that begins, in the kernel's log.

@@ -25,6 +25,7 @@ use vmtest::guest;
 use vmtest::machine::End;
 use vmtest::machine::Machine;
 use vmtest::module;
+use vmtest::outside::outside;
 use vmtest::together;
 
 fn main() -> ExitCode {
@@ -89,10 +90,7 @@ fn run_inside(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode>
     }
     let report = outcome.to_string();
     eprint!("{report}");
-    let log = format!(
-        "the kernel's log is {}",
-        module::in_checkout(&console).display()
-    );
+    let log = format!("the kernel's log is {}", outside(&console).display());
     Ok(match outcome.end {
         End::Command(status @ 1..=255) if outcome.faults.is_empty() => {
             eprintln!("{log}");
