@@ -2,12 +2,9 @@
 
 //! `dmremap format`.
 
-use std::fs;
 use std::fs::File;
 use std::io::Seek;
 use std::io::SeekFrom;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -30,9 +27,11 @@ use crate::driver::refused;
 use crate::driver::Writer;
 use crate::error::Error;
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::put;
 use crate::set::read_supers;
 use crate::spare::Access;
+use crate::spare::Part;
 use crate::spare::Spare;
 use crate::spare::BLANK_SECTORS;
 use crate::sysfs;
@@ -107,16 +106,10 @@ impl Format {
             None => random_uuid()?,
             Some(text) => parse_uuid("--uuid", text)?,
         };
-        if let Some(path) = &self.main {
-            let mut spares = self.spares.spares.iter();
-            if let Some(same) = spares.find(|spare| is_same(spare, path)) {
-                return Err(Error::usage(format!(
-                    "{}: main and spare are the same device",
-                    same.display()
-                )));
-            }
-        }
-        let mut spares = self.spares.open(Access::Write)?;
+        let at = self.main.as_deref();
+        let at = at.map(|path| Identity::of(path, Part::default()));
+        let at = at.transpose()?;
+        let mut spares = self.spares.open_with(&[], at.as_ref(), Access::Write)?;
         let geometries: Vec<Geometry> = spares
             .iter()
             .map(|spare| geometry(spare, main.block_bytes))
@@ -293,18 +286,6 @@ impl Main {
             block_bytes,
         })
     }
-}
-
-/// Whether two names are of one file, or of one device. Where nothing can be told, other things fail.
-fn is_same(a: &Path, b: &Path) -> bool {
-    let what = |path: &Path| {
-        let found = fs::metadata(path).ok()?;
-        Some(match found.file_type().is_block_device() {
-            true => (0, found.rdev()),
-            false => (found.dev(), found.ino()),
-        })
-    };
-    what(a).is_some() && what(a) == what(b)
 }
 
 fn parse_uuid(name: &str, text: &str) -> Result<Uuid> {

@@ -17,6 +17,7 @@ use crate::cli::Spares;
 use crate::commands::format::Main;
 use crate::error::Error;
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::linear;
 use crate::linear::Device;
 use crate::linear::Line;
@@ -26,6 +27,7 @@ use crate::put;
 use crate::set::names;
 use crate::set::Set;
 use crate::spare::Access;
+use crate::spare::Part;
 use crate::spare::Spare;
 
 const MORE: &str = "\
@@ -87,7 +89,15 @@ impl LinearTable {
         if self.max_lines < 2 {
             return Err(Error::usage("--max-lines: at least 2"));
         }
-        let mut spares = self.spares.open_with(&self.more, Access::Read)?;
+        // What is not there can't be the same as anything.
+        let part = Part {
+            start: None,
+            len: self.main_sectors,
+        };
+        let at = Identity::of(&self.main, part).ok();
+        let mut spares = self
+            .spares
+            .open_with(&self.more, at.as_ref(), Access::Read)?;
         let set = Set::load(&mut spares)?;
         if !self.degraded {
             let hint = "name it with --spare, or use --degraded for errors in its place";

@@ -104,7 +104,10 @@ fn wrong_arguments_name_what_is_allowed() {
     let spare = image.text();
     for (words, text) in [
         (&["--main-sectors", "100"][..], "--main-block"),
-        (&["--main", spare, "--main-block", "512"], "same device"),
+        (
+            &["--main", spare, "--main-block", "512"],
+            "main and spare must be apart",
+        ),
         (
             &["--main-sectors", "100", "--main-block", "8192"],
             "512, 1024, 2048 and 4096",

@@ -11,4 +11,5 @@ mod dump;
 mod format;
 mod image;
 mod linear;
+mod same;
 mod sets;

@@ -293,11 +293,17 @@ fn a_set_is_restored_from_a_dump() {
 fn what_does_not_belong_together_is_refused() {
     let (files, other) = (Files::used(), Files::used());
     let (a, b) = (files.paths[0].as_str(), other.paths[1].as_str());
+    let (copy, five) = (files.beside("copy"), &other.paths);
+    fs::copy(a, &copy).unwrap();
     for (words, status, text) in [
-        (vec!["check", a, a], 32, "is there twice"),
+        (vec!["check", a, &copy], 32, "is there twice"),
         (vec!["check", a, b], 8, "different spares"),
         (vec!["dump", a, b], 8, "different spares"),
-        (vec!["check", a, a, a, a, a], 16, "4 spares at most"),
+        (
+            vec!["check", a, b, &copy, &five[0], &five[2]],
+            16,
+            "4 spares at most",
+        ),
     ] {
         let ran = dmremap(&words);
         assert_eq!(ran.status, status, "{ran:?}");
