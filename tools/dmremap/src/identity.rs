@@ -83,7 +83,7 @@ impl Identity {
     }
 
     /// Whether both have a sector in common.
-    fn meets(&self, other: &Identity) -> bool {
+    pub fn meets(&self, other: &Identity) -> bool {
         let pairs = self.extents.iter();
         let mut pairs = pairs.flat_map(|a| other.extents.iter().map(move |b| (a, b)));
         pairs.any(|(a, b)| a.meets(b))

@@ -33,6 +33,7 @@ pub mod identity;
 pub mod linear;
 pub mod repair;
 pub mod restore;
+mod save;
 pub mod set;
 pub mod spare;
 mod sysfs;

@@ -3,7 +3,6 @@
 //! `dmremap linear-table`.
 
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -24,6 +23,7 @@ use crate::linear::Line;
 use crate::linear::Target;
 use crate::linear::LINES_MAX;
 use crate::put;
+use crate::save;
 use crate::set::names;
 use crate::set::Set;
 use crate::spare::Access;
@@ -70,7 +70,8 @@ pub struct LinearTable {
     #[arg(long)]
     degraded: bool,
 
-    /// Write the table, or several, and scripts that call dmsetup into this directory
+    /// Write the table, or several, and scripts that call dmsetup into this directory, over
+    /// nothing that is there
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
 
@@ -222,11 +223,7 @@ impl LinearTable {
                 self.name
             )));
         }
-        let save = |file: &str, text: &str| {
-            let path = folder.join(file);
-            fs::write(&path, text).map_err(|e| Error::io(&path, "write it", &e))
-        };
-        fs::create_dir_all(folder).map_err(|e| Error::io(folder, "make it", &e))?;
+        let mut files = Vec::new();
         let mut create = String::from(
             "#!/bin/sh\n# Made by dmremap linear-table. Arguments are options for dmsetup create.\n\
              set -e\ncd \"$(dirname \"$0\")\"\n",
@@ -234,17 +231,17 @@ impl LinearTable {
         let mut remove = Vec::new();
         for (index, table) in tables.iter().enumerate() {
             let own = self.name_of(index, index + 1 == tables.len());
-            save(&format!("{own}.table"), &linear::text(table, &name))?;
+            files.push((format!("{own}.table"), linear::text(table, &name)));
             // Writing to a string does not fail.
             let _ = writeln!(create, "dmsetup create \"$@\" {own} {own}.table");
             remove.push(format!("dmsetup remove \"$@\" {own}\n"));
         }
         remove.reverse();
-        save("create.sh", &create)?;
-        save(
-            "remove.sh",
-            &format!("#!/bin/sh\nset -e\n{}", remove.concat()),
-        )?;
+        let remove = format!("#!/bin/sh\nset -e\n{}", remove.concat());
+        files.push(("remove.sh".into(), remove));
+        // Last, as it needs the others.
+        files.push(("create.sh".into(), create));
+        save::create_all(folder, &files)?;
         let lines: usize = tables.iter().map(Vec::len).sum();
         output.tell(format_args!(
             "{lines} lines in {} tables; now: sh {}",

@@ -8,6 +8,7 @@
 mod check;
 mod crash;
 mod dump;
+mod files;
 mod format;
 mod image;
 mod linear;
