@@ -260,11 +260,7 @@ pub struct Main {
 impl Main {
     /// Looks at a device or an image file; `block_bytes` is what the user says of its blocks.
     pub fn open(path: &Path, block_bytes: Option<u32>) -> Result<Self> {
-        let failed = |error: std::io::Error| Error::io(path, "open it", &error);
-        let mut file = File::open(path).map_err(failed)?;
-        let kind = file.metadata().map_err(failed)?;
-        let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        let own = sysfs::logical_block_bytes(&kind);
+        let (sectors, own) = Self::look(path)?;
         let block_bytes = match (own, block_bytes) {
             (Some(own), Some(said)) if own != said => {
                 return Err(Error::usage(format!(
@@ -274,17 +270,24 @@ impl Main {
             }
             (Some(own), _) => own,
             (None, Some(said)) => said,
-            (None, None) => {
-                return Err(Error::usage(format!(
+            (None, None) => return Err(Error::usage(format!(
                 "{}: a file does not tell the logical block of the disk: --main-block is needed",
                 path.display()
-            )))
-            }
+            ))),
         };
         Ok(Self {
-            sectors: bytes / SECTOR_BYTES,
+            sectors,
             block_bytes,
         })
+    }
+
+    /// Its size in sectors, and its logical block in bytes, which a file does not tell.
+    pub fn look(path: &Path) -> Result<(u64, Option<u32>)> {
+        let failed = |error: std::io::Error| Error::io(path, "open it", &error);
+        let mut file = File::open(path).map_err(failed)?;
+        let kind = file.metadata().map_err(failed)?;
+        let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        Ok((bytes / SECTOR_BYTES, sysfs::logical_block_bytes(&kind)))
     }
 }
 
