@@ -84,7 +84,7 @@ pub struct Format {
     #[arg(long)]
     force: bool,
 
-    /// Overwrite even the good metadata of this set
+    /// Overwrite even the good metadata of this set, or what is left of this spare's
     #[arg(long, value_name = "UUID", requires = "force")]
     force_uuid: Option<String>,
 }
@@ -207,6 +207,17 @@ impl Format {
                     "{name}: this is a spare of a later version of dm-remap ({error}); wipe it by other means if that is meant"
                 )));
             }
+            if let Some(Some(remains)) = supers.remains.first() {
+                let found = remains.uuid;
+                if typed != Some(found) {
+                    return Err(Error::foreign(format!(
+                        "{name}: the superblocks are gone, but {} blocks of the slot table of spare {found} \
+                         are there, whose remaps would be lost (dmremap restore writes all anew from a \
+                         dump); if that is meant: --force --force-uuid {found}",
+                        remains.blocks
+                    )));
+                }
+            }
             if !self.force && !is_blank(spare, geometry)? {
                 return Err(Error::foreign(format!(
                     "{name}: not blank: --force overwrites what is there (wipefs tells what it is)"
@@ -270,10 +281,12 @@ impl Main {
             }
             (Some(own), _) => own,
             (None, Some(said)) => said,
-            (None, None) => return Err(Error::usage(format!(
+            (None, None) => {
+                return Err(Error::usage(format!(
                 "{}: a file does not tell the logical block of the disk: --main-block is needed",
                 path.display()
-            ))),
+            )))
+            }
         };
         Ok(Self {
             sectors,

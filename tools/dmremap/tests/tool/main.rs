@@ -12,5 +12,6 @@ mod files;
 mod format;
 mod image;
 mod linear;
+mod remains;
 mod same;
 mod sets;
