@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dm_remap_logic::format::geometry::ALIGN_SECTORS_MAX;
+use dm_remap_logic::format::geometry::WINDOW_SECTORS_MIN;
 use dm_remap_logic::format::FormatError;
 use dm_remap_logic::format::Geometry;
 use dm_remap_logic::format::Superblock;
@@ -22,6 +23,7 @@ use dm_remap_logic::text::Uuid;
 use crate::change::apply;
 use crate::cli::Output;
 use crate::cli::Spares;
+use crate::commands::linear_table::table_name;
 use crate::driver::random_uuid;
 use crate::driver::refused;
 use crate::driver::Writer;
@@ -46,7 +48,8 @@ set that is there, as dmremap dump tells it.
 
 Several spares become one set. Four is the most.
 
-The UUID that is printed belongs into the table line: '... 2 uuid UUID'.";
+The UUID of the set is printed, and beside it, as a message, the table line that it belongs into: \
+a line without it takes any blank disk in the spare's place for a new spare.";
 
 /// Make a spare, or a set of spares, of devices or image files
 #[derive(Debug, Args)]
@@ -114,6 +117,15 @@ impl Format {
             .iter()
             .map(|spare| geometry(spare, main.block_bytes))
             .collect::<Result<_>>()?;
+        if let (Some(path), false) = (&self.main, self.force) {
+            if let Some(set) = spare_of_set(path)? {
+                return Err(Error::foreign(format!(
+                    "{}: this is a spare of set {set}, and it is to be main: are the two mixed up? \
+                     If that is meant: --force",
+                    path.display()
+                )));
+            }
+        }
         self.check_content(&mut spares, &geometries)?;
         let Some((first, rest)) = geometries.split_first() else {
             return Err(Error::usage("no spare is given"));
@@ -143,7 +155,53 @@ impl Format {
             crate::set::names(&spares),
             main.block_bytes
         ));
+        self.tell_line(&main, set_uuid, output);
         Ok(0)
+    }
+
+    /// The table line that goes with the new set.
+    fn tell_line(&self, main: &Main, set_uuid: Uuid, output: &mut Output<'_>) {
+        let name = |path: &Path| {
+            // Where a table can't hold the name, it is the user's to find one.
+            table_name(path).unwrap_or_else(|_| path.display().to_string())
+        };
+        let at = self.main.as_deref().map_or("MAIN".into(), name);
+        let (first, more) = match self.spares.spares.split_first() {
+            Some((first, more)) => (name(first), more),
+            None => return,
+        };
+        let mut words = Vec::new();
+        let parts = [&self.spares.spare_start, &self.spares.spare_len];
+        for (key, part) in ["spare_start", "spare_len"].into_iter().zip(parts) {
+            if let Some(number) = part.first() {
+                words.push(format!("{key} {number}"));
+            }
+        }
+        words.extend(more.iter().map(|path| format!("spare {}", name(path))));
+        words.push(format!("uuid {set_uuid}"));
+        if let Some(id) = &self.main_id {
+            words.push(format!("main_id {id}"));
+        }
+        let sectors = main.sectors - main.sectors % u64::from(main.block_bytes / 512).max(1);
+        output.tell(format_args!(
+            "the table line, now and each time: the UUID makes sure that no other disk passes for this spare\n\
+             0 {sectors} dm-remap {at} {first} {} {}",
+            2 * words.len(),
+            words.join(" ")
+        ));
+        let of_more = parts.iter().any(|part| !part.is_empty()) && !more.is_empty();
+        if of_more {
+            output.tell(format_args!(
+                "a table line tells a part of the first spare only: make partitions or loop devices of the other parts"
+            ));
+        }
+        let files = self.main.iter().chain(&self.spares.spares);
+        if let Some(file) = files.into_iter().find(|path| path.is_file()) {
+            output.tell(format_args!(
+                "{}: an image file: attach it with losetup, and name the loop device instead",
+                file.display()
+            ));
+        }
     }
 
     fn main(&self) -> Result<Main> {
@@ -302,6 +360,18 @@ impl Main {
         let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
         Ok((bytes / SECTOR_BYTES, sysfs::logical_block_bytes(&kind)))
     }
+}
+
+/// The set that a device is a spare of, if it is one as a whole.
+pub(crate) fn spare_of_set(path: &Path) -> Result<Option<Uuid>> {
+    let (sectors, _) = Main::look(path)?;
+    if sectors < WINDOW_SECTORS_MIN {
+        return Ok(None);
+    }
+    let mut spare = Spare::open(path, Part::default(), Access::Read)?;
+    let supers = read_supers(std::slice::from_mut(&mut spare))?;
+    let whole = supers.said.iter().flatten().next();
+    Ok(whole.map(|said| said.superblock.set_uuid))
 }
 
 fn parse_uuid(name: &str, text: &str) -> Result<Uuid> {

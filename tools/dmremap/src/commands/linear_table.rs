@@ -17,6 +17,7 @@ use dm_remap_logic::slot::State;
 
 use crate::cli::Output;
 use crate::cli::Spares;
+use crate::commands::format::spare_of_set;
 use crate::commands::format::Main;
 use crate::error::Error;
 use crate::error::Result;
@@ -211,6 +212,12 @@ impl LinearTable {
                         self.main.display()
                     ))
                 })?;
+                if let Some(set) = spare_of_set(&self.main)? {
+                    output.tell(format_args!(
+                        "{}: this is a spare of set {set}: is that meant to be main?",
+                        self.main.display()
+                    ));
+                }
                 if let Some(own) = own.filter(|own| *own != block) {
                     output.tell(format_args!(
                         "{}: has logical blocks of {own} bytes, main had {block}: \
@@ -262,34 +269,16 @@ impl LinearTable {
         )))
     }
 
-    /// A device as it stands in a table: found from any directory, and read by dmsetup and the kernel as it
-    /// is meant.
+    /// A device as it stands in a table.
     fn table_name(&self, path: &Path, output: &mut Output<'_>) -> Result<String> {
-        let text = path.to_str().unwrap_or(" ");
-        let is_number = |part: &str| part.parse::<u32>().is_ok();
-        let is_numbers = text
-            .split_once(':')
-            .is_some_and(|(major, minor)| is_number(major) && is_number(minor));
-        let absolute = match is_numbers && !path.exists() {
-            // Device mapper's own way to name a device.
-            true => path.into(),
-            false => path::absolute(path).map_err(|e| Error::io(path, "find it", &e))?,
-        };
-        let text = absolute.to_str().unwrap_or(" ");
-        if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
-            return Err(Error::usage(format!(
-                "{}: a table can't hold a name with blanks or '#' in it: make a link to it",
-                absolute.display()
-            )));
-        }
+        let name = table_name(path)?;
         if path.is_file() {
             output.tell(format_args!(
                 "{}: an image file: attach it with losetup, and give the loop device instead",
                 path.display()
             ));
         }
-        // A backslash stands for what follows it, in a table.
-        Ok(text.replace('\\', "\\\\"))
+        Ok(name)
     }
 
     fn check_name(&self) -> Result<()> {
@@ -348,6 +337,30 @@ impl LinearTable {
         ));
         Ok(())
     }
+}
+
+/// A device as it stands in a table: found from any directory, and read by dmsetup and the kernel as it
+/// is meant.
+pub(crate) fn table_name(path: &Path) -> Result<String> {
+    let text = path.to_str().unwrap_or(" ");
+    let is_number = |part: &str| part.parse::<u32>().is_ok();
+    let is_numbers = text
+        .split_once(':')
+        .is_some_and(|(major, minor)| is_number(major) && is_number(minor));
+    let absolute = match is_numbers && !path.exists() {
+        // Device mapper's own way to name a device.
+        true => path.into(),
+        false => path::absolute(path).map_err(|e| Error::io(path, "find it", &e))?,
+    };
+    let text = absolute.to_str().unwrap_or(" ");
+    if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
+        return Err(Error::usage(format!(
+            "{}: a table can't hold a name with blanks or '#' in it: make a link to it",
+            absolute.display()
+        )));
+    }
+    // A backslash stands for what follows it, in a table.
+    Ok(text.replace('\\', "\\\\"))
 }
 
 /// The blocks that slots serve, in order.
