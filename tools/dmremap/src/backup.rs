@@ -154,13 +154,19 @@ impl Backup {
         })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes records durable.
     pub fn save(&mut self, records: &[Record]) -> Result<()> {
         match &mut self.file {
             Some(file) => append(file, &self.path, records).map_err(|error| {
                 Error::usage(format!(
                     "{}: cannot write the backup: {error}; what was changed before is put back by \
-                     dmremap repair --undo",
+                     dmremap repair --undo {}",
+                    self.path.display(),
                     self.path.display()
                 ))
             }),

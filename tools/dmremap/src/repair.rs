@@ -188,9 +188,9 @@ fn check_joining(spares: &[Spare], set: &Set) -> Result<()> {
         };
         let start = member.geometry.data_start();
         let end = member.geometry.data_end();
-        if !spare.is_zero(start, end.min(start.saturating_add(BLANK_SECTORS)))? {
+        if let Some(why) = spare.not_zero(start, end.min(start.saturating_add(BLANK_SECTORS)))? {
             return Err(Error::foreign(format!(
-                "{}: not blank, so it is not the spare that was about to join the set: leave it out",
+                "{}: not blank ({why}), so it is not the spare that was about to join the set: leave it out",
                 spare.path().display()
             )));
         }

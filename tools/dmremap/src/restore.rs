@@ -20,7 +20,6 @@ use dm_remap_logic::format::FormatError;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::format::REPLICAS;
-use dm_remap_logic::load::check_window;
 
 use crate::dump::Decoded;
 use crate::error::Error;
@@ -51,8 +50,7 @@ pub fn check_order(spares: &[Spare], supers: &Supers, dump: &Decoded) -> Result<
         )));
     }
     for ((_, member), spare) in members.iter().zip(spares) {
-        check_window(member, spare.sectors())
-            .map_err(|error| Error::usage(format!("{}: {error}", spare.path().display())))?;
+        spare.check_window(member).map_err(Error::usage)?;
     }
     for (spare, said) in said(supers) {
         let Some(own) = said.superblock.member(said.member) else {

@@ -276,9 +276,12 @@ impl Format {
                     )));
                 }
             }
-            if !self.force && !is_blank(spare, geometry)? {
+            if self.force {
+                continue;
+            }
+            if let Some(why) = not_blank(spare, geometry)? {
                 return Err(Error::foreign(format!(
-                    "{name}: not blank: --force overwrites what is there (wipefs tells what it is)"
+                    "{name}: not blank, {why}: --force overwrites what is there (wipefs tells what it is)"
                 )));
             }
         }
@@ -303,19 +306,20 @@ fn geometry(spare: &Spare, block_bytes: u32) -> Result<Geometry> {
         .map_err(|error| Error::usage(format!("{name}: {error}")))
 }
 
-/// Whether everything reads as zero that the module would look at: all of a window up to 1 GiB, of a
+/// Why not everything reads as zero that the module would look at: all of a window up to 1 GiB, of a
 /// larger one the metadata's places and 512 MiB at either end of the data.
-fn is_blank(spare: &Spare, geometry: &Geometry) -> Result<bool> {
+fn not_blank(spare: &Spare, geometry: &Geometry) -> Result<Option<String>> {
     let (start, end) = (geometry.data_start(), geometry.data_end());
     let [head, tail] = geometry.metadata_ranges();
     let first_end = end.min(start.saturating_add(BLANK_SECTORS));
     let last_start = first_end.max(end.saturating_sub(BLANK_SECTORS));
     for (from, to) in [head, tail, (start, first_end), (last_start, end)] {
-        if !spare.is_zero(from, to)? {
-            return Ok(false);
+        let why = spare.not_zero(from, to)?;
+        if why.is_some() {
+            return Ok(why);
         }
     }
-    Ok(true)
+    Ok(None)
 }
 
 /// What the format must know of main.

@@ -236,8 +236,7 @@ impl Set {
             let Some(spare) = spare.and_then(|spare| spares.get(spare)) else {
                 continue;
             };
-            load::check_window(member, spare.sectors())
-                .map_err(|error| Error::damage(format!("{}: {error}", spare.path().display())))?;
+            spare.check_window(member).map_err(Error::damage)?;
         }
         let mut set = Set {
             supers,

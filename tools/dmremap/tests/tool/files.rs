@@ -10,6 +10,7 @@ use dm_remap_logic::slot::State;
 
 use super::image::claim;
 use super::image::dmremap;
+use super::image::same;
 use super::image::Image;
 use super::image::Ran;
 
@@ -300,4 +301,68 @@ fn tables_are_never_written_over_others() {
     assert!(ran.err.contains("cannot write it"), "{ran:?}");
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
     assert_eq!(dmremap(&long).status, 0);
+}
+
+/// A sparse image on a filesystem that is full: some places take their writes, others don't, and that is no bad
+/// medium.
+#[test]
+fn what_was_begun_can_be_undone() {
+    let image = Image::used();
+    let places = [0, 2].map(|copy| image.super_sector(copy));
+    for sector in places {
+        image.write(sector, &GARBAGE);
+    }
+    let bad = image.bytes();
+    let backup = image.beside("backup");
+    let ran = dmremap_in(1024, &["repair", image.text(), "--backup", &backup]);
+    assert_eq!(ran.status, 16, "{ran:?}");
+    assert!(ran.err.contains("cannot write"), "{ran:?}");
+    assert!(ran.err.contains(&format!("--undo {backup}")), "{ran:?}");
+    assert!(image.bytes() != bad);
+    let ran = image.run("repair", &["--undo", &backup]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    assert!(image.bytes() == bad);
+}
+
+/// The end is missing, as after a copy to a disk that is a little smaller.
+#[test]
+fn a_short_copy_is_told_how_long_it_must_be() {
+    let image = Image::used();
+    let (good, before) = (image.bytes(), image.set());
+    let (dump, backup) = (image.beside("dump"), image.beside("backup"));
+    assert_eq!(image.run("dump", &["--json", "-o", &dump]).status, 0);
+    let main = ["--main", "/dev/m", "--main-sectors", "8"];
+    for len in [good.len() - 1, good.len() - 4096, good.len() - 4096 * 20] {
+        image.set_bytes(&good[..len]);
+        for (command, words, status) in [
+            ("check", &[][..], 8),
+            ("dump", &[], 8),
+            ("repair", &["--dry-run"], 8),
+            ("linear-table", &main, 8),
+            ("restore", &[&dump, "--backup", &backup], 16),
+        ] {
+            let ran = image.run(command, words);
+            assert_eq!(ran.status, status, "{ran:?}");
+            assert!(ran.err.contains("truncate --size 2097152"), "{ran:?}");
+            assert_eq!(image.bytes(), &good[..len]);
+        }
+        // As it says.
+        let file = fs::File::options().write(true).open(&image.path).unwrap();
+        file.set_len(2_097_152).unwrap();
+        let ran = image.run("repair", &["--backup", &backup]);
+        assert_eq!(ran.status, 0, "{ran:?}");
+        assert!(same(&image.set(), &before));
+        // There is none where nothing was to be mended.
+        let _ = fs::remove_file(&backup);
+    }
+    for (bytes, text) in [
+        (&[][..], "empty"),
+        (&good[..100], "1024 are needed"),
+        (&good[..4096], "1024 are needed"),
+    ] {
+        image.set_bytes(bytes);
+        let ran = image.run("check", &[]);
+        assert_eq!(ran.status, 16, "{ran:?}");
+        assert!(ran.err.contains(text), "{ran:?}");
+    }
 }

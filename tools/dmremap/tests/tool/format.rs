@@ -139,7 +139,8 @@ fn what_is_not_blank_takes_force() {
         image.write(sector, &block);
         let ran = format(&image, &[]);
         assert_eq!(ran.status, 32, "{sector}: {ran:?}");
-        assert!(ran.err.contains("not blank"), "{ran:?}");
+        let text = format!("not blank, there is something at sector {}:", sector + 7);
+        assert!(ran.err.contains(&text), "{ran:?}");
         image.write(sector, &[0; BLOCK_BYTES]);
     }
     image.write(500, &[7; BLOCK_BYTES]);
