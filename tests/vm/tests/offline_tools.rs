@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use vmtest::guest::read_only;
 use vmtest::guest::run;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
@@ -18,6 +19,8 @@ use vmtest::guest::succeed;
 use vmtest::guest::unload;
 use vmtest::guest::Dice;
 use vmtest::guest::Direct;
+use vmtest::guest::Mapped;
+use vmtest::guest::Partition;
 use vmtest::guest::Remap;
 
 /// What became of a command.
@@ -156,8 +159,10 @@ fn a_filesystem_is_reached_without_the_module() {
         let check = must(&["check", &spare]);
         assert!(check.contains(&format!("{remapped} remaps")), "{check}");
         let folder = folder("linear");
-        let at = folder.to_str().expect("text");
+        let in_folder = |name: &str| folder.join(name).display().to_string();
         for max in ["1048576", "16"] {
+            let at = in_folder(max);
+            let at = at.as_str();
             let words = ["--main", &main, "--output-dir", at, "--max-lines", max];
             must(&[&["linear-table", &spare], words.as_slice()].concat());
             let _tables = Tables::create(at);
@@ -166,8 +171,11 @@ fn a_filesystem_is_reached_without_the_module() {
         // What is printed is the same as what is written.
         let words = ["linear-table", &spare, "--main", &main];
         let table = must(&words);
-        must(&[&words[..], &["--output-dir", at]].concat());
-        let written = fs::read_to_string(folder.join("rescued.table")).expect("read the table");
+        let at = in_folder("1048576");
+        // Not over what is there.
+        let again = [&words[..], &["--output-dir", &at]].concat();
+        assert_eq!(dmremap(&again).status, 16);
+        let written = fs::read_to_string(format!("{at}/rescued.table")).expect("read the table");
         assert_eq!(written, table);
         let linear = table.lines().filter(|line| line.contains(&spare)).count();
         assert!(linear > 0, "{table}");
@@ -338,7 +346,10 @@ fn a_copy_of_the_spare_and_a_dump_take_over() {
     remap.deactivate();
     let dump = folder("dump").join("dump.json");
     let dump = dump.to_str().expect("text");
-    fs::write(dump, must(&["dump", "--json", &name(&remap.spare)])).expect("write a dump");
+    let spare = name(&remap.spare);
+    let words = ["dump", "--json", &spare, "--output", dump];
+    must(&words);
+    let good = fs::read(dump).expect("read the dump");
     // Larger, as the one that happens to be at hand.
     let fresh = disk(2 * Remap::SPARE_SECTORS);
     copy(&remap.spare, &fresh);
@@ -354,6 +365,12 @@ fn a_copy_of_the_spare_and_a_dump_take_over() {
     }
     let spare = name(&remap.spare);
     assert_eq!(dmremap(&["check", &spare]).status, 32);
+    // The dump that is needed now is not replaced by nothing.
+    assert_eq!(
+        dmremap(&["dump", "--json", &spare, "--output", dump]).status,
+        32
+    );
+    assert!(fs::read(dump).expect("read the dump") == good);
     let backup = folder("restore").join("backup");
     let backup = backup.to_str().expect("text");
     must(&["restore", &spare, dump, "--backup", backup]);
@@ -403,4 +420,197 @@ fn a_set_of_two_spares() {
     let degraded = must(&words);
     assert!(degraded.contains("80 16 error\n"), "{degraded}");
     assert!(!degraded.contains(gone.as_str()));
+}
+
+/// Lines that divide the blocks of one of the devices: the tool refuses what the kernel refuses, and no more. A
+/// loop device with small blocks is the way out that it names.
+#[test]
+fn tables_go_with_the_blocks_of_all_devices() {
+    let _test = vmtest::begin!();
+    succeed("modprobe loop");
+    let mut dice = Dice::new(8);
+    // One remap at a whole block of 4096 bytes, the others anywhere.
+    for (first, count) in [(1000, 8), (1000, 16), (1001, 1), (1001, 8), (1004, 8)] {
+        let mut remap = Remap::new(512);
+        remap.open().write(992, &stamps(992, 64, 1)).unwrap();
+        let message = format!("remap {first} {count}");
+        remap.device().message(&message).unwrap();
+        if dice.roll(2) == 0 {
+            remap.device().message("remap 5000 8").unwrap();
+        }
+        remap.deactivate();
+        let large = |from: &SickDisk| {
+            let options = Options::memory(from.disk().sectors() * 512).logical_block(4096);
+            let to = SickDisk::start(options.physical_block(4096)).expect("start a disk");
+            copy(from, &to);
+            to
+        };
+        let (main, spare) = (large(&remap.main), large(&remap.spare));
+        let small = [name(&remap.main), name(&remap.spare)];
+        let large = [name(&main), name(&spare)];
+        let table = must(&["linear-table", &small[1], "--main", &small[0]]);
+        for (main, spare) in [
+            (&small[0], &small[1]),
+            (&small[0], &large[1]),
+            (&large[0], &small[1]),
+            (&large[0], &large[1]),
+        ] {
+            let mine = table.replace(&small[0], main).replace(&small[1], spare);
+            let kernel = Mapped::try_read_only(mine.trim());
+            println!("{mine}: {kernel:?}");
+            let ran = dmremap(&["linear-table", spare, "--main", main]);
+            assert_eq!(
+                ran.status == 0,
+                kernel.is_ok(),
+                "{mine}: {ran:?} {kernel:?}"
+            );
+            if kernel.is_ok() {
+                assert_eq!(ran.out, mine);
+                continue;
+            }
+            assert_eq!((ran.status, ran.out.as_str()), (16, ""), "{ran:?}");
+            assert!(ran.err.contains("--sector-size 512"), "{ran:?}");
+        }
+        // As it says.
+        let lines = large.each_ref().map(|disk| {
+            let made = succeed(&format!("losetup --find --show --sector-size 512 {disk}"));
+            made.trim().to_string()
+        });
+        let table = must(&["linear-table", &lines[1], "--main", &lines[0]]);
+        let linear = Mapped::try_read_only(table.trim()).expect("a table");
+        let found = read_only(&linear.path(), 992, 64).unwrap();
+        assert!(found == stamps(992, 64, 1), "{table}");
+        linear.remove();
+        for device in lines {
+            succeed(&format!("losetup --detach {device}"));
+        }
+    }
+}
+
+/// A main with smaller blocks than before: the table is as good.
+#[test]
+fn a_main_with_smaller_blocks_is_reached() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(4096);
+    remap.open().write(992, &stamps(992, 64, 1)).unwrap();
+    remap.device().message("remap 1000 8").unwrap();
+    remap.deactivate();
+    let main = disk(Remap::MAIN_SECTORS);
+    copy(&remap.main, &main);
+    let (main, spare) = (name(&main), name(&remap.spare));
+    let ran = dmremap(&["linear-table", &spare, "--main", &main]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    assert!(ran.err.contains("main had 4096"), "{ran:?}");
+    let linear = Mapped::try_read_only(ran.out.trim()).expect("a table");
+    let found = read_only(&linear.path(), 992, 64).unwrap();
+    assert!(found == stamps(992, 64, 1));
+}
+
+/// From another directory, by names that udev makes.
+#[test]
+fn a_table_finds_its_devices() {
+    let _test = vmtest::begin!();
+    let mut remap = Remap::new(512);
+    remap.open().write(64, &stamps(64, 64, 1)).unwrap();
+    remap.device().message("remap 80 8").unwrap();
+    remap.deactivate();
+    let folder = folder("names");
+    let link = |name: &str, disk: &SickDisk| {
+        let at = folder.join(name);
+        std::os::unix::fs::symlink(disk.path(), &at).expect("make a link");
+        at.display().to_string()
+    };
+    let main = link("My\\x20disk", &remap.main);
+    let spare = link("spare", &remap.spare);
+    let at = folder.join("tables").display().to_string();
+    must(&["linear-table", &spare, "--main", &main, "--output-dir", &at]);
+    let _tables = Tables::create(&at);
+    let linear = Direct::open(Path::new("/dev/mapper/rescued"));
+    assert!(linear.read(64, 64).unwrap() == stamps(64, 64, 1));
+}
+
+/// What a disk cannot read is told as that, and not as something of value.
+#[test]
+fn unreadable_is_not_blank() {
+    let _test = vmtest::begin!();
+    let spare = disk(Remap::SPARE_SECTORS);
+    spare.disk().spoil(5000, 1, Fault::bad(Direction::Both));
+    let name = name(&spare);
+    let words = [
+        "format",
+        &name,
+        "--main-sectors",
+        "8192",
+        "--main-block",
+        "512",
+    ];
+    let ran = dmremap(&words);
+    assert_eq!(ran.status, 32, "{ran:?}");
+    assert!(ran.err.contains("cannot all be read"), "{ran:?}");
+    must(&[&words[..], &["--force"]].concat());
+    must(&["check", &name]);
+}
+
+/// One disk by several names: a node, a partition, a loop device, a device of device mapper.
+#[test]
+fn what_shares_sectors_makes_no_set() {
+    let _test = vmtest::begin!();
+    succeed("modprobe loop");
+    let (a, b) = (disk(65536), disk(65536));
+    let (whole, other) = (name(&a), name(&b));
+    let node = folder("nodes").join("again").display().to_string();
+    succeed(&format!("cp -a {whole} {node}"));
+    let part = Partition::new(&a.path(), 2048, 16384);
+    let part = part.path().display().to_string();
+    let mapped = Mapped::new(&format!("0 16384 linear {whole} 32768"));
+    let mapped = mapped.path().display().to_string();
+    let refused = |spares: &[&str], more: &[&str]| {
+        let main = ["--main-sectors", "100000", "--main-block", "512"];
+        let main = if more.is_empty() { &main[..] } else { more };
+        let ran = dmremap(&[&["format"], spares, main].concat());
+        assert_eq!(ran.status, 16, "{ran:?}");
+        let told = |text: &str| ran.err.contains(text);
+        assert!(told("same device") || told("in common"), "{ran:?}");
+        // Nothing of it was written.
+        assert_eq!(dmremap(&["check", &other]).status, 32);
+    };
+    for twin in [&node, &part, &mapped] {
+        refused(&[&whole, twin], &[]);
+        refused(&[twin, &other, &whole], &[]);
+        refused(&[&other, &whole], &["--main", twin]);
+        refused(&[&other, twin], &["--main", &whole]);
+        let ran = dmremap(&["check", &whole, twin]);
+        assert_eq!(ran.status, 16, "{ran:?}");
+    }
+    // A part of the disk that the partition is not in.
+    let ran = dmremap(&[
+        "check",
+        &part,
+        &whole,
+        "--spare-start",
+        "0",
+        "--spare-start",
+        "18432",
+    ]);
+    assert_eq!(ran.status, 32, "{ran:?}");
+    let ran = dmremap(&[
+        "check",
+        &part,
+        &whole,
+        "--spare-start",
+        "0",
+        "--spare-start",
+        "18431",
+    ]);
+    assert_eq!(ran.status, 16, "{ran:?}");
+    // A file, and a loop device on a part of it.
+    let image = folder("image").join("image").display().to_string();
+    succeed(&format!("truncate --size 8M {image}"));
+    let loops = succeed(&format!("losetup --find --show --offset 4194304 {image}"));
+    let ran = dmremap(&["check", &image, loops.trim()]);
+    assert_eq!(ran.status, 16, "{ran:?}");
+    assert!(ran.err.contains("in common"), "{ran:?}");
+    let ran = dmremap(&["check", &image, loops.trim(), "--spare-len", "8192"]);
+    assert_eq!(ran.status, 32, "{ran:?}");
+    succeed(&format!("losetup --detach {}", loops.trim()));
 }

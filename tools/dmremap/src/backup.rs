@@ -24,8 +24,10 @@
 //! place did not take its write, there are several records of a place: the first one tells what was
 //! there. A record that is cut off was not followed by any write.
 
+use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
+use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::path::Path;
@@ -38,6 +40,7 @@ use dm_remap_logic::format::BLOCK_BYTES;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::save;
 
 const MAGIC: [u8; 8] = *b"DMRMPBAK";
 const VERSION: u32 = 1;
@@ -139,7 +142,7 @@ pub struct Backup {
 impl Backup {
     /// Will write to this file, which must not exist.
     pub fn new(path: &Path) -> Result<Self> {
-        if path.exists() {
+        if path.symlink_metadata().is_ok() {
             return Err(Error::usage(format!(
                 "{}: exists already; a backup is never overwritten",
                 path.display()
@@ -151,43 +154,97 @@ impl Backup {
         })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes records durable.
     pub fn save(&mut self, records: &[Record]) -> Result<()> {
-        let failed = |error: std::io::Error| Error::io(&self.path, "write the backup", &error);
-        let file = match &mut self.file {
-            Some(file) => file,
+        match &mut self.file {
+            Some(file) => append(file, &self.path, records).map_err(|error| {
+                Error::usage(format!(
+                    "{}: cannot write the backup: {error}; what was changed before is put back by \
+                     dmremap repair --undo {}",
+                    self.path.display(),
+                    self.path.display()
+                ))
+            }),
             None => {
-                let mut options = OpenOptions::new();
-                let file = options.write(true).create_new(true).open(&self.path);
-                self.file.insert(file.map_err(failed)?)
+                let file = begin(&self.path, records).map_err(|error| {
+                    Error::usage(format!(
+                        "{}: cannot write the backup: {error}; nothing was changed",
+                        self.path.display()
+                    ))
+                })?;
+                self.file = Some(file);
+                Ok(())
             }
-        };
-        for record in records {
-            file.write_all(&record.encode()).map_err(failed)?;
         }
-        file.sync_all().map_err(failed)?;
-        // Its name, too.
-        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed)
     }
 }
 
-/// Reads a backup. Tells whether its end is cut off.
+/// Makes the file, or leaves none.
+fn begin(path: &Path, records: &[Record]) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).open(path)?;
+    match append(&mut file, path, records) {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            let _ = fs::remove_file(path);
+            Err(error)
+        }
+    }
+}
+
+fn append(file: &mut File, path: &Path, records: &[Record]) -> io::Result<()> {
+    for record in records {
+        file.write_all(&record.encode())?;
+    }
+    file.sync_all()?;
+    // Its name, too.
+    save::sync_folder(path)
+}
+
+/// Reads a backup, which has a record at least. Tells whether its end is cut off.
 pub fn load(path: &Path) -> Result<(Vec<Record>, bool)> {
-    let failed = |error: std::io::Error| Error::io(path, "read the backup", &error);
+    let failed = |error: io::Error| Error::io(path, "read the backup", &error);
+    let name = path.display();
     let mut content = Vec::new();
     let mut file = File::open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(Error::usage(format!("{name}: not a file")));
+    }
     file.read_to_end(&mut content).map_err(failed)?;
+    if content.is_empty() {
+        return Err(Error::usage(format!(
+            "{name}: empty: there is nothing in it to put back"
+        )));
+    }
     let whole = content.chunks_exact(2 * BLOCK_BYTES);
-    let cut = !whole.remainder().is_empty();
-    let records = whole
+    let rest = whole.remainder();
+    if rest
+        .iter()
+        .zip(&MAGIC)
+        .any(|(found, wanted)| found != wanted)
+    {
+        return Err(Error::usage(format!(
+            "{name}: no backup of dmremap, or not from byte {} on",
+            content.len() - rest.len()
+        )));
+    }
+    let cut = !rest.is_empty();
+    let records: Vec<Record> = whole
         .enumerate()
         .map(|(index, record)| {
             Record::decode(record)
-                .map_err(|what| Error::usage(format!("{}: record {index}: {what}", path.display())))
+                .map_err(|what| Error::usage(format!("{name}: record {index}: {what}")))
         })
         .collect::<Result<_>>()?;
+    if records.is_empty() {
+        return Err(Error::usage(format!(
+            "{name}: cut off in its first record: nothing was overwritten when it was made, or this is not all of it"
+        )));
+    }
     Ok((records, cut))
 }

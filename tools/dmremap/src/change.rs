@@ -37,7 +37,13 @@ pub(crate) fn carry_out(
             return Ok(true);
         };
         backup.save(&records(spares)?)?;
-        match apply(spares)? {
+        let applied = apply(spares).map_err(|error| {
+            Error::usage(format!(
+                "{error}; what was written before that is put back by dmremap repair --undo {}",
+                backup.path().display()
+            ))
+        });
+        match applied? {
             None => return Ok(true),
             Some(place) => output.tell(format_args!("{place}; looking for another place")),
         }

@@ -18,7 +18,6 @@ use serde::Serialize;
 use crate::error::Kind;
 use crate::error::Result;
 use crate::set::member_of;
-use crate::set::no_superblock;
 use crate::set::read_supers;
 use crate::set::CopyFound;
 use crate::set::Set;
@@ -97,11 +96,9 @@ pub struct Report {
 /// Looks at every copy of everything. Fails if there is nothing to look at.
 pub fn check(spares: &mut [Spare]) -> Result<(Report, Option<Set>)> {
     let supers = read_supers(spares)?;
-    if let Err(error) = &supers.truth {
-        let error = no_superblock(spares, error);
-        if error.kind() != Kind::Damage {
-            return Err(error);
-        }
+    let refusal = supers.refusal(spares).map(|refusal| refusal.error);
+    if let Some(error) = refusal.as_ref().filter(|e| e.kind() != Kind::Damage) {
+        return Err(error.clone());
     }
     let mut findings = Findings {
         spares: spares
@@ -117,12 +114,11 @@ pub fn check(spares: &mut [Spare]) -> Result<(Report, Option<Set>)> {
         );
         findings.add(Severity::Note, "in-use", text);
     }
-    if let Err(error) = supers.truth {
+    if let Some(error) = refusal {
         for copy in &supers.copies {
             findings.doubtful(copy);
         }
-        let text = no_superblock(spares, &error).to_string();
-        findings.add(Severity::Loss, "refused", text);
+        findings.add(Severity::Loss, "refused", error.to_string());
         return Ok((findings.report(None), None));
     }
     let set = Set::load_table(spares, supers)?;

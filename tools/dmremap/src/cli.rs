@@ -20,6 +20,8 @@ use crate::commands::repair;
 use crate::commands::restore;
 use crate::error::Error;
 use crate::error::Result;
+use crate::identity;
+use crate::identity::Identity;
 use crate::spare::Access;
 use crate::spare::Part;
 use crate::spare::Spare;
@@ -75,11 +77,16 @@ pub struct Spares {
 impl Spares {
     /// Opens all of them.
     pub fn open(&self, access: Access) -> Result<Vec<Spare>> {
-        self.open_with(&[], access)
+        self.open_with(&[], None, access)
     }
 
-    /// Opens all of them, and some more.
-    pub fn open_with(&self, more: &[PathBuf], access: Access) -> Result<Vec<Spare>> {
+    /// Opens all of them, and some more. None may be there twice, nor be `main`.
+    pub fn open_with(
+        &self,
+        more: &[PathBuf],
+        main: Option<&Identity>,
+        access: Access,
+    ) -> Result<Vec<Spare>> {
         let count = self.spares.len() + more.len();
         for (name, list) in [
             ("--spare-start", &self.spare_start),
@@ -93,15 +100,22 @@ impl Spares {
             }
         }
         let nth = |list: &[u64], index: usize| list.get(index).or(list.first()).copied();
-        let all = self.spares.iter().chain(more);
-        all.enumerate()
-            .map(|(index, path)| {
-                let part = Part {
-                    start: nth(&self.spare_start, index),
-                    len: nth(&self.spare_len, index),
-                };
-                Spare::open(path, part, access)
-            })
+        let all = self.spares.iter().chain(more).enumerate();
+        let all = all.map(|(index, path)| {
+            let part = Part {
+                start: nth(&self.spare_start, index),
+                len: nth(&self.spare_len, index),
+            };
+            (path, part)
+        });
+        // Before any is opened: a device may be opened only once.
+        let identities = all.clone().map(|(path, part)| Identity::of(path, part));
+        let identities: Vec<Identity> = identities.collect::<Result<_>>()?;
+        if let Some(main) = main {
+            identity::refuse_main(main, &identities)?;
+        }
+        identity::refuse_twice(&identities)?;
+        all.map(|(path, part)| Spare::open(path, part, access))
             .collect()
     }
 }

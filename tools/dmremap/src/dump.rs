@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read;
 
 use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::reserve::Reserves;
@@ -74,6 +75,15 @@ pub struct SetSaid {
     pub main_block_bytes: u32,
     pub main_id: String,
     pub statistics: StatisticsSaid,
+}
+
+/// The part of [`SetSaid`] that tells of which set and how old a dump is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of Superblock")]
+pub struct HeadSaid {
+    pub uuid: String,
+    pub set_epoch: u64,
+    pub sequence: u64,
 }
 
 /// What the superblock says about one spare.
@@ -335,6 +345,17 @@ fn encode_entry(id: SlotId, entry: &Entry) -> EntrySaid {
         raw: word.is_raw(),
         generation: entry.generation,
     }
+}
+
+/// What a dump begins with; none if it is no dump of this version.
+pub fn head(json: impl Read) -> Option<HeadSaid> {
+    #[derive(Deserialize)]
+    struct Head {
+        dmremap_dump: u32,
+        set: HeadSaid,
+    }
+    let head: Head = serde_json::from_reader(json).ok()?;
+    (head.dmremap_dump == VERSION).then_some(head.set)
 }
 
 /// Reads a dump and checks all of it: what it stands for could be written to a spare.

@@ -6,6 +6,7 @@
 //! | module       | what                                                                          |
 //! |--------------|-------------------------------------------------------------------------------|
 //! | [`spare`]    | a device or image file, and what is to be written to it                       |
+//! | [`identity`] | whether two names stand for the same sectors                                  |
 //! | [`set`]      | what is on the spares of a set; the only place that knows where copies lie    |
 //! | [`check`]    | what is wrong with it, by severity                                            |
 //! | [`dump`]     | all that it says, as JSON                                                     |
@@ -28,9 +29,11 @@ pub mod commands;
 mod driver;
 pub mod dump;
 pub mod error;
+pub mod identity;
 pub mod linear;
 pub mod repair;
 pub mod restore;
+mod save;
 pub mod set;
 pub mod spare;
 mod sysfs;

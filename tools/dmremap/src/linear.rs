@@ -135,6 +135,66 @@ pub fn stack(mut lines: Vec<Line>, max: usize) -> Vec<Vec<Line>> {
     tables
 }
 
+/// A line that the kernel would refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The table.
+    pub table: usize,
+    /// The line in it.
+    pub line: Line,
+    /// The logical block that it does not go with, in sectors.
+    pub block: u64,
+}
+
+/// The first line that device mapper would refuse for its alignment; none if it takes all tables. `block` tells
+/// the logical block of main or a spare in sectors.
+///
+/// A line must begin and end at whole blocks of its own device (device_area_is_invalid() in dm-table.c).
+/// The table takes the largest block of all of them, and where lines meet inside of such a block, the next
+/// ones up to its end must be of whole blocks of their own (validate_hardware_logical_block_alignment()).
+pub fn refused(tables: &[Vec<Line>], block: impl Fn(Device) -> u64) -> Option<Refused> {
+    let mut own: Vec<u64> = Vec::new();
+    for (table, lines) in tables.iter().enumerate() {
+        let block = |line: &Line| match line.target {
+            Target::Error => 1,
+            Target::Linear { device, .. } => match device {
+                // Inner tables come before outer ones.
+                Device::Table(inner) => own.get(inner).copied().unwrap_or(1),
+                device => block(device).max(1),
+            },
+        };
+        let refused = |line: &Line, block: u64| {
+            Some(Refused {
+                table,
+                line: *line,
+                block,
+            })
+        };
+        let largest = lines.iter().map(block).max().unwrap_or(1);
+        let mut rest = 0;
+        for line in lines {
+            let block = block(line);
+            let sector = match line.target {
+                Target::Linear { sector, .. } => sector,
+                Target::Error => 0,
+            };
+            if sector % block != 0 || line.len % block != 0 {
+                return refused(line, block);
+            }
+            if rest < line.len && rest % block != 0 {
+                return refused(line, block);
+            }
+            let over = (line.start + line.len) % largest;
+            rest = if over == 0 { 0 } else { largest - over };
+        }
+        if let (Some(last), true) = (lines.last(), rest != 0) {
+            return refused(last, largest);
+        }
+        own.push(largest);
+    }
+    None
+}
+
 /// The text of a table; `name` tells what a device is called.
 pub fn text(lines: &[Line], name: impl Fn(Device) -> String) -> String {
     let mut text = String::new();

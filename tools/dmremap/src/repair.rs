@@ -29,7 +29,6 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::error::Result;
 use crate::set::names;
-use crate::set::no_superblock;
 use crate::set::read;
 use crate::set::read_supers;
 use crate::set::write;
@@ -189,9 +188,9 @@ fn check_joining(spares: &[Spare], set: &Set) -> Result<()> {
         };
         let start = member.geometry.data_start();
         let end = member.geometry.data_end();
-        if !spare.is_zero(start, end.min(start.saturating_add(BLANK_SECTORS)))? {
+        if let Some(why) = spare.not_zero(start, end.min(start.saturating_add(BLANK_SECTORS)))? {
             return Err(Error::foreign(format!(
-                "{}: not blank, so it is not the spare that was about to join the set: leave it out",
+                "{}: not blank ({why}), so it is not the spare that was about to join the set: leave it out",
                 spare.path().display()
             )));
         }
@@ -254,10 +253,13 @@ fn options(set: &Set, problem: &Problem) -> String {
 }
 
 fn refuse_supers(spares: &[Spare], supers: &Supers) -> Result<()> {
-    let error = match &supers.truth {
-        Ok(_) => return Ok(()),
-        Err(error) => error,
+    let Some(refusal) = supers.refusal(spares) else {
+        return Ok(());
     };
+    let base = refusal.error;
+    if base.kind() == Kind::Foreign || refusal.takes_dump {
+        return Err(base);
+    }
     let whole: Vec<String> = supers
         .copies
         .iter()
@@ -278,10 +280,6 @@ fn refuse_supers(spares: &[Spare], supers: &Supers) -> Result<()> {
             ))
         })
         .collect();
-    let base = no_superblock(spares, error);
-    if base.kind() == Kind::Foreign {
-        return Err(base);
-    }
     Err(Error::damage(match whole.is_empty() {
         true => format!("{base}; only a dump can help: dmremap restore"),
         false => format!(

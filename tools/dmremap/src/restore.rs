@@ -16,10 +16,10 @@ use dm_remap_logic::format::table_block::TableBlock;
 use dm_remap_logic::format::Block;
 use dm_remap_logic::format::BlockId;
 use dm_remap_logic::format::CopyId;
+use dm_remap_logic::format::FormatError;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::format::REPLICAS;
-use dm_remap_logic::load::check_window;
 
 use crate::dump::Decoded;
 use crate::error::Error;
@@ -32,6 +32,7 @@ use crate::set::CopyFound;
 use crate::set::Place;
 use crate::set::Said;
 use crate::set::SlotId;
+use crate::set::State;
 use crate::set::Supers;
 use crate::spare::Spare;
 
@@ -49,8 +50,7 @@ pub fn check_order(spares: &[Spare], supers: &Supers, dump: &Decoded) -> Result<
         )));
     }
     for ((_, member), spare) in members.iter().zip(spares) {
-        check_window(member, spare.sectors())
-            .map_err(|error| Error::usage(format!("{}: {error}", spare.path().display())))?;
+        spare.check_window(member).map_err(Error::usage)?;
     }
     for (spare, said) in said(supers) {
         let Some(own) = said.superblock.member(said.member) else {
@@ -72,7 +72,8 @@ pub fn check_order(spares: &[Spare], supers: &Supers, dump: &Decoded) -> Result<
     Ok(())
 }
 
-/// Refuses to overwrite what is of another set, or newer than the dump.
+/// Refuses to overwrite what is of another set, or newer than the dump, or not ours at all: that may be something
+/// else that is of value.
 pub fn check_content(spares: &[Spare], supers: &Supers, dump: &Decoded) -> Result<()> {
     let wanted = &dump.superblock;
     for (spare, said) in said(supers) {
@@ -90,6 +91,52 @@ pub fn check_content(spares: &[Spare], supers: &Supers, dump: &Decoded) -> Resul
                 "{name}: superblock sequence {} is newer than the dump's {}: what was remapped \
                  since would be lost; dmremap repair may do without a dump, --force goes back to it",
                 found.sequence, wanted.sequence
+            )));
+        }
+    }
+    check_remains(spares, supers, dump)
+}
+
+/// The same for spares that have no superblock copy any more. Each is looked at by itself: that others are
+/// ours says nothing about it.
+fn check_remains(spares: &[Spare], supers: &Supers, dump: &Decoded) -> Result<()> {
+    let members = dump.superblock.members();
+    for ((number, spare), (_, member)) in spares.iter().enumerate().zip(members) {
+        let name = spare.path().display();
+        if supers.of(number).any(|(_, said)| said.is_some()) {
+            continue;
+        }
+        match supers.remains.get(number).and_then(Option::as_ref) {
+            Some(remains) if remains.uuid == member.uuid => continue,
+            Some(remains) => {
+                return Err(Error::foreign(format!(
+                    "{name}: has {} blocks of the slot table of spare {}, and the dump is of {}; \
+                     --force overwrites them",
+                    remains.blocks, remains.uuid, member.uuid
+                )))
+            }
+            None => (),
+        }
+        let is_strange = |error: &FormatError| {
+            matches!(
+                error,
+                FormatError::Foreign | FormatError::Newer { .. } | FormatError::Features { .. }
+            )
+        };
+        let errors = supers
+            .of(number)
+            .filter_map(|(found, _)| match found.state {
+                State::Bad(error) => Some(error),
+                _ => None,
+            });
+        let errors: Vec<FormatError> = errors.collect();
+        let was_ours = |error: &FormatError| !is_strange(error) && *error != FormatError::Blank;
+        if let (Some(error), false) = (
+            errors.iter().find(|error| is_strange(error)),
+            errors.iter().any(was_ours),
+        ) {
+            return Err(Error::foreign(format!(
+                "{name}: {error}; --force overwrites it"
             )));
         }
     }

@@ -23,9 +23,11 @@ use std::path::PathBuf;
 
 use dm_remap_logic::format::geometry::WINDOW_SECTORS_MIN;
 use dm_remap_logic::format::Block;
+use dm_remap_logic::format::Member;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::format::BLOCK_SECTORS;
 use dm_remap_logic::format::SECTOR_BYTES;
+use dm_remap_logic::load;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -169,6 +171,19 @@ impl Spare {
         self.logical_block
     }
 
+    /// Refuses a window that is smaller than what was formatted.
+    pub fn check_window(&self, member: &Member) -> Result<(), String> {
+        load::check_window(member, self.sectors).map_err(|error| {
+            let end = self.start + member.geometry.window_sectors();
+            format!(
+                "{}: {error}; make it as long again, an image by truncate --size {}, or copy it to a device \
+                 that is: dmremap repair mends the end",
+                self.path.display(),
+                end * SECTOR_BYTES
+            )
+        })
+    }
+
     /// The metadata block at `sector` of the window, as it will be; none if the medium can't give
     /// it. Fails if that says nothing about the medium.
     pub fn read(&mut self, sector: u64) -> Result<Option<Box<Block>>> {
@@ -228,21 +243,32 @@ impl Spare {
         Ok(memory)
     }
 
-    /// Whether a range of the window reads as zero. Unreadable is not zero.
-    pub fn is_zero(&self, from: u64, to: u64) -> Result<bool> {
+    /// Why a range of the window does not read as zero, in words; none if it does. Unreadable is not
+    /// zero.
+    pub fn not_zero(&self, from: u64, to: u64) -> Result<Option<String>> {
         let mut at = from;
         while at < to {
             let sectors = (to - at).min(CHUNK_BYTES as u64 / SECTOR_BYTES);
             let len = usize::try_from(sectors * SECTOR_BYTES).unwrap_or(0);
-            match self.read_bytes((self.start + at) * SECTOR_BYTES, len) {
+            let sector = self.start + at;
+            match self.read_bytes(sector * SECTOR_BYTES, len) {
                 Ok(bytes) if dm_remap_logic::format::is_zero(&bytes) => (),
-                Ok(_) => return Ok(false),
-                Err(error) if is_medium(&error) => return Ok(false),
+                Ok(bytes) => {
+                    let before = bytes.iter().take_while(|byte| **byte == 0).count() as u64;
+                    let sector = sector + before / SECTOR_BYTES;
+                    return Ok(Some(format!("there is something at sector {sector}")));
+                }
+                Err(error) if is_medium(&error) => {
+                    return Ok(Some(format!(
+                        "sectors {sector} to {} cannot all be read",
+                        sector + sectors - 1
+                    )))
+                }
                 Err(error) => return Err(Error::io(&self.path, "read", &error)),
             }
             at += sectors;
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// Notes that the metadata block at `sector` of the window is to be written, as number `order` of
@@ -348,6 +374,13 @@ fn open_file(path: &Path, is_device: bool, access: Access) -> Result<(File, bool
 /// are aligned on the device.
 fn window(path: &Path, part: Part, device_sectors: u64) -> Result<(u64, u64)> {
     let start = part.start.unwrap_or(0);
+    if device_sectors == 0 && part == Part::default() {
+        // A file may have some bytes. A device without a medium has none.
+        return Err(Error::usage(format!(
+            "{}: empty, or nearly so: a spare has sectors, {WINDOW_SECTORS_MIN} are needed",
+            path.display()
+        )));
+    }
     let end = match part.len {
         Some(len) => start.checked_add(len),
         None => Some(device_sectors),

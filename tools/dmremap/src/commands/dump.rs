@@ -2,6 +2,15 @@
 
 //! `dmremap dump`.
 
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Seek;
+use std::path::Path;
+use std::path::PathBuf;
+
 use clap::Args;
 use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::Member;
@@ -16,18 +25,22 @@ use crate::dump;
 use crate::dump::StatisticsSaid;
 use crate::error::Error;
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::put;
+use crate::save::Replacement;
 use crate::set::CopyFound;
 use crate::set::Set;
 use crate::set::SlotId;
 use crate::set::State;
 use crate::spare::Access;
+use crate::spare::Part;
 use crate::spare::Spare;
 
 const MORE: &str = "\
 The text is for people and may change. The JSON has a version and holds everything that \
 dmremap restore needs to write the metadata anew: keep one beside your backups, and make \
-a new one now and then.
+a new one now and then: with --output, the last one stays until all of the new one is on disk, \
+and stays if that one would lack something.
 
 Sectors are counted on the device that they are on. A generation is the number of an \
 activation and of a commit in it: larger is newer. Exit status: 8 if the metadata is damaged \
@@ -43,6 +56,14 @@ pub struct Dump {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    /// Write it to this file, which is replaced once all of the new one is on disk
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Replace that file even if it is something else, or has what this dump lacks
+    #[arg(long, requires = "output")]
+    force: bool,
 }
 
 impl Dump {
@@ -59,12 +80,139 @@ impl Dump {
         for problem in &set.problems {
             output.tell(format_args!("damaged: {problem}"));
         }
-        if self.json {
-            json(&set, output)?;
-        } else {
-            text(&set, &spares, output)?;
+        match &self.output {
+            None => self.print(&set, &spares, output)?,
+            Some(path) => {
+                if !self.force {
+                    check_old(path, &set)?;
+                }
+                refuse_spare(path, &spares)?;
+                let mut file = Replacement::new(path)?;
+                let mut inner = Output {
+                    out: &mut file,
+                    err: output.err,
+                };
+                let printed = self.print(&set, &spares, &mut inner);
+                // The file knows better what went wrong with it.
+                if printed.is_ok() || file.has_failed() {
+                    file.finish()?;
+                }
+                printed?;
+            }
         }
         Ok(if set.problems.is_empty() { 0 } else { 8 })
+    }
+
+    fn print(&self, set: &Set, spares: &[Spare], output: &mut Output<'_>) -> Result<()> {
+        match self.json {
+            true => json(set, output),
+            false => text(set, spares, output),
+        }
+    }
+}
+
+/// Even whoever insists does not mean that.
+fn refuse_spare(path: &Path, spares: &[Spare]) -> Result<()> {
+    let Ok(file) = Identity::of(path, Part::default()) else {
+        // There is nothing yet.
+        return Ok(());
+    };
+    for spare in spares {
+        if file.meets(&Identity::of(spare.path(), Part::default())?) {
+            return Err(Error::usage(format!(
+                "{}: --output is the spare itself",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to replace what is no dump of this set, or has more in it than the new one.
+fn check_old(path: &Path, set: &Set) -> Result<()> {
+    let name = path.display();
+    let found = match fs::metadata(path) {
+        Ok(found) if found.is_file() => found,
+        // Nothing, or what is refused whatever is in it.
+        _ => return Ok(()),
+    };
+    if found.len() == 0 {
+        return Ok(());
+    }
+    let superblock = &set.superblock;
+    let Some(old) = Head::read(path)? else {
+        return Err(Error::usage(format!(
+            "{name}: no dump of this set, and not replaced: give another name, or --force"
+        )));
+    };
+    if old.uuid != superblock.set_uuid.to_string() {
+        return Err(Error::usage(format!(
+            "{name}: a dump of set {}, and not replaced by one of {}: give another name, or --force",
+            old.uuid, superblock.set_uuid
+        )));
+    }
+    if !set.problems.is_empty() {
+        return Err(Error::damage(format!(
+            "{name}: the last dump is kept, as the new one lacks what is damaged; \
+             give another name, or --force"
+        )));
+    }
+    if (old.set_epoch, old.sequence) > (superblock.set_epoch, superblock.sequence) {
+        return Err(Error::damage(format!(
+            "{name}: the last dump is kept, as it is newer than what is on the spare (superblock \
+             sequence {} to {}): give another name, or --force",
+            old.sequence, superblock.sequence
+        )));
+    }
+    Ok(())
+}
+
+/// What a dump begins with, in either form.
+#[derive(Debug)]
+struct Head {
+    uuid: String,
+    set_epoch: u64,
+    sequence: u64,
+}
+
+impl Head {
+    /// None if the file is no dump.
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let failed = |error: io::Error| Error::io(path, "read it", &error);
+        let mut start = [0; 512];
+        let mut len = 0;
+        let mut file = File::open(path).map_err(failed)?;
+        while let Some(room) = start.get_mut(len..).filter(|room| !room.is_empty()) {
+            match file.read(room).map_err(failed)? {
+                0 => break,
+                more => len += more,
+            }
+        }
+        let start = String::from_utf8_lossy(start.get(..len).unwrap_or(&[]));
+        if !start.trim_start().starts_with('{') {
+            return Ok(Self::of_text(&start));
+        }
+        file.rewind().map_err(failed)?;
+        Ok(dump::head(BufReader::new(file)).map(|said| Self {
+            uuid: said.uuid,
+            set_epoch: said.set_epoch,
+            sequence: said.sequence,
+        }))
+    }
+
+    /// The counterpart of [`text`].
+    fn of_text(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let uuid = lines.next()?.strip_prefix("set ")?;
+        let mut words = lines.next()?.split([' ', ',']);
+        words.find(|word| *word == "sequence")?;
+        let sequence = words.next()?.parse().ok()?;
+        let set_epoch = words.next_back()?.parse().ok()?;
+        Some(Self {
+            uuid: uuid.into(),
+            set_epoch,
+            sequence,
+        })
     }
 }
 

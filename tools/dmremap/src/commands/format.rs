@@ -2,17 +2,15 @@
 
 //! `dmremap format`.
 
-use std::fs;
 use std::fs::File;
 use std::io::Seek;
 use std::io::SeekFrom;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
 use clap::Args;
 use dm_remap_logic::format::geometry::ALIGN_SECTORS_MAX;
+use dm_remap_logic::format::geometry::WINDOW_SECTORS_MIN;
 use dm_remap_logic::format::FormatError;
 use dm_remap_logic::format::Geometry;
 use dm_remap_logic::format::Superblock;
@@ -25,14 +23,17 @@ use dm_remap_logic::text::Uuid;
 use crate::change::apply;
 use crate::cli::Output;
 use crate::cli::Spares;
+use crate::commands::linear_table::table_name;
 use crate::driver::random_uuid;
 use crate::driver::refused;
 use crate::driver::Writer;
 use crate::error::Error;
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::put;
 use crate::set::read_supers;
 use crate::spare::Access;
+use crate::spare::Part;
 use crate::spare::Spare;
 use crate::spare::BLANK_SECTORS;
 use crate::sysfs;
@@ -47,7 +48,8 @@ set that is there, as dmremap dump tells it.
 
 Several spares become one set. Four is the most.
 
-The UUID that is printed belongs into the table line: '... 2 uuid UUID'.";
+The UUID of the set is printed, and beside it, as a message, the table line that it belongs into: \
+a line without it takes any blank disk in the spare's place for a new spare.";
 
 /// Make a spare, or a set of spares, of devices or image files
 #[derive(Debug, Args)]
@@ -85,7 +87,7 @@ pub struct Format {
     #[arg(long)]
     force: bool,
 
-    /// Overwrite even the good metadata of this set
+    /// Overwrite even the good metadata of this set, or what is left of this spare's
     #[arg(long, value_name = "UUID", requires = "force")]
     force_uuid: Option<String>,
 }
@@ -107,20 +109,23 @@ impl Format {
             None => random_uuid()?,
             Some(text) => parse_uuid("--uuid", text)?,
         };
-        if let Some(path) = &self.main {
-            let mut spares = self.spares.spares.iter();
-            if let Some(same) = spares.find(|spare| is_same(spare, path)) {
-                return Err(Error::usage(format!(
-                    "{}: main and spare are the same device",
-                    same.display()
-                )));
-            }
-        }
-        let mut spares = self.spares.open(Access::Write)?;
+        let at = self.main.as_deref();
+        let at = at.map(|path| Identity::of(path, Part::default()));
+        let at = at.transpose()?;
+        let mut spares = self.spares.open_with(&[], at.as_ref(), Access::Write)?;
         let geometries: Vec<Geometry> = spares
             .iter()
             .map(|spare| geometry(spare, main.block_bytes))
             .collect::<Result<_>>()?;
+        if let (Some(path), false) = (&self.main, self.force) {
+            if let Some(set) = spare_of_set(path)? {
+                return Err(Error::foreign(format!(
+                    "{}: this is a spare of set {set}, and it is to be main: are the two mixed up? \
+                     If that is meant: --force",
+                    path.display()
+                )));
+            }
+        }
         self.check_content(&mut spares, &geometries)?;
         let Some((first, rest)) = geometries.split_first() else {
             return Err(Error::usage("no spare is given"));
@@ -150,7 +155,53 @@ impl Format {
             crate::set::names(&spares),
             main.block_bytes
         ));
+        self.tell_line(&main, set_uuid, output);
         Ok(0)
+    }
+
+    /// The table line that goes with the new set.
+    fn tell_line(&self, main: &Main, set_uuid: Uuid, output: &mut Output<'_>) {
+        let name = |path: &Path| {
+            // Where a table can't hold the name, it is the user's to find one.
+            table_name(path).unwrap_or_else(|_| path.display().to_string())
+        };
+        let at = self.main.as_deref().map_or("MAIN".into(), name);
+        let (first, more) = match self.spares.spares.split_first() {
+            Some((first, more)) => (name(first), more),
+            None => return,
+        };
+        let mut words = Vec::new();
+        let parts = [&self.spares.spare_start, &self.spares.spare_len];
+        for (key, part) in ["spare_start", "spare_len"].into_iter().zip(parts) {
+            if let Some(number) = part.first() {
+                words.push(format!("{key} {number}"));
+            }
+        }
+        words.extend(more.iter().map(|path| format!("spare {}", name(path))));
+        words.push(format!("uuid {set_uuid}"));
+        if let Some(id) = &self.main_id {
+            words.push(format!("main_id {id}"));
+        }
+        let sectors = main.sectors - main.sectors % u64::from(main.block_bytes / 512).max(1);
+        output.tell(format_args!(
+            "the table line, now and each time: the UUID makes sure that no other disk passes for this spare\n\
+             0 {sectors} dm-remap {at} {first} {} {}",
+            2 * words.len(),
+            words.join(" ")
+        ));
+        let of_more = parts.iter().any(|part| !part.is_empty()) && !more.is_empty();
+        if of_more {
+            output.tell(format_args!(
+                "a table line tells a part of the first spare only: make partitions or loop devices of the other parts"
+            ));
+        }
+        let files = self.main.iter().chain(&self.spares.spares);
+        if let Some(file) = files.into_iter().find(|path| path.is_file()) {
+            output.tell(format_args!(
+                "{}: an image file: attach it with losetup, and name the loop device instead",
+                file.display()
+            ));
+        }
     }
 
     fn main(&self) -> Result<Main> {
@@ -214,9 +265,23 @@ impl Format {
                     "{name}: this is a spare of a later version of dm-remap ({error}); wipe it by other means if that is meant"
                 )));
             }
-            if !self.force && !is_blank(spare, geometry)? {
+            if let Some(Some(remains)) = supers.remains.first() {
+                let found = remains.uuid;
+                if typed != Some(found) {
+                    return Err(Error::foreign(format!(
+                        "{name}: the superblocks are gone, but {} blocks of the slot table of spare {found} \
+                         are there, whose remaps would be lost (dmremap restore writes all anew from a \
+                         dump); if that is meant: --force --force-uuid {found}",
+                        remains.blocks
+                    )));
+                }
+            }
+            if self.force {
+                continue;
+            }
+            if let Some(why) = not_blank(spare, geometry)? {
                 return Err(Error::foreign(format!(
-                    "{name}: not blank: --force overwrites what is there (wipefs tells what it is)"
+                    "{name}: not blank, {why}: --force overwrites what is there (wipefs tells what it is)"
                 )));
             }
         }
@@ -241,19 +306,20 @@ fn geometry(spare: &Spare, block_bytes: u32) -> Result<Geometry> {
         .map_err(|error| Error::usage(format!("{name}: {error}")))
 }
 
-/// Whether everything reads as zero that the module would look at: all of a window up to 1 GiB, of a
+/// Why not everything reads as zero that the module would look at: all of a window up to 1 GiB, of a
 /// larger one the metadata's places and 512 MiB at either end of the data.
-fn is_blank(spare: &Spare, geometry: &Geometry) -> Result<bool> {
+fn not_blank(spare: &Spare, geometry: &Geometry) -> Result<Option<String>> {
     let (start, end) = (geometry.data_start(), geometry.data_end());
     let [head, tail] = geometry.metadata_ranges();
     let first_end = end.min(start.saturating_add(BLANK_SECTORS));
     let last_start = first_end.max(end.saturating_sub(BLANK_SECTORS));
     for (from, to) in [head, tail, (start, first_end), (last_start, end)] {
-        if !spare.is_zero(from, to)? {
-            return Ok(false);
+        let why = spare.not_zero(from, to)?;
+        if why.is_some() {
+            return Ok(why);
         }
     }
-    Ok(true)
+    Ok(None)
 }
 
 /// What the format must know of main.
@@ -267,11 +333,7 @@ pub struct Main {
 impl Main {
     /// Looks at a device or an image file; `block_bytes` is what the user says of its blocks.
     pub fn open(path: &Path, block_bytes: Option<u32>) -> Result<Self> {
-        let failed = |error: std::io::Error| Error::io(path, "open it", &error);
-        let mut file = File::open(path).map_err(failed)?;
-        let kind = file.metadata().map_err(failed)?;
-        let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        let own = sysfs::logical_block_bytes(&kind);
+        let (sectors, own) = Self::look(path)?;
         let block_bytes = match (own, block_bytes) {
             (Some(own), Some(said)) if own != said => {
                 return Err(Error::usage(format!(
@@ -289,22 +351,31 @@ impl Main {
             }
         };
         Ok(Self {
-            sectors: bytes / SECTOR_BYTES,
+            sectors,
             block_bytes,
         })
     }
+
+    /// Its size in sectors, and its logical block in bytes, which a file does not tell.
+    pub fn look(path: &Path) -> Result<(u64, Option<u32>)> {
+        let failed = |error: std::io::Error| Error::io(path, "open it", &error);
+        let mut file = File::open(path).map_err(failed)?;
+        let kind = file.metadata().map_err(failed)?;
+        let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        Ok((bytes / SECTOR_BYTES, sysfs::logical_block_bytes(&kind)))
+    }
 }
 
-/// Whether two names are of one file, or of one device. Where nothing can be told, other things fail.
-fn is_same(a: &Path, b: &Path) -> bool {
-    let what = |path: &Path| {
-        let found = fs::metadata(path).ok()?;
-        Some(match found.file_type().is_block_device() {
-            true => (0, found.rdev()),
-            false => (found.dev(), found.ino()),
-        })
-    };
-    what(a).is_some() && what(a) == what(b)
+/// The set that a device is a spare of, if it is one as a whole.
+pub(crate) fn spare_of_set(path: &Path) -> Result<Option<Uuid>> {
+    let (sectors, _) = Main::look(path)?;
+    if sectors < WINDOW_SECTORS_MIN {
+        return Ok(None);
+    }
+    let mut spare = Spare::open(path, Part::default(), Access::Read)?;
+    let supers = read_supers(std::slice::from_mut(&mut spare))?;
+    let whole = supers.said.iter().flatten().next();
+    Ok(whole.map(|said| said.superblock.set_uuid))
 }
 
 fn parse_uuid(name: &str, text: &str) -> Result<Uuid> {

@@ -2,31 +2,39 @@
 
 //! `dmremap linear-table`.
 
-use std::fmt::Write;
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
+use std::path;
 use std::path::Path;
 use std::path::PathBuf;
 
 use clap::Args;
+use dm_remap_logic::format::SECTOR_BYTES;
 use dm_remap_logic::load;
 use dm_remap_logic::load::Expected;
 use dm_remap_logic::slot::State;
 
 use crate::cli::Output;
 use crate::cli::Spares;
+use crate::commands::format::spare_of_set;
 use crate::commands::format::Main;
 use crate::error::Error;
 use crate::error::Result;
+use crate::identity::Identity;
 use crate::linear;
 use crate::linear::Device;
 use crate::linear::Line;
 use crate::linear::Target;
 use crate::linear::LINES_MAX;
 use crate::put;
+use crate::save;
 use crate::set::names;
 use crate::set::Set;
 use crate::spare::Access;
+use crate::spare::Part;
 use crate::spare::Spare;
+use crate::sysfs;
 
 const MORE: &str = "\
 Prints a table of dm-linear lines that makes the same device without the module:
@@ -44,6 +52,29 @@ such as --readonly.
 Where a crash has left two replicas that differ, the newer one is taken, as the module does it. Do \
 not write to the device made so while remaps may still be added, that is, while the module uses \
 the spare.";
+
+/// A name may have 127 bytes; inner devices have a number behind it.
+const NAME_MAX: usize = 100;
+
+/// Makes all devices, or none.
+const CREATE: &str = "\
+#!/bin/sh
+# Made by dmremap linear-table. Arguments are options for dmsetup create.
+set -e
+cd -- \"$(dirname -- \"$0\")\"
+made=
+undo() {
+	for name in $made; do
+		dmsetup remove \"$name\" || :
+	done
+}
+trap undo EXIT
+for name in @NAMES@; do
+	dmsetup create \"$@\" \"$name\" \"$name.table\"
+	made=\"$name $made\"
+done
+trap - EXIT
+";
 
 /// Print an equivalent table of dm-linear lines, for systems without the module
 #[derive(Debug, Args)]
@@ -68,7 +99,8 @@ pub struct LinearTable {
     #[arg(long)]
     degraded: bool,
 
-    /// Write the table, or several, and scripts that call dmsetup into this directory
+    /// Write the table, or several, and scripts that call dmsetup into this directory, over
+    /// nothing that is there
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
 
@@ -87,7 +119,16 @@ impl LinearTable {
         if self.max_lines < 2 {
             return Err(Error::usage("--max-lines: at least 2"));
         }
-        let mut spares = self.spares.open_with(&self.more, Access::Read)?;
+        self.check_name()?;
+        // What is not there can't be the same as anything.
+        let part = Part {
+            start: None,
+            len: self.main_sectors,
+        };
+        let at = Identity::of(&self.main, part).ok();
+        let mut spares = self
+            .spares
+            .open_with(&self.more, at.as_ref(), Access::Read)?;
         let set = Set::load(&mut spares)?;
         if !self.degraded {
             let hint = "name it with --spare, or use --degraded for errors in its place";
@@ -100,10 +141,12 @@ impl LinearTable {
             }
         }
         set.refuse_problems(&spares, "dmremap check and repair tell more")?;
-        let sectors = self.sectors(&set, &spares)?;
-        for path in spares.iter().map(Spare::path).chain([self.main.as_path()]) {
-            self.check_path(path, output)?;
-        }
+        let sectors = self.sectors(&set, &spares, output)?;
+        let main = self.table_name(&self.main, output)?;
+        let paths = spares.iter().map(Spare::path);
+        let names: Vec<String> = paths
+            .map(|path| self.table_name(path, output))
+            .collect::<Result<_>>()?;
         for spare in spares.iter().filter(|spare| spare.is_busy()) {
             output.tell(format_args!(
                 "{}: in use: if the module uses it, this table is outdated as soon as it moves another block",
@@ -112,11 +155,10 @@ impl LinearTable {
         }
         let lines = linear::lines(sectors, set.slot_sectors(), slots(&set, &spares));
         let tables = linear::stack(lines, self.max_lines);
+        self.check_blocks(&tables, &set, &spares)?;
         let name = |device: Device| match device {
-            Device::Main => self.main.display().to_string(),
-            Device::Spare(index) => spares
-                .get(index)
-                .map_or_else(String::new, |spare| spare.path().display().to_string()),
+            Device::Main => main.clone(),
+            Device::Spare(index) => names.get(index).cloned().unwrap_or_default(),
             Device::Table(index) => format!("/dev/mapper/{}", self.name_of(index, false)),
         };
         match (&self.output_dir, tables.as_slice()) {
@@ -135,32 +177,55 @@ impl LinearTable {
     }
 
     /// The size of the device to be made.
-    fn sectors(&self, set: &Set, spares: &[Spare]) -> Result<u64> {
+    fn sectors(&self, set: &Set, spares: &[Spare], output: &mut Output<'_>) -> Result<u64> {
         let superblock = &set.superblock;
         let block = superblock.main_block_bytes;
         let sectors = match self.main_sectors {
-            Some(sectors) => sectors,
+            Some(sectors) => {
+                let there = fs::metadata(&self.main).ok();
+                let there = there.filter(|found| found.file_type().is_block_device());
+                let there = there.and_then(|found| sysfs::sectors(found.rdev()));
+                if let Some(there) = there.filter(|there| *there < sectors) {
+                    return Err(Error::usage(format!(
+                        "--main-sectors {sectors}: {} has {there}",
+                        self.main.display()
+                    )));
+                }
+                sectors
+            }
             None => {
-                let main = Main::open(&self.main, None)
-                    .or_else(|_| Main::open(&self.main, Some(block)))
-                    .map_err(|error| {
-                        Error::usage(format!("{error} (--main-sectors does without main)"))
-                    })?;
+                let (sectors, own) = Main::look(&self.main).map_err(|error| {
+                    Error::usage(format!("{error} (--main-sectors does without main)"))
+                })?;
                 let expected = Expected {
                     uuid: None,
                     main_id: None,
-                    main_sectors: main.sectors,
-                    main_block_bytes: main.block_bytes,
+                    main_sectors: sectors,
+                    // What dm-linear makes of another one is looked at later.
+                    main_block_bytes: block,
                 };
                 load::check_expected(superblock, &expected).map_err(|error| {
                     let error = error.against(&expected);
                     Error::foreign(format!(
-                        "{}: {error} ({})",
+                        "{}: {error} ({}); --main-sectors {sectors} makes a device of that size",
                         names(spares),
                         self.main.display()
                     ))
                 })?;
-                main.sectors
+                if let Some(set) = spare_of_set(&self.main)? {
+                    output.tell(format_args!(
+                        "{}: this is a spare of set {set}: is that meant to be main?",
+                        self.main.display()
+                    ));
+                }
+                if let Some(own) = own.filter(|own| *own != block) {
+                    output.tell(format_args!(
+                        "{}: has logical blocks of {own} bytes, main had {block}: \
+                         dm-linear does not mind, the module refuses it",
+                        self.main.display()
+                    ));
+                }
+                sectors
             }
         };
         let sectors = sectors - sectors % set.slot_sectors();
@@ -170,21 +235,66 @@ impl LinearTable {
         Ok(sectors)
     }
 
-    fn check_path(&self, path: &Path, output: &mut Output<'_>) -> Result<()> {
-        let text = path.to_str().unwrap_or(" ");
-        if text.contains(char::is_whitespace) {
-            return Err(Error::usage(format!(
-                "{}: a table can't hold a name with blanks in it",
-                path.display()
-            )));
-        }
+    /// Refuses tables that device mapper would refuse, because some device has larger blocks than
+    /// main had when it was remapped.
+    fn check_blocks(&self, tables: &[Vec<Line>], set: &Set, spares: &[Spare]) -> Result<()> {
+        let main = fs::metadata(&self.main).ok();
+        let main = main.and_then(|found| sysfs::logical_block_bytes(&found));
+        let bytes = |device: Device| match device {
+            Device::Main => main,
+            Device::Spare(index) => spares.get(index).and_then(Spare::logical_block),
+            Device::Table(_) => None,
+        };
+        let block = |device| u64::from(bytes(device).unwrap_or(512)) / SECTOR_BYTES;
+        let Some(refused) = linear::refused(tables, block) else {
+            return Ok(());
+        };
+        let all = (0..spares.len()).map(Device::Spare).chain([Device::Main]);
+        let too_large = all.filter(|device| block(*device) >= refused.block);
+        let paths = too_large.filter_map(|device| match device {
+            Device::Spare(index) => spares.get(index).map(Spare::path),
+            _ => Some(self.main.as_path()),
+        });
+        let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+        let bytes = refused.block * SECTOR_BYTES;
+        Err(Error::usage(format!(
+            "{}: has logical blocks of {bytes} bytes, and the table must divide them at sector {} (main had {}): \
+             the kernel would refuse it; name a loop device with smaller blocks instead, which \
+             losetup --find --show --sector-size {} {} makes",
+            paths.join(", "),
+            refused.line.start,
+            set.superblock.main_block_bytes,
+            set.superblock.main_block_bytes,
+            paths.first().map_or("", String::as_str)
+        )))
+    }
+
+    /// A device as it stands in a table.
+    fn table_name(&self, path: &Path, output: &mut Output<'_>) -> Result<String> {
+        let name = table_name(path)?;
         if path.is_file() {
             output.tell(format_args!(
                 "{}: an image file: attach it with losetup, and give the loop device instead",
                 path.display()
             ));
         }
-        Ok(())
+        Ok(name)
+    }
+
+    fn check_name(&self) -> Result<()> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        let is_good = self.name.bytes().all(allowed)
+            && (1..=NAME_MAX).contains(&self.name.len())
+            && !self.name.starts_with('-')
+            && !["control", ".", ".."].contains(&self.name.as_str());
+        match is_good {
+            true => Ok(()),
+            false => Err(Error::usage(format!(
+                "--name {:?}: up to {NAME_MAX} letters, digits, '-', '_' and '.' are allowed, '-' not \
+                 at the beginning, and not \"control\"",
+                self.name
+            ))),
+        }
     }
 
     fn name_of(&self, index: usize, is_last: bool) -> String {
@@ -201,40 +311,24 @@ impl LinearTable {
         name: impl Fn(Device) -> String,
         output: &mut Output<'_>,
     ) -> Result<()> {
-        if self.name.is_empty()
-            || !self
-                .name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-        {
-            return Err(Error::usage(format!(
-                "--name {:?}: letters, digits, '-', '_' and '.' are allowed",
-                self.name
-            )));
-        }
-        let save = |file: &str, text: &str| {
-            let path = folder.join(file);
-            fs::write(&path, text).map_err(|e| Error::io(&path, "write it", &e))
-        };
-        fs::create_dir_all(folder).map_err(|e| Error::io(folder, "make it", &e))?;
-        let mut create = String::from(
-            "#!/bin/sh\n# Made by dmremap linear-table. Arguments are options for dmsetup create.\n\
-             set -e\ncd \"$(dirname \"$0\")\"\n",
-        );
-        let mut remove = Vec::new();
+        let mut files = Vec::new();
+        let mut made = Vec::new();
         for (index, table) in tables.iter().enumerate() {
             let own = self.name_of(index, index + 1 == tables.len());
-            save(&format!("{own}.table"), &linear::text(table, &name))?;
-            // Writing to a string does not fail.
-            let _ = writeln!(create, "dmsetup create \"$@\" {own} {own}.table");
-            remove.push(format!("dmsetup remove \"$@\" {own}\n"));
+            files.push((format!("{own}.table"), linear::text(table, &name)));
+            made.push(own);
         }
-        remove.reverse();
-        save("create.sh", &create)?;
-        save(
-            "remove.sh",
-            &format!("#!/bin/sh\nset -e\n{}", remove.concat()),
-        )?;
+        let create = CREATE.replace("@NAMES@", &made.join(" "));
+        made.reverse();
+        let remove = made
+            .iter()
+            .map(|own| format!("dmsetup remove \"$@\" {own}\n"));
+        let remove: String = remove.collect();
+        let remove = format!("#!/bin/sh\nset -e\n{remove}");
+        files.push(("remove.sh".into(), remove));
+        // Last, as it needs the others.
+        files.push(("create.sh".into(), create));
+        save::create_all(folder, &files)?;
         let lines: usize = tables.iter().map(Vec::len).sum();
         output.tell(format_args!(
             "{lines} lines in {} tables; now: sh {}",
@@ -243,6 +337,30 @@ impl LinearTable {
         ));
         Ok(())
     }
+}
+
+/// A device as it stands in a table: found from any directory, and read by dmsetup and the kernel as it
+/// is meant.
+pub(crate) fn table_name(path: &Path) -> Result<String> {
+    let text = path.to_str().unwrap_or(" ");
+    let is_number = |part: &str| part.parse::<u32>().is_ok();
+    let is_numbers = text
+        .split_once(':')
+        .is_some_and(|(major, minor)| is_number(major) && is_number(minor));
+    let absolute = match is_numbers && !path.exists() {
+        // Device mapper's own way to name a device.
+        true => path.into(),
+        false => path::absolute(path).map_err(|e| Error::io(path, "find it", &e))?,
+    };
+    let text = absolute.to_str().unwrap_or(" ");
+    if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
+        return Err(Error::usage(format!(
+            "{}: a table can't hold a name with blanks or '#' in it: make a link to it",
+            absolute.display()
+        )));
+    }
+    // A backslash stands for what follows it, in a table.
+    Ok(text.replace('\\', "\\\\"))
 }
 
 /// The blocks that slots serve, in order.

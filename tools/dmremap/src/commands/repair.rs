@@ -169,12 +169,21 @@ impl Repair {
             let order = spare.pending().len();
             spare.write(sector, &content, what, order);
         }
-        carry_out_undo(spares, self.dry_run, output)?;
+        let count = carry_out_undo(spares, self.dry_run, output)?;
+        let verdict = match (count, self.dry_run) {
+            (0, _) => "nothing to put back, all of it is as it was".into(),
+            (_, true) => "nothing was written".into(),
+            (1, false) => "1 block put back".into(),
+            (count, false) => format!("{count} blocks put back"),
+        };
+        put!(output, "{}: {verdict}\n", names(spares))?;
         Ok(0)
     }
 }
 
-fn carry_out_undo(spares: &mut [Spare], dry_run: bool, output: &mut Output<'_>) -> Result<()> {
+/// Tells how many blocks that are.
+fn carry_out_undo(spares: &mut [Spare], dry_run: bool, output: &mut Output<'_>) -> Result<usize> {
+    let count = spares.iter().map(|spare| spare.pending().len()).sum();
     for spare in spares.iter() {
         for write in spare.pending() {
             put!(
@@ -187,10 +196,10 @@ fn carry_out_undo(spares: &mut [Spare], dry_run: bool, output: &mut Output<'_>) 
         }
     }
     if dry_run {
-        return Ok(());
+        return Ok(count);
     }
     match apply(spares)? {
-        None => Ok(()),
+        None => Ok(count),
         Some(place) => Err(Error::usage(place)),
     }
 }

@@ -14,14 +14,12 @@ use crate::cli::Output;
 use crate::cli::Spares;
 use crate::dump;
 use crate::error::Error;
-use crate::error::Kind;
 use crate::error::Result;
 use crate::put;
 use crate::restore::check_content;
 use crate::restore::check_order;
 use crate::restore::restore;
 use crate::set::names;
-use crate::set::no_superblock;
 use crate::set::read_supers;
 use crate::spare::Access;
 
@@ -75,14 +73,6 @@ impl Restore {
         check_order(&spares, &supers, &dump)?;
         if !self.force {
             check_content(&spares, &supers, &dump)?;
-            if let Err(error) = &supers.truth {
-                let error = no_superblock(&spares, error);
-                let ours = supers.said.iter().flatten().next().is_some();
-                // What is not ours at all may be something else that is of value.
-                if error.kind() == Kind::Foreign && !ours {
-                    return Err(Error::foreign(format!("{error}; --force overwrites it")));
-                }
-            }
         }
         carry_out(&mut spares, backup, output, |spares| {
             restore(spares, &supers, &dump)

@@ -9,6 +9,7 @@
 //! superblock counts them. [`Place`] is of the former, [`format::Place`]
 //! of the latter.
 
+mod remains;
 mod supers;
 
 use std::collections::BTreeMap;
@@ -34,8 +35,9 @@ use dm_remap_logic::load::LoadError;
 use dm_remap_logic::load::Resolved;
 use dm_remap_logic::slot::Entry;
 
-pub use self::supers::no_superblock;
+pub use self::remains::Remains;
 pub use self::supers::read_supers;
+pub use self::supers::Refusal;
 pub use self::supers::Said;
 pub use self::supers::Supers;
 
@@ -223,32 +225,18 @@ impl Set {
 
     /// The same, with the superblock copies at hand.
     pub fn load_table(spares: &mut [Spare], supers: Supers) -> Result<Self> {
-        let (chosen, superblock) = match &supers.truth {
-            Ok((Found::Ours(chosen), superblock)) => (*chosen, superblock.clone()),
-            Ok((Found::Blank, _)) => {
-                return Err(Error::foreign(format!(
-                    "{}: blank: no dm-remap spare, or not the part of the device that is one",
-                    names(spares)
-                )))
-            }
-            Err(error) => return Err(no_superblock(spares, error)),
+        let refusal = supers.refusal(spares);
+        let (chosen, superblock) = match (&supers.truth, refusal) {
+            (Ok((Found::Ours(chosen), superblock)), None) => (*chosen, superblock.clone()),
+            (_, Some(refusal)) => return Err(refusal.error),
+            (_, None) => return Err(Error::foreign(format!("{}: no set", names(spares)))),
         };
-        for (number, spare) in spares.iter().enumerate() {
-            if chosen.blank & (1 << number) != 0 {
-                return Err(Error::foreign(format!(
-                    "{}: blank, and no member of set {}: leave it out",
-                    spare.path().display(),
-                    superblock.set_uuid
-                )));
-            }
-        }
         for (index, member) in superblock.members() {
             let spare = chosen.spare_of(index).map(usize::from);
             let Some(spare) = spare.and_then(|spare| spares.get(spare)) else {
                 continue;
             };
-            load::check_window(member, spare.sectors())
-                .map_err(|error| Error::damage(format!("{}: {error}", spare.path().display())))?;
+            spare.check_window(member).map_err(Error::damage)?;
         }
         let mut set = Set {
             supers,

@@ -16,6 +16,8 @@ use dm_remap_logic::load::SuperImage;
 use super::image;
 use super::member_of;
 use super::names;
+use super::remains;
+use super::remains::Remains;
 use super::Copy;
 use super::CopyFound;
 use super::Place;
@@ -43,6 +45,92 @@ pub struct Supers {
     pub said: Vec<Option<Said>>,
     /// The truth, or why there is none.
     pub truth: Result<(Found, Box<Superblock>), LoadError>,
+    /// What is left of slot tables on each spare that has no whole copy.
+    pub remains: Vec<Option<Remains>>,
+}
+
+/// Why there is no superblock to go by.
+#[derive(Debug)]
+pub struct Refusal {
+    /// In words.
+    pub error: Error,
+    /// Whether there is a spare on it without any superblock copy, which only a dump brings back.
+    pub takes_dump: bool,
+}
+
+impl Supers {
+    /// The copies on a spare, and what each says.
+    pub fn of(&self, spare: usize) -> impl Iterator<Item = (&CopyFound, &Option<Said>)> {
+        let copies = usize::from(SUPER_COPIES);
+        let all = self.copies.iter().zip(&self.said);
+        all.skip(spare * copies).take(copies)
+    }
+
+    /// Why these spares can't be used; none if there is a superblock to go by, for all of them.
+    pub fn refusal(&self, spares: &[Spare]) -> Option<Refusal> {
+        let (spare, why, error) = match &self.truth {
+            Err(error) => {
+                let spare = spare_of(error);
+                (spare, error.to_string(), no_superblock(spares, error))
+            }
+            Ok((Found::Blank, _)) => {
+                let text = "blank: no dm-remap spare, or not the part of the device that is one";
+                let error = Error::foreign(format!("{}: {text}", names(spares)));
+                let spare = self.remains.iter().position(Option::is_some);
+                (spare, "all are zero".into(), error)
+            }
+            Ok((Found::Ours(chosen), superblock)) => {
+                let blank = |number: &usize| chosen.blank & (1 << number) != 0;
+                let number = (0..spares.len()).find(blank)?;
+                let error = Error::foreign(format!(
+                    "{}: blank, and no member of set {}: leave it out",
+                    spares.get(number)?.path().display(),
+                    superblock.set_uuid
+                ));
+                (Some(number), "all are zero".into(), error)
+            }
+        };
+        let remains = spare.and_then(|spare| Some((spare, self.remains.get(spare)?.as_ref()?)));
+        let Some((spare, remains)) = remains else {
+            return Some(Refusal {
+                error,
+                takes_dump: false,
+            });
+        };
+        let name = spares.get(spare).map(|s| s.path().display().to_string());
+        let mut others = self.said.iter().flatten();
+        let by_others = match others.any(|s| s.superblock.find_member(&remains.uuid).is_some()) {
+            true => "; the other spares of its set, named alone, give such a dump",
+            false => "",
+        };
+        let error = Error::damage(format!(
+            "{}: no superblock copy is left ({why}), but this is a dm-remap spare: {} blocks of the slot \
+             table of spare {} are there, the first at sector {}; dmremap restore writes all anew from \
+             a dump{by_others}",
+            name.unwrap_or_default(),
+            remains.blocks,
+            remains.uuid,
+            remains.sector
+        ));
+        Some(Refusal {
+            error,
+            takes_dump: true,
+        })
+    }
+}
+
+/// The spare that an error is about, if it has no good superblock copy.
+fn spare_of(error: &LoadError) -> Option<usize> {
+    match error {
+        LoadError::Superblock {
+            error: FormatError::Newer { .. } | FormatError::Features { .. },
+            ..
+        } => None,
+        LoadError::Superblock { spare, .. } | LoadError::SuperblockUnreadable { spare, .. } => {
+            Some(usize::from(*spare))
+        }
+        _ => None,
+    }
 }
 
 /// Reads the superblock copies of all spares given.
@@ -91,11 +179,20 @@ pub fn read_supers(spares: &mut [Spare]) -> Result<Supers> {
             state: super_state(read.as_deref(), *place, *copy, truth.as_ref().ok()),
         })
         .collect();
-    Ok(Supers {
+    let mut supers = Supers {
         copies,
         said,
         truth,
-    })
+        remains: Vec::new(),
+    };
+    for (number, spare) in spares.iter_mut().enumerate() {
+        let is_whole = supers.of(number).any(|(_, said)| said.is_some());
+        supers.remains.push(match is_whole {
+            true => None,
+            false => remains::find(spare)?,
+        });
+    }
+    Ok(supers)
 }
 
 /// Where the copies are: where those at the head say, or at the end of the window.
@@ -148,7 +245,7 @@ fn super_state(
 }
 
 /// Why spares without a usable superblock can't be read.
-pub fn no_superblock(spares: &[Spare], error: &LoadError) -> Error {
+fn no_superblock(spares: &[Spare], error: &LoadError) -> Error {
     let (at, is_foreign) = match *error {
         LoadError::Superblock { spare, error, .. } => (
             Some(spare),

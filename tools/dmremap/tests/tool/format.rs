@@ -65,6 +65,71 @@ fn good_metadata_takes_the_uuid_to_overwrite() {
 }
 
 #[test]
+fn the_table_line_is_told() {
+    let image = Image::blank(4096);
+    let ran = format(&image, &["--uuid", UUID, "--main-id", "ata-1"]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let spare = image.text();
+    let line = format!("\n0 {MAIN_SECTORS} dm-remap MAIN {spare} 4 uuid {UUID} main_id ata-1\n");
+    assert!(ran.err.contains(&line), "{ran:?}");
+    // Whole blocks of main, and all names.
+    let image = Image::blank(8192);
+    let main = image.beside("main.img");
+    let second = image.beside("second.img");
+    for (name, sectors) in [(&main, 100_003), (&second, 8192)] {
+        let file = std::fs::File::create(name).unwrap();
+        file.set_len(sectors * 512).unwrap();
+    }
+    let words = [
+        &second,
+        "--main",
+        &main,
+        "--main-block",
+        "4096",
+        "--uuid",
+        UUID,
+    ];
+    let ran = image.run("format", &words);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let spare = image.text();
+    let line = format!("\n0 100000 dm-remap {main} {spare} 4 spare {second} uuid {UUID}\n");
+    assert!(ran.err.contains(&line), "{ran:?}");
+    assert!(ran.err.contains("losetup"), "{ran:?}");
+    let image = Image::blank(8192);
+    let ran = format(
+        &image,
+        &["--spare-start", "8", "--spare-len", "4096", "--uuid", UUID],
+    );
+    let line = format!(" 6 spare_start 8 spare_len 4096 uuid {UUID}\n");
+    assert!(ran.err.contains(&line), "{ran:?}");
+}
+
+/// The two names are mixed up, and a blank disk is at hand.
+#[test]
+fn a_spare_is_not_taken_for_main() {
+    let (image, fresh) = (Image::used(), Image::blank(4096));
+    let uuid = image.superblock().set_uuid.to_string();
+    let words = ["--main", image.text(), "--main-block", "512"];
+    let ran = fresh.run("format", &words);
+    assert_eq!(ran.status, 32, "{ran:?}");
+    assert!(
+        ran.err.contains(&uuid) && ran.err.contains("mixed up"),
+        "{ran:?}"
+    );
+    assert!(fresh.bytes().iter().all(|byte| *byte == 0));
+    let ran = fresh.run("format", &[&words[..], &["--force"]].concat());
+    assert_eq!(ran.status, 0, "{ran:?}");
+    // A table can be made; it is told.
+    let other = Image::used();
+    other.set_superblock(|superblock| superblock.main_sectors = 4000);
+    for slot in [7] {
+        other.commit(5, &[(slot, dm_remap_logic::slot::SlotWord::BAD)]);
+    }
+    let ran = other.run("linear-table", &["--main", image.text()]);
+    assert!(ran.err.contains(&uuid), "{ran:?}");
+}
+
+#[test]
 fn what_is_not_blank_takes_force() {
     let image = Image::blank(4096);
     for sector in [0, 500, 2000, 4088] {
@@ -74,7 +139,8 @@ fn what_is_not_blank_takes_force() {
         image.write(sector, &block);
         let ran = format(&image, &[]);
         assert_eq!(ran.status, 32, "{sector}: {ran:?}");
-        assert!(ran.err.contains("not blank"), "{ran:?}");
+        let text = format!("not blank, there is something at sector {}:", sector + 7);
+        assert!(ran.err.contains(&text), "{ran:?}");
         image.write(sector, &[0; BLOCK_BYTES]);
     }
     image.write(500, &[7; BLOCK_BYTES]);
@@ -104,7 +170,10 @@ fn wrong_arguments_name_what_is_allowed() {
     let spare = image.text();
     for (words, text) in [
         (&["--main-sectors", "100"][..], "--main-block"),
-        (&["--main", spare, "--main-block", "512"], "same device"),
+        (
+            &["--main", spare, "--main-block", "512"],
+            "main and spare must be apart",
+        ),
         (
             &["--main-sectors", "100", "--main-block", "8192"],
             "512, 1024, 2048 and 4096",

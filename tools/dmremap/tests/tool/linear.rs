@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 
@@ -21,6 +23,7 @@ use proptest::prelude::*;
 
 use super::image::claim;
 use super::image::Image;
+use super::image::Ran;
 
 const BLOCKS: u64 = 300;
 const SLOT_START: u64 = 1000;
@@ -235,20 +238,199 @@ fn what_does_not_fit_is_stacked() {
         image.member().geometry.data_start()
     );
     assert_eq!(read("rescued-2.table"), second);
-    let create = read("create.sh");
-    let lines: Vec<&str> = create
-        .lines()
-        .filter(|l| l.starts_with("dmsetup"))
-        .collect();
-    assert_eq!(
-        lines,
-        [
-            "dmsetup create \"$@\" rescued-1 rescued-1.table",
-            "dmsetup create \"$@\" rescued-2 rescued-2.table",
-            "dmsetup create \"$@\" rescued rescued.table"
-        ]
+    // In the right order; and if one fails, those before it go again.
+    let fake = image.beside("fake");
+    fs::create_dir(&fake).unwrap();
+    let log = image.beside("log");
+    let dmsetup = format!("{fake}/dmsetup");
+    let script = format!("#!/bin/sh\necho \"$@\" >> {log}\n[ \"$*\" != \"$FAIL\" ]\n");
+    fs::write(&dmsetup, script).unwrap();
+    fs::set_permissions(&dmsetup, fs::Permissions::from_mode(0o755)).unwrap();
+    let sh = |script: &str, fail: &str| {
+        let _ = fs::remove_file(&log);
+        let path = format!("{fake}:{}", std::env::var("PATH").unwrap());
+        let ran = Command::new("sh")
+            .args([&format!("{folder}/{script}"), "--readonly"])
+            .current_dir("/")
+            .env("PATH", path)
+            .env("FAIL", fail)
+            .status()
+            .unwrap();
+        (ran.success(), fs::read_to_string(&log).unwrap())
+    };
+    let make = "create --readonly rescued-1 rescued-1.table\n\
+                create --readonly rescued-2 rescued-2.table\n\
+                create --readonly rescued rescued.table\n";
+    assert_eq!(sh("create.sh", ""), (true, make.into()));
+    let undone = format!("{make}remove rescued-2\nremove rescued-1\n");
+    let failed = sh("create.sh", "create --readonly rescued rescued.table");
+    assert_eq!(failed, (false, undone));
+    let (_, removed) = sh("remove.sh", "");
+    let expected = ["rescued", "rescued-2", "rescued-1"];
+    let expected = expected.map(|name| format!("remove --readonly {name}\n"));
+    assert_eq!(removed, expected.concat());
+}
+
+/// Case by case what the kernel does; tests in virtual machines ask it.
+#[test]
+fn lines_that_divide_blocks_are_refused() {
+    let main = |start, len| Line {
+        start,
+        len,
+        target: Target::Linear {
+            device: Device::Main,
+            sector: start,
+        },
+    };
+    let spare = |start, len, sector| Line {
+        start,
+        len,
+        target: Target::Linear {
+            device: Device::Spare(0),
+            sector,
+        },
+    };
+    let hole = |start, len| Line {
+        start,
+        len,
+        target: Target::Error,
+    };
+    for (lines, blocks, refused) in [
+        (
+            vec![main(0, 1001), spare(1001, 1, 745), main(1002, 6)],
+            (1, 1),
+            None,
+        ),
+        (
+            vec![main(0, 1001), spare(1001, 1, 745), main(1002, 6)],
+            (1, 8),
+            Some(1001),
+        ),
+        (
+            vec![main(0, 1001), spare(1001, 1, 744), main(1002, 6)],
+            (8, 1),
+            Some(0),
+        ),
+        (
+            vec![main(0, 1000), spare(1000, 8, 744), main(1008, 8)],
+            (8, 8),
+            None,
+        ),
+        (
+            vec![main(0, 1000), spare(1000, 8, 744), main(1008, 8)],
+            (8, 1),
+            None,
+        ),
+        (
+            vec![main(0, 1000), spare(1000, 8, 744), main(1008, 8)],
+            (1, 8),
+            None,
+        ),
+        (
+            vec![main(0, 1000), spare(1000, 8, 745), main(1008, 8)],
+            (1, 8),
+            Some(1000),
+        ),
+        (
+            vec![main(0, 1001), hole(1001, 1), main(1002, 6)],
+            (8, 1),
+            Some(0),
+        ),
+        // Whole blocks of the spare, but not at whole blocks of the device.
+        (
+            vec![main(0, 1001), spare(1001, 8, 744), main(1009, 7)],
+            (1, 8),
+            Some(1001),
+        ),
+        (
+            vec![main(0, 1001), hole(1001, 7), spare(1008, 8, 744)],
+            (1, 8),
+            None,
+        ),
+        // The end, too.
+        (vec![spare(0, 8, 744), main(8, 3)], (1, 8), Some(8)),
+    ] {
+        let block = |device: Device| match device {
+            Device::Main => blocks.0,
+            _ => blocks.1,
+        };
+        let found = linear::refused(&[lines.clone()], block).map(|found| found.line.start);
+        assert_eq!(found, refused, "{lines:?} {blocks:?}");
+    }
+    // An inner table has the largest block of its own.
+    let tables = linear::stack(
+        vec![main(0, 8), spare(8, 8, 744), main(16, 8), main(24, 3)],
+        2,
     );
-    assert!(read("remove.sh").contains("rescued\ndmsetup remove \"$@\" rescued-2\n"));
+    let small = linear::refused(&tables, |_| 1);
+    assert_eq!(small, None);
+    let block = |device: Device| if device == Device::Main { 1 } else { 8 };
+    let found = linear::refused(&tables, block).unwrap();
+    assert_eq!((found.table, found.block), (tables.len() - 1, 8));
+}
+
+#[test]
+fn names_are_found_from_anywhere() {
+    let image = Image::used();
+    let folder = image.folder.path();
+    let run = |spare: &str, main: &str, more: &[&str]| -> Ran {
+        let output = Command::new(env!("CARGO_BIN_EXE_dmremap"))
+            .args([
+                "linear-table",
+                spare,
+                "--main",
+                main,
+                "--main-sectors",
+                "110",
+            ])
+            .args(more)
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        Ran {
+            status: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    };
+    let (spare, main) = (image.text(), image.beside("disk"));
+    for more in [&[][..], &["--output-dir", "tables"]] {
+        let ran = run("spare.img", "disk", more);
+        assert_eq!(ran.status, 0, "{ran:?}");
+        let text = match more {
+            [] => ran.out,
+            _ => fs::read_to_string(image.beside("tables/rescued.table")).unwrap(),
+        };
+        assert!(
+            text.contains(&format!("0 77 linear {main} 0\n77 1 linear {spare} ")),
+            "{text}"
+        );
+    }
+    // As device mapper names devices, too.
+    assert!(run("spare.img", "8:16", &[])
+        .out
+        .starts_with("0 77 linear 8:16 0\n"));
+    // udev's names for what has blanks in it.
+    let ran = run("spare.img", "/dev/disk/by-label/My\\x20disk", &[]);
+    assert!(
+        ran.out
+            .starts_with("0 77 linear /dev/disk/by-label/My\\\\x20disk 0\n"),
+        "{ran:?}"
+    );
+    for main in ["/dev/a b", "/dev/a#b", "/dev/a\nb"] {
+        let ran = run("spare.img", main, &[]);
+        assert_eq!((ran.status, ran.out.as_str()), (16, ""), "{ran:?}");
+        assert!(ran.err.contains("blanks or '#'"), "{ran:?}");
+    }
+    for name in ["", "-x", "a/b", "..", "control", &"x".repeat(101)] {
+        let ran = run(
+            "spare.img",
+            "disk",
+            &["--output-dir", "more", &format!("--name={name}")],
+        );
+        assert_eq!(ran.status, 16, "{ran:?}");
+        assert!(ran.err.contains("are allowed"), "{ran:?}");
+    }
 }
 
 #[test]
@@ -261,6 +443,10 @@ fn damage_and_another_main_are_refused() {
     let ran = image.run("linear-table", &["--main", &main]);
     assert_eq!(ran.status, 32, "{ran:?}");
     assert!(ran.err.contains("this one has 1048568"), "{ran:?}");
+    let words = ["--main", &main, "--main-sectors", "1048568"];
+    assert!(ran.err.contains(&words[2..].join(" ")), "{ran:?}");
+    let ran = image.run("linear-table", &words);
+    assert_eq!(ran.status, 0, "{ran:?}");
     file.set_len(512 * super::image::MAIN_SECTORS).unwrap();
     let ran = image.run("linear-table", &["--main", &main]);
     assert_eq!(ran.status, 0, "{ran:?}");

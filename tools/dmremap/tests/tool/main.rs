@@ -8,7 +8,10 @@
 mod check;
 mod crash;
 mod dump;
+mod files;
 mod format;
 mod image;
 mod linear;
+mod remains;
+mod same;
 mod sets;

@@ -293,11 +293,17 @@ fn a_set_is_restored_from_a_dump() {
 fn what_does_not_belong_together_is_refused() {
     let (files, other) = (Files::used(), Files::used());
     let (a, b) = (files.paths[0].as_str(), other.paths[1].as_str());
+    let (copy, five) = (files.beside("copy"), &other.paths);
+    fs::copy(a, &copy).unwrap();
     for (words, status, text) in [
-        (vec!["check", a, a], 32, "is there twice"),
+        (vec!["check", a, &copy], 32, "is there twice"),
         (vec!["check", a, b], 8, "different spares"),
         (vec!["dump", a, b], 8, "different spares"),
-        (vec!["check", a, a, a, a, a], 16, "4 spares at most"),
+        (
+            vec!["check", a, b, &copy, &five[0], &five[2]],
+            16,
+            "4 spares at most",
+        ),
     ] {
         let ran = dmremap(&words);
         assert_eq!(ran.status, status, "{ran:?}");
@@ -308,6 +314,50 @@ fn what_does_not_belong_together_is_refused() {
     let ran = files.run("check", &[]);
     assert_eq!(ran.status, 32, "{ran:?}");
     assert!(ran.err.contains("leave it out"), "{ran:?}");
+}
+
+/// One of the spares lost its superblocks. The others know all that is needed.
+#[test]
+fn the_others_give_the_dump_for_a_ruined_one() {
+    for over in [0, 0x55] {
+        let files = Files::used();
+        let before = files.set_of(&[0, 1, 2]);
+        let uuid = before.superblock.member(1).unwrap().uuid.to_string();
+        for copy in 0..SUPER_COPIES {
+            let id = CopyId { member: 1, copy };
+            let place = before.superblock.super_place(id).unwrap();
+            files.write(1, place.sector, &[over; BLOCK_BYTES]);
+        }
+        let backup = files.beside("backup");
+        for (command, words) in [
+            ("check", &[][..]),
+            ("dump", &[]),
+            ("repair", &["--backup", &backup]),
+        ] {
+            let ran = files.run(command, words);
+            assert_eq!(ran.status, 8, "{ran:?}");
+            let told = ran.out + &ran.err;
+            for text in [uuid.as_str(), "named alone", "dmremap restore"] {
+                assert!(told.contains(text), "{told}");
+            }
+        }
+        let dump = files.beside("dump.json");
+        let ran = files.run_on(&[0, 2], "dump", &["--json", "--output", &dump]);
+        assert_eq!(ran.status, 0, "{ran:?}");
+        let ran = files.run("restore", &[&dump, "--backup", &backup]);
+        assert_eq!(ran.status, 0, "{ran:?}");
+        assert_eq!(files.severity(&[0, 1, 2]), (Severity::Note, vec![]));
+        assert!(same(&files.set_of(&[0, 1, 2]), &before));
+        // A stranger's disk in its place is none of the set, whatever the others are.
+        fs::remove_file(&backup).unwrap();
+        let ran = files.run("dump", &["--json", "--output", &dump]);
+        assert_eq!(ran.status, 0, "{ran:?}");
+        files.wipe(1);
+        files.write(1, 0, &[0x55; BLOCK_BYTES]);
+        let ran = files.run("restore", &[&dump, "--backup", &backup]);
+        assert_eq!(ran.status, 32, "{ran:?}");
+        assert!(ran.err.contains("--force"), "{ran:?}");
+    }
 }
 
 /// A crash came when the others knew of a new spare, and nothing was on it yet.
