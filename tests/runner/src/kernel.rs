@@ -45,6 +45,14 @@ impl Oldest {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn imagined(version: &str) -> Self {
+        Self {
+            version: version.into(),
+            module: PathBuf::new(),
+        }
+    }
+
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("KVER", self.version.clone()),

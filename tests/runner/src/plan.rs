@@ -443,7 +443,122 @@ fn parts(tests: &[String], time: impl Fn(&str) -> f64, limit: f64) -> Vec<Vec<St
 
 #[cfg(test)]
 mod tests {
-    use super::parts;
+    use super::*;
+
+    /// The checkout that we are in.
+    fn checkout() -> &'static Path {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        package.ancestors().nth(2).expect("a checkout")
+    }
+
+    fn oldest() -> Option<Oldest> {
+        Some(Oldest::imagined("7.2"))
+    }
+
+    /// What `then` sees of the plan for these names.
+    fn with_plan<T>(on: On, names: &str, then: impl FnOnce(&Plan<'_>) -> T) -> T {
+        let programs = [
+            Program::imagined("logic", Place::Host, ""),
+            Program::imagined("errors", Place::Machine, ""),
+            Program::imagined(
+                "abstraction",
+                Place::Machine,
+                "//! Needs: the example modules.",
+            ),
+            Program::imagined("dkms", Place::Machine, "//! Needs: dkms-package."),
+        ];
+        then(&Plan {
+            checkout: checkout(),
+            on,
+            oldest: oldest().filter(|_| on == On::Stock),
+            choice: &Choice::new(&[names.to_string()]),
+            programs: &programs,
+            times: &Times::default(),
+            lanes: 2,
+        })
+    }
+
+    fn first_jobs(on: On, names: &str) -> Vec<Job> {
+        with_plan(on, names, |plan| {
+            plan.check().unwrap();
+            plan.first_jobs().unwrap()
+        })
+    }
+
+    fn names(jobs: &[Job]) -> Vec<&str> {
+        let mut names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+        names.sort();
+        names
+    }
+
+    fn refusal(on: On, names: &str) -> String {
+        with_plan(on, names, |plan| plan.check().unwrap_err().to_string())
+    }
+
+    #[test]
+    fn all_there_is() {
+        let jobs = first_jobs(On::Stock, "");
+        assert_eq!(
+            names(&jobs),
+            [
+                "bench",
+                MODULE,
+                OLDEST_MODULE,
+                PROGRAMS,
+                DKMS_PACKAGE,
+                "doc",
+                "fuzz",
+                "machine-room"
+            ]
+        );
+        let module = jobs.iter().find(|job| job.name == MODULE).unwrap();
+        assert_eq!(module.environment, [("DM_REMAP_EXAMPLES", "1".to_string())]);
+        let skipped = with_plan(On::Stock, "", |plan| plan.skipped());
+        assert!(skipped.is_empty());
+    }
+
+    #[test]
+    fn a_program_of_the_host_needs_no_module() {
+        assert_eq!(names(&first_jobs(On::Stock, "logic::load")), [PROGRAMS]);
+    }
+
+    #[test]
+    fn a_program_brings_what_it_needs_and_no_more() {
+        let jobs = first_jobs(On::Stock, "errors");
+        assert_eq!(names(&jobs), [MODULE, PROGRAMS]);
+        assert!(jobs.iter().all(|job| job.environment.is_empty()));
+        let jobs = first_jobs(On::Stock, "dkms");
+        assert_eq!(names(&jobs), [MODULE, PROGRAMS, DKMS_PACKAGE]);
+    }
+
+    #[test]
+    fn a_script_alone_waits_for_nothing_that_is_not_built() {
+        let jobs = first_jobs(On::Stock, "bench fuzz::text");
+        assert_eq!(names(&jobs), ["bench", MODULE, "fuzz"]);
+        let fuzz = jobs.iter().find(|job| job.name == "fuzz").unwrap();
+        assert_eq!(fuzz.counts, Counts::Tests(vec!["text".into()]));
+        let bench = jobs.iter().find(|job| job.name == "bench").unwrap();
+        assert_eq!(bench.after, [MODULE]);
+    }
+
+    #[test]
+    fn other_kernels_have_fewer() {
+        assert_eq!(names(&first_jobs(On::Quick, "")), [MODULE, PROGRAMS]);
+        let skipped = with_plan(On::Quick, "", |plan| plan.skipped());
+        assert_eq!(skipped, ["dkms: its package is for the stock kernel"]);
+        assert!(refusal(On::Quick, "dkms").contains("does not run on this kernel"));
+        assert!(refusal(On::Debug, "logic").contains("does not run on this kernel"));
+        assert!(refusal(On::Debug, "fuzz").contains("there is no test 'fuzz'"));
+    }
+
+    #[test]
+    fn what_a_script_does_not_have_is_refused() {
+        assert_eq!(
+            refusal(On::Stock, "fuzz::txt"),
+            "there is no test 'fuzz::txt'; like it: fuzz::text"
+        );
+        assert!(refusal(On::Stock, "bench::one").starts_with("there is no test 'bench::one'"));
+    }
 
     fn tests() -> Vec<String> {
         ["a::1", "a::2", "b::1", "c::1", "d"]

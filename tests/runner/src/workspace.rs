@@ -58,6 +58,20 @@ impl TestTarget {
     }
 }
 
+#[cfg(test)]
+impl Program {
+    /// One that only exists in tests of ours.
+    pub(crate) fn imagined(name: &str, place: Place, comment: &str) -> Self {
+        Self {
+            name: name.into(),
+            target: TestTarget::Test(name.into()),
+            place,
+            directory: "/".into(),
+            remarks: Remarks::new(comment).expect("remarks"),
+        }
+    }
+}
+
 /// All test programs of the workspace at `checkout`.
 pub(crate) fn programs(checkout: &Path) -> Result<Vec<Program>, Error> {
     let metadata = MetadataCommand::new()
