@@ -57,6 +57,11 @@ make_cache() {
 	[ -w "$cache" ] || die "cannot write to the cache $cache (not root? set DM_REMAP_CACHE)"
 }
 
+# The series of kernels that are supported, the newest first.
+supported_series() {
+	grep -E '^[0-9]' "$repo/scripts/kernels"
+}
+
 # need_space GIGABYTES WHAT: before a part of the cache is made.
 need_space() {
 	local free
