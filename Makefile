@@ -82,7 +82,7 @@ help:
 	@echo 'make bench-host how fast the remap table is on this machine, beside maps of others;'
 	@echo '                TEST="filter" restricts it'
 	@echo 'make promises   the tests, by the promise that they hold the code to'
-	@echo 'make dkms-deb   a Debian package that builds the module by DKMS wherever it is installed'
+	@echo 'make dkms-deb   Debian packages: the module, which DKMS builds wherever it is installed, and dmremap'
 	@echo 'make install    install the module for the running kernel, and dmremap'
 	@echo 'make clean      remove target/ (the cache stays, it is safe to delete)'
 	@echo

@@ -126,6 +126,11 @@ make_cache() {
 	in_root || export DM_REMAP_CACHE_OUTSIDE=$cache
 }
 
+# The series of kernels that are supported, the newest first.
+supported_series() {
+	grep -E '^[0-9]' "$repo/scripts/kernels"
+}
+
 # need_space GIGABYTES WHAT: before a part of the cache is made.
 need_space() {
 	local free

@@ -30,8 +30,9 @@ fn limit(row: &Row) -> Option<i64> {
     }
 }
 
-/// What is wrong with these rows: beyond the limits, or worse than `before`.
-pub(crate) fn faults(rows: &[Row], before: &[Row]) -> Vec<String> {
+/// What is wrong with these rows: beyond the limits, or worse than `before`. Without that, which is so on a kernel
+/// whose figures nobody knows, the limits alone count.
+pub(crate) fn faults(rows: &[Row], before: Option<&[Row]>) -> Vec<String> {
     let ours = rows.iter().filter(|row| row.device.starts_with("remap-"));
     ours.flat_map(|row| {
         let what = format!("{} {}", row.device, row.job);
@@ -47,6 +48,9 @@ pub(crate) fn faults(rows: &[Row], before: &[Row]) -> Vec<String> {
             Some(_) => (),
             None => allowed = allowed.max(row.instr_per_io as i64 / REGRESSION_PART),
         }
+        let Some(before) = before else {
+            return faults;
+        };
         let same = |old: &&Row| old.device == row.device && old.job == row.job;
         match before.iter().find(same).and_then(|old| old.over_linear) {
             Some(old) if over > old + allowed => {
@@ -58,4 +62,34 @@ pub(crate) fn faults(rows: &[Row], before: &[Row]) -> Vec<String> {
         faults
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::Job;
+
+    fn row(over: i64) -> Row {
+        Row {
+            device: "remap-0".to_string(),
+            job: Job::all().next().unwrap(),
+            instr_per_io: 6000,
+            over_linear: Some(over),
+        }
+    }
+
+    #[test]
+    fn what_was_before_counts_on_its_own_kernel_only() {
+        let (before, now) = ([row(20)], [row(50)]);
+        assert_eq!(faults(&now, Some(&before)).len(), 1);
+        assert_eq!(faults(&now, Some(&[])).len(), 1);
+        assert!(faults(&now, None).is_empty());
+    }
+
+    #[test]
+    fn limits_count_on_every_kernel() {
+        let now = [row(61)];
+        assert_eq!(faults(&now, None).len(), 1);
+        assert_eq!(faults(&now, Some(&now)).len(), 1);
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -13,6 +14,7 @@ use crate::limits;
 use crate::report;
 use crate::rows;
 use crate::rows::Measured;
+use crate::rows::Row;
 use crate::Arguments;
 
 /// How far two times that count may be apart: so many instructions, or this part of them.
@@ -21,8 +23,8 @@ const PRECISION_PART: u64 = 500;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let before = match &arguments.check {
-        Some(path) => report::read(&fs::read_to_string(path)?),
-        None => Vec::new(),
+        Some(path) => before(path)?,
+        None => None,
     };
     let outcome = machine(arguments)?.start()?.wait()?;
     if !outcome.passed() {
@@ -37,12 +39,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     let mut faults = unsteady(&measured);
     if arguments.check.is_some() {
-        faults.extend(limits::faults(&rows, &before));
+        faults.extend(limits::faults(&rows, before.as_deref()));
     }
     match faults.is_empty() {
         true => Ok(()),
         false => Err(faults.join("\n").into()),
     }
+}
+
+/// The figures in that file, if they are of the kernel that is measured.
+fn before(path: &Path) -> Result<Option<Vec<Row>>, Box<dyn Error>> {
+    let text = fs::read_to_string(path)?;
+    let path = path.display();
+    let known = report::kernel(&text).ok_or_else(|| format!("{path} names no kernel"))?;
+    let kernel = std::env::var("KVER")?;
+    if kernel != known {
+        println!("{path} has the figures of kernel {known}: on {kernel}, the limits alone count");
+        return Ok(None);
+    }
+    Ok(Some(report::read(&text)))
 }
 
 fn machine(arguments: &Arguments) -> Result<Machine, Box<dyn Error>> {

@@ -107,8 +107,27 @@ pub(crate) fn read(text: &str) -> Vec<Row> {
     rows
 }
 
+/// The kernel whose figures a text says that it has.
+pub(crate) fn kernel(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("from the stock kernel ")?;
+    rest.split_whitespace().next()
+}
+
 /// `8570 (+93)`
 fn numbers(cell: &str) -> Option<(u64, i64)> {
     let (all, over) = cell.split_once(" (")?;
     Some((all.parse().ok()?, over.strip_suffix(')')?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn performance_md_names_its_kernel() {
+        let text = include_str!("../../../docs/performance.md");
+        let name = kernel(text).unwrap();
+        assert!(name.starts_with("7.") && name.ends_with("-amd64"), "{name}");
+        assert!(!read(text).is_empty());
+    }
 }
