@@ -8,7 +8,7 @@ export KVER DM_REMAP_HERE TEST
 # Nothing goes on when make itself is killed.
 run := setpriv --pdeathsig TERM
 
-.PHONY: module test test-debug check fuzz bench bench-check bench-host demo vm promises dkms-deb install clean help
+.PHONY: module test quick test-debug check fuzz bench bench-check bench-host demo vm promises dkms-deb install clean help
 .NOTPARALLEL:
 
 module:
@@ -16,6 +16,9 @@ module:
 
 test:
 	@$(run) scripts/test
+
+quick:
+	@$(run) scripts/quick
 
 test-debug:
 	@$(run) scripts/test-debug
@@ -61,9 +64,10 @@ help:
 	@echo 'make test       all tests: pure logic here, everything else in virtual machines, as many at once as'
 	@echo '                there are processors (or DM_REMAP_JOBS=N); TEST="errors::moves logic::load" runs only'
 	@echo '                those programs, modules or tests, or all whose names begin so'
-	@echo 'make test-debug the tests in virtual machines, on a kernel that looks for mistakes (KASAN,'
-	@echo '                lockdep, kmemleak ...) and is built for it first, which takes 20 minutes;'
-	@echo '                TEST="name name::filter" restricts them'
+	@echo 'make quick      the tests of pure logic, and those in virtual machines on a kernel that is a program'
+	@echo '                (User Mode Linux) and built for it first, which takes 7 minutes; TEST="name" restricts them'
+	@echo 'make test-debug the tests in virtual machines, on such a kernel that looks for mistakes (KASAN, lockdep,'
+	@echo '                kmemleak ...) and is built for it first, which takes 8 minutes; TEST="name" restricts them'
 	@echo 'make check      formatting, lints, documentation, shell scripts'
 	@echo 'make fuzz       looks for inputs that the decoders get wrong, DM_REMAP_FUZZ_SECONDS=300 for each;'
 	@echo '                TEST="name" restricts it to one'
