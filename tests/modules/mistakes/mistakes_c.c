@@ -2,6 +2,7 @@
 /*
  * The mistakes of mistakes.rs that are made with the kernel's objects.
  */
+#include <linux/bug.h>
 #include <linux/delay.h>
 #include <linux/errno.h>
 #include <linux/mutex.h>
@@ -110,6 +111,8 @@ int mistakes_plant(unsigned int number)
 	case 9:
 		shift_too_far();
 		return 0;
+	case 10:
+		BUG();
 	}
 	return -EINVAL;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The debug kernel sees mistakes: each kind that it is there for is planted, by a module that makes it when
+//! What goes wrong in a machine is seen. A kernel that gives up is a crash, on each kind of machine; and
+//! the debug kernel sees mistakes: each kind that it is there for is planted, by a module that makes it when
 //! it is loaded, and the verdict on that machine names it.
 //!
 //! Needs: the example modules.
@@ -59,6 +60,14 @@ fn a_module_without_mistakes_passes() {
     vmtest::needs!(Need::Watchers);
     let outcome = planted(0);
     assert!(outcome.passed(), "{}{outcome}", outcome.output);
+}
+
+/// A kernel that gives up is a crash, on each kind of machine.
+#[test]
+fn a_bug() {
+    let outcome = planted(10);
+    assert_eq!(outcome.end, End::Crash, "{}{outcome}", outcome.output);
+    assert!(!outcome.faults.is_empty());
 }
 
 #[test]

@@ -14,8 +14,6 @@ pub enum Need {
     DebugRegisters,
     /// A clock that tells how much was done, and goes on when nothing is.
     Clock,
-    /// The kernel that people have, as a package has built the module for it.
-    Stock,
     /// A kernel that looks for mistakes.
     Watchers,
 }
@@ -24,7 +22,6 @@ impl Need {
     fn is_met_by(self, kind: Kind) -> bool {
         match self {
             Self::DebugRegisters | Self::Clock => !kind.is_program(),
-            Self::Stock => kind == Kind::Stock,
             Self::Watchers => kind.is_debug(),
         }
     }
