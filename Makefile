@@ -8,7 +8,7 @@ export KVER DM_REMAP_HERE TEST
 # Nothing goes on when make itself is killed.
 run := setpriv --pdeathsig TERM
 
-.PHONY: module test test-debug check doc editor fuzz bench bench-check bench-host demo vm promises dkms-deb install \
+.PHONY: module test quick test-debug check doc editor fuzz bench bench-check bench-host demo vm promises dkms-deb install \
 	clean help
 .NOTPARALLEL:
 
@@ -17,6 +17,9 @@ module:
 
 test:
 	@$(run) scripts/test
+
+quick:
+	@$(run) scripts/quick
 
 test-debug:
 	@$(run) scripts/test-debug
@@ -68,9 +71,10 @@ help:
 	@echo 'make test       all tests: pure logic here, everything else in virtual machines, as many at once as'
 	@echo '                there are processors (or DM_REMAP_JOBS=N); TEST="errors::moves logic::load" runs only'
 	@echo '                those programs, modules or tests, or all whose names begin so'
-	@echo 'make test-debug the tests in virtual machines, on a kernel that looks for mistakes (KASAN,'
-	@echo '                lockdep, kmemleak ...) and is built for it first, which takes 20 minutes;'
-	@echo '                TEST="name name::filter" restricts them'
+	@echo 'make quick      the tests of pure logic, and those in virtual machines on a kernel that is a program'
+	@echo '                (User Mode Linux) and built for it first, which takes 7 minutes; TEST="name" restricts them'
+	@echo 'make test-debug the tests in virtual machines, on such a kernel that looks for mistakes (KASAN, lockdep,'
+	@echo '                kmemleak ...) and is built for it first, which takes 8 minutes; TEST="name" restricts them'
 	@echo 'make check      formatting, lints, documentation, licences, shell scripts'
 	@echo 'make doc        the documentation of all crates and of the module, and its examples compiled'
 	@echo 'make editor     src/rust-project.json, so that rust-analyzer knows the kernel crate'

@@ -10,14 +10,15 @@
 
 #include "helpers.h"
 
-/* What srcu.rs takes it for. */
-static_assert(sizeof(struct srcu_ctr) == 2 * sizeof(atomic_long_t));
-static_assert(sizeof(atomic_long_t) == sizeof(long));
-
 int dm_rust_srcu_init(struct srcu_struct *srcu)
 {
 	return init_srcu_struct_fast_updown(srcu);
 }
+
+#ifdef CONFIG_TREE_SRCU
+/* What srcu.rs takes it for. */
+static_assert(sizeof(struct srcu_ctr) == 2 * sizeof(atomic_long_t));
+static_assert(sizeof(atomic_long_t) == sizeof(long));
 
 unsigned long dm_rust_srcu_down_read(struct srcu_struct *srcu)
 {
@@ -29,6 +30,22 @@ void dm_rust_srcu_up_read(unsigned long reader)
 {
 	__srcu_read_unlock_fast_updown(NULL, (struct srcu_ctr __percpu __force *)reader);
 }
+#else
+/* There, a reader is the number of a counter, and giving it back needs the domain. */
+static_assert(__alignof__(struct srcu_struct) > 1);
+
+unsigned long dm_rust_srcu_down_read(struct srcu_struct *srcu)
+{
+	return (unsigned long)srcu | __srcu_ptr_to_ctr(srcu, srcu_down_read_fast(srcu));
+}
+
+void dm_rust_srcu_up_read(unsigned long reader)
+{
+	struct srcu_struct *srcu = (struct srcu_struct *)(reader & ~1UL);
+
+	__srcu_read_unlock_fast_updown(srcu, __srcu_ctr_to_ptr(srcu, reader & 1));
+}
+#endif
 
 unsigned int dm_rust_memalloc_noio_save(void)
 {

@@ -12,7 +12,7 @@
 #include <linux/srcu.h>
 #include <linux/version.h>
 
-/* SRCU, fast up/down flavour. A reader is named by the address of its per-CPU counter, never 0. */
+/* SRCU, fast up/down flavour. What names a reader is never 0: see srcu.rs. */
 int dm_rust_srcu_init(struct srcu_struct *srcu);
 unsigned long dm_rust_srcu_down_read(struct srcu_struct *srcu);
 void dm_rust_srcu_up_read(unsigned long reader);

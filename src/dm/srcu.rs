@@ -11,8 +11,9 @@
 //!
 //! [`MapBio::remap_with`]: super::MapBio::remap_with
 //!
-//! This depends on `TREE_SRCU`, where a reader is named by the address of a counter. That is the SRCU
-//! of all kernels but the smallest, which have one CPU and no preemption (`TINY_SRCU`).
+//! A reader is named by a word that says where it is counted. With `TREE_SRCU` that is the address of a
+//! counter; with `TINY_SRCU`, of kernels with one CPU and no preemption, the domain's address, and in its lowest
+//! bit which of the two counters there.
 
 use super::bindings;
 use super::util::monotonic_ms;
@@ -25,6 +26,9 @@ use kernel::types::Opaque;
 
 /// Whether what `srcu_down_read_fast()` and `srcu_up_read_fast()` do is an increment each, without the
 /// checks of `PROVE_RCU`: they have changed from version to version.
+///
+/// It is done here where a CPU's memory begins at `gs`: not with a single CPU, which needs no such place, nor
+/// on UML, which sets `CONFIG_X86_64`, too.
 const IS_INCREMENT: bool = bindings::DM_SRCU_IS_INCREMENT != 0;
 
 /// A domain of readers and whoever waits for them: `struct srcu_struct`.
@@ -63,7 +67,7 @@ impl Srcu {
     /// waits then waits for ever.
     #[inline(always)]
     pub fn down_read(&self) -> SrcuTicket {
-        #[cfg(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU)))]
+        #[cfg(all(CONFIG_X86_64, CONFIG_SMP, not(CONFIG_UML), not(CONFIG_PROVE_RCU)))]
         let reader = if IS_INCREMENT {
             // SAFETY: By the type invariants, the domain is initialised. This changes while it is used, and
             // is read once.
@@ -75,16 +79,24 @@ impl Srcu {
             // SAFETY: By the type invariants, the domain is of this flavour.
             unsafe { bindings::dm_rust_srcu_down_read(self.inner.get()) }
         };
-        #[cfg(not(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU))))]
+        #[cfg(not(all(CONFIG_X86_64, CONFIG_SMP, not(CONFIG_UML), not(CONFIG_PROVE_RCU))))]
         // SAFETY: By the type invariants, the domain is of this flavour.
         let reader = unsafe { bindings::dm_rust_srcu_down_read(self.inner.get()) };
-        // SAFETY: What names a reader is the address of a counter.
+        // SAFETY: What names a reader has an address in it, of a counter or of the domain.
         let reader = unsafe { NonZeroUsize::new_unchecked(reader) };
         // INVARIANT: The reader was just registered.
         SrcuTicket(reader)
     }
 
     /// Whether a ticket comes from this domain.
+    #[cfg(CONFIG_TINY_SRCU)]
+    #[inline(always)]
+    pub(super) fn has_issued(&self, ticket: &SrcuTicket) -> bool {
+        ticket.0.get() & !1 == self.inner.get().addr()
+    }
+
+    /// Whether a ticket comes from this domain.
+    #[cfg(CONFIG_TREE_SRCU)]
     #[inline(always)]
     pub(super) fn has_issued(&self, ticket: &SrcuTicket) -> bool {
         const SIZE: usize = core::mem::size_of::<bindings::srcu_ctr>();
@@ -175,18 +187,17 @@ impl PinnedDrop for Srcu {
 ///
 /// # Invariants
 ///
-/// This is the address of a counter of an initialised domain, where a reader is registered that belongs
-/// to `self`.
+/// This says where in an initialised domain a reader is counted, which is registered and belongs to `self`.
 #[must_use]
 pub struct SrcuTicket(NonZeroUsize);
 
 impl Drop for SrcuTicket {
     #[inline(always)]
     fn drop(&mut self) {
-        #[cfg(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU)))]
+        #[cfg(all(CONFIG_X86_64, CONFIG_SMP, not(CONFIG_UML), not(CONFIG_PROVE_RCU)))]
         if IS_INCREMENT {
             let reader = core::ptr::with_exposed_provenance_mut::<bindings::srcu_ctr>(self.0.get());
-            // SAFETY: By the type invariants, this is a counter of the domain.
+            // SAFETY: By the type invariants, this is a counter of the domain: that has its address.
             unsafe { this_cpu_inc(&raw mut (*reader).srcu_unlocks) };
             return;
         }
@@ -200,7 +211,7 @@ impl Drop for SrcuTicket {
 /// # Safety
 ///
 /// `counter` must be in memory that there is once for each CPU.
-#[cfg(all(CONFIG_X86_64, not(CONFIG_PROVE_RCU)))]
+#[cfg(all(CONFIG_X86_64, CONFIG_SMP, not(CONFIG_UML), not(CONFIG_PROVE_RCU)))]
 #[inline(always)]
 unsafe fn this_cpu_inc(counter: *mut bindings::atomic_long_t) {
     // One instruction, so that nobody else on this CPU comes between. It is a compiler barrier too, as

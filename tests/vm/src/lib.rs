@@ -3,7 +3,7 @@
 //!
 //! Two sides, which meet only in the kernel's log and in one shared folder:
 //!
-//! * **Outside** ([`machine`]): starts QEMU with a kernel, the running system's own root
+//! * **Outside** ([`machine`]): starts QEMU or User Mode Linux, with the running system's own root
 //!   (read-only) as root file system, and one command to run. `dm-remap-vm`, the cargo runner, is
 //!   a thin wrapper around it. A test that needs more than one boot, or a power cut, uses it
 //!   directly.
@@ -24,5 +24,4 @@ mod kernel;
 pub mod machine;
 pub mod module;
 pub mod outside;
-pub mod together;
 pub mod verdict;

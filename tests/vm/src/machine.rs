@@ -9,46 +9,52 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A [`Machine`] is a description; [`Running`] owns the QEMU process, and dropping it kills it;
-//! an [`Outcome`] is what is left: how it ended, what the command printed, what the kernel said.
+//! A [`Machine`] is a description; [`Running`] owns the process that is it, QEMU or User Mode Linux, and
+//! dropping it kills it; an [`Outcome`] is what is left: how it ended, what the command printed, what the
+//! kernel said.
 //!
-//! Threads: one reads what the command prints; it ends when QEMU does.
+//! Threads: one reads what the command prints; it ends when the machine does.
+
+mod output;
+mod qemu;
+mod uml;
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::io::Read;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
-use std::process::ChildStdout;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::ExitStatus;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::initramfs;
+use self::output::Output;
+use self::output::Tail;
 use crate::kernel::Kernel;
+pub use crate::kernel::Kind;
 use crate::verdict;
 use crate::verdict::Fault;
 
-/// How often a waiting thread looks whether QEMU still runs.
-const POLL: Duration = Duration::from_millis(50);
+/// How often a waiting thread looks whether the machine still runs.
+const POLL: Duration = Duration::from_millis(10);
+
+/// How long a task may wait before the machine ends, on the stock kernel.
+const HUNG_TASK_SECONDS: u32 = 90;
 
 /// Tells the command how many times slower than on the stock kernel everything may be.
 pub(crate) const SLOWNESS: &str = "DM_REMAP_SLOWNESS";
+
+/// Tells the command what [`Kind`] of kernel it is on.
+pub(crate) const KIND: &str = "DM_REMAP_KERNEL_KIND";
 
 /// A virtual machine to be started.
 #[derive(Clone, Debug)]
@@ -72,11 +78,12 @@ impl Machine {
     /// process has), and is switched off when the command ends.
     ///
     /// The kernel is the newest in `/usr/lib/modules` that has a bootable image, or the one whose
-    /// version `KVER` holds; or the debug kernel, if `DM_REMAP_DEBUG_KERNEL` names its folder.
+    /// version `KVER` holds; or the quick kernel or a debug kernel, if `DM_REMAP_QUICK_KERNEL` or
+    /// `DM_REMAP_DEBUG_KERNEL` names its folder.
     pub fn new<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> io::Result<Self> {
         let kernel = Kernel::wanted()?;
         Ok(Self {
-            memory_mib: kernel.memory_mib(),
+            memory_mib: kernel.kind().memory_mib(),
             kernel,
             command: command.into_iter().map(Into::into).collect(),
             directory: std::env::current_dir()?,
@@ -113,7 +120,7 @@ impl Machine {
         self
     }
 
-    /// Sets how many processors there are.
+    /// Sets how many processors there are, if the kernel can have several.
     #[must_use]
     pub fn processors(mut self, processors: u32) -> Self {
         self.processors = processors;
@@ -158,6 +165,11 @@ impl Machine {
         self
     }
 
+    /// What kind of kernel will run.
+    pub fn kernel_kind(&self) -> Kind {
+        self.kernel.kind()
+    }
+
     /// The version of the kernel that will run.
     pub fn kernel_version(&self) -> &OsStr {
         self.kernel.version()
@@ -166,31 +178,45 @@ impl Machine {
     /// Switches the machine on.
     pub fn start(self) -> io::Result<Running> {
         let share = Share::new()?;
-        let busybox = Path::new("/usr/bin/busybox");
-        fs::write(
-            share.initramfs(),
-            initramfs::build(self.kernel.modules(), busybox)?,
-        )?;
         fs::write(share.path.join("start"), self.start_script())?;
-
-        let mut qemu = self.qemu(&share);
-        let mut child = qemu
-            .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot start QEMU: {error}")))?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let is_program = self.kernel.kind().is_program();
+        // Of what is printed inside, all is read; who talks to a person is not overheard.
+        let printed = match is_program && !self.interactive {
+            true => Some(Tail::new(uml::output(&share)?, Arc::clone(&ended))),
+            false => None,
+        };
+        let mut command = match is_program {
+            true => uml::command(&self, &share)?,
+            false => qemu::command(&self, &share)?,
+        };
+        let mut child = command.spawn().map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot start the machine: {error}"))
+        })?;
         let output = Arc::new(Output::default());
-        let reader = child.stdout.take().map(|stdout| {
-            let output = Arc::clone(&output);
-            let echo = self.echo;
-            std::thread::spawn(move || output.fill_from(stdout, echo))
-        });
+        let reader = match (printed, child.stdout.take()) {
+            (Some(tail), _) => Some(output.read(tail, self.echo)),
+            (None, Some(stdout)) => Some(output.read(stdout, self.echo)),
+            (None, None) => None,
+        };
         Ok(Running {
             child,
             reader,
+            ended,
+            is_program,
             output,
             share,
-            deadline: Instant::now() + self.time_limit * self.kernel.slowness(),
+            deadline: Instant::now() + self.time_limit * self.kernel.kind().slowness(),
             console_copy: self.console_copy,
         })
+    }
+
+    /// What the console shows of the kernel's log.
+    fn log_level(&self) -> u32 {
+        match self.interactive {
+            true => 4,
+            false => 7,
+        }
     }
 
     /// The script that the guest runs once the real root is there.
@@ -199,14 +225,17 @@ impl Machine {
         script.extend_from_slice(
             b"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/tmp TMPDIR=/tmp LC_ALL=C.UTF-8
-for port in /sys/class/virtio-ports/*; do
-    [ \"$(cat $port/name)\" = output ] && output=/dev/${port##*/}
-done
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing
 ip link set lo up 2>/dev/null
 ",
         );
+        let kind = self.kernel.kind();
+        let prelude = match kind.is_program() {
+            true => uml::prelude(self),
+            false => qemu::PRELUDE.to_string(),
+        };
+        script.extend_from_slice(prelude.as_bytes());
         if let Some(commands) = self.kernel.mount_modules() {
             script.extend_from_slice(commands.as_bytes());
             script.push(b'\n');
@@ -217,9 +246,12 @@ ip link set lo up 2>/dev/null
             true => b"\nbusybox setsid -c env",
             false => b"\nenv",
         });
-        let slowness = self.kernel.slowness().to_string();
-        let ours = (OsString::from(SLOWNESS), OsString::from(slowness));
-        for (name, value) in self.environment.iter().chain([&ours]) {
+        let ours = [
+            (SLOWNESS, kind.slowness().to_string()),
+            (KIND, kind.to_string()),
+        ]
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        for (name, value) in self.environment.iter().chain(&ours) {
             let mut pair = name.clone();
             pair.push("=");
             pair.push(value);
@@ -232,88 +264,13 @@ ip link set lo up 2>/dev/null
         }
         // A terminal that controls the command: for a shell's job control.
         let streams: &[u8] = match self.interactive {
-            true => b" </dev/ttyS0 >/dev/ttyS0 2>&1",
+            true => b" <$console >$console 2>&1",
             false => b" </dev/null >$output 2>&1",
         };
         script.extend_from_slice(streams);
         script.extend_from_slice(b"\necho $? > /run/vm/status\nexec busybox poweroff -f\n");
         script
     }
-
-    fn qemu(&self, share: &Share) -> Command {
-        // setpriv: the machine must not outlive whoever waits for it.
-        let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-            .args(["-nodefaults", "-no-user-config", "-display", "none"])
-            // One thread for all processors: with several, a processor now and then executes what
-            // another has patched over already, and the kernel dies of a breakpoint of its own
-            // (`Oops: int3`). It takes no longer, as there are but few cores.
-            .args(["-no-reboot", "-accel", "tcg,thread=single", "-cpu", "max"])
-            .args(["-smp", &self.processors.to_string()])
-            .args(["-m", &self.memory_mib.to_string()])
-            .arg("-kernel")
-            .arg(self.kernel.image())
-            .arg("-initrd")
-            .arg(share.initramfs())
-            // Anything that hangs or breaks ends the machine at once, with the reason in its log.
-            .arg("-append")
-            .arg(format!(
-                "console=ttyS0 loglevel={} printk.devkmsg=on panic=-1 oops=panic mitigations=off \
-                 sysctl.kernel.hung_task_timeout_secs={} sysctl.kernel.hung_task_panic=1{}{}",
-                if self.interactive { 4 } else { 7 },
-                90 * self.kernel.slowness(),
-                // Addresses are the same each time, too.
-                if self.counting {
-                    " nokaslr norandmaps"
-                } else {
-                    ""
-                },
-                self.kernel.arguments(),
-            ))
-            .arg("-chardev")
-            .arg(match self.interactive {
-                true => OsString::from("stdio,id=console,signal=off"),
-                false => file_option("file,id=console,path=", &share.console()),
-            })
-            .args(["-serial", "chardev:console"])
-            .arg("-virtfs")
-            .arg("local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap")
-            .arg("-virtfs")
-            .arg(file_option(
-                "local,mount_tag=vm,security_model=none,path=",
-                &share.path,
-            ))
-            .args(["-device", "virtio-serial-pci"])
-            // Not "stdio": where standard input ends, QEMU takes that for the other side gone.
-            .args(["-chardev", "file,id=output,path=/proc/self/fd/1"])
-            .args(["-device", "virtserialport,chardev=output,name=output"])
-            .args(["-device", "virtio-rng-pci"]);
-        if self.counting {
-            qemu.args(["-icount", "shift=0,sleep=off"]);
-        }
-        for disk in &self.disks {
-            qemu.arg("-drive").arg(file_option(
-                "if=virtio,format=raw,cache=writeback,discard=unmap,file=",
-                disk,
-            ));
-        }
-        if !self.interactive {
-            qemu.stdin(Stdio::null()).stdout(Stdio::piped());
-        }
-        qemu
-    }
-}
-
-/// An option whose last value is a file name; QEMU doubles commas inside values.
-fn file_option(before: &str, path: &Path) -> OsString {
-    let mut option = before.as_bytes().to_vec();
-    for &byte in path.as_os_str().as_bytes() {
-        option.push(byte);
-        if byte == b',' {
-            option.push(byte);
-        }
-    }
-    OsStr::from_bytes(&option).to_owned()
 }
 
 /// Appends a word in the shell's single quotes.
@@ -349,10 +306,6 @@ impl Share {
     fn console(&self) -> PathBuf {
         self.path.join("console")
     }
-
-    fn initramfs(&self) -> PathBuf {
-        self.path.join("initramfs")
-    }
 }
 
 impl Drop for Share {
@@ -362,74 +315,13 @@ impl Drop for Share {
     }
 }
 
-/// What the command has printed so far.
-#[derive(Debug, Default)]
-struct Output {
-    state: Mutex<OutputState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct OutputState {
-    bytes: Vec<u8>,
-    ended: bool,
-}
-
-impl Output {
-    fn fill_from(&self, mut stdout: ChildStdout, echo: bool) {
-        let mut buffer = [0; 4096];
-        loop {
-            let count = match stdout.read(&mut buffer) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => count,
-            };
-            let Some(new) = buffer.get(..count) else {
-                break;
-            };
-            if echo {
-                // A reader that went away does not end the test.
-                let mut stdout = io::stdout().lock();
-                let _ = stdout.write_all(new).and_then(|()| stdout.flush());
-            }
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.bytes.extend_from_slice(new);
-            self.changed.notify_all();
-        }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.ended = true;
-        self.changed.notify_all();
-    }
-
-    fn text(&self) -> String {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&state.bytes).into_owned()
-    }
-
-    /// Waits until `text` was printed: `false` if that will not happen before the deadline.
-    fn wait_for(&self, text: &str, deadline: Instant) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if String::from_utf8_lossy(&state.bytes).contains(text) {
-                return true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if state.ended || left.is_zero() {
-                return false;
-            }
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
-}
-
 /// A machine that is switched on. Dropping it is a power cut.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
     reader: Option<JoinHandle<()>>,
+    ended: Arc<AtomicBool>,
+    is_program: bool,
     output: Arc<Output>,
     share: Share,
     deadline: Instant,
@@ -447,11 +339,7 @@ impl Running {
     pub fn wait(mut self) -> io::Result<Outcome> {
         loop {
             if let Some(status) = self.child.try_wait()? {
-                let end = match self.command_status() {
-                    Some(status) => End::Command(status),
-                    None if status.success() => End::Crash,
-                    None => End::Qemu(status.to_string()),
-                };
+                let end = self.how_it_ended(status);
                 return self.outcome(end);
             }
             if Instant::now() >= self.deadline {
@@ -466,14 +354,29 @@ impl Running {
     pub fn power_cut(mut self) -> io::Result<Outcome> {
         let status = self.kill()?;
         let end = match status.signal() {
-            Some(9) => End::PowerCut,
+            Some(libc::SIGKILL) => End::PowerCut,
             // It ended by itself, before.
-            _ => self.command_status().map_or(End::Crash, End::Command),
+            _ => self.how_it_ended(status),
         };
         self.outcome(end)
     }
 
-    fn kill(&mut self) -> io::Result<std::process::ExitStatus> {
+    fn how_it_ended(&self, status: ExitStatus) -> End {
+        // A kernel that is a program dies as one.
+        let is_crash = match status.signal() {
+            Some(libc::SIGABRT | libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE) => {
+                self.is_program
+            }
+            _ => status.success(),
+        };
+        match self.command_status() {
+            Some(status) => End::Command(status),
+            None if is_crash => End::Crash,
+            None => End::Failed(status.to_string()),
+        }
+    }
+
+    fn kill(&mut self) -> io::Result<ExitStatus> {
         self.child.kill()?;
         self.child.wait()
     }
@@ -484,6 +387,7 @@ impl Running {
     }
 
     fn outcome(mut self, end: End) -> io::Result<Outcome> {
+        self.ended.store(true, Ordering::Release);
         if let Some(reader) = self.reader.take() {
             // It only panics if standard output does, and has nothing to say then.
             let _ = reader.join();
@@ -511,6 +415,7 @@ impl Drop for Running {
         // Both fail only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.ended.store(true, Ordering::Release);
     }
 }
 
@@ -525,8 +430,8 @@ pub enum End {
     TimeLimit,
     /// The kernel gave up before the command ended.
     Crash,
-    /// QEMU itself failed.
-    Qemu(String),
+    /// What the machine is made of failed: QEMU, or the program that is the kernel, before it was one.
+    Failed(String),
 }
 
 /// What is left of a machine.
@@ -565,7 +470,7 @@ impl fmt::Display for Outcome {
             End::PowerCut => writeln!(f, "the power was cut")?,
             End::TimeLimit => writeln!(f, "the machine ran too long and was killed")?,
             End::Crash => writeln!(f, "the kernel stopped before the command ended")?,
-            End::Qemu(status) => writeln!(f, "QEMU failed: {status}")?,
+            End::Failed(status) => writeln!(f, "the machine itself failed: {status}")?,
         }
         if !self.faults.is_empty() {
             writeln!(f, "the kernel complained, {} times:", self.faults.len())?;
@@ -573,7 +478,9 @@ impl fmt::Display for Outcome {
                 writeln!(f, "  {fault}")?;
             }
         }
-        if matches!(self.end, End::TimeLimit | End::Crash) || !self.faults.is_empty() {
+        if matches!(self.end, End::TimeLimit | End::Crash | End::Failed(_))
+            || !self.faults.is_empty()
+        {
             writeln!(
                 f,
                 "the end of the kernel's log:\n{}",

@@ -9,6 +9,7 @@ use std::time::Instant;
 use vmtest::guest::drop_caches;
 use vmtest::guest::load;
 use vmtest::guest::slowness;
+use vmtest::guest::Need;
 use vmtest::guest::NullBlk;
 use vmtest::guest::Quick;
 use vmtest::guest::SpareSet;
@@ -95,6 +96,7 @@ fn available() -> u64 {
 /// P12: a million remaps are all there, and take no more than 40 bytes each.
 #[test]
 fn remaps_take_little_memory() {
+    vmtest::needs!(Need::Clock);
     let _test = vmtest::begin!();
     load();
     let mut empty = 0;
@@ -120,6 +122,7 @@ fn remaps_take_little_memory() {
 /// behind. All remaps are there, replicas are made equal, and what was moved is found the next time.
 #[test]
 fn a_large_table_with_faults_is_complete() {
+    vmtest::needs!(Need::Clock);
     let mut test = vmtest::begin!();
     test.expects("I/O error, dev nullb");
     load();
@@ -168,6 +171,7 @@ fn a_large_table_with_faults_is_complete() {
 /// for which a million places in memory that do not lie side by side are the slowest thing there is.
 #[test]
 fn loading_takes_the_processor_little_time() {
+    vmtest::needs!(Need::Clock);
     let _test = vmtest::begin!();
     load();
     for remaps in [0, 1000, MILLION] {
@@ -189,6 +193,7 @@ fn loading_takes_the_processor_little_time() {
 /// tenth of what a disk gives.
 #[test]
 fn a_million_remaps_load_as_fast_as_disks_are_read() {
+    vmtest::needs!(Need::Clock);
     let _test = vmtest::begin!();
     load();
     for (spares, limit) in [(1, 2.5), (2, 1.5)] {

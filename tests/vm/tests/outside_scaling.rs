@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use vmtest::guest::load;
+use vmtest::guest::Need;
 use vmtest::guest::NullBlk;
 use vmtest::guest::QuickDevice;
 use vmtest::machine::Machine;
@@ -27,6 +28,7 @@ const LOSS: f64 = 0.02;
 /// The ratio to dm-linear does not fall with the number of jobs.
 #[test]
 fn the_ratio_to_dm_linear_does_not_fall_with_jobs() {
+    vmtest::needs!(Need::Clock);
     let program = std::env::current_exe().unwrap().into_os_string();
     let arguments = ["--exact", "inside", "--ignored", "--nocapture"].map(Into::into);
     let module = std::env::var_os("DM_REMAP_MODULE").expect("DM_REMAP_MODULE names the module");

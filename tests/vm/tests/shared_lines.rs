@@ -18,6 +18,7 @@ use vmtest::guest::message;
 use vmtest::guest::timed;
 use vmtest::guest::Direct;
 use vmtest::guest::Mapped;
+use vmtest::guest::Need;
 use vmtest::guest::NullBlk;
 
 /// What the state of a device and a target's own memory are allocated as: objects of these sizes, aligned so.
@@ -249,6 +250,7 @@ fn uuid(mapped: &Mapped) -> Vec<u8> {
 /// Nothing that processors share is written to, be it for reads or writes, of what main serves or a slot.
 #[test]
 fn nothing_shared_is_written_on_the_way_of_a_bio() {
+    vmtest::needs!(Need::DebugRegisters);
     let _test = vmtest::begin!();
     load();
     let main = NullBlk::inline(64, 4096);

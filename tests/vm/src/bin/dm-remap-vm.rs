@@ -8,8 +8,7 @@
 //!   is refused, unless `DM_REMAP_MODULE_IS_NEW` says that somebody takes care of that.
 //! * `dm-remap-vm shell [COMMAND...]`: a shell in a machine that has the module loaded, or a
 //!   command instead of the shell.
-//! * `dm-remap-vm together PROGRAM[::FILTER]...`: several test programs in one machine.
-//! * `dm-remap-vm in-turn PROGRAM[::FILTER]...`: what runs in that machine.
+//! * `dm-remap-vm watched PROGRAM [ARGUMENT...]`: what a machine runs whose kernel looks for mistakes.
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
@@ -26,7 +25,6 @@ use vmtest::machine::End;
 use vmtest::machine::Machine;
 use vmtest::module;
 use vmtest::outside::outside;
-use vmtest::together;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -39,10 +37,8 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let result = if program == "shell" {
         shell(arguments)
-    } else if program == "together" {
-        together(&arguments)
-    } else if program == "in-turn" {
-        in_turn(arguments)
+    } else if program == "watched" {
+        watched(&arguments)
     } else {
         run(&program, arguments)
     };
@@ -79,8 +75,13 @@ fn run_inside(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode>
     }
     command.extend(arguments);
 
+    let mut machine = Machine::new(command.clone())?;
+    if machine.kernel_kind().is_debug() {
+        let us = std::env::current_exe()?.into_os_string();
+        machine = Machine::new([us, "watched".into()].into_iter().chain(command))?;
+    }
     let console = console_path(&program);
-    let machine = Machine::new(command)?
+    let machine = machine
         .time_limit(time_limit())
         .keep_console(&console)
         .echo();
@@ -115,17 +116,11 @@ fn with_environment(machine: Machine) -> Machine {
         .fold(machine, |machine, (name, value)| machine.env(name, value))
 }
 
-fn together(programs: &[OsString]) -> io::Result<ExitCode> {
-    let us = std::env::current_exe()?;
-    let logs = us.with_file_name("vm-logs");
-    together::run(&us, programs, &logs, with_environment).map(exit_code)
-}
-
-fn in_turn(programs: Vec<OsString>) -> io::Result<ExitCode> {
-    let programs: Result<Vec<String>, OsString> =
-        programs.into_iter().map(OsString::into_string).collect();
-    let programs = programs.map_err(|_| io::Error::other("a name that is no text"))?;
-    Ok(exit_code(guest::in_turn(&programs)))
+fn watched(command: &[OsString]) -> io::Result<ExitCode> {
+    let (program, arguments) = command
+        .split_first()
+        .ok_or_else(|| io::Error::other("watched what?"))?;
+    Ok(exit_code(guest::watched(program, arguments)))
 }
 
 fn exit_code(well: bool) -> ExitCode {
