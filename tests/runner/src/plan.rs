@@ -408,6 +408,9 @@ impl<'a> Plan<'a> {
         let known = self.times.of(self.key(portion), &portion.program.name);
         let known = known.and_then(|times| times.tests.get(test));
         known.copied().unwrap_or_else(|| {
+            if portion.program.place == Place::Host {
+                return UNKNOWN_TEST;
+            }
             // Programs with few tests are not short, the tests are long.
             UNKNOWN_TEST.max(UNKNOWN_PROGRAM / portion.tests.len() as f64)
         })

@@ -99,7 +99,8 @@ fn run_inside(program: &OsStr, arguments: Vec<OsString>) -> io::Result<ExitCode>
         }
         _ => {
             let reason = report.lines().next().unwrap_or_default();
-            eprintln!("dm-remap: {}; {log}", reason.trim_end_matches(':'));
+            eprintln!("{log}");
+            eprintln!("dm-remap: {}", reason.trim_end_matches(':'));
             ExitCode::FAILURE
         }
     })
