@@ -22,6 +22,7 @@ use crate::Error;
 pub(crate) const PROGRAMS: &str = "build of the programs";
 const MODULE: &str = "build of the module";
 const OLDEST_MODULE: &str = "build of the module for the oldest kernel";
+const NEWER_KERNEL: &str = "newer-kernel";
 const DKMS_PACKAGE: &str = "dkms-package";
 
 /// The key of times on the oldest kernel.
@@ -210,6 +211,12 @@ impl<'a> Plan<'a> {
             job.environment = oldest.environment();
             // They take turns anyway.
             job.after.push(MODULE.into());
+            jobs.push(job);
+        }
+        if self.on == On::Stock && self.choice.is_everything() {
+            let mut job = self.build(NEWER_KERNEL, &["scripts/newer-kernel"]);
+            job.after.push(MODULE.into());
+            job.seconds = 0.0;
             jobs.push(job);
         }
         Ok(jobs)
@@ -511,7 +518,8 @@ mod tests {
                 DKMS_PACKAGE,
                 "doc",
                 "fuzz",
-                "machine-room"
+                "machine-room",
+                NEWER_KERNEL
             ]
         );
         let module = jobs.iter().find(|job| job.name == MODULE).unwrap();

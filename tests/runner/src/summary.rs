@@ -36,7 +36,13 @@ impl Summary {
         let name = &ended.job.name;
         let time = minutes(ended.time);
         match ended.failure() {
-            None if ended.job.counts == Counts::IfItFails => say(&format!("{name}: done ({time})")),
+            None if ended.job.counts == Counts::IfItFails => {
+                say(&format!("{name}: done ({time})"));
+                let lines = ended.output.lines();
+                for warning in lines.filter(|line| line.starts_with("dm-remap: warning: ")) {
+                    println!("{warning}");
+                }
+            }
             None => {
                 say(&format!("{name}: {passed} passed ({time})"));
                 let whole = ended.job.counts == Counts::Whole;
