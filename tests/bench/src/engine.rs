@@ -26,9 +26,8 @@ use crate::rows::Op;
 /// How many I/Os io_uring has at a time.
 const DEPTH: u32 = 32;
 
-/// How many parts a run of small I/Os is measured in. The one in the middle counts: most are so short that no
-/// timer interrupts them, and what those do in the meantime is nothing that an I/O costs. To larger ones that
-/// makes no difference, and not all of them cost the same.
+/// How many parts a run is measured in: most are so short that no timer interrupts them, and what timers do in
+/// the meantime is nothing that an I/O costs.
 const LAPS: u64 = 100;
 
 /// Pages are as large as that where the kernel can make them: it takes an I/O one step, then, and not one
@@ -108,7 +107,7 @@ impl Places {
     }
 }
 
-/// What parts of a run took.
+/// What parts of a run took. The same run has the same parts again.
 struct Laps {
     begun: u64,
     /// Done in this lap; a lap ends when that is at least `length`.
@@ -120,11 +119,10 @@ struct Laps {
 
 impl Laps {
     /// Begins the first one.
-    fn new(job: Job, count: u64) -> Self {
-        let laps = if job.bs <= 4096 { LAPS } else { 1 };
+    fn new(count: u64) -> Self {
         Self {
             done: 0,
-            length: (count / laps).max(1),
+            length: (count / LAPS).max(1),
             costs: Vec::with_capacity(LAPS as usize + 1),
             begun: instructions(),
         }
@@ -145,17 +143,42 @@ impl Laps {
         self.done = 0;
         self.begun = instructions();
     }
+}
 
-    /// The instructions that an I/O took, rounded.
-    fn median(mut self) -> u64 {
-        self.costs.sort_unstable();
-        let middle = self.costs.get(self.costs.len() / 2);
-        middle.map_or(0, |cost| (cost + 500) / 1000)
+/// What each part of a run took at the least, of several such runs: what interrupts one of them hardly ever
+/// comes at the same place again.
+#[derive(Default)]
+pub(crate) struct Least(Vec<u64>);
+
+impl Least {
+    /// One more run, in thousandths of an instruction for each I/O.
+    pub(crate) fn with(&mut self, costs: Vec<u64>) {
+        if self.0.len() != costs.len() {
+            self.0 = costs;
+            return;
+        }
+        for (least, cost) in self.0.iter_mut().zip(costs) {
+            *least = cost.min(*least);
+        }
+    }
+
+    /// The instructions that an I/O takes, rounded. Of small ones, each costs the same, and the part in the
+    /// middle counts; not all of the larger ones do.
+    pub(crate) fn instructions(&self, job: Job) -> u64 {
+        let count = self.0.len().max(1);
+        let cost = if job.bs <= 4096 {
+            let mut costs = self.0.clone();
+            costs.sort_unstable();
+            costs.get(count / 2).copied().unwrap_or(0)
+        } else {
+            self.0.iter().sum::<u64>() / count as u64
+        };
+        (cost + 500) / 1000
     }
 }
 
-/// Does `count` I/Os in this part of a device, in bytes, none of them at multiples of `avoided`. Returns the
-/// instructions that one took.
+/// Does `count` I/Os in this part of a device, in bytes, none of them at multiples of `avoided`. Returns what
+/// each part of that took, in thousandths of an instruction for each I/O.
 pub(crate) fn run(
     path: &Path,
     bytes: &Range<u64>,
@@ -163,7 +186,7 @@ pub(crate) fn run(
     job: Job,
     count: u64,
     data: &mut Data,
-) -> io::Result<u64> {
+) -> io::Result<Vec<u64>> {
     let file = OpenOptions::new()
         .read(true)
         .write(job.op == Op::Randwrite)
@@ -177,7 +200,7 @@ pub(crate) fn run(
         Engine::Psync => psync(&file, places, job, count, data)?,
         Engine::IoUring => io_uring(&file, places, job, count, data)?,
     };
-    Ok(laps.median())
+    Ok(laps.costs)
 }
 
 fn psync(
@@ -187,7 +210,7 @@ fn psync(
     count: u64,
     data: &mut [u8],
 ) -> io::Result<Laps> {
-    let mut laps = Laps::new(job, count);
+    let mut laps = Laps::new(count);
     for _ in 0..count {
         let place = places.next();
         let done = match job.op {
@@ -212,7 +235,7 @@ fn io_uring(
     let fd = Fd(file.as_raw_fd());
     let length = data.len() as u32;
     let (mut begun, mut ended) = (0, 0);
-    let mut laps = Laps::new(job, count);
+    let mut laps = Laps::new(count);
     while ended < count {
         while begun < count && begun - ended < u64::from(DEPTH) {
             let place = places.next();

@@ -13,6 +13,7 @@ use vmtest::guest::SpareSet;
 
 use crate::engine;
 use crate::engine::Data;
+use crate::engine::Least;
 use crate::rows::Job;
 use crate::rows::Measured;
 use crate::rows::DEVICES;
@@ -31,10 +32,15 @@ const MILLION: u32 = 1_000_000;
 /// How much of what is remapped is read and written: it has to fit into memory.
 const REDIRECTED_BYTES: u64 = 256 << 20;
 
-/// What is done before it counts, so that everything that is made once is there; and how often it counts. The
-/// least counts.
-const WARM_UP: u32 = 1;
-const TIMES: u32 = 5;
+/// A kind of I/O is measured again until that makes no difference: at least so often, so that everything that is
+/// made once is there, and no more often than this, which is not steady.
+const AT_LEAST: u32 = 3;
+const AT_MOST: u32 = 12;
+
+/// What makes no difference, of so many instructions.
+pub(crate) fn same(one: u64, other: u64) -> bool {
+    one.abs_diff(other) <= 1 + one / 10_000
+}
 
 /// How many I/Os are done at a time: the more, the less it means that one of them is interrupted. Where
 /// data is copied, it does not take many until that is a small part.
@@ -110,6 +116,8 @@ impl Bench<'_> {
     fn measure(&mut self, device: &str, path: &Path, bytes: &Range<u64>) {
         // What is still going on because of what was done before comes to its end.
         std::thread::sleep(SETTLE);
+        // It is told at the end: the machine does nothing else meanwhile.
+        let mut told = String::new();
         for job in Job::all() {
             if !self.wants_job(device, job) {
                 continue;
@@ -125,18 +133,24 @@ impl Bench<'_> {
                 )
                 .unwrap_or_else(|error| panic!("{device} {job}: {error}"))
             };
-            for _ in 0..WARM_UP {
-                once();
-            }
-            let times: Vec<u64> = (0..TIMES).map(|_| once()).collect();
-            let measured = Measured {
+            let mut least = Least::default();
+            let mut measured = Measured {
                 device: device.into(),
                 job,
-                least: times.iter().copied().min().unwrap_or(0),
-                most: times.iter().copied().max().unwrap_or(0),
+                instructions: u64::MAX,
+                before: u64::MAX,
             };
-            println!("{measured}");
+            for time in 1..=AT_MOST {
+                least.with(once());
+                measured.before = measured.instructions;
+                measured.instructions = least.instructions(job);
+                if time >= AT_LEAST && same(measured.instructions, measured.before) {
+                    break;
+                }
+            }
+            told += &format!("{measured}\n");
         }
+        print!("{told}");
     }
 
     /// The disk itself, and the targets of others.

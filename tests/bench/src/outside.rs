@@ -10,16 +10,13 @@ use serde_json::json;
 use vmtest::machine::Machine;
 use vmtest::machine::Outcome;
 
+use crate::inside;
 use crate::limits;
 use crate::report;
 use crate::rows;
 use crate::rows::Measured;
 use crate::rows::Row;
 use crate::Arguments;
-
-/// How far two times that count may be apart: so many instructions, or this part of them.
-const PRECISION: u64 = 10;
-const PRECISION_PART: u64 = 500;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let before = match &arguments.check {
@@ -80,22 +77,19 @@ fn lines(outcome: &Outcome) -> impl Iterator<Item = Measured> + '_ {
     outcome.output.lines().filter_map(|line| line.parse().ok())
 }
 
-/// What cannot be relied upon: it was not the same two times.
+/// What cannot be relied upon: it was another each time.
 fn unsteady(measured: &[Measured]) -> Vec<String> {
-    let apart = |one: &&Measured| {
-        let precision = PRECISION.max(one.least / PRECISION_PART);
-        one.most - one.least > precision
-    };
+    let apart = |one: &&Measured| !inside::same(one.instructions, one.before);
     let apart = measured.iter().filter(apart);
     apart
         .map(|one| {
             let Measured {
                 device,
                 job,
-                least,
-                most,
+                instructions,
+                before,
             } = one;
-            format!("{device} {job}: {least} instructions, and then {most}")
+            format!("{device} {job}: {before} instructions, and then {instructions}")
         })
         .collect()
 }

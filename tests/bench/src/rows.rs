@@ -98,13 +98,15 @@ impl fmt::Display for Job {
     }
 }
 
-/// What one side tells the other: how many instructions an I/O took, at the least and at the most.
+/// What one side tells the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Measured {
     pub(crate) device: String,
     pub(crate) job: Job,
-    pub(crate) least: u64,
-    pub(crate) most: u64,
+    /// How many instructions an I/O takes.
+    pub(crate) instructions: u64,
+    /// What that was before it was measured once more.
+    pub(crate) before: u64,
 }
 
 impl Measured {
@@ -116,12 +118,12 @@ impl fmt::Display for Measured {
         let Measured {
             device,
             job,
-            least,
-            most,
+            instructions,
+            before,
         } = self;
         write!(
             f,
-            "{} {device:<18} {job:<24} {least:>7} {most:>7}",
+            "{} {device:<18} {job:<24} {instructions:>7} {before:>7}",
             Self::MARK
         )
     }
@@ -132,7 +134,7 @@ impl FromStr for Measured {
 
     fn from_str(line: &str) -> Result<Self, ()> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [Self::MARK, device, op, bs, engine, least, most] = words[..] else {
+        let [Self::MARK, device, op, bs, engine, instructions, before] = words[..] else {
             return Err(());
         };
         let op = Op::ALL.into_iter().find(|known| known.name() == op);
@@ -144,8 +146,8 @@ impl FromStr for Measured {
                 bs: bs.parse().map_err(drop)?,
                 engine: engine.ok_or(())?,
             },
-            least: least.parse().map_err(drop)?,
-            most: most.parse().map_err(drop)?,
+            instructions: instructions.parse().map_err(drop)?,
+            before: before.parse().map_err(drop)?,
         })
     }
 }
@@ -176,8 +178,8 @@ pub(crate) fn rows(measured: &[Measured]) -> Vec<Row> {
         Row {
             device: one.device.clone(),
             job: one.job,
-            instr_per_io: one.least,
-            over_linear: base.map(|base| one.least as i64 - base.least as i64),
+            instr_per_io: one.instructions,
+            over_linear: base.map(|base| one.instructions as i64 - base.instructions as i64),
         }
     };
     told.map(row).collect()

@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use crate::fault::Direction;
 use crate::fault::Fault;
@@ -146,6 +147,9 @@ pub struct Disk {
     faults: BTreeMap<u64, Fault>,
     slow: Vec<(Range<u64>, Duration)>,
     held: Vec<(Range<u64>, Direction)>,
+    /// Who had come by then is held no more.
+    let_go: Option<Instant>,
+    waiting: Vec<Request>,
     lagging: Vec<(Range<u64>, Direction, Duration)>,
     dead: Option<(Status, Direction)>,
     /// After so many more writes it dies.
@@ -170,6 +174,8 @@ impl Disk {
             faults: BTreeMap::new(),
             slow: Vec::new(),
             held: Vec::new(),
+            let_go: None,
+            waiting: Vec::new(),
             lagging: Vec::new(),
             dead: None,
             last_writes: None,
@@ -291,11 +297,24 @@ impl Disk {
         self.held.clear();
     }
 
-    /// Whether a request has to wait.
-    pub fn holds(&self, request: &Request) -> bool {
-        self.held
-            .iter()
-            .any(|(range, direction)| request.concerns(range, *direction))
+    /// Lets those go on that wait now. Who comes later waits as before.
+    pub fn let_go(&mut self) {
+        self.let_go = Some(Instant::now());
+    }
+
+    /// Whether a request has to wait that has come at this time.
+    pub fn holds(&self, request: &Request, since: Instant) -> bool {
+        let is_held = |(range, direction): &(_, _)| request.concerns(range, *direction);
+        self.let_go.is_none_or(|time| since > time) && self.held.iter().any(is_held)
+    }
+
+    /// Those that have come and have not happened yet, because of `hold` or `lag`.
+    pub fn waiting(&self) -> &[Request] {
+        &self.waiting
+    }
+
+    pub(crate) fn set_waiting(&mut self, waiting: Vec<Request>) {
+        self.waiting = waiting;
     }
 
     /// Makes accesses to these sectors wait in the drive before they happen, as they do in a queue;
@@ -405,6 +424,9 @@ impl Disk {
             .map(|(_, delay)| *delay)
             .max()
             .unwrap_or_default();
+        if !delay.is_zero() {
+            self.record.late += 1;
+        }
         Answer { result, delay }
     }
 
@@ -698,6 +720,32 @@ mod tests {
             }
         }
         assert!(seen_old > 100 && seen_new > 100);
+    }
+
+    #[test]
+    fn who_has_come_may_go_and_who_comes_later_waits() {
+        let mut disk = disk();
+        disk.hold(0..8, Direction::Write);
+        let request = request(Operation::Write, 4, 1);
+        let before = Instant::now();
+        assert!(disk.holds(&request, before));
+        disk.let_go();
+        assert!(!disk.holds(&request, before));
+        let later = Instant::now() + Duration::from_secs(1);
+        assert!(disk.holds(&request, later));
+        disk.release();
+        assert!(!disk.holds(&request, later));
+    }
+
+    #[test]
+    fn slow_answers_are_counted() {
+        let mut disk = disk();
+        disk.slow(4..8, Duration::from_millis(1));
+        assert_eq!(write(&mut disk, 0, 4, 1), Ok(()));
+        assert_eq!(disk.record().late, 0);
+        assert_eq!(write(&mut disk, 3, 2, 1), Ok(()));
+        assert_eq!(read(&mut disk, 7), Ok(0));
+        assert_eq!(disk.record().late, 2);
     }
 
     #[test]

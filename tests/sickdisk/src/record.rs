@@ -42,6 +42,8 @@ pub struct Record {
     pub discards: u64,
     /// Requests that failed.
     pub errors: u64,
+    /// Requests whose answer is slow, also if it has not come yet.
+    pub late: u64,
     keep: bool,
     entries: Vec<Entry>,
 }

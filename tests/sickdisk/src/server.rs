@@ -202,7 +202,7 @@ impl SickDisk {
 
     /// The model, to change it or to ask it. The kernel waits meanwhile.
     pub fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.disk)
     }
 }
 
@@ -241,6 +241,7 @@ fn serve(mut queue: Queue, disk: &Mutex<Disk>) -> io::Result<()> {
     let mut held: Vec<Waiting> = Vec::new();
     let mut late: Vec<Late> = Vec::new();
     let mut arrived: Vec<Waiting> = Vec::new();
+    let mut told = 0;
     while open > 0 {
         let now = Instant::now();
         let mut index = 0;
@@ -253,17 +254,26 @@ fn serve(mut queue: Queue, disk: &Mutex<Disk>) -> io::Result<()> {
             }
         }
         arrived.append(&mut held);
+        let mut requests = Vec::new();
         for waiting in arrived.drain(..) {
             let Waiting { tag, since } = waiting;
             match handle(&queue, disk, tag, since, &mut buffer) {
-                None => held.push(waiting),
-                Some((result, Duration::ZERO)) => queue.answer(tag, result)?,
-                Some((result, delay)) => late.push(Late {
+                Outcome::Waits(request) => {
+                    requests.push(request);
+                    held.push(waiting);
+                }
+                Outcome::Answer(result, Duration::ZERO) => queue.answer(tag, result)?,
+                Outcome::Answer(result, delay) => late.push(Late {
                     due: Instant::now() + delay,
                     tag,
                     result,
                 }),
             }
+        }
+        // Who asks for them sees all of them, or those of the round before.
+        if told != 0 || !requests.is_empty() {
+            told = requests.len();
+            lock(disk).set_waiting(requests);
         }
         let next = late.iter().map(|answer| answer.due).min();
         let limit = match (held.is_empty(), next) {
@@ -282,14 +292,26 @@ fn serve(mut queue: Queue, disk: &Mutex<Disk>) -> io::Result<()> {
     Ok(())
 }
 
-/// Performs a request: the answer and how late it comes, or nothing if it has to wait.
+/// What comes of a request.
+enum Outcome {
+    /// This answer, and how late it comes.
+    Answer(i32, Duration),
+    /// It has to wait.
+    Waits(Request),
+}
+
+fn lock(disk: &Mutex<Disk>) -> MutexGuard<'_, Disk> {
+    disk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Performs a request, if it need not wait.
 fn handle(
     queue: &Queue,
     disk: &Mutex<Disk>,
     tag: u16,
     since: Instant,
     buffer: &mut [u8],
-) -> Option<(i32, Duration)> {
+) -> Outcome {
     let descriptor = queue.descriptor(tag);
     let operation = match descriptor.operation() {
         ublk::OP_READ => Operation::Read,
@@ -297,7 +319,7 @@ fn handle(
         ublk::OP_FLUSH => Operation::Flush,
         ublk::OP_DISCARD => Operation::Discard,
         ublk::OP_WRITE_ZEROES => Operation::WriteZeroes,
-        _ => return Some((-libc::EOPNOTSUPP, Duration::ZERO)),
+        _ => return Outcome::Answer(-libc::EOPNOTSUPP, Duration::ZERO),
     };
     // A flush is of everything, and its descriptor's place is undefined.
     let (sector, sectors) = match operation {
@@ -315,14 +337,14 @@ fn handle(
         _ => 0,
     };
     let Some(data) = buffer.get_mut(..bytes) else {
-        return Some((-libc::EINVAL, Duration::ZERO));
+        return Outcome::Answer(-libc::EINVAL, Duration::ZERO);
     };
-    let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
-    if disk.holds(&request) || since.elapsed() < disk.lag_of(&request) {
-        return None;
+    let mut disk = lock(disk);
+    if disk.holds(&request, since) || since.elapsed() < disk.lag_of(&request) {
+        return Outcome::Waits(request);
     }
     if operation == Operation::Write && queue.take_data(tag, data).is_err() {
-        return Some((-libc::EIO, Duration::ZERO));
+        return Outcome::Answer(-libc::EIO, Duration::ZERO);
     }
     let answer = disk.serve(&request, data);
     drop(disk);
@@ -331,5 +353,5 @@ fn handle(
         Ok(()) if operation == Operation::Read && queue.give_data(tag, data).is_err() => -libc::EIO,
         Ok(()) => bytes as i32,
     };
-    Some((result, answer.delay))
+    Outcome::Answer(result, answer.delay)
 }

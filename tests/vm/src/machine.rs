@@ -47,6 +47,10 @@ use crate::verdict::Fault;
 /// How often a waiting thread looks whether the machine still runs.
 const POLL: Duration = Duration::from_millis(10);
 
+/// How many times its limit a machine may be there, busy or not: one that waits for ever uses no time of a
+/// processor, and one beside others is given little of it.
+const PATIENCE: u32 = 3;
+
 /// How long a task may wait before the machine ends, on the stock kernel.
 const HUNG_TASK_SECONDS: u32 = 90;
 
@@ -127,16 +131,17 @@ impl Machine {
         self
     }
 
-    /// Makes the guest's clock count instructions: a nanosecond is one instruction, of all processors
-    /// together, and the same program takes the same time again. Waiting takes no time outside.
+    /// Makes the guest's clock stand for nothing but instructions, of all processors together, and the same
+    /// program takes the same time again: waiting takes no time outside, and what is left to chance is the
+    /// same each time.
     #[must_use]
     pub fn counting(mut self) -> Self {
         self.counting = true;
         self
     }
 
-    /// Sets how long the machine may run, boot included, before it is killed, if it has the stock
-    /// kernel; slower ones get more.
+    /// Sets how much time of a processor the machine may use, boot included, before it is killed, if it has
+    /// the stock kernel; slower ones get more. On the clock it may take some times as long.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
@@ -206,7 +211,8 @@ impl Machine {
             is_program,
             output,
             share,
-            deadline: Instant::now() + self.time_limit * self.kernel.kind().slowness(),
+            started: Instant::now(),
+            time_limit: self.time_limit * self.kernel.kind().slowness(),
             console_copy: self.console_copy,
         })
     }
@@ -285,6 +291,17 @@ fn quote(script: &mut Vec<u8>, word: &OsStr) {
     script.push(b'\'');
 }
 
+/// The time of processors that a process has used, all its threads together; none if it is not there.
+fn time_used(process: u32) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name, in brackets, may hold anything.
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut ticks = rest.split_whitespace().skip(11).map(str::parse::<u64>);
+    let ticks = ticks.next()?.ok()? + ticks.next()?.ok()?;
+    // What programs are told has always been in hundredths of a second.
+    Some(Duration::from_millis(ticks * 10))
+}
+
 /// The folder that both sides see, gone when dropped. The console's log stands in it too.
 #[derive(Debug)]
 struct Share {
@@ -324,7 +341,8 @@ pub struct Running {
     is_program: bool,
     output: Arc<Output>,
     share: Share,
-    deadline: Instant,
+    started: Instant,
+    time_limit: Duration,
     console_copy: Option<PathBuf>,
 }
 
@@ -332,7 +350,12 @@ impl Running {
     /// Waits until the command has printed `text`: `false` if the machine ended or its time was
     /// over before.
     pub fn wait_for_text(&self, text: &str) -> bool {
-        self.output.wait_for(text, self.deadline)
+        self.output.wait_for(text, || self.is_late())
+    }
+
+    fn is_late(&self) -> bool {
+        let used = time_used(self.child.id()).unwrap_or_default();
+        used >= self.time_limit || self.started.elapsed() >= self.time_limit * PATIENCE
     }
 
     /// Waits for the end.
@@ -342,7 +365,7 @@ impl Running {
                 let end = self.how_it_ended(status);
                 return self.outcome(end);
             }
-            if Instant::now() >= self.deadline {
+            if self.is_late() {
                 self.kill()?;
                 return self.outcome(End::TimeLimit);
             }
@@ -488,5 +511,30 @@ impl fmt::Display for Outcome {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::time_used;
+
+    #[test]
+    fn time_is_what_a_process_has_used() {
+        let us = std::process::id();
+        let before = time_used(us).expect("we are there");
+        let mut value = 1_u64;
+        while time_used(us) < Some(before + Duration::from_millis(50)) {
+            value = std::hint::black_box(value.wrapping_mul(3));
+        }
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .expect("run sleep");
+        assert!(time_used(child.id()) < Some(Duration::from_secs(10)));
+        child.kill().expect("end it");
+        child.wait().expect("wait for it");
+        assert_eq!(time_used(child.id()), None);
     }
 }

@@ -367,7 +367,8 @@ fn a_bio_that_is_split_twice_is_done_as_a_whole() {
     retry.spare_disk.disk().hold(1084..1088, Direction::Write);
     let path = retry.device.path();
     let write = std::thread::spawn(move || Direct::open(&path).write(1024, &stamps(1024, 64, 1)));
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    let waits = || !retry.spare_disk.disk().waiting().is_empty();
+    assert!(eventually(waits), "the spare is not asked");
     let early = write.is_finished();
     retry.spare_disk.disk().release();
     write.join().unwrap().unwrap();
@@ -431,7 +432,7 @@ fn io_of_its_own_and_messages() {
         assert!(told.starts_with(&expected), "{told}");
     }
     let all_freed = || say("reclaim").unwrap() == "freed=true";
-    assert!(eventually(Duration::from_secs(5), all_freed));
+    assert!(eventually(all_freed));
     let refusal = say("nonsense").unwrap_err();
     assert!(refusal.error.contains("Invalid argument"), "{refusal:?}");
     // Larger than one bio, and a medium error in one of them.
@@ -450,7 +451,8 @@ fn what_was_replaced_stays_for_who_reads_it() {
     retry.main_disk.disk().hold(0..SECTORS, Direction::Write);
     let path = retry.device.path();
     let write = std::thread::spawn(move || Direct::open(&path).write(0, &stamps(0, 8, 1)));
-    std::thread::sleep(Duration::from_secs(1));
+    let waits = || !retry.main_disk.disk().waiting().is_empty();
+    assert!(eventually(waits), "nothing is written");
     for _ in 0..3 {
         assert!(say("replace").ends_with("freed=false"));
     }
@@ -462,7 +464,7 @@ fn what_was_replaced_stays_for_who_reads_it() {
     assert!(held);
     assert_eq!(early, "freed=false");
     let freed = || say("reclaim") == "freed=true";
-    assert!(eventually(Duration::from_secs(5), freed));
+    assert!(eventually(freed));
 }
 
 #[test]

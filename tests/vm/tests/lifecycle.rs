@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::io::Read;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
+use vmtest::guest::eventually;
 use vmtest::guest::load;
 use vmtest::guest::run;
 use vmtest::guest::sickdisk::Direction;
@@ -21,9 +22,11 @@ use vmtest::guest::Direct;
 use vmtest::guest::Mapped;
 use vmtest::guest::Remap;
 
-/// Writes and reads all over the device while `job` runs; nothing may fail or be wrong.
-fn under_load(remap: &Remap, job: impl FnOnce()) {
+/// Writes and reads all over the device while `job` runs; nothing may fail or be wrong. What the job is given
+/// waits until some of that was done.
+fn under_load(remap: &Remap, job: impl FnOnce(&dyn Fn())) {
     let end = AtomicBool::new(false);
+    let rounds = AtomicU64::new(0);
     let path = remap.path();
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
@@ -38,13 +41,16 @@ fn under_load(remap: &Remap, job: impl FnOnce()) {
                 device.write(sector, &data).unwrap();
                 assert!(device.read(sector, 64).unwrap() == data);
                 sector = (sector + 64) % 65536;
+                rounds.store(generation, Ordering::Relaxed);
             }
-            generation
         });
-        job();
+        job(&|| {
+            let before = rounds.load(Ordering::Relaxed);
+            let goes_on = || rounds.load(Ordering::Relaxed) > before + 1;
+            assert!(eventually(goes_on), "an I/O is stuck");
+        });
         end.store(true, Ordering::Relaxed);
-        let rounds = worker.join().expect("I/O while the job ran");
-        assert!(rounds > 0);
+        worker.join().expect("I/O while the job ran");
     });
 }
 
@@ -52,9 +58,9 @@ fn under_load(remap: &Remap, job: impl FnOnce()) {
 fn suspend_and_resume_under_load() {
     let _test = vmtest::begin!();
     let remap = Remap::new(512);
-    under_load(&remap, || {
+    under_load(&remap, |go_on| {
         for round in 0..10 {
-            std::thread::sleep(Duration::from_millis(50));
+            go_on();
             match round % 2 {
                 0 => remap.device().suspend().unwrap(),
                 _ => remap.device().suspend_noflush().unwrap(),
@@ -69,9 +75,9 @@ fn suspend_and_resume_under_load() {
 fn reload_under_load() {
     let _test = vmtest::begin!();
     let remap = Remap::new(512);
-    under_load(&remap, || {
+    under_load(&remap, |go_on| {
         for _ in 0..10 {
-            std::thread::sleep(Duration::from_millis(50));
+            go_on();
             remap.device().load(&remap.line()).unwrap();
             remap.device().resume().unwrap();
         }
@@ -185,14 +191,13 @@ fn a_suspend_ends_a_long_message() {
     let _test = vmtest::begin!();
     let remap = Remap::new(512);
     let sectors = remap.main.disk().sectors();
-    let slow = Duration::from_millis(2);
+    // By itself it takes half a minute.
+    let slow = Duration::from_millis(250);
     remap.main.disk().slow(0..sectors, slow);
     std::thread::scope(|scope| {
         let message = scope.spawn(|| remap.device().message("remap 0 16000"));
-        std::thread::sleep(Duration::from_secs(2));
-        let start = Instant::now();
+        assert!(eventually(|| remap.device().remapped() > 0));
         remap.device().suspend().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(10));
         assert!(message.join().unwrap().is_err());
     });
     let moved = remap.device().remapped();

@@ -231,7 +231,7 @@ fn nothing_waits_for_a_bio_that_hangs() {
     remap.main.disk().hold(hangs, Direction::Write);
     std::thread::scope(|scope| {
         let hanging = scope.spawn(|| device.write(HANGS, &stamps(HANGS, 8, 1)));
-        std::thread::sleep(Duration::from_millis(200));
+        assert!(eventually(|| remap.main.disk().waiting().len() == 1));
         let mut sectors = (0..FAILING).step_by(2048);
         let failed = sectors.find_map(|sector| {
             // Main is alive, as probing it would have to wait.
@@ -244,9 +244,9 @@ fn nothing_waits_for_a_bio_that_hangs() {
                 .err()
                 .map(|error| format!("sector {sector}: {error}"))
         });
-        let told = remap.device().wait_for_event(seen, 5);
+        let told = remap.device().wait_for_event(seen);
         let loading = scope.spawn(|| remap.device().load(&remap.line()));
-        let loaded = eventually(Duration::from_secs(10), || loading.is_finished());
+        let loaded = eventually(|| loading.is_finished());
         let hung = !hanging.is_finished();
         remap.main.disk().release();
         assert!(hung);

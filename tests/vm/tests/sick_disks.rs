@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use vmtest::guest::eventually;
 use vmtest::guest::identify;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
@@ -158,7 +159,7 @@ fn what_is_held_happens_when_it_is_released() {
         let path = disk.path();
         let writer = scope.spawn(move || Direct::open(&path).write(0, &stamps(0, 8, 1)));
         let device = Direct::open(&disk.path());
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(eventually(|| disk.disk().waiting().len() == 1));
         assert_eq!(identify(&device.read(0, 8).unwrap())[0], Content::Blank);
         assert!(!writer.is_finished());
         disk.disk().release();

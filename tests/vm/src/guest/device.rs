@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::kmsg::Kmsg;
 use super::run::run;
+use super::wait::FOR_EVER;
 
 /// A device-mapper device; removed when dropped.
 #[derive(Debug)]
@@ -173,8 +174,9 @@ impl Mapped {
             .unwrap_or_else(|_| panic!("{told:?} events"))
     }
 
-    /// Waits for an event after number `seen`, at most so many seconds. Tells whether there is one.
-    pub fn wait_for_event(&self, seen: u64, seconds: u32) -> bool {
+    /// Waits for an event after number `seen`. Tells whether there is one, or whether there is no hope.
+    pub fn wait_for_event(&self, seen: u64) -> bool {
+        let seconds = FOR_EVER.as_secs();
         let line = format!("timeout {seconds} dmsetup wait {} {seen}", self.name);
         run(&line).status == 0
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
 use super::run::succeed;
+use super::wait::eventually;
 
 /// As large as the requests of most disks may be, 1280 KiB: what an I/O of a MiB costs is not to depend on how
 /// the driver splits it.
@@ -101,6 +102,17 @@ impl NullBlk {
         self.set("badblocks", &format!("-{sector}-{}", sector + sectors - 1));
     }
 
+    /// Bytes that were read of it so far.
+    #[track_caller]
+    pub fn bytes_read(&self) -> u64 {
+        let path = self.path();
+        let name = path.file_name().unwrap_or_default();
+        let stat = Path::new("/sys/class/block").join(name).join("stat");
+        let stat = fs::read_to_string(stat).expect("read the counters");
+        let sectors = stat.split_whitespace().nth(2).map(str::parse::<u64>);
+        sectors.expect("sectors").expect("a number") * sickdisk::SECTOR
+    }
+
     /// The block device.
     pub fn path(&self) -> PathBuf {
         let by_name = self.folder.file_name().unwrap_or_default();
@@ -154,12 +166,10 @@ impl ScsiDebug {
             "modprobe scsi_debug dev_size_mb={mib} opts={opts} delay=0 \
              medium_error_start={first_bad} medium_error_count={bad}"
         ));
-        let path = (0..100).find_map(|_| {
-            let found = Self::find();
-            if found.is_none() {
-                std::thread::sleep(std::time::Duration::from_millis(50));
-            }
-            found
+        let mut path = None;
+        eventually(|| {
+            path = Self::find();
+            path.is_some()
         });
         Self {
             path: path.expect("scsi_debug made no disk"),

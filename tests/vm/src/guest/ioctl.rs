@@ -10,7 +10,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+
+use super::wait::eventually;
 
 /// `struct dm_ioctl`, and room for a target behind it.
 #[repr(C, align(8))]
@@ -150,15 +151,13 @@ impl Drop for QuickDevice {
 }
 
 fn remove(control: &File, name: &str) -> io::Result<()> {
-    for _ in 0..100 {
-        match Buffer::new(name).command(control, DEV_REMOVE) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            result => return result,
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::EBUSY))
+    // It may be in use for a moment yet.
+    let mut result = Ok(());
+    eventually(|| {
+        result = Buffer::new(name).command(control, DEV_REMOVE);
+        !matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EBUSY))
+    });
+    result
 }
 
 /// A device that is made, given tables and removed without a process for each step. Removed when

@@ -15,6 +15,9 @@
 //!     assert!(remap.device().status().contains("remap v3.0"));
 //! }
 //! ```
+//!
+//! How a test deals with time is said at [`eventually`]: its verdict depends neither on the machine's speed nor on what
+//! runs beside it.
 
 mod block_trace;
 mod device;

@@ -28,9 +28,6 @@ const UNIT: u64 = 8;
 /// How long they rest in between, so that others come to their turn under emulation.
 const REST: Duration = Duration::from_millis(2);
 
-/// No I/O may take longer than this.
-const STUCK: Duration = Duration::from_secs(30);
-
 /// Users who write and read all the time, and compare.
 pub struct Traffic {
     path: PathBuf,
@@ -142,9 +139,8 @@ impl Traffic {
                 .map(|user| user.done.load(Ordering::Relaxed))
         };
         let before: Vec<u64> = done().collect();
-        let limit = STUCK * super::slowness();
         let all = || before.iter().zip(done()).all(|(was, is)| is >= was + 2);
-        assert!(eventually(limit, all), "an I/O is stuck, or a user is gone");
+        assert!(eventually(all), "an I/O is stuck, or a user is gone");
     }
 }
 

@@ -13,7 +13,6 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use std::time::Instant;
 
 /// How often a file is looked at that grows.
 const POLL: Duration = Duration::from_millis(5);
@@ -99,20 +98,19 @@ impl Output {
         String::from_utf8_lossy(&state.bytes).into_owned()
     }
 
-    /// Waits until `text` was printed: `false` if that will not happen before the deadline.
-    pub(super) fn wait_for(&self, text: &str, deadline: Instant) -> bool {
+    /// Waits until `text` was printed: `false` if that will not happen, or if it `is_late`.
+    pub(super) fn wait_for(&self, text: &str, is_late: impl Fn() -> bool) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if String::from_utf8_lossy(&state.bytes).contains(text) {
                 return true;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if state.ended || left.is_zero() {
+            if state.ended || is_late() {
                 return false;
             }
             state = self
                 .changed
-                .wait_timeout(state, left)
+                .wait_timeout(state, POLL)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }

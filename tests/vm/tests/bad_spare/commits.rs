@@ -149,7 +149,7 @@ fn doubt(bench: &mut Bench, replica: u8, replaced: bool, next: Next) -> Check {
     need(metadata.as_deref() == Some("degraded"), || {
         bench.device().status()
     })?;
-    need(bench.device().wait_for_event(seen, 10), || {
+    need(bench.device().wait_for_event(seen), || {
         "nobody was told".into()
     })?;
     drop(device);

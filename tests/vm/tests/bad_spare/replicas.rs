@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Copies that went different ways: written half, not written, written by others.
 
-use std::time::Duration;
-
 use super::bad;
 use super::bench::check_sector;
 use super::bench::need;
@@ -94,7 +92,7 @@ fn a_replica_that_took_no_writes_is_never_believed_again() {
         let seen = bench.device().events();
         spoil_replica(&bench, replica);
         bench.write(100, 4, 2).unwrap();
-        assert!(bench.device().wait_for_event(seen, 10), "nobody was told");
+        assert!(bench.device().wait_for_event(seen), "nobody was told");
         bench.write(110, 4, 3).unwrap();
         bench.expect_made_again(replica);
         bench.remap.deactivate();
@@ -112,11 +110,7 @@ impl Bench {
     #[track_caller]
     fn expect_made_again(&self, replica: u8) {
         let whole = || self.number("replicas") == 2;
-        assert!(
-            eventually(Duration::from_secs(10), whole),
-            "{}",
-            self.device().status()
-        );
+        assert!(eventually(whole), "{}", self.device().status());
         let metadata = self.device().status_value("metadata");
         assert_eq!(metadata.as_deref(), Some("enabled"));
         let superblock = image::superblock(&self.remap.spare);

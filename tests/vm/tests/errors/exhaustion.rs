@@ -42,7 +42,7 @@ fn events_at_low_water_and_at_exhaustion() {
     message(0, low - 1);
     assert_eq!(device.events(), seen, "more than the mark is left");
     std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| device.wait_for_event(seen, 20));
+        let waiter = scope.spawn(|| device.wait_for_event(seen));
         std::thread::sleep(std::time::Duration::from_millis(200));
         message(low - 1, 2);
         assert!(waiter.join().unwrap(), "nobody was told of the mark");
@@ -71,7 +71,7 @@ fn events_come_from_failed_writes_too() {
     opened
         .write(half, &stamps(half, sectors - half, 1))
         .unwrap();
-    assert!(device.wait_for_event(seen, 5));
+    assert!(device.wait_for_event(seen));
     assert_eq!(device.remapped(), capacity);
     assert!(opened.read(0, sectors).unwrap() == stamps(0, sectors, 1));
 }

@@ -4,7 +4,6 @@
 
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use vmtest::guest::eventually;
 use vmtest::guest::load;
@@ -123,7 +122,7 @@ fn a_scsi_read_error_that_passes_moves_the_weak_block() {
     let read = scsi.failing(READ, -2, medium, || scsi.device.read(8, 1));
     assert!(read.unwrap() == stamps(8, 1, 1));
     let moved = || scsi.mapped.status_value("weak_moves").as_deref() == Some("1");
-    assert!(eventually(Duration::from_secs(5), moved));
+    assert!(eventually(moved));
     assert_eq!(scsi.mapped.remapped(), 1);
     assert!(scsi.device.read(0, 64).unwrap() == stamps(0, 64, 1));
 }

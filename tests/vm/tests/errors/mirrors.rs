@@ -3,7 +3,6 @@
 //! that goes to the spare.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::bad;
 use super::unreadable;
@@ -69,7 +68,7 @@ impl Mirror {
         let action = "/sys/block/md8/md/sync_action";
         std::fs::write(action, how).expect("begin to scrub");
         let idle = || Self::attribute("sync_action") == "idle";
-        assert!(eventually(Duration::from_secs(60), idle), "{how} goes on");
+        assert!(eventually(idle), "{how} goes on");
     }
 
     fn is_whole() -> bool {
@@ -82,7 +81,7 @@ impl Drop for Mirror {
     fn drop(&mut self) {
         // The check's own openers may be there for a moment.
         let stopped = || run(&format!("mdadm --stop {}", self.path)).status == 0;
-        let stopped = eventually(Duration::from_secs(5), stopped);
+        let stopped = eventually(stopped);
         if !stopped && !std::thread::panicking() {
             panic!("the mirror could not be stopped");
         }

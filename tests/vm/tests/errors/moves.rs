@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! E3, E5, M7: moves to the spare and back while the same blocks are in use.
 
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use std::time::Duration;
 use super::bad;
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Request;
 use vmtest::guest::stamps;
-use vmtest::guest::timed;
 use vmtest::guest::Dice;
 use vmtest::guest::Direct;
 use vmtest::guest::Remap;
@@ -128,18 +129,11 @@ fn others_do_not_notice_a_move() {
     remap.spare.disk().hold(0..spare, Direction::Write);
     std::thread::scope(|scope| {
         let mover = scope.spawn(|| remap.device().message("remap 0 256"));
-        std::thread::sleep(Duration::from_millis(200));
+        assert!(eventually(|| !remap.spare.disk().waiting().is_empty()));
         for round in 0..20 {
             let sector = 4096 + round * 64;
-            let (written, took) = timed(|| device.write(sector, &stamps(sector, 64, 1)));
-            written.unwrap();
-            assert!(
-                took < Duration::from_secs(1),
-                "a write elsewhere took {took:?}"
-            );
-            let (read, took) = timed(|| device.read(0, 256));
-            assert!(read.unwrap() == stamps(0, 256, 1));
-            assert!(took < Duration::from_secs(1), "a read took {took:?}");
+            device.write(sector, &stamps(sector, 64, 1)).unwrap();
+            assert!(device.read(0, 256).unwrap() == stamps(0, 256, 1));
         }
         assert!(!mover.is_finished());
         remap.spare.disk().release();
@@ -158,7 +152,7 @@ fn a_move_waits_for_earlier_writes() {
     remap.main.disk().hold(8..16, Direction::Write);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| device.write(8, &stamps(8, 8, 2)));
-        std::thread::sleep(Duration::from_millis(100));
+        assert!(eventually(|| remap.main.disk().waiting().len() == 1));
         let mover = scope.spawn(|| remap.device().message("remap 0 64"));
         std::thread::sleep(Duration::from_millis(300));
         assert!(!mover.is_finished(), "the move overtook a write");
@@ -180,18 +174,30 @@ fn writes_do_not_wait_for_slots_to_be_free() {
     let device = remap.open();
     device.write(0, &stamps(0, 128, 1)).unwrap();
     remap.device().message("remap 0 128").unwrap();
-    remap.main.disk().hold(8192..8200, Direction::Write);
-    // So that the other write comes while the gate is closed.
-    let delay = Duration::from_millis(100);
-    remap.main.disk().slow(0..128, delay);
+    let elsewhere = 8192..8200;
+    for sectors in [0..128, elsewhere.clone()] {
+        remap.main.disk().hold(sectors, Direction::Write);
+    }
+    let waits = |sectors: Range<u64>| {
+        let main = remap.main.disk();
+        let is_there = |one: &Request| sectors.contains(&one.sector);
+        main.waiting().iter().any(is_there)
+    };
     std::thread::scope(|scope| {
         let mover = scope.spawn(|| remap.device().message("remove_remap 0 128"));
-        std::thread::sleep(5 * delay);
+        // The other write comes while the gate is closed.
+        assert!(eventually(|| waits(0..128)), "nothing is moved");
         let slow = scope.spawn(|| device.write(8192, &stamps(8192, 8, 1)));
+        assert!(eventually(|| waits(elsewhere.clone())));
+        {
+            let mut main = remap.main.disk();
+            main.release();
+            main.hold(elsewhere.clone(), Direction::Write);
+        }
         let moved = || remap.device().remapped() == 0;
-        assert!(eventually(Duration::from_secs(20), moved));
+        assert!(eventually(moved));
         let writer = scope.spawn(|| device.write(0, &stamps(0, 8, 2)));
-        let written = eventually(Duration::from_secs(5), || writer.is_finished());
+        let written = eventually(|| writer.is_finished());
         let overtaken = mover.is_finished() || slow.is_finished();
         remap.main.disk().release();
         assert!(written, "a write waited for another one");

@@ -2,7 +2,6 @@
 //! P8: REQ_NOWAIT: EAGAIN where it would have to wait, served where not.
 
 use std::io;
-use std::time::Duration;
 
 use super::bad;
 use super::unreadable;
@@ -70,7 +69,7 @@ fn nowait_writes_behind_the_gate_are_to_come_again() {
             let answer = device.write_nowait(64, &stamps(64, 8, 2));
             answer.is_err_and(|error| error.raw_os_error() == Some(EAGAIN))
         };
-        let gated = eventually(Duration::from_secs(5), gated);
+        let gated = eventually(gated);
         let read = device.read_nowait(64, 8);
         let elsewhere = device.write_nowait(4096, &stamps(4096, 8, 1));
         remap.spare.disk().release();

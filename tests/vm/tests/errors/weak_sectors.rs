@@ -13,8 +13,6 @@ use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::stamps;
 use vmtest::guest::Remap;
 
-const SOON: Duration = Duration::from_secs(5);
-
 /// Fails for the user's read and for the worker's first try, and is read then.
 fn weak() -> Fault {
     unreadable().times(2)
@@ -23,7 +21,7 @@ fn weak() -> Fault {
 #[track_caller]
 fn assert_moved(remap: &Remap, blocks: u64) {
     assert!(
-        eventually(SOON, || number(remap, "weak_moves") >= blocks),
+        eventually(|| number(remap, "weak_moves") >= blocks),
         "{}",
         remap.device().status()
     );
@@ -67,7 +65,9 @@ fn only_the_weak_block_is_moved() {
     for times in 2..12 {
         remap.main.disk().spoil(77, 1, unreadable().times(times));
         assert!(device.read(64, 64).unwrap() == stamps(64, 64, 1));
-        if eventually(Duration::from_millis(300), || slots_used(&remap) != 0) {
+        // If it comes later, one more failure does no harm.
+        std::thread::sleep(Duration::from_millis(300));
+        if slots_used(&remap) != 0 {
             break;
         }
     }
@@ -123,8 +123,8 @@ fn a_write_during_the_move_is_not_lost() {
         std::thread::sleep(Duration::from_micros(round * 50));
         device.write(sector, &stamps(sector, 1, 2)).unwrap();
     }
-    let all = || number(&remap, "weak_moves") > 10;
-    eventually(SOON, all);
+    let moved = || number(&remap, "weak_moves");
+    assert!(eventually(|| moved() > 0), "{}", remap.device().status());
     for round in 0..60 {
         let sector = round * 16;
         let read = device.read(sector, 1).unwrap();
@@ -133,11 +133,6 @@ fn a_write_during_the_move_is_not_lost() {
             "an update of sector {sector} was lost"
         );
     }
-    assert!(
-        number(&remap, "weak_moves") > 0,
-        "{}",
-        remap.device().status()
-    );
 }
 
 /// The same, step by step: a write that comes when the block was read for the move, and is not on
@@ -153,7 +148,7 @@ fn a_write_between_read_and_move_waits() {
     remap.main.disk().spoil(100, 1, weak());
     std::thread::scope(|scope| {
         assert!(device.read(100, 1).unwrap() == stamps(100, 1, 1));
-        std::thread::sleep(Duration::from_millis(300));
+        assert!(eventually(|| !remap.spare.disk().waiting().is_empty()));
         let writer = scope.spawn(|| device.write(100, &stamps(100, 1, 2)));
         std::thread::sleep(Duration::from_millis(300));
         assert!(!writer.is_finished(), "the write passed the gate");

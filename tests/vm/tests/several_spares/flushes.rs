@@ -2,8 +2,6 @@
 //! Flushes, while spares are lost or leave: whoever relies on one hears of what may be gone, once, and not
 //! for ever.
 
-use std::time::Duration;
-
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::PowerCut;
@@ -107,7 +105,7 @@ fn a_write_that_is_late_for_a_lost_spare() {
         .hold(slot..slot + BLOCK, Direction::Write);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| set.write(block..block + 1, 2));
-        std::thread::sleep(Duration::from_millis(300));
+        assert!(eventually(|| set.spares[1].disk().waiting().len() == 1));
         set.kill(1);
         set.device().message("save").unwrap();
         set.expect("spares", "1/2");
@@ -134,6 +132,7 @@ fn writes_while_a_spare_is_lost() {
     for round in 0..2 {
         let (set, second) = both_in_use();
         set.free_slots(40..60);
+        let before = set.spares[1].disk().record().flushes;
         let block = second.start;
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
@@ -150,10 +149,11 @@ fn writes_while_a_spare_is_lost() {
                 }
                 (durable, last)
             });
-            std::thread::sleep(Duration::from_millis(50 + 7 * round));
+            let at_work = || set.spares[1].disk().record().flushes > before + round;
+            assert!(eventually(at_work), "nothing is written");
             set.kill(1);
             let lost = || set.device().status().contains("spares=1/2");
-            assert!(eventually(Duration::from_secs(20), lost), "nobody noticed");
+            assert!(eventually(lost), "nobody noticed");
             set.revive(1);
             let (durable, last) = writer.join().unwrap();
             set.spares[1].disk().power_cut(PowerCut::Drop).unwrap();

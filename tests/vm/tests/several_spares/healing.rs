@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A replica of the slot table that cannot be written any more is made again, here or there.
 
-use std::time::Duration;
-
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
@@ -26,11 +24,7 @@ fn a_void_replica_is_made_again() {
         }
         set.remap(20..30, 2);
         let whole = || set.device().status_value("metadata").as_deref() == Some("enabled");
-        assert!(
-            eventually(Duration::from_secs(10), whole),
-            "{}",
-            set.device().status()
-        );
+        assert!(eventually(whole), "{}", set.device().status());
         set.again(&all, "");
         set.expect_whole(count);
         let log = test.kernel_log();
@@ -81,7 +75,7 @@ fn an_end_to_all_tries() {
         let now = told("slots");
         std::mem::replace(&mut before, now) == now && now < slots
     };
-    assert!(eventually(Duration::from_secs(20), settled));
+    assert!(eventually(settled));
     set.expect("metadata", "degraded");
     assert!(told("slots") > slots / 2, "{} of {slots}", told("slots"));
     // What there is goes on.

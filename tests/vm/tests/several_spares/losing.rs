@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A spare that fails as a whole while the device is in use.
 
-use std::time::Duration;
-
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Options;
@@ -75,7 +73,7 @@ fn the_rest_goes_on() {
             }
             is_without(&set, lost);
             let told = || set.device().events() > events;
-            assert!(eventually(Duration::from_secs(5), told), "no event");
+            assert!(eventually(told), "no event");
 
             set.remap(310..320, 2);
             set.check(310..320, 2);
@@ -221,7 +219,7 @@ fn a_flush_that_fails_is_told() {
     set.spares[1].disk().die(Status::Offline, Direction::Both);
     assert!(device.flush().is_err(), "the error was not told");
     let goes_on = || device.flush().is_ok();
-    assert!(eventually(Duration::from_secs(10), goes_on));
+    assert!(eventually(goes_on));
     durable.write(1000 * BLOCK, &data).unwrap();
     is_without(&set, 1);
     set.check(0..20, 1);
