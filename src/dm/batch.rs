@@ -35,7 +35,6 @@ use kernel::prelude::*;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Full;
 use kernel::sync::atomic::Relaxed;
-use kernel::sync::Completion;
 use kernel::types::NotThreadSafe;
 use kernel::types::Opaque;
 use pin_init::stack_pin_init;
@@ -82,14 +81,17 @@ struct UnderWay {
     /// How many bios, and one more for whoever submits them.
     count: Atomic<i32>,
     #[pin]
-    done: Completion,
+    done: Opaque<bindings::completion>,
 }
 
 impl UnderWay {
     fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             count: Atomic::new(1),
-            done <- Completion::new(),
+            done <- Opaque::ffi_init(|slot: *mut bindings::completion| {
+                // SAFETY: `slot` is memory of the right size that does not move.
+                unsafe { bindings::init_completion(slot) };
+            }),
         })
     }
 
@@ -105,7 +107,8 @@ impl UnderWay {
     /// Waits until no I/O is under way. To be called once, at the end.
     fn wait(&self) {
         if !self.sub() {
-            self.done.wait_for_completion();
+            // SAFETY: The completion was initialised. Nothing has to be held.
+            unsafe { bindings::dm_rust_wait_for_io(self.done.get()) };
         }
     }
 }
@@ -527,7 +530,9 @@ impl<'a, 'env> Batch<'a, 'env> {
         unsafe { bindings::bio_put(bio) };
         if under_way.sub() {
             // Whoever waits for this lets `under_way` go only when the completion is done with it.
-            under_way.done.complete_all();
+            //
+            // SAFETY: The completion is initialised, and still there.
+            unsafe { bindings::complete_all(under_way.done.get()) };
         }
     }
 }

@@ -2,9 +2,12 @@
 
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/completion.h>
 #include <linux/crc32.h>
 #include <linux/highmem.h>
+#include <linux/mutex.h>
 #include <linux/ratelimit.h>
+#include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/srcu.h>
 
@@ -28,6 +31,29 @@ unsigned long dm_rust_srcu_down_read(struct srcu_struct *srcu)
 void dm_rust_srcu_up_read(unsigned long reader)
 {
 	__srcu_read_unlock_fast_updown(NULL, (struct srcu_ctr __percpu __force *)reader);
+}
+
+/*
+ * A disk may take as long as it likes. Who sleeps that long at one go is taken for a hung task, which may
+ * be a reason to panic; so this sleeps in slices, as blk_wait_io() does. That goes by hung_task_timeout_secs,
+ * which modules cannot read, and which is a second or more.
+ */
+void dm_rust_wait_for_io(struct completion *done)
+{
+	while (!wait_for_completion_io_timeout(done, HZ / 2))
+		;
+}
+
+/*
+ * The same for a mutex whose holder waits for I/O. Who can be killed is not taken for hung, and workers never
+ * are killed; for who is, the rest is done in slices.
+ */
+void dm_rust_mutex_lock_io(struct mutex *mutex)
+{
+	if (!mutex_lock_killable(mutex))
+		return;
+	while (!mutex_trylock(mutex))
+		schedule_timeout_uninterruptible(1);
 }
 
 unsigned int dm_rust_memalloc_noio_save(void)
@@ -134,7 +160,7 @@ static DEFINE_MUTEX(dm_rust_global_mutex);
 
 void dm_rust_global_lock(void)
 {
-	mutex_lock(&dm_rust_global_mutex);
+	dm_rust_mutex_lock_io(&dm_rust_global_mutex);
 }
 
 void dm_rust_global_unlock(void)

@@ -7,7 +7,9 @@
 
 #include <linux/blk_types.h>
 #include <linux/blkdev.h>
+#include <linux/completion.h>
 #include <linux/gfp_types.h>
+#include <linux/mutex_types.h>
 #include <linux/ratelimit_types.h>
 #include <linux/srcu.h>
 #include <linux/version.h>
@@ -16,6 +18,9 @@
 int dm_rust_srcu_init(struct srcu_struct *srcu);
 unsigned long dm_rust_srcu_down_read(struct srcu_struct *srcu);
 void dm_rust_srcu_up_read(unsigned long reader);
+
+void dm_rust_wait_for_io(struct completion *done);
+void dm_rust_mutex_lock_io(struct mutex *mutex);
 
 void dm_rust_global_lock(void);
 void dm_rust_global_unlock(void);

@@ -99,10 +99,10 @@ impl Srcu {
 
     /// Waits for all readers that are registered now. Later ones do not matter.
     ///
-    /// The caller must not hold what one of the readers needs to get to its end.
+    /// The caller must not hold what one of the readers needs to get to its end. This waits in steps: readers
+    /// may take as long as a disk likes, and whoever sleeps for that long at one go is taken for a hung task.
     pub fn synchronize(&self) {
-        // SAFETY: By the type invariants, the domain is initialised.
-        unsafe { bindings::synchronize_srcu(self.inner.get()) };
+        self.synchronize_unless(|_| false);
     }
 }
 

@@ -203,6 +203,10 @@ impl dm::Target for DmRemap {
     }
 
     fn postsuspend(&self, ti: &dm::TargetInfo) {
+        for repairer in &self.crew {
+            repairer.wait_until_idle();
+        }
+        self.state.wait_until_idle();
         self.queue.flush();
         self.growth.flush();
         self.events.flush();

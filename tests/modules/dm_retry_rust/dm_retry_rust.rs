@@ -36,7 +36,6 @@ use dm::NoIoScope;
 use dm::Op;
 use dm::Opf;
 use dm::OwnedBio;
-use dm::Placement;
 use dm::Published;
 use dm::RateLimit;
 use dm::Registration;
@@ -296,7 +295,7 @@ impl dm::Target for Retry {
             }),
             GFP_KERNEL,
         )?;
-        let queue = WorkQueue::new(c"dm_retry_rust", Placement::Unbound, 1)?;
+        let queue = WorkQueue::new(c"dm_retry_rust", 1)?;
         ctor.set_num_bios(BioKind::Flush, 2);
         ctor.set_num_bios(BioKind::Discard, 1);
         Ok(KBox::pin(Self { queue, shared }, GFP_KERNEL)?)
@@ -365,6 +364,8 @@ impl dm::Target for Retry {
     }
 
     fn postsuspend(&self, _ti: &TargetInfo) {
+        expect_noio("postsuspend");
+        dm::wait_until_idle(&self.shared.work);
         self.queue.flush();
     }
 
