@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Making a target known to device mapper, and the functions that device mapper calls.
+//!
+//! Those that may run while the mapped device is suspended enter a [`NoIoScope`]: memory that is got by I/O
+//! to that device would be waited for until it is resumed, and who resumes it may wait for them.
 
 use super::args::Args;
 use super::args::OwnedArgs;
@@ -11,6 +14,7 @@ use super::bio::MapBio;
 use super::info::TargetInfo;
 use super::instance::Instance;
 use super::limits::QueueLimits;
+use super::noio::NoIoScope;
 use super::per_bio::Pass;
 use super::per_bio::PerBio;
 use super::status::BlkStatus;
@@ -137,6 +141,9 @@ impl<T: Target> TargetType<T> {
         argc: c_uint,
         argv: *mut *mut c_char,
     ) -> c_int {
+        // SAFETY: The caller vouches for `ti`, whose table is set.
+        let suspended = unsafe { TargetInfo::from_raw(ti) }.is_suspended();
+        let _scope = suspended.then(NoIoScope::enter);
         // SAFETY: The caller promises the strings, and nobody changes them while this runs.
         let args = unsafe { Args::from_raw(argc, argv) };
         // SAFETY: By the caller's promise, this is the constructor callback.
@@ -154,6 +161,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// Device mapper must call this as the destructor of `ti`, whose constructor succeeded.
     unsafe extern "C" fn dtr(ti: *mut bindings::dm_target) {
+        let _scope = NoIoScope::enter();
         // SAFETY: By the caller's promise, this is the destructor callback.
         unsafe { Instance::<T>::destroy(ti) };
     }
@@ -253,6 +261,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// `ti` must be a target of this type, between its constructor and its destructor.
     unsafe extern "C" fn presuspend(ti: *mut bindings::dm_target) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         target.presuspend(info);
@@ -262,6 +271,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// `ti` must be a target of this type, between its constructor and its destructor.
     unsafe extern "C" fn presuspend_undo(ti: *mut bindings::dm_target) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         target.presuspend_undo(info);
@@ -271,6 +281,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// `ti` must be a target of this type, between its constructor and its destructor.
     unsafe extern "C" fn postsuspend(ti: *mut bindings::dm_target) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         target.postsuspend(info);
@@ -280,6 +291,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// `ti` must be a target of this type, between its constructor and its destructor.
     unsafe extern "C" fn preresume(ti: *mut bindings::dm_target) -> c_int {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         match target.preresume(info) {
@@ -292,6 +304,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// `ti` must be a target of this type, between its constructor and its destructor.
     unsafe extern "C" fn resume(ti: *mut bindings::dm_target) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         target.resume(info);
@@ -308,6 +321,7 @@ impl<T: Target> TargetType<T> {
         result: *mut c_char,
         maxlen: c_uint,
     ) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         let kind = match kind {
@@ -333,6 +347,7 @@ impl<T: Target> TargetType<T> {
         result: *mut c_char,
         maxlen: c_uint,
     ) -> c_int {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         // SAFETY: The caller promises the strings. They stay as they are until `out` is made, and
@@ -360,6 +375,7 @@ impl<T: Target> TargetType<T> {
         callout: bindings::iterate_devices_callout_fn,
         data: *mut c_void,
     ) -> c_int {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         // SAFETY: As above.
@@ -378,6 +394,7 @@ impl<T: Target> TargetType<T> {
         ti: *mut bindings::dm_target,
         limits: *mut bindings::queue_limits,
     ) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         // SAFETY: The caller vouches for the limits.

@@ -67,6 +67,9 @@ impl Features {
 /// | `status`, `message` | process, may sleep | anything, suspended or not |
 /// | `iterate_devices`, `io_hints` | process, may sleep | the table is being built |
 ///
+/// Where the device may be suspended, functions are called in a [`NoIoScope`](super::NoIoScope), so that
+/// they may allocate memory: all but `map` and `end_io`, and `ctr` only if it is.
+///
 /// Functions that a target does not implement are left out of the `target_type`, just as in C.
 #[vtable]
 pub trait Target: Sized + Send + Sync + 'static {
