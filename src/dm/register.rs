@@ -23,6 +23,7 @@ use super::target::Target;
 use super::text::ReplyBuffer;
 use super::text::StatusBuffer;
 use super::text::StatusKind;
+use core::fmt::Write;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -331,6 +332,15 @@ impl<T: Target> TargetType<T> {
         };
         // SAFETY: The caller vouches for the buffer.
         let mut out = unsafe { StatusBuffer::new(result, maxlen) };
+        if kind == StatusKind::Ima {
+            let name = info.target_name().to_str().unwrap_or("");
+            let [major, minor, patch] = T::VERSION;
+            // Writing to the buffer does not fail.
+            let _ = write!(
+                out,
+                "target_name={name},target_version={major}.{minor}.{patch}"
+            );
+        }
         target.status(info, kind, &mut out);
     }
 

@@ -123,6 +123,7 @@ pub enum StatusKind {
     Info,
     /// The arguments of the table line, such that loading them gives the same target again.
     Table,
-    /// `key=value` pairs for the integrity measurement architecture: name, version, arguments.
+    /// What the integrity measurement architecture is to know: `,key=value` for each argument, and `;`. The
+    /// name of the target and its version are there already.
     Ima,
 }
