@@ -44,7 +44,8 @@ use kernel::error::Result;
 use kernel::ffi::c_int;
 use kernel::sync::rcu;
 
-/// Gives `bio` another device, which is the first half of `bio_set_dev()`.
+/// Gives `bio` another device, as `bio_set_dev()` does, but for the cgroup: that is seen to by
+/// `dm_submit_bio_remap()`, through which all clones go.
 ///
 /// This clears `BIO_REMAPPED`, too. Without that, a bio which comes back from a partition and goes to
 /// another one would miss the partition's start. And a limit of the bytes per second is applied, also to
@@ -63,25 +64,11 @@ pub(super) unsafe fn set_bdev(bio: NonNull<bindings::bio>, bdev: *mut bindings::
     }
 }
 
-/// Has `bio` accounted for by its cgroup at its device, which is the second half of `bio_set_dev()`.
-///
-/// # Safety
-///
-/// `bio` must be valid and owned by the caller, and have a valid device.
-#[inline(always)]
-pub(super) unsafe fn associate_cgroup(bio: NonNull<bindings::bio>) {
-    #[cfg(CONFIG_BLK_CGROUP)]
-    // SAFETY: The caller vouches for the bio.
-    unsafe {
-        bindings::bio_associate_blkg(bio.as_ptr())
-    };
-    #[cfg(not(CONFIG_BLK_CGROUP))]
-    let _ = bio;
-}
-
 /// Flags that a bio has from where it was, and must not take to where it goes next: see
-/// `blk_steal_bios()`. `BIO_QUIET` comes from a driver that did not want an error to be logged.
+/// `blk_steal_bios()`. `BIO_QUIET` comes from a driver that did not want an error to be logged, and with
+/// `BIO_CGROUP_ACCT` its bytes would not be counted where it goes.
 const LEFT_BEHIND: u16 = 1 << bindings::BIO_REMAPPED
+    | 1 << bindings::BIO_CGROUP_ACCT
     | 1 << bindings::BIO_QOS_THROTTLED
     | 1 << bindings::BIO_QOS_MERGED
     | 1 << bindings::BIO_QUIET;
@@ -337,11 +324,8 @@ impl<'a, T: Target> MapBio<'a, T> {
         // was opened for, so by the invariants of `Device`, that stays open until the bio is done.
         unsafe { set_bdev(self.bio, device.bdev()) };
         self.record(Pass::ERRORS, escort);
-        // SAFETY: By the type invariants, the bio is ours, and it has its device.
-        unsafe {
-            (*self.bio.as_ptr()).bi_iter.bi_sector = sector;
-            associate_cgroup(self.bio);
-        }
+        // SAFETY: By the type invariants, the bio is ours.
+        unsafe { (*self.bio.as_ptr()).bi_iter.bi_sector = sector };
         Mapped(bindings::DM_MAPIO_REMAPPED as c_int, PhantomData)
     }
 

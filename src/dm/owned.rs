@@ -3,7 +3,6 @@
 //! Bios that a target has taken over, to answer them later.
 
 use super::bindings;
-use super::bio::associate_cgroup;
 use super::bio::set_bdev;
 use super::device::Device;
 use super::instance::Instance;
@@ -217,7 +216,6 @@ impl<T: Target> OwnedBio<T> {
         // until the bio is done.
         unsafe {
             set_bdev(bio, device.bdev());
-            associate_cgroup(bio);
             (*bio.as_ptr()).bi_opf = opf.as_raw();
             (*bio.as_ptr()).bi_iter.bi_sector = sector;
             (*bio.as_ptr()).bi_status = bindings::DM_STS_OK;
