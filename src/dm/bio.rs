@@ -239,31 +239,24 @@ impl<'a, T: Target> MapBio<'a, T> {
     #[inline(never)]
     fn split(&mut self, sectors: u32) -> Result {
         let (opf, have) = (self.opf(), self.sectors());
-        // SAFETY: We are in the `map` callback of the target, and so it is valid.
-        let ti = unsafe { &*self.instance.ti() };
-        let copies = match opf.op() {
-            Op::Read | Op::Write => 1,
-            Op::Discard => ti.num_discard_bios,
-            Op::SecureErase => ti.num_secure_erase_bios,
-            Op::WriteZeroes => ti.num_write_zeroes_bios,
-            Op::Other => 0,
+        let ti = self.instance.ti();
+        // SAFETY: By the type invariants, we are in the `map` callback of the target, and so it is valid.
+        // These fields are set by the constructor only.
+        let copies = unsafe {
+            match opf.op() {
+                Op::Read | Op::Write => 1,
+                Op::Discard => (*ti).num_discard_bios,
+                Op::SecureErase => (*ti).num_secure_erase_bios,
+                Op::WriteZeroes => (*ti).num_write_zeroes_bios,
+                Op::Other => 0,
+            }
         };
-        // SAFETY: By the type invariants, the bio is ours; its device is the mapped device so far.
-        let zoned = unsafe {
-            let limits = bindings::dm_rust_bdev_limits((*self.bio.as_ptr()).bi_bdev);
-            (*limits).features & bindings::DM_FEAT_ZONED != 0
-        };
-        if sectors == 0
-            || sectors > have
-            || copies != 1
-            || zoned
-            || opf.is_preflush()
-            || opf.is_atomic()
-        {
+        if sectors == 0 || sectors > have || copies != 1 || opf.is_preflush() || opf.is_atomic() {
             return Err(EINVAL);
         }
-        // SAFETY: By the type invariants, this is the bio in the `map` callback, and its device was
-        // not set yet. What the function takes for a bug was excluded above.
+        // SAFETY: By the type invariants, this is the bio in the `map` callback, as it came or shortened by
+        // this function. Of what the function takes for a bug, duplicates, a wrong length and atomic writes
+        // were excluded above; and the mapped device is not zoned, as no target here has the feature.
         unsafe { bindings::dm_accept_partial_bio(self.bio.as_ptr(), sectors) };
         Ok(())
     }
