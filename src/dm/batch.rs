@@ -240,7 +240,8 @@ impl Slot {
 /// run out half way, which a pool prevents, they fail with [`ENOMEM`], and the slot says
 /// [`BlkStatus::RESOURCE`].
 ///
-/// Of the flags in an [`Opf`], these heed `FUA`, `PREFLUSH`, `SYNC` and `META`.
+/// Of the flags in an [`Opf`], these heed `FUA`, `PREFLUSH`, `SYNC` and `META`, the first two for writes
+/// only: a read with one of them is wrong.
 pub struct Batch<'a, 'env> {
     pool: &'env BioPool,
     slots: &'a [Slot],
@@ -294,7 +295,7 @@ impl<'a, 'env> Batch<'a, 'env> {
         mut buffer: IoSliceMut<'env>,
         opf: Opf,
     ) -> Result<usize> {
-        if opf.op() != Op::Read {
+        if opf.op() != Op::Read || opf.is_fua() || opf.is_preflush() {
             return Err(EINVAL);
         }
         let (start, len) = (buffer.as_mut_ptr(), buffer.len());
