@@ -171,13 +171,11 @@ impl Constructor<'_> {
     }
 
     /// Sets how many bios of a kind the target gets for each one that is submitted; 0 until set.
-    pub fn set_num_bios(&mut self, kind: BioKind, count: u32) {
-        *kind.field(self.ti()) = count;
-    }
-
-    /// Lets the target get flushes even if no device below has a volatile cache.
-    pub fn set_flush_supported(&mut self, yes: bool) {
-        self.ti().set_flush_supported(yes);
+    ///
+    /// Device mapper counts those of all targets of a table in an `atomic_t`, and allocates all of one target
+    /// at a time. So there may not be many: a table has up to a million targets.
+    pub fn set_num_bios(&mut self, kind: BioKind, count: u8) {
+        *kind.field(self.ti()) = count.into();
     }
 
     /// Lets the target get discards even if not all devices below support them.

@@ -153,10 +153,7 @@ pub(super) fn construct(
         .check_forgotten(&state)
         .message(c"There is no memory to forget a spare that has left")?;
 
-    ctor.set_num_bios(
-        dm::BioKind::Flush,
-        u32::from(spares.count()).saturating_add(1),
-    );
+    ctor.set_num_bios(dm::BioKind::Flush, spares.count().saturating_add(1));
     // These are there if both devices have them.
     ctor.set_num_bios(dm::BioKind::WriteZeroes, 1);
     if main.max_discard_sectors() != 0 {
