@@ -135,7 +135,7 @@ impl BatchSlots {
         start: impl FnOnce(&mut Batch<'_, 'env>) -> R,
         meanwhile: impl FnOnce() -> M,
     ) -> (R, M) {
-        let (result, meantime, used) = Batch::run(pool, &self.slots, start, meanwhile);
+        let (result, meantime, used) = Batch::run(pool, &mut self.slots, start, meanwhile);
         self.used = used;
         (result, meantime)
     }
@@ -222,8 +222,11 @@ impl Slot {
         let _ = self.status.cmpxchg(ok, i32::from(status), Relaxed);
     }
 
-    fn finish(&self) {
-        // SAFETY: No bio is under way, and the thread is the one that has the batch.
+    /// # Safety
+    ///
+    /// This must be called by the batch that has set up the slot, when none of its bios is under way.
+    unsafe fn finish(&self) {
+        // SAFETY: Nobody else has the slot, by the caller's promise.
         let (start, len) = unsafe { *self.vmap.get() };
         if len != 0 {
             // SAFETY: This is memory of a buffer, which the batch has borrowed.
@@ -256,10 +259,11 @@ impl<'env> Batch<'_, 'env> {
     /// number of I/Os.
     pub(super) fn run<R, M>(
         pool: &'env BioPool,
-        slots: &[Slot],
+        slots: &mut [Slot],
         start: impl FnOnce(&mut Batch<'_, 'env>) -> R,
         meanwhile: impl FnOnce() -> M,
     ) -> (R, M, usize) {
+        let slots: &[Slot] = slots;
         stack_pin_init!(let under_way = UnderWay::new());
         let under_way = under_way.into_ref();
 
@@ -280,7 +284,8 @@ impl<'env> Batch<'_, 'env> {
 
         under_way.get_ref().wait();
         for slot in slots.iter().take(used) {
-            slot.finish();
+            // SAFETY: These slots were set up by this batch, and all its bios were waited for.
+            unsafe { slot.finish() };
         }
         (result, meantime, used)
     }
@@ -329,7 +334,8 @@ impl<'a, 'env> Batch<'a, 'env> {
 
     /// Flushes the cache of `device`. What was not done before is not part of it.
     pub fn flush(&mut self, device: &'env Device) -> Result<usize> {
-        let (index, slot) = self.next_slot(ptr::null_mut(), 0)?;
+        // SAFETY: There is no memory.
+        let (index, slot) = unsafe { self.next_slot(ptr::null_mut(), 0) }?;
         let bio = self.alloc(slot, device, 0, Opf::WRITE.preflush().sync())?;
         // SAFETY: The bio was just made and has no data.
         unsafe { self.submit(slot, bio, None) };
@@ -373,7 +379,10 @@ impl<'a, 'env> Batch<'a, 'env> {
         unsafe { self.slice(bio, offset, len, device, sector, opf) }
     }
 
-    fn next_slot(&mut self, start: *mut u8, len: usize) -> Result<(usize, &'a Slot)> {
+    /// # Safety
+    ///
+    /// `start` must point to `len` bytes of an `IoBuffer`, which stay during `'env`, if `len` is not 0.
+    unsafe fn next_slot(&mut self, start: *mut u8, len: usize) -> Result<(usize, &'a Slot)> {
         // SAFETY: This looks at the current thread.
         if unsafe { bindings::dm_rust_in_submission() } {
             warn_once!(c"map waits for I/O");
@@ -428,7 +437,8 @@ impl<'a, 'env> Batch<'a, 'env> {
             return Err(EINVAL);
         }
         let invalidate = if opf.is_write() { 0 } else { len };
-        let (index, slot) = self.next_slot(start, invalidate)?;
+        // SAFETY: As the caller promises.
+        let (index, slot) = unsafe { self.next_slot(start, invalidate) }?;
 
         let mut at = 0;
         while at < len {
@@ -469,7 +479,8 @@ impl<'a, 'env> Batch<'a, 'env> {
         if !bio.has_range(offset, len) {
             return Err(EINVAL);
         }
-        let (index, slot) = self.next_slot(ptr::null_mut(), 0)?;
+        // SAFETY: There is no memory of ours.
+        let (index, slot) = unsafe { self.next_slot(ptr::null_mut(), 0) }?;
         // SAFETY: The bio has this range, and the pool is initialised.
         let slice = unsafe {
             bindings::dm_rust_bio_slice(

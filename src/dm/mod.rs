@@ -35,8 +35,8 @@
 //! | [`Srcu`], [`Published`], [`WorkQueue`] | `srcu_struct`, an RCU pointer, `workqueue_struct` | the target |
 //!
 //! A target lives as long as its table. Device mapper destroys a table only when all its bios are
-//! answered and nothing calls into the target; then the abstraction cuts its [`Events`], drops the
-//! value, and closes its devices. A constructor that fails is undone by dropping what it made.
+//! answered and nothing calls into the target; then the abstraction drops the value, cuts its
+//! [`Events`], and closes its devices. A constructor that fails is undone by dropping what it made.
 //!
 //! # Bios
 //!

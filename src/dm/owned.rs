@@ -25,8 +25,9 @@ use kernel::error::Result;
 /// It is what it was when device mapper handed it to the target: whole, with the sector in the
 /// mapped device, and with all its flags.
 ///
-/// As long as there is one, the target and its devices exist, as device mapper waits for all bios
-/// before it destroys a table. One that is dropped is completed with an I/O error, and there is a
+/// As long as there is one, the target and its devices exist: a table is destroyed only after its device
+/// was suspended, which waits for all bios, or when nobody has the device open any more, and so there are
+/// no bios. One that is dropped is completed with an I/O error, and there is a
 /// warning, since a bio should never be lost by accident.
 ///
 /// [`complete`]: OwnedBio::complete
@@ -47,7 +48,8 @@ pub struct OwnedBio<T: Target> {
     _data: PhantomData<T::PerBio>,
 }
 
-// SAFETY: A bio has no ties to a thread. `PerBio` must be `Send` by the definition of `Target`.
+// SAFETY: A bio has no ties to a thread. By the definition of `Target`, `PerBio` must be `Send`, and the target,
+// which can be reached from here, `Sync`.
 unsafe impl<T: Target> Send for OwnedBio<T> {}
 
 impl<T: Target> OwnedBio<T> {

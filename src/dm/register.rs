@@ -35,8 +35,9 @@ use kernel::ffi::c_void;
 use kernel::prelude::*;
 use kernel::str::as_char_ptr_in_const_context;
 use kernel::str::CStr;
+use kernel::sync::atomic::Acquire;
 use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Relaxed;
+use kernel::sync::atomic::Release;
 use kernel::types::Opaque;
 
 /// A name in table lines, and the target that it stands for: `struct target_type`.
@@ -56,8 +57,8 @@ pub struct TargetType<T: Target> {
     _target: PhantomData<fn() -> T>,
 }
 
-// SAFETY: The inside is changed by `register` only, which happens once, and by device mapper under
-// its own lock.
+// SAFETY: The inside is changed by `register` while nobody else knows of it, which `used` sees to, and by
+// device mapper under its own lock. What a target's functions are is the same for all threads.
 unsafe impl<T: Target> Sync for TargetType<T> {}
 
 impl<T: Target> TargetType<T> {
@@ -114,7 +115,8 @@ impl<T: Target> TargetType<T> {
     /// Fails with [`EEXIST`] if there is a target of this name, and with [`EBUSY`] if this was
     /// registered before.
     pub fn register(&'static self, module: &'static ThisModule) -> Result<Registration> {
-        if self.used.xchg(true, Relaxed) {
+        // One who failed is done with the inside before the next one begins.
+        if self.used.xchg(true, Acquire) {
             return Err(EBUSY);
         }
         let inner = self.inner.get();
@@ -126,7 +128,7 @@ impl<T: Target> TargetType<T> {
         let result = to_result(unsafe { bindings::dm_register_target(inner) });
         if result.is_err() {
             // Device mapper does not know this, so that it may be tried again.
-            self.used.store(false, Relaxed);
+            self.used.store(false, Release);
         }
         result?;
         // INVARIANT: The registration succeeded.
@@ -177,8 +179,8 @@ impl<T: Target> TargetType<T> {
         let instance = unsafe { Instance::<T>::of(ti) };
         // SAFETY: The caller vouches for `ti`.
         let info = unsafe { TargetInfo::from_raw(ti) };
-        // SAFETY: The caller vouches for the bio, and `user` was written by `map` or above. The lifetime is that of this call, which the generic
-        // `T::map` cannot take for that of another.
+        // SAFETY: The caller vouches for the bio, and `instance` belongs to its target. The lifetime is that of
+        // this call, which the generic `T::map` cannot take for that of another.
         let bio = unsafe { MapBio::<'_, T>::new(NonNull::new_unchecked(bio), instance) };
         instance.target().map(info, bio).into_raw()
     }
@@ -238,8 +240,9 @@ impl<T: Target> TargetType<T> {
         let instance = unsafe { Instance::<T>::of(ti) };
         // SAFETY: The caller vouches for `ti`, which exists as long as the target.
         let info = unsafe { TargetInfo::from_raw(ti) };
-        // SAFETY: The caller vouches for the bio, and `user` was written by `map` or above. The lifetime is that of this call, which the generic
-        // `T::end_io` cannot take for that of another.
+        // SAFETY: The caller vouches for the bio, `user` was written when it was mapped or above, and
+        // `instance` belongs to the target. The lifetime is that of this call, which the generic `T::end_io`
+        // cannot take for that of another.
         let bio = unsafe { EndedBio::<'_, T>::new(NonNull::new_unchecked(bio), instance) };
         let (action, status) = instance.target().end_io(info, bio).into_raw();
         // SAFETY: The caller vouches for `error`.
