@@ -113,6 +113,11 @@ text_buffer! {
     ///
     /// A message that wrote a reply and succeeded makes `dmsetup message` print it. When the message
     /// fails, the caller gets the errno only, and what was written here is dropped.
+    ///
+    /// A reply that does not fit is not handed out either: the caller is told to come again with a larger
+    /// buffer, and *sends the message again*. The first buffer of `dmsetup` has 16 KiB, but others may have
+    /// less. So a message that has a reply must be harmless when it is done twice, and still succeed; or
+    /// its reply must not be longer than the message itself, whose place it takes.
     ReplyBuffer
 }
 
