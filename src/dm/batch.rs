@@ -140,30 +140,6 @@ impl BatchSlots {
         (result, meantime)
     }
 
-    /// Returns how many I/Os a batch can have.
-    pub fn capacity(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Returns how many I/Os the last batch had.
-    pub fn len(&self) -> usize {
-        self.used
-    }
-
-    /// Whether there were none.
-    pub fn is_empty(&self) -> bool {
-        self.used == 0
-    }
-
-    /// Returns how an I/O ended, by the number that starting it returned; [`BlkStatus::INVAL`] if there
-    /// was none.
-    pub fn status(&self, index: usize) -> BlkStatus {
-        match self.slots.get(index) {
-            Some(slot) if index < self.used => slot.status(),
-            _ => BlkStatus::INVAL,
-        }
-    }
-
     /// Returns how all of them ended, in the order in which they were started.
     pub fn statuses(&self) -> impl Iterator<Item = BlkStatus> + '_ {
         self.slots.iter().take(self.used).map(Slot::status)
@@ -237,7 +213,7 @@ impl Slot {
 
 /// Several I/Os that are under way at a time. See [`BioPool::batch`].
 ///
-/// The functions that start one return its number, for [`BatchSlots::status`]. They fail with
+/// The functions that start one return its number, in [`BatchSlots::statuses`]. They fail with
 /// [`ENOSPC`] if there is no slot left, with [`EINVAL`] if the operation or the range is wrong, and
 /// with [`EBUSY`] inside of a `map` function, where it would never end; then no slot is used. If bios
 /// run out half way, which a pool prevents, they fail with [`ENOMEM`], and the slot says

@@ -13,7 +13,7 @@
 //!   map: MapBio --- take --> OwnedBio -- submit         v
 //!             |                |  ^                  end_io: EndedBio --- done ---> caller
 //!             |                |  +------- take --------+
-//!             +-- complete ----+---- complete, requeue -----------------------------> caller
+//!             +-- complete ----+---- complete --------------------------------------> caller
 //! ```
 //!
 //! What goes with a bio from `map` to `end_io` is an [`Escort`]: data of the target's own, a registered reader
@@ -358,12 +358,6 @@ impl<'a, T: Target> MapBio<'a, T> {
         Mapped(bindings::DM_MAPIO_KILL as c_int, PhantomData)
     }
 
-    /// Gives the bio back, to be mapped anew. Device mapper takes it only while it is suspending
-    /// without a flush and makes it an I/O error otherwise. `end_io` does not see it.
-    pub fn requeue(self) -> Mapped<'a> {
-        Mapped(bindings::DM_MAPIO_REQUEUE as c_int, PhantomData)
-    }
-
     /// Takes the bio over, to be completed or submitted later.
     ///
     /// It must be, and soon: its submitter waits, and the mapped device cannot be suspended.
@@ -450,19 +444,6 @@ impl<'a, T: Target> EndedBio<'a, T> {
         self.opf().op()
     }
 
-    /// Returns the first sector, counted from the start of the mapped device.
-    #[inline(always)]
-    pub fn sector(&self) -> u64 {
-        // SAFETY: By the type invariants, the data is initialised.
-        unsafe { (*self.data()).iter.bi_sector }
-    }
-
-    /// Returns the first sector, counted from the start of the target.
-    #[inline(always)]
-    pub fn target_sector(&self) -> u64 {
-        self.instance.target_sector(self.sector())
-    }
-
     /// Returns the number of sectors.
     #[inline(always)]
     pub fn sectors(&self) -> u32 {
@@ -496,16 +477,6 @@ impl<'a, T: Target> EndedBio<'a, T> {
         Ended {
             action: bindings::DM_ENDIO_DONE as c_int,
             status,
-            _brand: PhantomData,
-        }
-    }
-
-    /// Gives the bio back, to be mapped anew. Device mapper takes it only while it is suspending
-    /// without a flush and makes it an I/O error otherwise.
-    pub fn requeue(self) -> Ended<'a> {
-        Ended {
-            action: bindings::DM_ENDIO_REQUEUE as c_int,
-            status: self.status(),
             _brand: PhantomData,
         }
     }

@@ -155,11 +155,6 @@ impl Device {
         limit!(self, max_discard_sectors)
     }
 
-    /// Returns the largest write-zeroes in sectors, 0 if the device does not support them.
-    pub fn max_write_zeroes_sectors(&self) -> u32 {
-        limit!(self, max_write_zeroes_sectors)
-    }
-
     /// Whether this is a zoned device.
     pub fn is_zoned(&self) -> bool {
         limit!(self, features) & bindings::DM_FEAT_ZONED != 0

@@ -112,22 +112,6 @@ struct bio *dm_rust_bio_slice(struct bio *source, struct block_device *bdev, uns
 	return bio;
 }
 
-/* Copies @len bytes of the data of @bio, from @offset on, to @buffer. The caller checked the range. */
-void dm_rust_bio_copy(struct bio *bio, unsigned int offset, void *buffer, unsigned int len)
-{
-	struct bvec_iter iter = bio->bi_iter;
-
-	bio_advance_iter(bio, &iter, offset);
-	iter.bi_size = len;
-	while (iter.bi_size) {
-		struct bio_vec bv = bio_iter_iovec(bio, iter);
-
-		memcpy_from_bvec(buffer, &bv);
-		buffer += bv.bv_len;
-		bio_advance_iter_single(bio, &iter, bv.bv_len);
-	}
-}
-
 /* Bios that are submitted inside of a map function start when it returns: no use to wait for them. */
 bool dm_rust_in_submission(void)
 {

@@ -182,21 +182,6 @@ impl Constructor<'_> {
     pub fn set_discards_supported(&mut self, yes: bool) {
         self.ti().set_discards_supported(yes);
     }
-
-    /// Has discards split at the largest size that the mapped device supports.
-    pub fn set_max_discard_granularity(&mut self, yes: bool) {
-        self.ti().set_max_discard_granularity(yes);
-    }
-
-    /// Limits how many bios of swap are under way at a time. For targets that need memory to do I/O.
-    pub fn set_limit_swap_bios(&mut self, yes: bool) {
-        self.ti().set_limit_swap_bios(yes);
-    }
-
-    /// Has bios split so that none crosses a multiple of `sectors` of the target.
-    pub fn set_max_io_sectors(&mut self, sectors: u32) {
-        self.ti().max_io_len = sectors;
-    }
 }
 
 impl Deref for Constructor<'_> {

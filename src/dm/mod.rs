@@ -229,7 +229,6 @@ pub use text::StatusKind;
 pub use util::crc32c;
 pub use util::monotonic_ms;
 pub use util::random_uuid;
-pub use util::wall_clock_seconds;
 pub use util::RateLimit;
 pub use work::wait_until_idle;
 pub use work::WorkQueue;

@@ -20,7 +20,7 @@ use core::ptr::NonNull;
 use kernel::error::code::*;
 use kernel::error::Result;
 
-/// A bio that its target answers later: by [`complete`], [`submit`] or [`requeue`].
+/// A bio that its target answers later: by [`complete`] or [`submit`].
 ///
 /// It is what it was when device mapper handed it to the target: whole, with the sector in the
 /// mapped device, and with all its flags.
@@ -32,7 +32,6 @@ use kernel::error::Result;
 ///
 /// [`complete`]: OwnedBio::complete
 /// [`submit`]: OwnedBio::submit
-/// [`requeue`]: OwnedBio::requeue
 ///
 /// # Invariants
 ///
@@ -192,12 +191,6 @@ impl<T: Target> OwnedBio<T> {
         }
     }
 
-    /// Gives the bio back, to be mapped anew. Device mapper takes it only while it is suspending
-    /// without a flush and makes it an I/O error otherwise.
-    pub fn requeue(self) {
-        self.complete(BlkStatus::DM_REQUEUE);
-    }
-
     /// Sends the bio to `sector` of `device`. When it completes, `end_io` sees it, like the first time.
     ///
     /// The flags are those of [`Opf::for_retry`]. The device must be one that this target opened;
@@ -235,22 +228,6 @@ impl<T: Target> OwnedBio<T> {
             && offset
                 .checked_add(len)
                 .is_some_and(|end| end <= self.bytes())
-    }
-
-    /// Copies the data of a write from byte `offset` on.
-    ///
-    /// Fails with [`EINVAL`] if the bio is not a write or has less data.
-    pub fn copy_out(&self, offset: u32, buffer: &mut [u8]) -> Result {
-        let len = u32::try_from(buffer.len()).map_err(|_| EINVAL)?;
-        if self.op() != Op::Write || !self.has_range(offset, len) {
-            return Err(EINVAL);
-        }
-        // SAFETY: By the type invariants, the bio is ours, and it is a write, so its data is
-        // initialised. The range was checked, and the buffer has `len` bytes.
-        unsafe {
-            bindings::dm_rust_bio_copy(self.as_raw(), offset, buffer.as_mut_ptr().cast(), len)
-        };
-        Ok(())
     }
 }
 

@@ -84,11 +84,6 @@ macro_rules! text_buffer {
             pub fn is_empty(&self) -> bool {
                 !self.0.written
             }
-
-            /// Whether text was, or may have been, cut off.
-            pub fn is_full(&self) -> bool {
-                self.0.capacity.saturating_sub(self.0.len) <= 1
-            }
         }
 
         impl fmt::Write for $name<'_> {
