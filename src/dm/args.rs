@@ -123,16 +123,6 @@ impl CtrError {
     pub const fn new(error: Error, message: &'static CStr) -> Self {
         Self { error, message }
     }
-
-    /// Returns the errno.
-    pub fn error(&self) -> Error {
-        self.error
-    }
-
-    /// Returns the message.
-    pub fn message(&self) -> &'static CStr {
-        self.message
-    }
 }
 
 impl From<Error> for CtrError {

@@ -35,7 +35,6 @@ use kernel::prelude::*;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Full;
 use kernel::sync::atomic::Relaxed;
-use kernel::sync::Completion;
 use kernel::types::NotThreadSafe;
 use kernel::types::Opaque;
 use pin_init::stack_pin_init;
@@ -82,14 +81,17 @@ struct UnderWay {
     /// How many bios, and one more for whoever submits them.
     count: Atomic<i32>,
     #[pin]
-    done: Completion,
+    done: Opaque<bindings::completion>,
 }
 
 impl UnderWay {
     fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             count: Atomic::new(1),
-            done <- Completion::new(),
+            done <- Opaque::ffi_init(|slot: *mut bindings::completion| {
+                // SAFETY: `slot` is memory of the right size that does not move.
+                unsafe { bindings::init_completion(slot) };
+            }),
         })
     }
 
@@ -105,7 +107,8 @@ impl UnderWay {
     /// Waits until no I/O is under way. To be called once, at the end.
     fn wait(&self) {
         if !self.sub() {
-            self.done.wait_for_completion();
+            // SAFETY: The completion was initialised. Nothing has to be held.
+            unsafe { bindings::dm_rust_wait_for_io(self.done.get()) };
         }
     }
 }
@@ -132,33 +135,9 @@ impl BatchSlots {
         start: impl FnOnce(&mut Batch<'_, 'env>) -> R,
         meanwhile: impl FnOnce() -> M,
     ) -> (R, M) {
-        let (result, meantime, used) = Batch::run(pool, &self.slots, start, meanwhile);
+        let (result, meantime, used) = Batch::run(pool, &mut self.slots, start, meanwhile);
         self.used = used;
         (result, meantime)
-    }
-
-    /// Returns how many I/Os a batch can have.
-    pub fn capacity(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Returns how many I/Os the last batch had.
-    pub fn len(&self) -> usize {
-        self.used
-    }
-
-    /// Whether there were none.
-    pub fn is_empty(&self) -> bool {
-        self.used == 0
-    }
-
-    /// Returns how an I/O ended, by the number that starting it returned; [`BlkStatus::INVAL`] if there
-    /// was none.
-    pub fn status(&self, index: usize) -> BlkStatus {
-        match self.slots.get(index) {
-            Some(slot) if index < self.used => slot.status(),
-            _ => BlkStatus::INVAL,
-        }
     }
 
     /// Returns how all of them ended, in the order in which they were started.
@@ -219,8 +198,11 @@ impl Slot {
         let _ = self.status.cmpxchg(ok, i32::from(status), Relaxed);
     }
 
-    fn finish(&self) {
-        // SAFETY: No bio is under way, and the thread is the one that has the batch.
+    /// # Safety
+    ///
+    /// This must be called by the batch that has set up the slot, when none of its bios is under way.
+    unsafe fn finish(&self) {
+        // SAFETY: Nobody else has the slot, by the caller's promise.
         let (start, len) = unsafe { *self.vmap.get() };
         if len != 0 {
             // SAFETY: This is memory of a buffer, which the batch has borrowed.
@@ -231,13 +213,14 @@ impl Slot {
 
 /// Several I/Os that are under way at a time. See [`BioPool::batch`].
 ///
-/// The functions that start one return its number, for [`BatchSlots::status`]. They fail with
+/// The functions that start one return its number, in [`BatchSlots::statuses`]. They fail with
 /// [`ENOSPC`] if there is no slot left, with [`EINVAL`] if the operation or the range is wrong, and
 /// with [`EBUSY`] inside of a `map` function, where it would never end; then no slot is used. If bios
 /// run out half way, which a pool prevents, they fail with [`ENOMEM`], and the slot says
 /// [`BlkStatus::RESOURCE`].
 ///
-/// Of the flags in an [`Opf`], these heed `FUA`, `PREFLUSH`, `SYNC` and `META`.
+/// Of the flags in an [`Opf`], these heed `FUA`, `PREFLUSH`, `SYNC` and `META`, the first two for writes
+/// only: a read with one of them is wrong.
 pub struct Batch<'a, 'env> {
     pool: &'env BioPool,
     slots: &'a [Slot],
@@ -252,10 +235,11 @@ impl<'env> Batch<'_, 'env> {
     /// number of I/Os.
     pub(super) fn run<R, M>(
         pool: &'env BioPool,
-        slots: &[Slot],
+        slots: &mut [Slot],
         start: impl FnOnce(&mut Batch<'_, 'env>) -> R,
         meanwhile: impl FnOnce() -> M,
     ) -> (R, M, usize) {
+        let slots: &[Slot] = slots;
         stack_pin_init!(let under_way = UnderWay::new());
         let under_way = under_way.into_ref();
 
@@ -276,7 +260,8 @@ impl<'env> Batch<'_, 'env> {
 
         under_way.get_ref().wait();
         for slot in slots.iter().take(used) {
-            slot.finish();
+            // SAFETY: These slots were set up by this batch, and all its bios were waited for.
+            unsafe { slot.finish() };
         }
         (result, meantime, used)
     }
@@ -291,7 +276,7 @@ impl<'a, 'env> Batch<'a, 'env> {
         mut buffer: IoSliceMut<'env>,
         opf: Opf,
     ) -> Result<usize> {
-        if opf.op() != Op::Read {
+        if opf.op() != Op::Read || opf.is_fua() || opf.is_preflush() {
             return Err(EINVAL);
         }
         let (start, len) = (buffer.as_mut_ptr(), buffer.len());
@@ -325,7 +310,8 @@ impl<'a, 'env> Batch<'a, 'env> {
 
     /// Flushes the cache of `device`. What was not done before is not part of it.
     pub fn flush(&mut self, device: &'env Device) -> Result<usize> {
-        let (index, slot) = self.next_slot(ptr::null_mut(), 0)?;
+        // SAFETY: There is no memory.
+        let (index, slot) = unsafe { self.next_slot(ptr::null_mut(), 0) }?;
         let bio = self.alloc(slot, device, 0, Opf::WRITE.preflush().sync())?;
         // SAFETY: The bio was just made and has no data.
         unsafe { self.submit(slot, bio, None) };
@@ -369,7 +355,10 @@ impl<'a, 'env> Batch<'a, 'env> {
         unsafe { self.slice(bio, offset, len, device, sector, opf) }
     }
 
-    fn next_slot(&mut self, start: *mut u8, len: usize) -> Result<(usize, &'a Slot)> {
+    /// # Safety
+    ///
+    /// `start` must point to `len` bytes of an `IoBuffer`, which stay during `'env`, if `len` is not 0.
+    unsafe fn next_slot(&mut self, start: *mut u8, len: usize) -> Result<(usize, &'a Slot)> {
         // SAFETY: This looks at the current thread.
         if unsafe { bindings::dm_rust_in_submission() } {
             warn_once!(c"map waits for I/O");
@@ -424,7 +413,8 @@ impl<'a, 'env> Batch<'a, 'env> {
             return Err(EINVAL);
         }
         let invalidate = if opf.is_write() { 0 } else { len };
-        let (index, slot) = self.next_slot(start, invalidate)?;
+        // SAFETY: As the caller promises.
+        let (index, slot) = unsafe { self.next_slot(start, invalidate) }?;
 
         let mut at = 0;
         while at < len {
@@ -465,7 +455,8 @@ impl<'a, 'env> Batch<'a, 'env> {
         if !bio.has_range(offset, len) {
             return Err(EINVAL);
         }
-        let (index, slot) = self.next_slot(ptr::null_mut(), 0)?;
+        // SAFETY: There is no memory of ours.
+        let (index, slot) = unsafe { self.next_slot(ptr::null_mut(), 0) }?;
         // SAFETY: The bio has this range, and the pool is initialised.
         let slice = unsafe {
             bindings::dm_rust_bio_slice(
@@ -527,7 +518,9 @@ impl<'a, 'env> Batch<'a, 'env> {
         unsafe { bindings::bio_put(bio) };
         if under_way.sub() {
             // Whoever waits for this lets `under_way` go only when the completion is done with it.
-            under_way.done.complete_all();
+            //
+            // SAFETY: The completion is initialised, and still there.
+            unsafe { bindings::complete_all(under_way.done.get()) };
         }
     }
 }

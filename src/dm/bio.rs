@@ -13,7 +13,7 @@
 //!   map: MapBio --- take --> OwnedBio -- submit         v
 //!             |                |  ^                  end_io: EndedBio --- done ---> caller
 //!             |                |  +------- take --------+
-//!             +-- complete ----+---- complete, requeue -----------------------------> caller
+//!             +-- complete ----+---- complete --------------------------------------> caller
 //! ```
 //!
 //! What goes with a bio from `map` to `end_io` is an [`Escort`]: data of the target's own, a registered reader
@@ -44,7 +44,8 @@ use kernel::error::Result;
 use kernel::ffi::c_int;
 use kernel::sync::rcu;
 
-/// Gives `bio` another device, which is the first half of `bio_set_dev()`.
+/// Gives `bio` another device, as `bio_set_dev()` does, but for the cgroup: that is seen to by
+/// `dm_submit_bio_remap()`, through which all clones go.
 ///
 /// This clears `BIO_REMAPPED`, too. Without that, a bio which comes back from a partition and goes to
 /// another one would miss the partition's start. And a limit of the bytes per second is applied, also to
@@ -63,25 +64,11 @@ pub(super) unsafe fn set_bdev(bio: NonNull<bindings::bio>, bdev: *mut bindings::
     }
 }
 
-/// Has `bio` accounted for by its cgroup at its device, which is the second half of `bio_set_dev()`.
-///
-/// # Safety
-///
-/// `bio` must be valid and owned by the caller, and have a valid device.
-#[inline(always)]
-pub(super) unsafe fn associate_cgroup(bio: NonNull<bindings::bio>) {
-    #[cfg(CONFIG_BLK_CGROUP)]
-    // SAFETY: The caller vouches for the bio.
-    unsafe {
-        bindings::bio_associate_blkg(bio.as_ptr())
-    };
-    #[cfg(not(CONFIG_BLK_CGROUP))]
-    let _ = bio;
-}
-
 /// Flags that a bio has from where it was, and must not take to where it goes next: see
-/// `blk_steal_bios()`. `BIO_QUIET` comes from a driver that did not want an error to be logged.
+/// `blk_steal_bios()`. `BIO_QUIET` comes from a driver that did not want an error to be logged, and with
+/// `BIO_CGROUP_ACCT` its bytes would not be counted where it goes.
 const LEFT_BEHIND: u16 = 1 << bindings::BIO_REMAPPED
+    | 1 << bindings::BIO_CGROUP_ACCT
     | 1 << bindings::BIO_QOS_THROTTLED
     | 1 << bindings::BIO_QOS_MERGED
     | 1 << bindings::BIO_QUIET;
@@ -252,31 +239,24 @@ impl<'a, T: Target> MapBio<'a, T> {
     #[inline(never)]
     fn split(&mut self, sectors: u32) -> Result {
         let (opf, have) = (self.opf(), self.sectors());
-        // SAFETY: We are in the `map` callback of the target, and so it is valid.
-        let ti = unsafe { &*self.instance.ti() };
-        let copies = match opf.op() {
-            Op::Read | Op::Write => 1,
-            Op::Discard => ti.num_discard_bios,
-            Op::SecureErase => ti.num_secure_erase_bios,
-            Op::WriteZeroes => ti.num_write_zeroes_bios,
-            Op::Other => 0,
+        let ti = self.instance.ti();
+        // SAFETY: By the type invariants, we are in the `map` callback of the target, and so it is valid.
+        // These fields are set by the constructor only.
+        let copies = unsafe {
+            match opf.op() {
+                Op::Read | Op::Write => 1,
+                Op::Discard => (*ti).num_discard_bios,
+                Op::SecureErase => (*ti).num_secure_erase_bios,
+                Op::WriteZeroes => (*ti).num_write_zeroes_bios,
+                Op::Other => 0,
+            }
         };
-        // SAFETY: By the type invariants, the bio is ours; its device is the mapped device so far.
-        let zoned = unsafe {
-            let limits = bindings::dm_rust_bdev_limits((*self.bio.as_ptr()).bi_bdev);
-            (*limits).features & bindings::DM_FEAT_ZONED != 0
-        };
-        if sectors == 0
-            || sectors > have
-            || copies != 1
-            || zoned
-            || opf.is_preflush()
-            || opf.is_atomic()
-        {
+        if sectors == 0 || sectors > have || copies != 1 || opf.is_preflush() || opf.is_atomic() {
             return Err(EINVAL);
         }
-        // SAFETY: By the type invariants, this is the bio in the `map` callback, and its device was
-        // not set yet. What the function takes for a bug was excluded above.
+        // SAFETY: By the type invariants, this is the bio in the `map` callback, as it came or shortened by
+        // this function. Of what the function takes for a bug, duplicates, a wrong length and atomic writes
+        // were excluded above; and the mapped device is not zoned, as no target here has the feature.
         unsafe { bindings::dm_accept_partial_bio(self.bio.as_ptr(), sectors) };
         Ok(())
     }
@@ -337,11 +317,8 @@ impl<'a, T: Target> MapBio<'a, T> {
         // was opened for, so by the invariants of `Device`, that stays open until the bio is done.
         unsafe { set_bdev(self.bio, device.bdev()) };
         self.record(Pass::ERRORS, escort);
-        // SAFETY: By the type invariants, the bio is ours, and it has its device.
-        unsafe {
-            (*self.bio.as_ptr()).bi_iter.bi_sector = sector;
-            associate_cgroup(self.bio);
-        }
+        // SAFETY: By the type invariants, the bio is ours.
+        unsafe { (*self.bio.as_ptr()).bi_iter.bi_sector = sector };
         Mapped(bindings::DM_MAPIO_REMAPPED as c_int, PhantomData)
     }
 
@@ -379,12 +356,6 @@ impl<'a, T: Target> MapBio<'a, T> {
     /// Fails the bio with an I/O error. `end_io` does not see it.
     pub fn kill(self) -> Mapped<'a> {
         Mapped(bindings::DM_MAPIO_KILL as c_int, PhantomData)
-    }
-
-    /// Gives the bio back, to be mapped anew. Device mapper takes it only while it is suspending
-    /// without a flush and makes it an I/O error otherwise. `end_io` does not see it.
-    pub fn requeue(self) -> Mapped<'a> {
-        Mapped(bindings::DM_MAPIO_REQUEUE as c_int, PhantomData)
     }
 
     /// Takes the bio over, to be completed or submitted later.
@@ -473,19 +444,6 @@ impl<'a, T: Target> EndedBio<'a, T> {
         self.opf().op()
     }
 
-    /// Returns the first sector, counted from the start of the mapped device.
-    #[inline(always)]
-    pub fn sector(&self) -> u64 {
-        // SAFETY: By the type invariants, the data is initialised.
-        unsafe { (*self.data()).iter.bi_sector }
-    }
-
-    /// Returns the first sector, counted from the start of the target.
-    #[inline(always)]
-    pub fn target_sector(&self) -> u64 {
-        self.instance.target_sector(self.sector())
-    }
-
     /// Returns the number of sectors.
     #[inline(always)]
     pub fn sectors(&self) -> u32 {
@@ -519,16 +477,6 @@ impl<'a, T: Target> EndedBio<'a, T> {
         Ended {
             action: bindings::DM_ENDIO_DONE as c_int,
             status,
-            _brand: PhantomData,
-        }
-    }
-
-    /// Gives the bio back, to be mapped anew. Device mapper takes it only while it is suspending
-    /// without a flush and makes it an I/O error otherwise.
-    pub fn requeue(self) -> Ended<'a> {
-        Ended {
-            action: bindings::DM_ENDIO_REQUEUE as c_int,
-            status: self.status(),
             _brand: PhantomData,
         }
     }

@@ -53,6 +53,18 @@ unsafe impl Send for Device {}
 // SAFETY: See the `Send` implementation; no method changes anything without the kernel's own locks.
 unsafe impl Sync for Device {}
 
+/// Reads one of the queue limits of a [`Device`].
+macro_rules! limit {
+    ($device:expr, $field:ident) => {
+        // SAFETY: By the type invariants, the block device is valid, and so are its queue and that one's
+        // limits. They may change at any time, and are read once, like `READ_ONCE` does it in C.
+        unsafe {
+            let limits = bindings::dm_rust_bdev_limits($device.bdev());
+            (&raw const (*limits).$field).read_volatile()
+        }
+    };
+}
+
 impl Device {
     /// Takes another reference to the file of a device that device mapper has opened.
     ///
@@ -111,10 +123,7 @@ impl Device {
     /// Whether the block layer makes FUA of a write and a flush for this device, so that a FUA write that
     /// fails may be a flush that failed. Stacked devices may do so without saying it.
     pub fn emulates_fua(&self) -> bool {
-        let features = self.limit(|limits| {
-            // SAFETY: The pointer is valid; only an address is computed.
-            unsafe { &raw const (*limits).features }
-        });
+        let features = limit!(self, features);
         self.has_write_cache() && features & bindings::DM_FEAT_FUA == 0
     }
 
@@ -131,43 +140,24 @@ impl Device {
         unsafe { (*self.bdev()).bd_start_sect }
     }
 
-    fn limit<T: Copy>(&self, field: impl FnOnce(*mut bindings::queue_limits) -> *const T) -> T {
-        // SAFETY: By the type invariants, the block device is valid, and so is its queue.
-        let limits = unsafe { bindings::dm_rust_bdev_limits(self.bdev()) };
-        // SAFETY: `field` returns one of the fields of `limits`. They may change at any time, and are
-        // read once, like `READ_ONCE` does it in C.
-        unsafe { field(limits).read_volatile() }
-    }
-
     /// Returns the logical block size in bytes: the unit that can be addressed.
     pub fn logical_block_size(&self) -> u32 {
-        // SAFETY: This computes an address in the queue limits, which `limit` vouches for.
-        self.limit(|limits| unsafe { &raw const (*limits).logical_block_size })
+        limit!(self, logical_block_size)
     }
 
     /// Returns the physical block size in bytes: the unit that is written without reading.
     pub fn physical_block_size(&self) -> u32 {
-        // SAFETY: This computes an address in the queue limits, which `limit` vouches for.
-        self.limit(|limits| unsafe { &raw const (*limits).physical_block_size })
+        limit!(self, physical_block_size)
     }
 
     /// Returns the largest discard in sectors, 0 if the device does not support them.
     pub fn max_discard_sectors(&self) -> u32 {
-        // SAFETY: This computes an address in the queue limits, which `limit` vouches for.
-        self.limit(|limits| unsafe { &raw const (*limits).max_discard_sectors })
-    }
-
-    /// Returns the largest write-zeroes in sectors, 0 if the device does not support them.
-    pub fn max_write_zeroes_sectors(&self) -> u32 {
-        // SAFETY: This computes an address in the queue limits, which `limit` vouches for.
-        self.limit(|limits| unsafe { &raw const (*limits).max_write_zeroes_sectors })
+        limit!(self, max_discard_sectors)
     }
 
     /// Whether this is a zoned device.
     pub fn is_zoned(&self) -> bool {
-        // SAFETY: This computes an address in the queue limits, which `limit` vouches for.
-        let features = self.limit(|limits| unsafe { &raw const (*limits).features });
-        features & bindings::DM_FEAT_ZONED != 0
+        limit!(self, features) & bindings::DM_FEAT_ZONED != 0
     }
 }
 
@@ -243,13 +233,13 @@ impl fmt::Debug for DeviceNumber {
 /// # Invariants
 ///
 /// - `ti` is valid as long as `self` exists.
-/// - Each entry of `devices` stands for one successful `dm_get_device`, and is valid until it is put.
+/// - Each entry of `devices` stands for one successful `dm_get_device` that was not put yet.
+/// - Each of them is valid as long as no target of the table opens the same device in a wider mode.
 ///
-/// The last point depends on the other targets of the table. `dm_get_device` frees and replaces a
-/// `dm_dev` that is in use, without telling, when someone asks for the same device in a wider mode
-/// (`upgrade_mode()`). Here the mode is always the table's, as nearly everywhere. Only in a read-only
-/// table can another target ask for more, as cache, clone and era do whatever the table says, and
-/// the two would have to share a device. Targets in C are in the same position.
+/// That nobody does is taken for granted, as by targets in C: `dm_get_device` frees and replaces a `dm_dev`
+/// that is in use, without telling (`upgrade_mode()`). Here the mode is always the table's, as nearly
+/// everywhere. Only in a read-only table can another target ask for more, as cache, clone and era do
+/// whatever the table says, and the two would have to share a device.
 pub(super) struct OpenDevices {
     ti: *mut bindings::dm_target,
     owner: Owner,
@@ -305,7 +295,7 @@ impl OpenDevices {
     /// Returns what device mapper knows `device` by.
     pub(super) fn find(&self, device: &Device) -> Option<NonNull<bindings::dm_dev>> {
         self.devices.iter().copied().find(|dm_dev| {
-            // SAFETY: By the type invariants, the entries are open.
+            // SAFETY: By the type invariants, the entries are valid, as nobody asks for a wider mode.
             unsafe { (*dm_dev.as_ptr()).bdev == device.bdev() }
         })
     }
@@ -315,7 +305,7 @@ impl Drop for OpenDevices {
     fn drop(&mut self) {
         for dm_dev in &self.devices {
             // SAFETY: By the type invariants, the target is valid, and each entry stands for one
-            // `dm_get_device` that was not put yet.
+            // `dm_get_device` that was not put yet, and is valid, as nobody asks for a wider mode.
             unsafe { bindings::dm_put_device(self.ti, dm_dev.as_ptr()) };
         }
     }

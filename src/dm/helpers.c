@@ -2,9 +2,12 @@
 
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/completion.h>
 #include <linux/crc32.h>
 #include <linux/highmem.h>
+#include <linux/mutex.h>
 #include <linux/ratelimit.h>
+#include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/srcu.h>
 
@@ -46,6 +49,29 @@ void dm_rust_srcu_up_read(unsigned long reader)
 	__srcu_read_unlock_fast_updown(srcu, __srcu_ctr_to_ptr(srcu, reader & 1));
 }
 #endif
+
+/*
+ * A disk may take as long as it likes. Who sleeps that long at one go is taken for a hung task, which may
+ * be a reason to panic; so this sleeps in slices, as blk_wait_io() does. That goes by hung_task_timeout_secs,
+ * which modules cannot read, and which is a second or more.
+ */
+void dm_rust_wait_for_io(struct completion *done)
+{
+	while (!wait_for_completion_io_timeout(done, HZ / 2))
+		;
+}
+
+/*
+ * The same for a mutex whose holder waits for I/O. Who can be killed is not taken for hung, and workers never
+ * are killed; for who is, the rest is done in slices.
+ */
+void dm_rust_mutex_lock_io(struct mutex *mutex)
+{
+	if (!mutex_lock_killable(mutex))
+		return;
+	while (!mutex_trylock(mutex))
+		schedule_timeout_uninterruptible(1);
+}
 
 unsigned int dm_rust_memalloc_noio_save(void)
 {
@@ -103,22 +129,6 @@ struct bio *dm_rust_bio_slice(struct bio *source, struct block_device *bdev, uns
 	return bio;
 }
 
-/* Copies @len bytes of the data of @bio, from @offset on, to @buffer. The caller checked the range. */
-void dm_rust_bio_copy(struct bio *bio, unsigned int offset, void *buffer, unsigned int len)
-{
-	struct bvec_iter iter = bio->bi_iter;
-
-	bio_advance_iter(bio, &iter, offset);
-	iter.bi_size = len;
-	while (iter.bi_size) {
-		struct bio_vec bv = bio_iter_iovec(bio, iter);
-
-		memcpy_from_bvec(buffer, &bv);
-		buffer += bv.bv_len;
-		bio_advance_iter_single(bio, &iter, bv.bv_len);
-	}
-}
-
 /* Bios that are submitted inside of a map function start when it returns: no use to wait for them. */
 bool dm_rust_in_submission(void)
 {
@@ -151,7 +161,7 @@ static DEFINE_MUTEX(dm_rust_global_mutex);
 
 void dm_rust_global_lock(void)
 {
-	mutex_lock(&dm_rust_global_mutex);
+	dm_rust_mutex_lock_io(&dm_rust_global_mutex);
 }
 
 void dm_rust_global_unlock(void)

@@ -7,7 +7,9 @@
 
 #include <linux/blk_types.h>
 #include <linux/blkdev.h>
+#include <linux/completion.h>
 #include <linux/gfp_types.h>
+#include <linux/mutex_types.h>
 #include <linux/ratelimit_types.h>
 #include <linux/srcu.h>
 #include <linux/version.h>
@@ -16,6 +18,9 @@
 int dm_rust_srcu_init(struct srcu_struct *srcu);
 unsigned long dm_rust_srcu_down_read(struct srcu_struct *srcu);
 void dm_rust_srcu_up_read(unsigned long reader);
+
+void dm_rust_wait_for_io(struct completion *done);
+void dm_rust_mutex_lock_io(struct mutex *mutex);
 
 void dm_rust_global_lock(void);
 void dm_rust_global_unlock(void);
@@ -32,7 +37,6 @@ struct queue_limits *dm_rust_bdev_limits(struct block_device *bdev);
 struct bio *dm_rust_bio_slice(struct bio *source, struct block_device *bdev, unsigned int offset,
 			      unsigned int len, sector_t sector, blk_opf_t opf,
 			      struct bio_set *pool);
-void dm_rust_bio_copy(struct bio *bio, unsigned int offset, void *buffer, unsigned int len);
 bool dm_rust_in_submission(void);
 void dm_rust_invalidate_vmap(void *vaddr, unsigned int len);
 
@@ -46,13 +50,10 @@ void dm_rust_ratelimit_init(struct ratelimit_state *state, int interval, int bur
 const gfp_t DM_GFP_NOIO = GFP_NOIO;
 const unsigned int DM_BLK_OPEN_WRITE = (unsigned int)BLK_OPEN_WRITE;
 const unsigned int DM_HZ = HZ;
-const blk_features_t DM_FEAT_ROTATIONAL = BLK_FEAT_ROTATIONAL;
-const blk_features_t DM_FEAT_NOWAIT = BLK_FEAT_NOWAIT;
 const blk_features_t DM_FEAT_POLL = BLK_FEAT_POLL;
 const blk_features_t DM_FEAT_DAX = BLK_FEAT_DAX;
 const blk_features_t DM_FEAT_ZONED = BLK_FEAT_ZONED;
 const blk_features_t DM_FEAT_ATOMIC_WRITES = BLK_FEAT_ATOMIC_WRITES;
-const blk_features_t DM_FEAT_WRITE_CACHE = BLK_FEAT_WRITE_CACHE;
 const blk_features_t DM_FEAT_FUA = BLK_FEAT_FUA;
 
 /*

@@ -101,13 +101,6 @@ impl TargetInfo {
         // SAFETY: By the type invariants, `self` is a valid target.
         unsafe { bindings::dm_suspended(self.0.get()) != 0 }
     }
-
-    /// Whether the mapped device is on its way to be suspended without flushing, which is when a
-    /// failed bio may be given back with `requeue` instead of an error.
-    pub fn is_noflush_suspending(&self) -> bool {
-        // SAFETY: By the type invariants, `self` is a valid target.
-        unsafe { bindings::dm_noflush_suspending(self.0.get()) != 0 }
-    }
 }
 
 /// The identity of a mapped device, for comparing only.

@@ -171,33 +171,16 @@ impl Constructor<'_> {
     }
 
     /// Sets how many bios of a kind the target gets for each one that is submitted; 0 until set.
-    pub fn set_num_bios(&mut self, kind: BioKind, count: u32) {
-        *kind.field(self.ti()) = count;
-    }
-
-    /// Lets the target get flushes even if no device below has a volatile cache.
-    pub fn set_flush_supported(&mut self, yes: bool) {
-        self.ti().set_flush_supported(yes);
+    ///
+    /// Device mapper counts those of all targets of a table in an `atomic_t`, and allocates all of one target
+    /// at a time. So there may not be many: a table has up to a million targets.
+    pub fn set_num_bios(&mut self, kind: BioKind, count: u8) {
+        *kind.field(self.ti()) = count.into();
     }
 
     /// Lets the target get discards even if not all devices below support them.
     pub fn set_discards_supported(&mut self, yes: bool) {
         self.ti().set_discards_supported(yes);
-    }
-
-    /// Has discards split at the largest size that the mapped device supports.
-    pub fn set_max_discard_granularity(&mut self, yes: bool) {
-        self.ti().set_max_discard_granularity(yes);
-    }
-
-    /// Limits how many bios of swap are under way at a time. For targets that need memory to do I/O.
-    pub fn set_limit_swap_bios(&mut self, yes: bool) {
-        self.ti().set_limit_swap_bios(yes);
-    }
-
-    /// Has bios split so that none crosses a multiple of `sectors` of the target.
-    pub fn set_max_io_sectors(&mut self, sectors: u32) {
-        self.ti().max_io_len = sectors;
     }
 }
 

@@ -149,8 +149,8 @@ impl BioPool {
         &'env self,
         start: impl FnOnce(&mut Batch<'_, 'env>) -> Result<usize>,
     ) -> IoResult {
-        let slots = [Slot::new()];
-        match Batch::run(self, &slots, start, || ()).0 {
+        let mut slots = [Slot::new()];
+        match Batch::run(self, &mut slots, start, || ()).0 {
             Ok(_) => slots[0].status().ok(),
             Err(error) => Err(error.into()),
         }

@@ -17,10 +17,6 @@ pub struct QueueLimits(bindings::queue_limits);
 /// What a queue can do, for [`QueueLimits::clear_feature`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum QueueFeature {
-    /// It is a rotating disk.
-    Rotational,
-    /// `NOWAIT` bios are heeded.
-    Nowait,
     /// Memory can be accessed directly.
     Dax,
     /// Large writes can be atomic.
@@ -30,8 +26,6 @@ pub enum QueueFeature {
 impl QueueFeature {
     const fn bit(self) -> bindings::blk_features_t {
         match self {
-            QueueFeature::Rotational => bindings::DM_FEAT_ROTATIONAL,
-            QueueFeature::Nowait => bindings::DM_FEAT_NOWAIT,
             QueueFeature::Dax => bindings::DM_FEAT_DAX,
             QueueFeature::AtomicWrites => bindings::DM_FEAT_ATOMIC_WRITES,
         }
@@ -47,47 +41,9 @@ impl QueueLimits {
         unsafe { &mut *limits.cast::<Self>() }
     }
 
-    /// Returns the logical block size in bytes.
-    pub fn logical_block_size(&self) -> u32 {
-        self.0.logical_block_size
-    }
-
-    /// Returns the physical block size in bytes.
-    pub fn physical_block_size(&self) -> u32 {
-        self.0.physical_block_size
-    }
-
-    /// Raises the logical block size to at least `bytes`, and what depends on it.
-    ///
-    /// `bytes` must be a power of two from 512 on; anything else is ignored.
-    pub fn raise_logical_block_size(&mut self, bytes: u32) {
-        if !bytes.is_power_of_two() || bytes < 512 {
-            return;
-        }
-        let limits = &mut self.0;
-        limits.logical_block_size = limits.logical_block_size.max(bytes);
-        limits.physical_block_size = limits.physical_block_size.max(limits.logical_block_size);
-        limits.io_min = limits.io_min.max(limits.physical_block_size);
-    }
-
-    /// Returns the smallest size, in bytes, that random I/O should have.
-    pub fn io_min(&self) -> u32 {
-        self.0.io_min
-    }
-
     /// Raises the size, in bytes, that random I/O should have.
     pub fn raise_io_min(&mut self, bytes: u32) {
         self.0.io_min = self.0.io_min.max(bytes);
-    }
-
-    /// Returns the largest I/O, in sectors, that the hardware takes.
-    pub fn max_hw_sectors(&self) -> u32 {
-        self.0.max_hw_sectors
-    }
-
-    /// Returns the largest discard in sectors.
-    pub fn max_discard_sectors(&self) -> u32 {
-        self.0.max_discard_sectors
     }
 
     /// Lets no discard be larger than `sectors`; 0 means that none are supported.

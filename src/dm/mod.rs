@@ -35,8 +35,8 @@
 //! | [`Srcu`], [`Published`], [`WorkQueue`] | `srcu_struct`, an RCU pointer, `workqueue_struct` | the target |
 //!
 //! A target lives as long as its table. Device mapper destroys a table only when all its bios are
-//! answered and nothing calls into the target; then the abstraction cuts its [`Events`], drops the
-//! value, and closes its devices. A constructor that fails is undone by dropping what it made.
+//! answered and nothing calls into the target; then the abstraction drops the value, cuts its
+//! [`Events`], and closes its devices. A constructor that fails is undone by dropping what it made.
 //!
 //! # Bios
 //!
@@ -196,6 +196,7 @@ mod io;
 mod limits;
 mod list;
 mod load;
+mod lock;
 mod noio;
 mod opf;
 mod owned;
@@ -243,6 +244,7 @@ pub use load::full_barrier;
 pub use load::load_acquire;
 pub use load::load_relaxed;
 pub use load::store_release;
+pub use lock::IoMutex;
 pub use noio::NoIoScope;
 pub use opf::Op;
 pub use opf::Opf;
@@ -264,7 +266,6 @@ pub use text::StatusKind;
 pub use util::crc32c;
 pub use util::monotonic_ms;
 pub use util::random_uuid;
-pub use util::wall_clock_seconds;
 pub use util::RateLimit;
-pub use work::Placement;
+pub use work::wait_until_idle;
 pub use work::WorkQueue;

@@ -139,18 +139,6 @@ impl Opf {
         self.0 & RAHEAD != 0
     }
 
-    /// Whether the submitter wants errors soon rather than retries (any `FAILFAST` flag).
-    #[inline(always)]
-    pub const fn is_failfast(self) -> bool {
-        self.0 & FAILFAST != 0
-    }
-
-    /// Whether this is synchronous: someone waits for it.
-    #[inline(always)]
-    pub const fn is_sync(self) -> bool {
-        self.0 & SYNC != 0
-    }
-
     /// Whether the write must be done as a whole or not at all.
     #[inline(always)]
     pub const fn is_atomic(self) -> bool {

@@ -3,7 +3,6 @@
 //! Bios that a target has taken over, to answer them later.
 
 use super::bindings;
-use super::bio::associate_cgroup;
 use super::bio::set_bdev;
 use super::device::Device;
 use super::instance::Instance;
@@ -21,18 +20,18 @@ use core::ptr::NonNull;
 use kernel::error::code::*;
 use kernel::error::Result;
 
-/// A bio that its target answers later: by [`complete`], [`submit`] or [`requeue`].
+/// A bio that its target answers later: by [`complete`] or [`submit`].
 ///
 /// It is what it was when device mapper handed it to the target: whole, with the sector in the
 /// mapped device, and with all its flags.
 ///
-/// As long as there is one, the target and its devices exist, as device mapper waits for all bios
-/// before it destroys a table. One that is dropped is completed with an I/O error, and there is a
+/// As long as there is one, the target and its devices exist: a table is destroyed only after its device
+/// was suspended, which waits for all bios, or when nobody has the device open any more, and so there are
+/// no bios. One that is dropped is completed with an I/O error, and there is a
 /// warning, since a bio should never be lost by accident.
 ///
 /// [`complete`]: OwnedBio::complete
 /// [`submit`]: OwnedBio::submit
-/// [`requeue`]: OwnedBio::requeue
 ///
 /// # Invariants
 ///
@@ -48,7 +47,8 @@ pub struct OwnedBio<T: Target> {
     _data: PhantomData<T::PerBio>,
 }
 
-// SAFETY: A bio has no ties to a thread. `PerBio` must be `Send` by the definition of `Target`.
+// SAFETY: A bio has no ties to a thread. By the definition of `Target`, `PerBio` must be `Send`, and the target,
+// which can be reached from here, `Sync`.
 unsafe impl<T: Target> Send for OwnedBio<T> {}
 
 impl<T: Target> OwnedBio<T> {
@@ -191,12 +191,6 @@ impl<T: Target> OwnedBio<T> {
         }
     }
 
-    /// Gives the bio back, to be mapped anew. Device mapper takes it only while it is suspending
-    /// without a flush and makes it an I/O error otherwise.
-    pub fn requeue(self) {
-        self.complete(BlkStatus::DM_REQUEUE);
-    }
-
     /// Sends the bio to `sector` of `device`. When it completes, `end_io` sees it, like the first time.
     ///
     /// The flags are those of [`Opf::for_retry`]. The device must be one that this target opened;
@@ -217,7 +211,6 @@ impl<T: Target> OwnedBio<T> {
         // until the bio is done.
         unsafe {
             set_bdev(bio, device.bdev());
-            associate_cgroup(bio);
             (*bio.as_ptr()).bi_opf = opf.as_raw();
             (*bio.as_ptr()).bi_iter.bi_sector = sector;
             (*bio.as_ptr()).bi_status = bindings::DM_STS_OK;
@@ -235,22 +228,6 @@ impl<T: Target> OwnedBio<T> {
             && offset
                 .checked_add(len)
                 .is_some_and(|end| end <= self.bytes())
-    }
-
-    /// Copies the data of a write from byte `offset` on.
-    ///
-    /// Fails with [`EINVAL`] if the bio is not a write or has less data.
-    pub fn copy_out(&self, offset: u32, buffer: &mut [u8]) -> Result {
-        let len = u32::try_from(buffer.len()).map_err(|_| EINVAL)?;
-        if self.op() != Op::Write || !self.has_range(offset, len) {
-            return Err(EINVAL);
-        }
-        // SAFETY: By the type invariants, the bio is ours, and it is a write, so its data is
-        // initialised. The range was checked, and the buffer has `len` bytes.
-        unsafe {
-            bindings::dm_rust_bio_copy(self.as_raw(), offset, buffer.as_mut_ptr().cast(), len)
-        };
-        Ok(())
     }
 }
 

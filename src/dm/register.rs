@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Making a target known to device mapper, and the functions that device mapper calls.
+//!
+//! Those that may run while the mapped device is suspended enter a [`NoIoScope`]: memory that is got by I/O
+//! to that device would be waited for until it is resumed, and who resumes it may wait for them.
 
 use super::args::Args;
 use super::args::OwnedArgs;
@@ -11,6 +14,7 @@ use super::bio::MapBio;
 use super::info::TargetInfo;
 use super::instance::Instance;
 use super::limits::QueueLimits;
+use super::noio::NoIoScope;
 use super::per_bio::Pass;
 use super::per_bio::PerBio;
 use super::status::BlkStatus;
@@ -19,6 +23,7 @@ use super::target::Target;
 use super::text::ReplyBuffer;
 use super::text::StatusBuffer;
 use super::text::StatusKind;
+use core::fmt::Write;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -30,8 +35,9 @@ use kernel::ffi::c_void;
 use kernel::prelude::*;
 use kernel::str::as_char_ptr_in_const_context;
 use kernel::str::CStr;
+use kernel::sync::atomic::Acquire;
 use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Relaxed;
+use kernel::sync::atomic::Release;
 use kernel::types::Opaque;
 
 /// A name in table lines, and the target that it stands for: `struct target_type`.
@@ -68,8 +74,8 @@ pub struct TargetType<T: Target> {
     _target: PhantomData<fn() -> T>,
 }
 
-// SAFETY: The inside is changed by `register` only, which happens once, and by device mapper under
-// its own lock.
+// SAFETY: The inside is changed by `register` while nobody else knows of it, which `used` sees to, and by
+// device mapper under its own lock. What a target's functions are is the same for all threads.
 unsafe impl<T: Target> Sync for TargetType<T> {}
 
 impl<T: Target> TargetType<T> {
@@ -126,7 +132,8 @@ impl<T: Target> TargetType<T> {
     /// Fails with [`EEXIST`] if there is a target of this name, and with [`EBUSY`] if this was
     /// registered before.
     pub fn register(&'static self, module: &'static ThisModule) -> Result<Registration> {
-        if self.used.xchg(true, Relaxed) {
+        // One who failed is done with the inside before the next one begins.
+        if self.used.xchg(true, Acquire) {
             return Err(EBUSY);
         }
         let inner = self.inner.get();
@@ -138,7 +145,7 @@ impl<T: Target> TargetType<T> {
         let result = to_result(unsafe { bindings::dm_register_target(inner) });
         if result.is_err() {
             // Device mapper does not know this, so that it may be tried again.
-            self.used.store(false, Relaxed);
+            self.used.store(false, Release);
         }
         result?;
         // INVARIANT: The registration succeeded.
@@ -154,6 +161,9 @@ impl<T: Target> TargetType<T> {
         argc: c_uint,
         argv: *mut *mut c_char,
     ) -> c_int {
+        // SAFETY: The caller vouches for `ti`, whose table is set.
+        let suspended = unsafe { TargetInfo::from_raw(ti) }.is_suspended();
+        let _scope = suspended.then(NoIoScope::enter);
         // SAFETY: The caller promises the strings, and nobody changes them while this runs.
         let args = unsafe { Args::from_raw(argc, argv) };
         // SAFETY: By the caller's promise, this is the constructor callback.
@@ -171,6 +181,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// Device mapper must call this as the destructor of `ti`, whose constructor succeeded.
     unsafe extern "C" fn dtr(ti: *mut bindings::dm_target) {
+        let _scope = NoIoScope::enter();
         // SAFETY: By the caller's promise, this is the destructor callback.
         unsafe { Instance::<T>::destroy(ti) };
     }
@@ -185,8 +196,8 @@ impl<T: Target> TargetType<T> {
         let instance = unsafe { Instance::<T>::of(ti) };
         // SAFETY: The caller vouches for `ti`.
         let info = unsafe { TargetInfo::from_raw(ti) };
-        // SAFETY: The caller vouches for the bio, and `user` was written by `map` or above. The lifetime is that of this call, which the generic
-        // `T::map` cannot take for that of another.
+        // SAFETY: The caller vouches for the bio, and `instance` belongs to its target. The lifetime is that of
+        // this call, which the generic `T::map` cannot take for that of another.
         let bio = unsafe { MapBio::<'_, T>::new(NonNull::new_unchecked(bio), instance) };
         instance.target().map(info, bio).into_raw()
     }
@@ -246,8 +257,9 @@ impl<T: Target> TargetType<T> {
         let instance = unsafe { Instance::<T>::of(ti) };
         // SAFETY: The caller vouches for `ti`, which exists as long as the target.
         let info = unsafe { TargetInfo::from_raw(ti) };
-        // SAFETY: The caller vouches for the bio, and `user` was written by `map` or above. The lifetime is that of this call, which the generic
-        // `T::end_io` cannot take for that of another.
+        // SAFETY: The caller vouches for the bio, `user` was written when it was mapped or above, and
+        // `instance` belongs to the target. The lifetime is that of this call, which the generic `T::end_io`
+        // cannot take for that of another.
         let bio = unsafe { EndedBio::<'_, T>::new(NonNull::new_unchecked(bio), instance) };
         let (action, status) = instance.target().end_io(info, bio).into_raw();
         // SAFETY: The caller vouches for `error`.
@@ -270,6 +282,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// `ti` must be a target of this type, between its constructor and its destructor.
     unsafe extern "C" fn presuspend(ti: *mut bindings::dm_target) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         target.presuspend(info);
@@ -279,6 +292,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// `ti` must be a target of this type, between its constructor and its destructor.
     unsafe extern "C" fn presuspend_undo(ti: *mut bindings::dm_target) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         target.presuspend_undo(info);
@@ -288,6 +302,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// `ti` must be a target of this type, between its constructor and its destructor.
     unsafe extern "C" fn postsuspend(ti: *mut bindings::dm_target) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         target.postsuspend(info);
@@ -297,6 +312,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// `ti` must be a target of this type, between its constructor and its destructor.
     unsafe extern "C" fn preresume(ti: *mut bindings::dm_target) -> c_int {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         match target.preresume(info) {
@@ -309,6 +325,7 @@ impl<T: Target> TargetType<T> {
     ///
     /// `ti` must be a target of this type, between its constructor and its destructor.
     unsafe extern "C" fn resume(ti: *mut bindings::dm_target) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         target.resume(info);
@@ -325,6 +342,7 @@ impl<T: Target> TargetType<T> {
         result: *mut c_char,
         maxlen: c_uint,
     ) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         let kind = match kind {
@@ -334,6 +352,15 @@ impl<T: Target> TargetType<T> {
         };
         // SAFETY: The caller vouches for the buffer.
         let mut out = unsafe { StatusBuffer::new(result, maxlen) };
+        if kind == StatusKind::Ima {
+            let name = info.target_name().to_str().unwrap_or("");
+            let [major, minor, patch] = T::VERSION;
+            // Writing to the buffer does not fail.
+            let _ = write!(
+                out,
+                "target_name={name},target_version={major}.{minor}.{patch}"
+            );
+        }
         target.status(info, kind, &mut out);
     }
 
@@ -350,6 +377,7 @@ impl<T: Target> TargetType<T> {
         result: *mut c_char,
         maxlen: c_uint,
     ) -> c_int {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         // SAFETY: The caller promises the strings. They stay as they are until `out` is made, and
@@ -377,6 +405,7 @@ impl<T: Target> TargetType<T> {
         callout: bindings::iterate_devices_callout_fn,
         data: *mut c_void,
     ) -> c_int {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         // SAFETY: As above.
@@ -395,6 +424,7 @@ impl<T: Target> TargetType<T> {
         ti: *mut bindings::dm_target,
         limits: *mut bindings::queue_limits,
     ) {
+        let _scope = NoIoScope::enter();
         // SAFETY: The caller vouches for `ti`, which exists while this runs.
         let (target, info) = unsafe { Self::target_of(ti) };
         // SAFETY: The caller vouches for the limits.

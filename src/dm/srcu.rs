@@ -111,10 +111,10 @@ impl Srcu {
 
     /// Waits for all readers that are registered now. Later ones do not matter.
     ///
-    /// The caller must not hold what one of the readers needs to get to its end.
+    /// The caller must not hold what one of the readers needs to get to its end. This waits in steps: readers
+    /// may take as long as a disk likes, and whoever sleeps for that long at one go is taken for a hung task.
     pub fn synchronize(&self) {
-        // SAFETY: By the type invariants, the domain is initialised.
-        unsafe { bindings::synchronize_srcu(self.inner.get()) };
+        self.synchronize_unless(|_| false);
     }
 }
 
@@ -167,12 +167,18 @@ impl Srcu {
 #[pinned_drop]
 impl PinnedDrop for Srcu {
     fn drop(self: Pin<&mut Self>) {
-        // With readers left, `cleanup_srcu_struct` would give up and leave the domain in use.
-        self.synchronize();
-        // Nor may callbacks be left, of `synchronize_within`.
+        // With readers left, `cleanup_srcu_struct` would give up and leave the domain in use. Only lost
+        // tickets can be left, and a report of a hung task is right for these.
         //
         // SAFETY: By the type invariants, the domain is initialised.
-        unsafe { bindings::srcu_barrier(self.inner.get()) };
+        unsafe { bindings::synchronize_srcu(self.inner.get()) };
+        // Nor may callbacks be left, of `synchronize_unless`. One that was asked for again while it waited
+        // queues itself once more when it runs, which is behind the first barrier where the CPU that waits
+        // here has another list of callbacks. The second barrier is behind that.
+        for _ in 0..2 {
+            // SAFETY: By the type invariants, the domain is initialised.
+            unsafe { bindings::srcu_barrier(self.inner.get()) };
+        }
         // SAFETY: By the type invariants, the domain is initialised. There are no readers, nor can
         // there be new ones, as nobody else has a reference.
         unsafe { bindings::cleanup_srcu_struct(self.inner.get()) };

@@ -33,18 +33,6 @@ impl Features {
     pub const NONE: Self = Self(0);
     /// The target heeds `NOWAIT`.
     pub const NOWAIT: Self = Self(bindings::DM_TARGET_NOWAIT as u64);
-    /// The target must be alone in its table.
-    pub const SINGLETON: Self = Self(bindings::DM_TARGET_SINGLETON as u64);
-    /// The target cannot be in a read-only table.
-    pub const ALWAYS_WRITEABLE: Self = Self(bindings::DM_TARGET_ALWAYS_WRITEABLE as u64);
-    /// A table with this target can only be replaced by one with the same target.
-    pub const IMMUTABLE: Self = Self(bindings::DM_TARGET_IMMUTABLE as u64);
-
-    /// Both of them.
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
     pub(super) const fn as_raw(self) -> u64 {
         self.0
     }
@@ -66,6 +54,9 @@ impl Features {
 /// | `preresume`, `resume` | process, may sleep | no bio comes yet |
 /// | `status`, `message` | process, may sleep | anything, suspended or not |
 /// | `iterate_devices`, `io_hints` | process, may sleep | the table is being built |
+///
+/// Where the device may be suspended, functions are called in a [`NoIoScope`](super::NoIoScope), so that
+/// they may allocate memory: all but `map` and `end_io`, and `ctr` only if it is.
 ///
 /// Functions that a target does not implement are left out of the `target_type`, just as in C.
 #[vtable]

@@ -84,11 +84,6 @@ macro_rules! text_buffer {
             pub fn is_empty(&self) -> bool {
                 !self.0.written
             }
-
-            /// Whether text was, or may have been, cut off.
-            pub fn is_full(&self) -> bool {
-                self.0.capacity.saturating_sub(self.0.len) <= 1
-            }
         }
 
         impl fmt::Write for $name<'_> {
@@ -113,6 +108,11 @@ text_buffer! {
     ///
     /// A message that wrote a reply and succeeded makes `dmsetup message` print it. When the message
     /// fails, the caller gets the errno only, and what was written here is dropped.
+    ///
+    /// A reply that does not fit is not handed out either: the caller is told to come again with a larger
+    /// buffer, and *sends the message again*. The first buffer of `dmsetup` has 16 KiB, but others may have
+    /// less. So a message that has a reply must be harmless when it is done twice, and still succeed; or
+    /// its reply must not be longer than the message itself, whose place it takes.
     ReplyBuffer
 }
 
@@ -123,6 +123,7 @@ pub enum StatusKind {
     Info,
     /// The arguments of the table line, such that loading them gives the same target again.
     Table,
-    /// `key=value` pairs for the integrity measurement architecture: name, version, arguments.
+    /// What the integrity measurement architecture is to know: `,key=value` for each argument, and `;`. The
+    /// name of the target and its version are there already.
     Ima,
 }

@@ -21,12 +21,6 @@ pub fn crc32c(data: &[u8]) -> u32 {
     unsafe { bindings::dm_rust_crc32c(data.as_ptr().cast(), data.len()) }
 }
 
-/// Returns the wall clock in seconds since 1970.
-pub fn wall_clock_seconds() -> i64 {
-    // SAFETY: There are no demands.
-    unsafe { bindings::ktime_get_real_seconds() }
-}
-
 /// Returns how many milliseconds ago the machine was started, not counting sleep. From any context.
 pub fn monotonic_ms() -> u64 {
     // SAFETY: There are no demands.

@@ -10,17 +10,11 @@ use kernel::ffi::c_int;
 use kernel::ffi::c_uint;
 use kernel::prelude::*;
 use kernel::str::CStr;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kernel::workqueue::Queue;
 use kernel::workqueue::RawWorkItem;
-
-/// Where the work of a queue runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Placement {
-    /// On the CPU that queued it.
-    PerCpu,
-    /// Anywhere; for work that takes long.
-    Unbound,
-}
+use kernel::workqueue::Work;
 
 /// A work queue that makes progress even if the system is out of memory (`WQ_MEM_RECLAIM`), which is
 /// what everything below a file system needs.
@@ -34,7 +28,6 @@ pub enum Placement {
 /// # Examples
 ///
 /// ```
-/// # use kernel::dm::Placement;
 /// # use kernel::dm::WorkQueue;
 /// # use kernel::prelude::*;
 /// # use kernel::sync::Arc;
@@ -50,7 +43,7 @@ pub enum Placement {
 /// #     fn run(_state: Arc<State>) {}
 /// # }
 /// # fn example(state: Arc<State>) -> Result {
-/// let queue = WorkQueue::new(c"repair", Placement::Unbound, 1)?;
+/// let queue = WorkQueue::new(c"repair", 1)?;
 /// let _ = queue.enqueue(state.clone()); // an `Arc` with a `kernel::workqueue::Work`
 /// queue.flush();
 /// # Ok(())
@@ -70,17 +63,13 @@ unsafe impl Send for WorkQueue {}
 unsafe impl Sync for WorkQueue {}
 
 impl WorkQueue {
-    /// Makes a queue that runs at most `max_active` items at a time, 0 for the kernel's default.
-    pub fn new(name: &CStr, placement: Placement, max_active: u16) -> Result<Self> {
-        let placement = match placement {
-            Placement::PerCpu => bindings::wq_flags_WQ_PERCPU,
-            Placement::Unbound => bindings::wq_flags_WQ_UNBOUND,
-        };
+    /// Makes a queue that runs at most `max_active` items at a time, 0 for the kernel's default, on any CPU.
+    pub fn new(name: &CStr, max_active: u16) -> Result<Self> {
         // SAFETY: The format takes one string, which is terminated, and copied.
         let inner = unsafe {
             bindings::alloc_workqueue_noprof(
                 c"%s".as_char_ptr(),
-                (placement | bindings::wq_flags_WQ_MEM_RECLAIM) as c_uint,
+                (bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_MEM_RECLAIM) as c_uint,
                 c_int::from(max_active),
                 name.as_char_ptr(),
             )
@@ -91,7 +80,8 @@ impl WorkQueue {
         })
     }
 
-    /// Waits for all work that was queued before.
+    /// Waits for all work that was queued before. Whoever has work that waits for I/O calls
+    /// [`wait_until_idle`] before, as this sleeps at one go and may be taken for a hung task.
     pub fn flush(&self) {
         // SAFETY: By the type invariants, this is a work queue.
         unsafe { bindings::__flush_workqueue(self.inner.as_ptr()) };
@@ -112,5 +102,19 @@ impl Drop for WorkQueue {
     fn drop(&mut self) {
         // SAFETY: By the type invariants, this is a work queue of ours; nobody can use it any more.
         unsafe { bindings::destroy_workqueue(self.inner.as_ptr()) };
+    }
+}
+
+/// Waits until a work item seems to be neither queued nor running. In steps, so that it may take as long as a
+/// disk likes.
+///
+/// It may have been queued again when this returns, and still be about to end: only
+/// [`WorkQueue::flush`] tells for sure.
+pub fn wait_until_idle<T, const ID: u64>(work: &Work<T, ID>) {
+    // SAFETY: The reference is a valid pointer.
+    let work = unsafe { Work::raw_get(work) };
+    // SAFETY: The item was initialised, as it could not be borrowed otherwise. This looks at one word of it.
+    while unsafe { bindings::work_busy(work) } != 0 {
+        fsleep(Delta::from_millis(1));
     }
 }

@@ -77,6 +77,13 @@ impl WorkItem for Repairer {
     }
 }
 
+impl Repairer {
+    /// Waits until it seems to have nothing to do.
+    pub(super) fn wait_until_idle(&self) {
+        dm::wait_until_idle(&self.work);
+    }
+}
+
 /// Raises events of the mapped device. Whoever does that waits for a lock of device mapper's, whose
 /// holder may wait for memory and so for a repair; no repairer may do it.
 #[pin_data]

@@ -153,10 +153,7 @@ pub(super) fn construct(
         .check_forgotten(&state)
         .message(c"There is no memory to forget a spare that has left")?;
 
-    ctor.set_num_bios(
-        dm::BioKind::Flush,
-        u32::from(spares.count()).saturating_add(1),
-    );
+    ctor.set_num_bios(dm::BioKind::Flush, spares.count().saturating_add(1));
     // These are there if both devices have them.
     ctor.set_num_bios(dm::BioKind::WriteZeroes, 1);
     if main.max_discard_sectors() != 0 {
@@ -172,9 +169,9 @@ pub(super) fn construct(
             options: line.options,
             len,
             resumed: Atomic::new(false),
-            queue: dm::WorkQueue::new(c"dm-remap", dm::Placement::Unbound, 0)?,
-            growth: dm::WorkQueue::new(c"dm-remap-growth", dm::Placement::Unbound, 1)?,
-            events: dm::WorkQueue::new(c"dm-remap-events", dm::Placement::Unbound, 1)?,
+            queue: dm::WorkQueue::new(c"dm-remap", 0)?,
+            growth: dm::WorkQueue::new(c"dm-remap-growth", 1)?,
+            events: dm::WorkQueue::new(c"dm-remap-events", 1)?,
             crew: crew::hire(&state)?,
             teller: Teller::new(ctor.events())?,
             state,
@@ -834,8 +831,8 @@ impl Line<'_> {
                 log <- dm::RateLimit::new(5, 10),
                 pool <- dm::BioPool::new(POOL_BIOS),
                 zeroes,
-                mover <- new_mutex!(tools, "dm_remap_mover"),
-                writer <- new_mutex!(locked, "dm_remap_writer"),
+                mover <- dm::IoMutex::new(new_mutex!(tools, "dm_remap_mover")),
+                writer <- dm::IoMutex::new(new_mutex!(locked, "dm_remap_writer")),
                 dispatch <- new_work!("dm_remap_dispatch"),
                 growth <- new_work!("dm_remap_growth"),
             }),

@@ -203,6 +203,10 @@ impl dm::Target for DmRemap {
     }
 
     fn postsuspend(&self, ti: &dm::TargetInfo) {
+        for repairer in &self.crew {
+            repairer.wait_until_idle();
+        }
+        self.state.wait_until_idle();
         self.queue.flush();
         self.growth.flush();
         self.events.flush();
@@ -248,7 +252,7 @@ impl dm::Target for DmRemap {
         }
     }
 
-    fn status(&self, ti: &dm::TargetInfo, kind: dm::StatusKind, out: &mut dm::StatusBuffer<'_>) {
+    fn status(&self, _ti: &dm::TargetInfo, kind: dm::StatusKind, out: &mut dm::StatusBuffer<'_>) {
         // Writing to the buffer does not fail.
         let _ = match kind {
             dm::StatusKind::Info => write!(out, "{}", self.status_line()),
@@ -266,11 +270,7 @@ impl dm::Target for DmRemap {
             }
             dm::StatusKind::Ima => write!(
                 out,
-                "target_name={},target_version={}.{}.{},main={},spares={},uuid={};",
-                ti.target_name().to_str().unwrap_or(""),
-                Self::VERSION[0],
-                Self::VERSION[1],
-                Self::VERSION[2],
+                ",main={},spares={},uuid={};",
                 self.main.number(),
                 self.spares.count(),
                 self.state.uuid,

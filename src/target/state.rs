@@ -115,9 +115,9 @@ pub(super) struct State {
     /// Zeroes, to be written.
     pub(super) zeroes: dm::IoBuffer,
     #[pin]
-    pub(super) mover: Mutex<mover::Tools>,
+    pub(super) mover: dm::IoMutex<mover::Tools>,
     #[pin]
-    pub(super) writer: Mutex<Locked>,
+    pub(super) writer: dm::IoMutex<Locked>,
     /// Hands deferred bios to repairers.
     #[pin]
     pub(super) dispatch: Work<State, 0>,
@@ -239,6 +239,12 @@ impl State {
     #[inline(always)]
     pub(super) fn readers(&self) -> &dm::Srcu {
         self.map.readers()
+    }
+
+    /// Waits until its work items seem to have nothing to do.
+    pub(super) fn wait_until_idle(&self) {
+        dm::wait_until_idle(&self.dispatch);
+        dm::wait_until_idle(&self.growth);
     }
 
     /// Calls `work` with the writer and the spares, under the writer's lock.

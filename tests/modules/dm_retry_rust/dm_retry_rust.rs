@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A target that tests what dm-linear has no use for: bios that are split, taken over when they
-//! failed, and tried again in parts or as a whole; I/O of its own; RCU, SRCU, work, events, messages.
+//! failed, and tried again in parts or as a whole; I/O of its own; RCU, SRCU, work, events, messages, memory.
 //!
 //! ```text
 //! <start> <len> retry_rust <main> <spare> slices|resubmit|deferred
@@ -36,17 +36,19 @@ use dm::NoIoScope;
 use dm::Op;
 use dm::Opf;
 use dm::OwnedBio;
-use dm::Placement;
 use dm::Published;
 use dm::RateLimit;
 use dm::Registration;
 use dm::ReplyBuffer;
+use dm::Srcu;
+use dm::SrcuTicket;
 use dm::StatusBuffer;
 use dm::StatusKind;
 use dm::TargetInfo;
 use dm::TargetType;
 use dm::WorkQueue;
 use kernel::impl_has_work;
+use kernel::new_mutex;
 use kernel::new_spinlock;
 use kernel::new_work;
 use kernel::prelude::*;
@@ -54,6 +56,7 @@ use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::rcu;
 use kernel::sync::Arc;
+use kernel::sync::Mutex;
 use kernel::sync::SpinLock;
 use kernel::workqueue::Work;
 use kernel::workqueue::WorkItem;
@@ -71,6 +74,9 @@ module! {
 
 /// Bios do not cross multiples of this.
 const SPLIT_SECTORS: u64 = 64;
+
+/// Words in the reply to `long`.
+const LONG_WORDS: usize = 10_000;
 
 /// What `slices` tries at a time.
 const BLOCK_BYTES: u32 = 4096;
@@ -101,6 +107,11 @@ struct Shared {
     #[pin]
     single: SpinLock<Option<OwnedBio<Retry>>>,
     retried: Atomic<u64>,
+    /// How often the message `long` came.
+    long: Atomic<u64>,
+    /// A domain that comes and goes, with a reader.
+    #[pin]
+    domain: Mutex<Option<(SrcuTicket, Pin<KBox<Srcu>>)>>,
     /// Something to be read in `map` and replaced by the message `replace`. Writes are its readers, which
     /// the message `drain` waits for.
     #[pin]
@@ -246,6 +257,14 @@ impl Shared {
             return Err(EDOM);
         }
 
+        // Only writes can be on stable storage.
+        for opf in [Opf::READ.fua(), Opf::READ.preflush()] {
+            match self.pool.read(&self.spare, sector, again.all_mut(), opf) {
+                Err(BlkStatus::INVAL) => {}
+                _ => return Err(EINVAL),
+            }
+        }
+
         // Behind the end of the device.
         let end = self.spare.sectors();
         match self.pool.read(&self.spare, end, again.all_mut(), Opf::READ) {
@@ -262,6 +281,9 @@ impl dm::Target for Retry {
     const FEATURES: Features = Features::NOWAIT;
 
     fn ctr(ctor: &mut Constructor<'_>, args: Args<'_>) -> Result<Pin<KBox<Self>>, CtrError> {
+        if ctor.is_suspended() {
+            expect_noio("ctr");
+        }
         let words = args.to_strs()?;
         let &[_, _, mode] = words.as_slice() else {
             return Err(CtrError::new(EINVAL, c"Invalid argument count"));
@@ -289,6 +311,8 @@ impl dm::Target for Retry {
                 failed: BioList::new(),
                 single <- new_spinlock!(None),
                 retried: Atomic::new(0),
+                long: Atomic::new(0),
+                domain <- new_mutex!(None),
                 generation <- Published::new(generation),
                 pool <- BioPool::new(4),
                 log <- RateLimit::new(5, 3),
@@ -296,7 +320,7 @@ impl dm::Target for Retry {
             }),
             GFP_KERNEL,
         )?;
-        let queue = WorkQueue::new(c"dm_retry_rust", Placement::Unbound, 1)?;
+        let queue = WorkQueue::new(c"dm_retry_rust", 1)?;
         ctor.set_num_bios(BioKind::Flush, 2);
         ctor.set_num_bios(BioKind::Discard, 1);
         Ok(KBox::pin(Self { queue, shared }, GFP_KERNEL)?)
@@ -364,16 +388,28 @@ impl dm::Target for Retry {
         ended
     }
 
+    fn presuspend(&self, _ti: &TargetInfo) {
+        expect_noio("presuspend");
+    }
+
     fn postsuspend(&self, _ti: &TargetInfo) {
+        expect_noio("postsuspend");
+        dm::wait_until_idle(&self.shared.work);
         self.queue.flush();
     }
 
+    fn resume(&self, _ti: &TargetInfo) {
+        expect_noio("resume");
+    }
+
     fn preresume(&self, ti: &TargetInfo) -> Result {
+        expect_noio("preresume");
         pr_info!("{:?} resumes\n", ti.device_name());
         Ok(())
     }
 
     fn status(&self, ti: &TargetInfo, kind: StatusKind, out: &mut StatusBuffer<'_>) {
+        expect_noio("status");
         let shared = &*self.shared;
         let mode = match shared.mode {
             Mode::Slices => "slices",
@@ -390,6 +426,7 @@ impl dm::Target for Retry {
     }
 
     fn message(&self, ti: &TargetInfo, args: Args<'_>, reply: &mut ReplyBuffer<'_>) -> Result {
+        expect_noio("message");
         let shared = &*self.shared;
         match args.to_strs()?.as_slice() {
             // Written before the words are read for the last time: they share their memory.
@@ -421,16 +458,40 @@ impl dm::Target for Retry {
                 shared.events.raise();
                 Ok(())
             }
+            // More than `dmsetup` has room for at first.
+            ["long"] => {
+                let times = shared.long.fetch_add(1, Relaxed) + 1;
+                for _ in 0..LONG_WORDS {
+                    write!(reply, "{times} ").map_err(|_| EINVAL)?;
+                }
+                Ok(())
+            }
+            // Who waits gives up, and asks again: a callback of the domain's waits, and is to come once more.
+            ["domain"] => {
+                let domain = KBox::pin_init(Srcu::new(), GFP_KERNEL)?;
+                let ticket = domain.down_read();
+                if (0..4).any(|_| domain.synchronize_within(0)) {
+                    return Err(EINVAL);
+                }
+                *shared.domain.lock() = Some((ticket, domain));
+                Ok(())
+            }
+            ["no_domain"] => {
+                let domain = shared.domain.lock().take();
+                domain.map(drop).ok_or(EINVAL)
+            }
             _ => Err(EINVAL),
         }
     }
 
     fn iterate_devices(&self, ti: &TargetInfo, devices: &mut DeviceVisitor<'_>) {
+        expect_noio("iterate_devices");
         devices.visit(&self.shared.main, 0, ti.len());
         devices.visit(&self.shared.spare, 0, ti.len());
     }
 
     fn io_hints(&self, _ti: &TargetInfo, limits: &mut dm::QueueLimits) {
+        expect_noio("io_hints");
         limits.raise_io_min(4096);
     }
 }
@@ -443,6 +504,21 @@ impl Retry {
             let _ = self.queue.enqueue(self.shared.clone());
         }
         mapped
+    }
+}
+
+impl Drop for Retry {
+    fn drop(&mut self) {
+        expect_noio("dtr");
+    }
+}
+
+/// Says in the kernel log if memory might be got by I/O here, where the mapped device may be suspended.
+fn expect_noio(name: &str) {
+    // SAFETY: The current task exists while it runs this, and only it changes its flags.
+    let flags = unsafe { (*kernel::bindings::get_current()).flags };
+    if flags & kernel::bindings::PF_MEMALLOC_NOIO == 0 {
+        pr_err!("{name} may do I/O for memory\n");
     }
 }
 

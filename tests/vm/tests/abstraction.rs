@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use vmtest::guest::device_number;
 use vmtest::guest::eventually;
 use vmtest::guest::identify;
 use vmtest::guest::run;
@@ -18,6 +19,7 @@ use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::stamps;
 use vmtest::guest::succeed;
 use vmtest::guest::Direct;
+use vmtest::guest::HungTasks;
 use vmtest::guest::Mapped;
 
 /// 16 MiB.
@@ -83,6 +85,11 @@ fn linear_maps_and_prints_back() {
     mapped.resume().unwrap();
     assert_eq!(mapped.table(), table);
     assert_eq!(mapped.status(), "0 8192 linear_rust");
+    // What the integrity measurement architecture is told, as of targets in C.
+    let measured = succeed(&format!("dmsetup measure {}", mapped.name()));
+    let told = "linear_rust target_name=linear_rust,target_version=1.0.0,device_name=";
+    assert!(measured.contains(told), "{measured}");
+    assert!(measured.trim_end().ends_with(",start=64;"), "{measured}");
 }
 
 #[test]
@@ -191,7 +198,7 @@ struct Retry {
     device: Mapped,
     /// Where the target is in the table of `device`.
     begin: u64,
-    _main: Mapped,
+    main: Mapped,
     spare: Mapped,
     main_disk: SickDisk,
     spare_disk: SickDisk,
@@ -225,7 +232,7 @@ impl Retry {
         Self {
             device,
             begin,
-            _main: main,
+            main,
             spare,
             main_disk,
             spare_disk,
@@ -440,6 +447,108 @@ fn io_of_its_own_and_messages() {
     retry.spare_disk.disk().spoil(8192 + 3000, 1, bad);
     let refusal = say("pool 8192").unwrap_err();
     assert!(refusal.error.contains("No data available"), "{refusal:?}");
+}
+
+/// A reply that is longer than the caller's buffer has the message sent again.
+#[test]
+fn a_long_reply_is_complete_and_the_message_came_twice() {
+    let _test = vmtest::begin!();
+    let retry = Retry::new("slices");
+    let told = retry.device.message("long").unwrap();
+    let words: Vec<_> = told.split_whitespace().collect();
+    assert_eq!(words, ["2"; 10_000]);
+}
+
+/// Where the device may be suspended, memory is not got by I/O: that may be to this very device.
+#[test]
+fn nothing_is_written_for_memory_where_the_device_may_be_suspended() {
+    let mut test = vmtest::begin!();
+    let retry = Retry::new("slices");
+    let table = retry.device.table();
+    retry.device.suspend().unwrap();
+    retry.device.load(&table).unwrap();
+    retry.device.status();
+    retry.device.message("echo suspended").unwrap();
+    retry.device.resume().unwrap();
+    retry.device.status();
+    drop(retry);
+    let log = test.kernel_log();
+    assert!(!log.contains("may do I/O for memory"), "{log}");
+}
+
+/// A bio that goes to a second device is counted there as well, for the cgroup that sent it.
+#[test]
+fn cgroups_see_the_bytes_of_a_bio_on_each_device() {
+    let _test = vmtest::begin!();
+    let retry = Retry::new("resubmit");
+    let bad = Fault::bad(Direction::Both);
+    retry.main_disk.disk().spoil(0, 8, bad);
+    let root = "/run/cgroup";
+    succeed(&format!("mkdir -p {root}"));
+    succeed(&format!("mount -t cgroup2 none {root}"));
+    std::fs::write(format!("{root}/cgroup.subtree_control"), "+io").unwrap();
+    succeed(&format!("mkdir -p {root}/retry"));
+    let written = Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "echo $$ >{root}/retry/cgroup.procs &&
+            exec dd if=/dev/zero of={} bs=4096 count=1 oflag=direct",
+            retry.device.path().display()
+        ))
+        .output()
+        .unwrap();
+    let counts = std::fs::read_to_string(format!("{root}/retry/io.stat")).unwrap();
+    succeed(&format!("rmdir {root}/retry"));
+    succeed(&format!("umount {root}"));
+    assert!(written.status.success(), "{written:?}");
+    for device in [&retry.main, &retry.spare] {
+        let number = device_number(&device.path()).unwrap();
+        let of_disk = |line: &&str| line.starts_with(&format!("{number} "));
+        let line = counts.lines().find(of_disk).unwrap_or_default();
+        assert!(line.contains(" wbytes=4096 "), "{number}: {counts}");
+    }
+}
+
+/// Nothing is left of an SRCU domain whose end was asked for again and again, on another CPU than the
+/// one that waits for it.
+#[test]
+fn domains_come_and_go() {
+    let _test = vmtest::begin!();
+    let retry = Retry::new("slices");
+    let name = retry.device.name();
+    for round in 0..40 {
+        let cpu = round % 2;
+        succeed(&format!("taskset -c {cpu} dmsetup message {name} 0 domain"));
+        let cpu = 1 - cpu;
+        succeed(&format!(
+            "taskset -c {cpu} dmsetup message {name} 0 no_domain"
+        ));
+    }
+}
+
+/// However long a disk takes, who waits for it is not taken for a hung task.
+#[test]
+fn waiting_for_a_slow_disk_is_no_hung_task() {
+    let _test = vmtest::begin!();
+    let retry = Retry::new("slices");
+    let bad = Fault::bad(Direction::Both);
+    retry.main_disk.disk().spoil(0, 8, bad);
+    retry.main_disk.disk().hold(64..72, Direction::Write);
+    retry.spare_disk.disk().hold(0..8, Direction::Write);
+    let reports = HungTasks::sought_after(Duration::from_secs(4));
+    std::thread::scope(|scope| {
+        // One waits for the worker's I/O, one for main, and a message for that one.
+        for sector in [0, 64] {
+            let device = Direct::open(&retry.device.path());
+            scope.spawn(move || device.write(sector, &stamps(sector, 8, 1)).unwrap());
+        }
+        let begun = || in_flight(&retry.device)[1] == 2;
+        assert!(eventually(begun));
+        scope.spawn(|| retry.device.message("drain").unwrap());
+        reports.have_come_if_ever();
+        retry.main_disk.disk().release();
+        retry.spare_disk.disk().release();
+    });
 }
 
 /// What a bio may still read is neither freed nor waited for.

@@ -11,6 +11,7 @@ mod deadlines;
 mod exhaustion;
 mod flush_errors;
 mod healing;
+mod hung_tasks;
 mod kernel_disks;
 mod limits;
 mod mirrors;

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mutexes whose holders wait for I/O.
+//!
+//! C header: [`include/linux/mutex.h`](srctree/include/linux/mutex.h)
+
+use super::bindings;
+use core::ptr;
+use kernel::prelude::*;
+use kernel::sync::lock::mutex::MutexBackend;
+use kernel::sync::lock::Guard;
+use kernel::sync::Mutex;
+
+/// A mutex whose holder may wait for I/O.
+///
+/// Who waits for it waits as long as the disk takes, and is not taken for a hung task, as one is who waits for
+/// a [`Mutex`].
+///
+/// # Examples
+///
+/// ```ignore
+/// let writer = KBox::pin_init(IoMutex::new(new_mutex!(Writer::new(), "writer")), GFP_KERNEL)?;
+/// writer.lock().commit();
+/// ```
+#[pin_data]
+pub struct IoMutex<T> {
+    #[pin]
+    inner: Mutex<T>,
+}
+
+impl<T> IoMutex<T> {
+    /// Makes one of an ordinary mutex.
+    pub fn new(mutex: impl PinInit<Mutex<T>>) -> impl PinInit<Self> {
+        pin_init!(Self { inner <- mutex })
+    }
+
+    /// Waits for the mutex. May sleep.
+    pub fn lock(&self) -> Guard<'_, T, MutexBackend> {
+        // A `Lock` begins with what its backend keeps, which `Lock::from_raw` relies on, too.
+        let mutex = ptr::from_ref(&self.inner).cast_mut();
+        // SAFETY: The mutex is initialised, as `self` exists, and may be changed through a shared reference.
+        unsafe { bindings::dm_rust_mutex_lock_io(mutex.cast::<bindings::mutex>()) };
+        // SAFETY: The mutex was just locked by the current thread.
+        unsafe { Guard::new(&self.inner, ()) }
+    }
+
+    /// Takes the mutex if nobody has it.
+    #[must_use = "if unused, the mutex will be immediately unlocked"]
+    pub fn try_lock(&self) -> Option<Guard<'_, T, MutexBackend>> {
+        self.inner.try_lock()
+    }
+}
