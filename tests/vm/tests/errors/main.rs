@@ -12,6 +12,7 @@ mod healing;
 mod kernel_disks;
 mod limits;
 mod mirrors;
+mod moved_back;
 mod moves;
 mod nowait;
 mod retries;
