@@ -28,6 +28,8 @@ use super::mover::DATA_BYTES;
 use super::names::LogName;
 use super::names::Show;
 use super::registry;
+use super::registry::ClaimError;
+use super::registry::Claims;
 use super::registry::Known;
 use super::registry::Name;
 use super::registry::Part;
@@ -78,6 +80,10 @@ const POOL_BIOS: u16 = 16;
 
 const HAS_METADATA: &CStr =
     c"Spare has valid dm-remap metadata, which the format argument does not overwrite";
+
+const MAIN_IN_USE: &CStr = c"Main, or a part of it, is used by another device";
+
+const SPARE_IN_USE: &CStr = c"Spare, or a part of it, is used by another device";
 
 const ZONED: &CStr = c"Zoned devices are not supported";
 
@@ -134,6 +140,7 @@ pub(super) fn construct(
     }
     let target = Line {
         main: &main,
+        len,
         spares: &spares,
         options: &line.options,
         block_shift,
@@ -146,7 +153,9 @@ pub(super) fn construct(
         name: LogName::new(ctor.device_name())?,
     };
     let user = target.user;
-    let (state, spares, changes, leaving) = target.find_state()?;
+    // Nobody else may change what is read from here on.
+    let claims = target.claim()?;
+    let (state, spares, changes, leaving) = target.find_state(claims)?;
     // Here memory can still be waited for. Without it, less can be remapped.
     let _ = growth::grow(&state, None);
     changes
@@ -306,6 +315,8 @@ fn find_window(
 /// What is known of a table line once its devices are open.
 struct Line<'a> {
     main: &'a dm::Device,
+    /// Sectors of main that are used.
+    len: u64,
     /// In the order of the line.
     spares: &'a [dm::Device],
     options: &'a Options,
@@ -321,50 +332,67 @@ struct Line<'a> {
 type Found = (StateRef, Spares, Changes, Spares);
 
 impl Line<'_> {
+    /// Claims main and spares.
+    fn claim(&self) -> CtrResult<Claims> {
+        let main = Part {
+            device: self.main,
+            range: (0, self.len),
+        };
+        let claimed = registry::claim(self.user, &self.name, main, &self.parts()?);
+        claimed.map_err(|error| match error {
+            ClaimError::Main => refuse(Errno::Busy, MAIN_IN_USE),
+            ClaimError::Spare => refuse(Errno::Busy, SPARE_IN_USE),
+            ClaimError::Errno(error) => error.into(),
+        })
+    }
+
     /// Finds the state that the old table uses, or makes one of what is on the spares.
-    fn find_state(&self) -> CtrResult<Found> {
-        let mut parts = KVec::new();
-        for index in 0..self.spares.len() {
-            parts.push(self.part(index)?, GFP_KERNEL)?;
+    fn find_state(&self, claims: Claims) -> CtrResult<Found> {
+        if let Some(known) = claims.find(&self.parts()?).map_err(in_use)? {
+            return self.join_state(claims, known);
         }
-        if let Some(known) = registry::find(self.user, &parts).map_err(in_use)? {
-            return self.join_state(known);
-        }
-        let (state, members, changes) = self.load()?;
-        let state = registry::register(self.user, state);
+        let (state, members, changes) = self.load(&claims)?;
+        let state = claims.with(state);
         let spares = self.number(&state, &members, &changes)?;
         Ok((state, spares, changes, Spares::default()))
     }
 
     fn part(&self, index: usize) -> Result<Part<'_>> {
-        let spare = self.spares.get(index).ok_or(EINVAL)?;
+        let device = self.spares.get(index).ok_or(EINVAL)?;
         let (start, sectors) = self.windows.get(index).copied().ok_or(EINVAL)?;
         Ok(Part {
-            spare,
+            device,
             range: (start, start.saturating_add(sectors)),
         })
     }
 
-    /// Registers those spares that are not in use yet, and gives them their numbers.
+    /// The windows on the spares.
+    fn parts(&self) -> Result<KVec<Part<'_>>> {
+        let mut parts = KVec::new();
+        for index in 0..self.spares.len() {
+            parts.push(self.part(index)?, GFP_KERNEL)?;
+        }
+        Ok(parts)
+    }
+
+    /// Registers the spares as the members that they are, and gives them their numbers.
     fn number(&self, state: &StateRef, members: &Members, changes: &Changes) -> CtrResult<Spares> {
         let mut spares = Spares::default();
         for (index, spare) in self.spares.iter().enumerate() {
             let member = members.get(index).copied().flatten().ok_or(EINVAL)?;
             let part = self.part(index)?;
-            if !registry::is_known(state, &part) {
-                let name = {
-                    let locked = state.writer.lock();
-                    changes.name_of(locked.writer.metadata.superblock(), member)
-                };
-                let name = name.ok_or(EINVAL)?;
-                state.add(self.user, &part, name).map_err(|error| {
-                    if error == EEXIST {
-                        let (name, uuid) = (&state.name, Show(state.uuid));
-                        pr_err!("{name}: spare {uuid} is in use already\n");
-                    }
-                    in_use(error)
-                })?;
-            }
+            let name = {
+                let locked = state.writer.lock();
+                changes.name_of(locked.writer.metadata.superblock(), member)
+            };
+            let name = name.ok_or(EINVAL)?;
+            state.add(&part, name).map_err(|error| {
+                if error == EEXIST {
+                    let (name, uuid) = (&state.name, Show(state.uuid));
+                    pr_err!("{name}: spare {uuid} is in use already\n");
+                }
+                in_use(error)
+            })?;
             let spare = Spare {
                 device: spare.clone(),
                 start: part.range.0,
@@ -391,11 +419,12 @@ impl Line<'_> {
 
     /// Checks that a state which is in use is what the line means, and finds out how the set is to
     /// change.
-    fn join_state(&self, known: Known) -> CtrResult<Found> {
+    fn join_state(&self, claims: Claims, known: Known) -> CtrResult<Found> {
         let Known {
             state,
             members: names,
         } = known;
+        let state = claims.with(state);
         let mut fresh = KVec::new();
         let all = self.spares.iter().zip(self.windows).zip(0u8..);
         for (((spare, window), number), name) in all.zip(&names) {
@@ -417,7 +446,7 @@ impl Line<'_> {
         }
         let mut members = [None; MEMBERS_MAX as usize];
         let mut changes = Changes::default();
-        let mut leaving = Spares::default();
+        let mut left = [None; MEMBERS_MAX as usize];
         let locked = state.writer.lock();
         let formatting = locked.start.as_ref().is_some_and(|start| start.format);
         if self.options.format && !formatting && fresh.iter().all(Option::is_none) {
@@ -490,17 +519,11 @@ impl Line<'_> {
                 return Err(refuse(Errno::Busy, STILL_SERVES));
             }
             changes.leaving |= member_bit(index);
-            let name = Name {
-                index,
-                uuid: member.uuid,
-            };
-            if let Some((device, range)) = registry::spare_of(&state, name) {
-                let spare = Spare {
-                    device,
-                    start: range.0,
-                    sectors: range.1.saturating_sub(range.0),
-                };
-                leaving.add(index, spare);
+            if let Some(place) = left.get_mut(usize::from(index)) {
+                *place = Some(Name {
+                    index,
+                    uuid: member.uuid,
+                });
             }
         }
         // Those that are to leave, too: what they have has to be elsewhere by then.
@@ -523,6 +546,17 @@ impl Line<'_> {
             return Err(self.refuse_content(&LoadError::incomplete(superblock, member)));
         }
         drop(locked);
+        let mut leaving = Spares::default();
+        for name in left.into_iter().flatten() {
+            if let Some((device, range)) = registry::spare_of(&state, name) {
+                let spare = Spare {
+                    device,
+                    start: range.0,
+                    sectors: range.1.saturating_sub(range.0),
+                };
+                leaving.add(name.index, spare);
+            }
+        }
         let spares = self.number(&state, &members, &changes)?;
         Ok((state, spares, changes, leaving))
     }
@@ -623,7 +657,7 @@ impl Line<'_> {
         }
     }
 
-    fn load(&self) -> CtrResult<(Arc<State>, Members, Changes)> {
+    fn load(&self, claims: &Claims) -> CtrResult<(Arc<State>, Members, Changes)> {
         let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
         let mut windows = KVec::new();
         for (spare, (start, sectors)) in self.spares.iter().zip(self.windows) {
@@ -641,7 +675,7 @@ impl Line<'_> {
             return Err(refuse(Errno::ReadOnly, READ_ONLY));
         }
         self.check_writable(loaded.metadata.superblock())?;
-        if format && registry::leaves_remaps(self.user) {
+        if format && claims.leaves_remaps() {
             return Err(refuse(
                 Errno::Busy,
                 c"The device has remaps on another spare: name that, too, and evacuate it later",
@@ -884,7 +918,7 @@ impl Line<'_> {
 /// Why a spare cannot be registered.
 fn in_use(error: Error) -> CtrError {
     let text = if error == EBUSY {
-        c"Spare, or a part of it, is used by another device"
+        SPARE_IN_USE
     } else if error == EEXIST {
         c"Spare is a copy of one that is in use: it has the same uuid"
     } else {

@@ -6,7 +6,7 @@
 //! |--------------|-----------------------------------------------------------------------------|
 //! | `mod`        | the path of a bio: `map` and `end_io`; suspend and resume; limits           |
 //! | `ctr`        | table lines: devices, checks, finding or loading the state                  |
-//! | `registry`   | which part of which spare is in use, and by which state                     |
+//! | `registry`   | which part of which disk is in use as what, and by which state              |
 //! | `state`      | what outlives tables, and the order of locks                                |
 //! | `spares`     | the spares of a table                                                       |
 //! | `map`, `cells`, `gate` | what the path of a bio looks at                                   |

@@ -18,6 +18,9 @@
 //! 4. `desk`, a mutex: who has which range. Held for a moment.
 //! 5. RCU, for a moment: looking at the map. `map` and `end_io` take nothing else.
 //!
+//! The lock of the [`registry`](super::registry) stands apart: it is taken with none of these, and none
+//! below it.
+//!
 //! The map's readers are an SRCU domain: a bio is registered from its look-up to its completion if it is a
 //! write, or if its presence bit is set (E5). It is unregistered before it is queued for the worker,
 //! so that holders of all these locks may wait for it.
