@@ -10,6 +10,7 @@ use crate::logic::format::Superblock;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::text::Uuid;
 use kernel::prelude::*;
+use kernel::str::CString;
 
 /// How the set is to change when a table is resumed.
 #[derive(Default)]
@@ -18,6 +19,8 @@ pub(super) struct Changes {
     pub(super) joining: [Option<(Uuid, Geometry)>; MEMBERS_MAX as usize],
     /// The members that the table does not name, because they are to leave; a bit each.
     pub(super) leaving: u8,
+    /// If the set is new: the table line that names it.
+    pub(super) line: Option<CString>,
 }
 
 impl Changes {

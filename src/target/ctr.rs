@@ -15,6 +15,7 @@ use super::crew::Teller;
 use super::gate::Gate;
 use super::life::Life;
 use super::limits::Limits;
+use super::load::check_main as check_main_content;
 use super::load::find_superblock;
 use super::load::returning;
 use super::load::tables;
@@ -68,10 +69,12 @@ use crate::logic::load::Expected;
 use crate::logic::load::LoadError;
 use crate::logic::presence;
 use crate::logic::text::Uuid;
+use kernel::fmt;
 use kernel::new_condvar;
 use kernel::new_mutex;
 use kernel::new_work;
 use kernel::prelude::*;
+use kernel::str::CString;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::Arc;
 
@@ -80,6 +83,9 @@ const POOL_BIOS: u16 = 16;
 
 const HAS_METADATA: &CStr =
     c"Spare has valid dm-remap metadata, which the format argument does not overwrite";
+
+const LARGER: &CStr =
+    c"Spare is larger than main and not blank: are the two mixed up? If not, zero it";
 
 const MAIN_IN_USE: &CStr = c"Main, or a part of it, is used by another device";
 
@@ -155,6 +161,7 @@ pub(super) fn construct(
     let user = target.user;
     // Nobody else may change what is read from here on.
     let claims = target.claim()?;
+    target.check_main(&claims)?;
     let (state, spares, changes, leaving) = target.find_state(claims)?;
     // Here memory can still be waited for. Without it, less can be remapped.
     let _ = growth::grow(&state, None);
@@ -162,6 +169,8 @@ pub(super) fn construct(
         .check_forgotten(&state)
         .message(c"There is no memory to forget a spare that has left")?;
 
+    let mut changes = changes;
+    target.name_set(&state, &texts, ctor.begin(), &mut changes)?;
     ctor.set_num_bios(
         dm::BioKind::Flush,
         u32::from(spares.count()).saturating_add(1),
@@ -346,6 +355,15 @@ impl Line<'_> {
         })
     }
 
+    /// Checks that main is no spare, unless the line says that it is, or it is main already.
+    fn check_main(&self, claims: &Claims) -> CtrResult<()> {
+        if self.options.spare_as_main || claims.knows_main(self.main) {
+            return Ok(());
+        }
+        let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
+        check_main_content(&pool, self.main).map_err(|error| self.refuse_read(error))
+    }
+
     /// Finds the state that the old table uses, or makes one of what is on the spares.
     fn find_state(&self, claims: Claims) -> CtrResult<Found> {
         if let Some(known) = claims.find(&self.parts()?).map_err(in_use)? {
@@ -355,6 +373,28 @@ impl Line<'_> {
         let state = claims.with(state);
         let spares = self.number(&state, &members, &changes)?;
         Ok((state, spares, changes, Spares::default()))
+    }
+
+    /// Has the line told that is to be used once the set is made, if it is new.
+    fn name_set(
+        &self,
+        state: &State,
+        words: &[&str],
+        begin: u64,
+        changes: &mut Changes,
+    ) -> CtrResult<()> {
+        let locked = state.writer.lock();
+        let formats = locked.start.as_ref().is_some_and(|start| start.format);
+        drop(locked);
+        if formats {
+            let named = Show(args::Named {
+                words,
+                options: self.options,
+                uuid: state.uuid,
+            });
+            changes.line = Some(CString::try_from_fmt(fmt!("{begin} {} {named}", self.len))?);
+        }
+        Ok(())
     }
 
     fn part(&self, index: usize) -> Result<Part<'_>> {
@@ -779,6 +819,11 @@ impl Line<'_> {
         if must_be_zero && !self.options.format && !window.is_blank(&geometry)? {
             return Err(Refused::Text(Errno::Foreign, NOT_BLANK));
         }
+        // Who mixes up main and spare destroys main with one word.
+        let larger = spare.sectors() > self.main.sectors();
+        if self.options.format && larger && !window.is_blank(&geometry)? {
+            return Err(Refused::Text(Errno::Foreign, LARGER));
+        }
         Ok(geometry)
     }
 
@@ -898,6 +943,7 @@ impl Line<'_> {
                 c"Spare is not the one that was lost: leave it out with degraded, then add it"
             }
             LoadError::TooMany => TOO_MANY,
+            LoadError::MainIsSpare { .. } => c"Main is a spare: are main and spare mixed up?",
             LoadError::TableBlock { .. }
             | LoadError::TableContradiction { .. }
             | LoadError::OutOfRange { .. }

@@ -345,6 +345,13 @@ impl Claims {
         })
     }
 
+    /// Whether main is what it was before in the same mapped device.
+    pub(super) fn knows_main(&self, main: &dm::Device) -> bool {
+        let claims = CLAIMS.lock();
+        let mut before = claims.iter().filter(|claim| self.is_before(claim));
+        before.any(|claim| claim.role == Role::Main && claim.device == *main)
+    }
+
     /// Begins to use a state.
     pub(super) fn with(self, state: Arc<State>) -> StateRef {
         StateRef {

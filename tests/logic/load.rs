@@ -13,6 +13,7 @@ use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::load::check_entry;
 use dm_remap_logic::load::check_expected;
+use dm_remap_logic::load::check_main;
 use dm_remap_logic::load::check_window;
 use dm_remap_logic::load::choose_superblock;
 use dm_remap_logic::load::resolve_block;
@@ -248,6 +249,45 @@ fn a_newer_format_is_refused_whatever_else_is_there() {
         error.to_string(),
         "superblock copy 2: format 2 is newer than this module's 1"
     );
+}
+
+/// What is to be main is told from a spare by any copy that is left.
+#[test]
+fn a_spare_is_not_main() {
+    let known = superblock();
+    let good = copies(&known);
+    let mut newer = good[0];
+    newer[12..16].copy_from_slice(&7_u32.to_le_bytes());
+    seal(&mut newer);
+    let mut scratch = Superblock::EMPTY;
+    let mut check = |images: [Option<&Block>; 4]| {
+        let images: Vec<SuperImage<'_>> = images
+            .into_iter()
+            .zip(0..)
+            .map(|(image, copy)| SuperImage {
+                spare: 0,
+                copy,
+                image: image.map_or(Image::Unreadable, Image::Read),
+            })
+            .collect();
+        check_main(&images, &mut scratch)
+    };
+    let (blank, foreign) = ([0; BLOCK_BYTES], [7; BLOCK_BYTES]);
+    assert_eq!(
+        check([Some(&blank), Some(&foreign), None, Some(&blank)]),
+        Ok(())
+    );
+    let set = Some(known.set_uuid);
+    for (copy, image) in good.iter().enumerate() {
+        let mut images = [Some(&foreign), None, Some(&blank), Some(&foreign)];
+        images[copy] = Some(image);
+        assert_eq!(check(images), Err(LoadError::MainIsSpare { set }));
+        // In another's place it is what a user may have written there.
+        images.rotate_left(1);
+        assert_eq!(check(images), Ok(()));
+    }
+    let later = LoadError::MainIsSpare { set: None };
+    assert_eq!(check([Some(&newer), None, None, None]), Err(later));
 }
 
 #[test]

@@ -129,6 +129,11 @@ pub enum LoadError {
         /// Its name.
         uuid: Uuid,
     },
+    /// What is to be main is a spare of some set.
+    MainIsSpare {
+        /// The set; none if only a later version can tell.
+        set: Option<Uuid>,
+    },
     /// There are more spares than a set can have.
     TooMany,
 }
@@ -160,7 +165,8 @@ impl LoadError {
             | LoadError::Apart { .. }
             | LoadError::WrongUuid { .. }
             | LoadError::OtherMainId { .. }
-            | LoadError::OtherMainSize { .. } => Errno::WrongDevice,
+            | LoadError::OtherMainSize { .. }
+            | LoadError::MainIsSpare { .. } => Errno::WrongDevice,
             LoadError::Twice { .. } => Errno::Exists,
             LoadError::MainBlockSize { .. } => Errno::NotSupported,
             LoadError::Shrunk { .. } => Errno::NoSpace,
@@ -315,6 +321,14 @@ impl fmt::Display for LoadError {
                     "spare {uuid}, number {member} of the set, is not there: \
                      name it, or go without what it holds by the degraded argument"
                 )
+            }
+            LoadError::MainIsSpare { set } => {
+                f.write_str("main is a spare of ")?;
+                match set {
+                    Some(uuid) => write!(f, "set {uuid}")?,
+                    None => f.write_str("a later version")?,
+                }
+                f.write_str(": are the two mixed up? spare_as_main takes it all the same")
             }
             LoadError::TooMany => {
                 write!(f, "a set has {MEMBERS_MAX} spares at most")

@@ -165,6 +165,23 @@ pub fn superblock_sectors(window_sectors: u64) -> Option<[u64; SUPER_COPIES as u
     ])
 }
 
+/// Checks that what is to be main is no spare, by what was read of it where a spare has its superblock
+/// copies. One that cannot be read tells nothing.
+pub fn check_main(images: &[SuperImage<'_>], scratch: &mut Superblock) -> Result<(), LoadError> {
+    for read in images {
+        let Image::Read(block) = read.image else {
+            continue;
+        };
+        let set = match scratch.decode_into(block, read.copy) {
+            Ok(_) => Some(scratch.set_uuid),
+            Err(FormatError::Newer { .. } | FormatError::Features { .. }) => None,
+            Err(_) => continue,
+        };
+        return Err(LoadError::MainIsSpare { set });
+    }
+    Ok(())
+}
+
 /// What is compared between superblock copies. A whole superblock is large for a kernel's stack.
 #[derive(Clone, Copy)]
 struct Summary {
