@@ -504,6 +504,7 @@ impl Line<'_> {
                 *place = Some(name.index);
                 load::check_window(member, *sectors)
                     .map_err(|error| self.refuse_content(&error))?;
+                self.tell_grown(name.index, member, *sectors);
             }
         }
         // Those that have numbers from another table come first, so that these are not given away.
@@ -758,6 +759,7 @@ impl Line<'_> {
             };
             let window = windows.get(usize::from(spare)).ok_or(EINVAL)?;
             load::check_window(member, window.sectors)?;
+            self.tell_grown(index, member, window.sectors);
             if chosen.joining & (1 << spare.min(7)) != 0 {
                 // It was to be a member when the power failed, and this one is not another.
                 self.check_still_blank(window, &member.geometry)?;
@@ -785,6 +787,18 @@ impl Line<'_> {
             }
         }
         Ok((tables(windows, &chosen, metadata)?, false, members, changes))
+    }
+
+    /// Says that a spare has more room than it was formatted with, and how that can be used.
+    fn tell_grown(&self, index: u8, member: &Member, sectors: u64) {
+        let more = sectors.saturating_sub(member.geometry.window_sectors());
+        if more != 0 {
+            pr_info!(
+                "{}: spare {index} has grown by {more} sectors, which are not used: to use them, \
+                 add another spare, evacuate this one, take it out, and add it again\n",
+                self.name
+            );
+        }
     }
 
     /// Checks that there is nothing on a spare but what its becoming a member has left.
@@ -844,7 +858,7 @@ impl Line<'_> {
                     Uuid::from_random(dm::random_uuid()),
                     Uuid::from_random(dm::random_uuid()),
                     geometry,
-                    self.main.sectors(),
+                    self.len,
                     self.options.main_id.unwrap_or_default(),
                 );
             } else {
@@ -869,7 +883,7 @@ impl Line<'_> {
             rewrites,
             dirty,
         } = loaded;
-        metadata.set_main(self.main.sectors(), self.options.main_id.as_ref());
+        metadata.set_main(self.len, self.options.main_id.as_ref());
         let superblock = metadata.superblock();
         let uuid = superblock.set_uuid;
         let counters = Counters::new(superblock, &map);

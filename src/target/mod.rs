@@ -222,7 +222,7 @@ impl dm::Target for DmRemap {
         let mut locked = self.state.writer.lock();
         if !ti.is_read_only() {
             let main_id = self.options.main_id.as_ref();
-            locked.writer.metadata.set_main(self.main_sectors, main_id);
+            locked.writer.metadata.set_main(self.len, main_id);
             activate::activate(&self.state, &mut locked, &self.spares, &self.changes)?;
         }
         drop(locked);

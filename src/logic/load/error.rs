@@ -105,9 +105,9 @@ pub enum LoadError {
         /// What it was called.
         was: MainId,
     },
-    /// The spare holds the remaps of a larger main device.
+    /// The spare holds the remaps of a larger main device: a table used more than there is.
     OtherMainSize {
-        /// Its size in sectors.
+        /// How many sectors it used.
         was: u64,
     },
     /// Main's logical block is not what it was.
@@ -301,7 +301,10 @@ impl fmt::Display for LoadError {
                 write!(f, "spare belongs to the main device {}", was.as_str())
             }
             LoadError::OtherMainSize { was } => {
-                write!(f, "spare belongs to a main device of {was} sectors")
+                write!(
+                    f,
+                    "spare belongs to a main device of which {was} sectors were used"
+                )
             }
             LoadError::MainBlockSize { was } => {
                 write!(
