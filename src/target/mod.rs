@@ -781,6 +781,7 @@ impl DmRemap {
             weak_moves: counters.weak_moves.get(),
             spares: counters.spares.get() as u8,
             spares_all: counters.spares_all.get() as u8,
+            idle: counters.idle.get() as u8,
         }
     }
 }

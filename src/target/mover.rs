@@ -89,6 +89,31 @@ impl Tools {
     }
 }
 
+/// A slot that was left, and is held until nobody is on the way to it.
+struct Left {
+    slot: u32,
+    /// From the next activation on, it may be somebody else's.
+    activation: u64,
+}
+
+impl Left {
+    /// Gives it back if nobody is on the way to it, or else has the next activation do so. The caller has the
+    /// mover's lock, so that there is none meanwhile.
+    fn give_back(self, state: &State, drained: bool) {
+        let mut locked = state.writer.lock();
+        let writer = &mut locked.writer;
+        let held = SlotWord::FREE.with_held(true);
+        let is_held = state.with_map(|map| map.word(self.slot)) == held;
+        // It may still serve its block, or claim it.
+        if is_held && writer.activation() == self.activation {
+            match drained {
+                true => writer.give_back(state, self.slot),
+                false => writer.note_held(state, self.slot),
+            }
+        }
+    }
+}
+
 /// A block that main serves again once its slot is free.
 #[derive(Clone, Copy)]
 struct Copied {
@@ -170,10 +195,14 @@ pub(super) fn evacuate(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Res
     let writer = &mut locked.writer;
     writer.end_rest(state);
     let mut others = (0..MEMBERS_MAX).filter(|index| *index != member);
-    let alone = !others.any(|index| writer.metadata.is_usable(index));
+    if !others.any(|index| writer.gives_slots(index)) {
+        let name = &state.name;
+        pr_err!("{name}: evacuate: spare {member} is the last one in use\n");
+        return Err(ENOSPC);
+    }
     let blocks = writer.claims(state, member);
     let room = writer.slots_beside(state, member);
-    if alone || blocks > room {
+    if blocks > room {
         let name = &state.name;
         pr_err!(
             "{name}: evacuate: spare {member} has {blocks} blocks, others have room for {room}\n"
@@ -199,6 +228,7 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally>
     target.grow(None)?;
     let mut total = Tally::default();
     let mut slot = 0;
+    let mut left = None;
     while let Some((at, main_block)) = next_claim(state, slot, Some(member)) {
         slot = at.saturating_add(1);
         let block = Blocks {
@@ -206,13 +236,19 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally>
             count: 1,
         };
         let moved = in_parts(target, ti, block, |mover, part| {
-            mover.leave_member(part.first, member)
+            mover.leave_member(part.first, member, &mut left)
         });
         match moved {
             Ok(()) => total.moved = total.moved.saturating_add(1),
             Err(error) if is_media(error) => total.failed = total.failed.saturating_add(1),
             Err(error) => return Err(error),
         }
+    }
+    if let Some(last) = left {
+        let _mover = state.mover.lock();
+        let stop = |waited| waited >= DRAIN_MS;
+        let drained = state.readers().synchronize_unless(stop);
+        last.give_back(state, drained);
     }
     // What could not be retired at once still counts as a block of the member.
     state.with_writer(&target.spares, |writer, io| {
@@ -590,14 +626,17 @@ impl Mover<'_> {
         // Writes go to main again, and must not wait for what follows.
         drop(closed);
         // Nobody is on the way to these slots when the readers are gone. If that takes too long for who has to
-        // stop, the slots are given out no more until they are loaded anew.
+        // stop, the slots are given out no more until the next activation.
         let stop = |waited| waited >= DRAIN_MS && must_stop(state);
-        if state.readers().synchronize_unless(stop) {
-            let mut locked = state.writer.lock();
-            for slot in &self.tools.freed {
-                locked.writer.give_back(state, *slot);
+        let drained = state.readers().synchronize_unless(stop);
+        let mut locked = state.writer.lock();
+        for slot in &self.tools.freed {
+            match drained {
+                true => locked.writer.give_back(state, *slot),
+                false => locked.writer.note_held(state, *slot),
             }
         }
+        drop(locked);
         committed?;
         tally.moved = tally.moved.saturating_add(moved);
         // Main serves the others, if perhaps by an error.
@@ -607,20 +646,34 @@ impl Mover<'_> {
         Ok(done)
     }
 
-    /// Moves a block from the slot that serves it to one of another member.
-    fn leave_member(&mut self, main_block: u64, member: u8) -> Result<u64> {
+    /// Moves a block from the slot that serves it to one of another member. `left` is the slot that was
+    /// left before, if any, and then this one.
+    fn leave_member(
+        &mut self,
+        main_block: u64,
+        member: u8,
+        left: &mut Option<Left>,
+    ) -> Result<u64> {
         let state = self.state;
         let block = Blocks {
             first: main_block,
             count: 1,
         };
         let _closed = Closed::wait(state, block)?;
+        if let Some(before) = left.take() {
+            // Who was on the way to it is done by now.
+            before.give_back(state, true);
+        }
         let spares = &self.target.spares;
         state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
         self.settle(main_block)?;
         let Some((slot, word)) = state.slot_of(main_block) else {
             return Ok(1);
         };
+        *left = Some(Left {
+            slot,
+            activation: state.writer.lock().writer.activation(),
+        });
         if state.slot_place(slot).map(|place| place.member) != Some(member) {
             return Ok(1);
         }
