@@ -69,7 +69,6 @@ use crate::logic::load::Expected;
 use crate::logic::load::LoadError;
 use crate::logic::presence;
 use crate::logic::text::Uuid;
-use kernel::fmt;
 use kernel::new_condvar;
 use kernel::new_mutex;
 use kernel::new_work;
@@ -369,10 +368,60 @@ impl Line<'_> {
         if let Some(known) = claims.find(&self.parts()?).map_err(in_use)? {
             return self.join_state(claims, known);
         }
+        if let Some(state) = self.find_renamed(&claims)? {
+            let known = Known {
+                state,
+                members: [None; MEMBERS_MAX as usize],
+            };
+            return self.join_state(claims, known);
+        }
         let (state, members, changes) = self.load(&claims)?;
         let state = claims.with(state);
         let spares = self.number(&state, &members, &changes)?;
         Ok((state, spares, changes, Spares::default()))
+    }
+
+    /// Finds the state that the old table uses, if all of its spares that this one names have other names now,
+    /// and nobody answers under the old ones.
+    fn find_renamed(&self, claims: &Claims) -> CtrResult<Option<Arc<State>>> {
+        if !claims.has_before() {
+            return Ok(None);
+        }
+        let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
+        let windows = self.windows(&pool)?;
+        let mut superblock = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
+        let found = find_superblock(&windows, 0, &mut superblock);
+        let Ok(load::Found::Ours(chosen)) = found else {
+            // Loading tells why.
+            return Ok(None);
+        };
+        let Some(state) = claims.find_set(&superblock.set_uuid) else {
+            return Ok(None);
+        };
+        for (index, member) in superblock.members() {
+            let name = Name {
+                index,
+                uuid: member.uuid,
+            };
+            if chosen.spare_of(index).is_some() && !is_gone(&state, name)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(state))
+    }
+
+    fn windows<'w>(&'w self, pool: &'w dm::BioPool) -> Result<KVec<Window<'w>>> {
+        let mut windows = KVec::new();
+        for (spare, (start, sectors)) in self.spares.iter().zip(self.windows) {
+            let window = Window {
+                pool,
+                spare,
+                start: *start,
+                sectors: *sectors,
+            };
+            windows.push(window, GFP_KERNEL)?;
+        }
+        Ok(windows)
     }
 
     /// Has the line told that is to be used once the set is made, if it is new.
@@ -515,6 +564,10 @@ impl Line<'_> {
                 let index = match (found, name) {
                     (None, None) => continue,
                     (Some(Identity::Member(index)), None) => *index,
+                    (Some(Identity::Renamed(index)), None) => {
+                        changes.renamed |= member_bit(*index);
+                        *index
+                    }
                     (Some(Identity::Blank(geometry)), None) => {
                         changes.add(superblock, *geometry).ok_or_else(too_many)?
                     }
@@ -606,7 +659,7 @@ impl Line<'_> {
     /// line.
     fn identify(
         &self,
-        state: &State,
+        state: &Arc<State>,
         number: u8,
         spare: &dm::Device,
         (start, sectors): (u64, u64),
@@ -624,11 +677,20 @@ impl Line<'_> {
         match found {
             Ok(load::Found::Ours(chosen)) => {
                 let uuid = returning::own_name(&chosen, &scratch);
+                let gone = match uuid {
+                    Some(uuid) => self.is_gone_by_name(state, uuid)?,
+                    None => false,
+                };
                 let locked = state.writer.lock();
                 let superblock = locked.writer.metadata.superblock();
                 let same = scratch.set_uuid == superblock.set_uuid;
                 let index = uuid.and_then(|uuid| superblock.find_member(&uuid));
                 match index.filter(|_| same) {
+                    Some(index) if gone && locked.writer.metadata.is_usable(index) => {
+                        load::check_renamed(superblock, &scratch, index)
+                            .map_err(|error| self.refuse_content(&error))?;
+                        Ok(Identity::Renamed(index))
+                    }
                     Some(index) if !locked.writer.metadata.is_present(index) => {
                         returning::check(superblock, &scratch, index, number, sectors)
                             .map_err(|error| self.refuse_content(&error))?;
@@ -651,6 +713,20 @@ impl Line<'_> {
                 Identity::Blank(self.blank(&window, spare, false).map_err(refused)?),
             ),
             Err(error) => Err(refused(error)),
+        }
+    }
+
+    /// Whether a member is in use, and nobody answers where it was.
+    fn is_gone_by_name(&self, state: &Arc<State>, uuid: Uuid) -> Result<bool> {
+        let index = {
+            let locked = state.writer.lock();
+            let metadata = &locked.writer.metadata;
+            let index = metadata.superblock().find_member(&uuid);
+            index.filter(|index| metadata.is_usable(*index))
+        };
+        match index {
+            Some(index) => is_gone(state, Name { index, uuid }),
+            None => Ok(false),
         }
     }
 
@@ -700,16 +776,7 @@ impl Line<'_> {
 
     fn load(&self, claims: &Claims) -> CtrResult<(Arc<State>, Members, Changes)> {
         let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
-        let mut windows = KVec::new();
-        for (spare, (start, sectors)) in self.spares.iter().zip(self.windows) {
-            let window = Window {
-                pool: &pool,
-                spare,
-                start: *start,
-                sectors: *sectors,
-            };
-            windows.push(window, GFP_KERNEL)?;
-        }
+        let windows = self.windows(&pool)?;
         let read = self.read(&windows);
         let (loaded, format, members, changes) = read.map_err(|error| self.refuse_read(error))?;
         if (format || changes.has_joining()) && self.read_only {
@@ -975,6 +1042,19 @@ impl Line<'_> {
     }
 }
 
+/// Whether nobody answers where the spare of a member is.
+fn is_gone(state: &Arc<State>, name: Name) -> Result<bool> {
+    let Some((device, (start, end))) = registry::spare_of(state, name) else {
+        return Ok(false);
+    };
+    let spare = Spare {
+        device,
+        start,
+        sectors: end.saturating_sub(start),
+    };
+    Ok(Sight::of(&state.pool, &spare)?.is_silent())
+}
+
 /// Why a spare cannot be registered.
 fn in_use(error: Error) -> CtrError {
     let text = if error == EBUSY {
@@ -1015,6 +1095,8 @@ type Members = [Option<u8>; MEMBERS_MAX as usize];
 enum Identity {
     /// A member that was missing.
     Member(u8),
+    /// A member that is in use, and of which nobody answers where it was.
+    Renamed(u8),
     /// Nothing so far.
     Blank(Geometry),
 }

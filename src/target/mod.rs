@@ -223,6 +223,9 @@ impl dm::Target for DmRemap {
         if !ti.is_read_only() {
             let main_id = self.options.main_id.as_ref();
             locked.writer.metadata.set_main(self.len, main_id);
+            if !self.resumed.load(Relaxed) {
+                self.changes.tell_renamed(&self.state);
+            }
             activate::activate(&self.state, &mut locked, &self.spares, &self.changes)?;
         }
         drop(locked);

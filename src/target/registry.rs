@@ -345,6 +345,31 @@ impl Claims {
         })
     }
 
+    /// Finds a state that earlier tables of the same mapped device use, and no other target of this one, by
+    /// the name of its set.
+    pub(super) fn find_set(&self, uuid: &Uuid) -> Option<Arc<State>> {
+        let claims = CLAIMS.lock();
+        let mut before = claims.iter().filter(|claim| self.is_before(claim));
+        let (state, _) = before.find_map(|claim| {
+            let mut known = claim.use_of.iter();
+            known.find(|(state, _)| state.uuid == *uuid)
+        })?;
+        let mut own = claims
+            .iter()
+            .filter(|claim| claim.user.table == self.user.table);
+        match own.any(|claim| claim.is_of(state)) {
+            true => None,
+            false => Some(state.clone()),
+        }
+    }
+
+    /// Whether earlier tables of the same mapped device have a state.
+    pub(super) fn has_before(&self) -> bool {
+        let claims = CLAIMS.lock();
+        let mut before = claims.iter().filter(|claim| self.is_before(claim));
+        before.any(|claim| claim.use_of.is_some())
+    }
+
     /// Whether main is what it was before in the same mapped device.
     pub(super) fn knows_main(&self, main: &dm::Device) -> bool {
         let claims = CLAIMS.lock();

@@ -14,6 +14,7 @@ use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::load::check_entry;
 use dm_remap_logic::load::check_expected;
 use dm_remap_logic::load::check_main;
+use dm_remap_logic::load::check_renamed;
 use dm_remap_logic::load::check_window;
 use dm_remap_logic::load::choose_superblock;
 use dm_remap_logic::load::resolve_block;
@@ -249,6 +250,42 @@ fn a_newer_format_is_refused_whatever_else_is_there() {
         error.to_string(),
         "superblock copy 2: format 2 is newer than this module's 1"
     );
+}
+
+/// A spare under another name is the one that was left if it is no newer than the set in memory.
+#[test]
+fn a_spare_under_another_name_was_used_by_nobody_else() {
+    let memory = superblock();
+    let check = |found: &Superblock, memory: &Superblock| check_renamed(memory, found, 0);
+    let another = Err(LoadError::Another {
+        member: 0,
+        uuid: MEMBER,
+    });
+    assert_eq!(check(&memory, &memory), Ok(()));
+    // Commits that failed got no further than to memory.
+    let mut ahead = memory.clone();
+    ahead.sequence += 3;
+    assert_eq!(check(&memory, &ahead), Ok(()));
+    assert_eq!(check(&ahead, &memory), another);
+    ahead.epoch += 1;
+    ahead.clean = false;
+    assert_eq!(check(&memory, &ahead), Ok(()));
+    // Another one has got as far and ended in order.
+    let mut ended = memory.clone();
+    ended.epoch = ahead.epoch;
+    ended.sequence = ahead.sequence;
+    ended.clean = true;
+    assert_eq!(check(&ended, &ahead), another);
+    let mut raised = memory.clone();
+    raised.epoch += 1;
+    assert_eq!(check(&raised, &memory), another);
+    let mut without = memory.clone();
+    without.set_epoch += 1;
+    assert_eq!(check(&without, &memory), another);
+    assert_eq!(check(&memory, &without), another);
+    let mut other = memory.clone();
+    other.set_uuid = Uuid([9; 16]);
+    assert_eq!(check(&other, &memory), another);
 }
 
 /// What is to be main is told from a spare by any copy that is left.

@@ -468,6 +468,28 @@ pub fn check_return<'a>(
     member.ok_or(LoadError::NotMember { spare })
 }
 
+/// Checks that a member of a set in use, which is met under another name while nobody answers under the one
+/// that is known, is what the set has left there: nobody has used it meanwhile. Who does raises the epoch
+/// before anything else. If this set has tried to do that and failed, only who ended in order can be told.
+pub fn check_renamed(
+    superblock: &Superblock,
+    found: &Superblock,
+    index: u8,
+) -> Result<(), LoadError> {
+    let member = superblock.member(index).map(|member| member.uuid);
+    let member = member.filter(|uuid| found.find_member(uuid) == Some(index));
+    let ended = found.epoch == superblock.epoch && found.clean && !superblock.clean;
+    let later = found.epoch > superblock.epoch || found.sequence > superblock.sequence;
+    let same = found.set_uuid == superblock.set_uuid && found.set_epoch == superblock.set_epoch;
+    match member {
+        Some(_) if same && !later && !ended => Ok(()),
+        _ => Err(LoadError::Another {
+            member: index,
+            uuid: member.unwrap_or(Uuid::NIL),
+        }),
+    }
+}
+
 /// Whether what a superblock says may be unknown to the member of that name.
 fn goes_without(superblock: &Superblock, uuid: &Uuid) -> bool {
     let index = superblock.find_member(uuid);

@@ -3,6 +3,7 @@
 //! mistake is refused before anything is written, and each disk that is the right one is taken.
 
 mod claims;
+mod renamed;
 mod sizes;
 mod wrong_disks;
 
