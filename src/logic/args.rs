@@ -63,6 +63,8 @@ pub struct Options {
     pub degraded: bool,
     /// Format a spare that is not blank.
     pub format: bool,
+    /// Take for main what is a spare of some set.
+    pub spare_as_main: bool,
     order: [Option<Key>; KEYS],
 }
 
@@ -79,18 +81,19 @@ enum Key {
     Spare(usize),
     Degraded,
     Format,
+    SpareAsMain,
 }
 
 impl Key {
     fn has_value(self) -> bool {
-        !matches!(self, Key::Degraded | Key::Format)
+        !matches!(self, Key::Degraded | Key::Format | Key::SpareAsMain)
     }
 }
 
 /// How many spares there can be besides the first one.
 pub const MORE_SPARES: usize = MEMBERS_MAX as usize - 1;
 
-const KEYS: usize = 7 + Limit::ALL.len() + MORE_SPARES;
+const KEYS: usize = 8 + Limit::ALL.len() + MORE_SPARES;
 
 /// The last sector that a device can have, and one more.
 const SECTORS_MAX: u64 = 1 << 55;
@@ -142,7 +145,7 @@ impl ArgsError {
             CountTooLarge => c"Number of optional arguments is too large",
             CountMismatch => c"Number of optional arguments does not match what follows",
             Unknown => {
-                c"Unknown argument, known are: auto_remap, spare_start, spare_len, uuid, main_id, read_retries, error_threshold, low_water, deadline_ms, spare, degraded, format"
+                c"Unknown argument, known are: auto_remap, spare_start, spare_len, uuid, main_id, read_retries, error_threshold, low_water, deadline_ms, spare, degraded, format, spare_as_main"
             }
             NoValue => c"Last argument lacks its value",
             Twice => c"Argument given twice",
@@ -211,6 +214,7 @@ impl Options {
             more_spares: [None; MORE_SPARES],
             degraded: false,
             format: false,
+            spare_as_main: false,
             order: [None; KEYS],
         }
     }
@@ -308,6 +312,7 @@ fn parse_dm_remap<'a>(args: &[&'a str]) -> Result<TableLine<'a>, ArgsError> {
         match key {
             Key::Format => options.format = true,
             Key::Degraded => options.degraded = true,
+            Key::SpareAsMain => options.spare_as_main = true,
             _ => (),
         }
         if !key.has_value() {
@@ -347,7 +352,7 @@ fn set(options: &mut Options, key: Key, value: &str, at: usize) -> Result<(), Ar
             options.set_limit(limit, number);
         }
         // Devices are opened by whoever asked.
-        Key::Spare(_) | Key::Degraded | Key::Format => (),
+        Key::Spare(_) | Key::Degraded | Key::Format | Key::SpareAsMain => (),
     }
     Ok(())
 }
@@ -417,6 +422,7 @@ fn key(name: &str) -> Option<Key> {
         "main_id" => Key::MainId,
         "degraded" => Key::Degraded,
         "format" => Key::Format,
+        "spare_as_main" => Key::SpareAsMain,
         _ => Key::Limit(Limit::named(name)?),
     })
 }
@@ -490,10 +496,56 @@ fn print_options<S: fmt::Display>(
                 None => write!(out, " spare -")?,
             },
             Key::Degraded => write!(out, " degraded")?,
+            Key::SpareAsMain => write!(out, " spare_as_main")?,
             Key::Format => (),
         }
     }
     Ok(())
+}
+
+/// The line that names a set by its UUID, as users should give it once there is one: it never formats.
+/// Displayed, it is what stands behind start and length.
+pub struct Named<'a> {
+    /// The words of the line that made the set.
+    pub words: &'a [&'a str],
+    /// What they say.
+    pub options: &'a Options,
+    /// The set.
+    pub uuid: Uuid,
+}
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut options = *self.options;
+        if options.form == Form::Remap {
+            // There is no room for it in the short form.
+            options.form = Form::DmRemap;
+            options.note(Key::SpareStart);
+            options.note(Key::SpareLen);
+        }
+        options.uuid = Some(self.uuid);
+        options.note(Key::Uuid);
+        let word = |at: usize| self.words.get(at).map(|word| Word(word));
+        let more = |number| word(options.more_spares().nth(number)?);
+        let (main, spare) = (Word::or_none(word(0)), Word::or_none(word(1)));
+        f.write_str("dm-remap ")?;
+        print(f, main, spare, more, &options)
+    }
+}
+
+/// A word of a table line, as it has to be typed.
+struct Word<'a>(&'a str);
+
+impl<'a> Word<'a> {
+    fn or_none(word: Option<Self>) -> Self {
+        word.unwrap_or(Word("-"))
+    }
+}
+
+impl fmt::Display for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print_word(f, self.0)
+    }
 }
 
 /// Device mapper takes a backslash for the sign that the next character stands for itself.

@@ -11,7 +11,7 @@ use super::limit::Wrong;
 /// All messages, for replies and errors.
 pub const HELP: &str = "remap <sector> [<count>], \
     add_remap <main sector> <spare sector> <count>, \
-    remove_remap <sector> [<count>], clear_all, evacuate <spare>, verify <sector>, save, sync, status, \
+    remove_remap <sector> [<count>], clear_all, evacuate <spare>, use_spare <spare>, verify <sector>, save, sync, status, \
     metadata_status, set_auto_remap 0|1, set <limit> <number>, clear_stats, ping, help";
 
 const SET: &str = "set read_retries|error_threshold|low_water|deadline_ms <number>";
@@ -54,6 +54,11 @@ pub enum Message {
     ClearAll,
     /// Move everything from a spare to the others, so that it can be taken out.
     Evacuate {
+        /// The spare's number in the set.
+        spare: u64,
+    },
+    /// Use a spare again that was evacuated.
+    UseSpare {
         /// The spare's number in the set.
         spare: u64,
     },
@@ -224,6 +229,14 @@ pub fn parse<'a>(words: &[&'a str]) -> Result<Message, MessageError<'a>> {
             }),
             _ => Err(MessageError::Count {
                 usage: "evacuate <spare>",
+            }),
+        },
+        "use_spare" => match rest {
+            [spare] => Ok(Message::UseSpare {
+                spare: number(spare, "spare")?,
+            }),
+            _ => Err(MessageError::Count {
+                usage: "use_spare <spare>",
             }),
         },
         "verify" => match rest {

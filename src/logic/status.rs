@@ -96,6 +96,25 @@ pub struct Status {
     pub spares: u8,
     /// Spares that belong to the set.
     pub spares_all: u8,
+    /// Spares of which no slots are given out, as they are to be taken out; a bit each.
+    pub idle: u8,
+}
+
+/// Numbers of members that a mask has, or `none`.
+struct Members(u8);
+
+impl fmt::Display for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for index in (0u8..8).filter(|index| self.0 >> index & 1 != 0) {
+            write!(f, "{separator}{index}")?;
+            separator = ",";
+        }
+        if separator.is_empty() {
+            f.write_str("none")?;
+        }
+        Ok(())
+    }
 }
 
 /// Which breakers are open.
@@ -174,7 +193,7 @@ impl fmt::Display for Status {
         write!(
             f,
             " auto_remap={auto_remap} bad_slots={} spare_errors=W{}:R{} replicas={} superblocks={} \
-             metadata_repairs={} breaker={} flush={} weak_moves={} spares={}/{}",
+             metadata_repairs={} breaker={} flush={} weak_moves={} spares={}/{} idle={}",
             self.slots_bad,
             self.spare_write_errors,
             self.spare_read_errors,
@@ -185,7 +204,8 @@ impl fmt::Display for Status {
             if self.flush_failed { "failed" } else { "good" },
             self.weak_moves,
             self.spares,
-            self.spares_all
+            self.spares_all,
+            Members(self.idle)
         )
     }
 }
@@ -217,8 +237,21 @@ mod tests {
             "v3.0 2/1000 0/1000 2/1000 health=1 errors=W0:R0 auto_remaps=0 manual_remaps=2 \
              scan=0% metadata=enabled autosave=active saves=5/5 auto_remap=on bad_slots=0 \
              spare_errors=W0:R0 replicas=2 superblocks=4 metadata_repairs=0 breaker=none \
-             flush=good weak_moves=0 spares=1/1"
+             flush=good weak_moves=0 spares=1/1 idle=none"
         );
+    }
+
+    #[test]
+    fn idle_spares_by_number() {
+        let line = |idle| {
+            let status = Status {
+                idle,
+                ..Status::default()
+            };
+            std::format!("{status}")
+        };
+        assert!(line(1).ends_with(" idle=0"));
+        assert!(line(0b1010).ends_with(" idle=1,3"));
     }
 
     #[test]

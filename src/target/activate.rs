@@ -95,7 +95,12 @@ pub(super) fn activate(
             join(state, writer, changes)?;
             writer.sync(state, &mut io)?;
             turn_away(state, writer, &mut io, changes)?;
-            pr_info!("{}: formatted spare {}\n", state.name, Show(state.uuid));
+            let name = &state.name;
+            pr_info!("{name}: formatted spare {}\n", Show(state.uuid));
+            let line = changes.line.as_ref().and_then(|line| line.to_str().ok());
+            if let Some(line) = line {
+                pr_info!("{name}: the line to use from now on: {line}\n");
+            }
         }
         let repaired = todo.rewrites.len().saturating_add(todo.dirty.len());
         while let Some(rewrite) = todo.rewrites.last() {

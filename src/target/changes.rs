@@ -2,14 +2,17 @@
 
 //! How a table that is resumed changes its set.
 
+use super::life::Disk;
 use super::registry::Name;
 use super::state::State;
 use crate::dm;
+use crate::logic::format::member_bit;
 use crate::logic::format::Geometry;
 use crate::logic::format::Superblock;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::text::Uuid;
 use kernel::prelude::*;
+use kernel::str::CString;
 
 /// How the set is to change when a table is resumed.
 #[derive(Default)]
@@ -18,6 +21,10 @@ pub(super) struct Changes {
     pub(super) joining: [Option<(Uuid, Geometry)>; MEMBERS_MAX as usize],
     /// The members that the table does not name, because they are to leave; a bit each.
     pub(super) leaving: u8,
+    /// Members that have another device than before, as nobody answers there any more; a bit each.
+    pub(super) renamed: u8,
+    /// If the set is new: the table line that names it.
+    pub(super) line: Option<CString>,
 }
 
 impl Changes {
@@ -43,6 +50,15 @@ impl Changes {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Has users hear of what may be lost with the cache of a spare that is met under another name.
+    pub(super) fn tell_renamed(&self, state: &State) {
+        for member in (0..MEMBERS_MAX).filter(|member| self.renamed & member_bit(*member) != 0) {
+            if state.life.needs_flush(Disk::Spare(member)) {
+                state.life.own_flush_failed(Disk::Spare(member));
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use super::crew::Teller;
 use super::gate::Gate;
 use super::life::Life;
 use super::limits::Limits;
+use super::load::check_main as check_main_content;
 use super::load::find_superblock;
 use super::load::returning;
 use super::load::tables;
@@ -28,6 +29,8 @@ use super::mover::DATA_BYTES;
 use super::names::LogName;
 use super::names::Show;
 use super::registry;
+use super::registry::ClaimError;
+use super::registry::Claims;
 use super::registry::Known;
 use super::registry::Name;
 use super::registry::Part;
@@ -70,6 +73,7 @@ use kernel::new_condvar;
 use kernel::new_mutex;
 use kernel::new_work;
 use kernel::prelude::*;
+use kernel::str::CString;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::Arc;
 
@@ -78,6 +82,13 @@ const POOL_BIOS: u16 = 16;
 
 const HAS_METADATA: &CStr =
     c"Spare has valid dm-remap metadata, which the format argument does not overwrite";
+
+const LARGER: &CStr =
+    c"Spare is larger than main and not blank: are the two mixed up? If not, zero it";
+
+const MAIN_IN_USE: &CStr = c"Main, or a part of it, is used by another device";
+
+const SPARE_IN_USE: &CStr = c"Spare, or a part of it, is used by another device";
 
 const ZONED: &CStr = c"Zoned devices are not supported";
 
@@ -134,6 +145,7 @@ pub(super) fn construct(
     }
     let target = Line {
         main: &main,
+        len,
         spares: &spares,
         options: &line.options,
         block_shift,
@@ -146,13 +158,18 @@ pub(super) fn construct(
         name: LogName::new(ctor.device_name())?,
     };
     let user = target.user;
-    let (state, spares, changes, leaving) = target.find_state()?;
+    // Nobody else may change what is read from here on.
+    let claims = target.claim()?;
+    target.check_main(&claims)?;
+    let (state, spares, changes, leaving) = target.find_state(claims)?;
     // Here memory can still be waited for. Without it, less can be remapped.
     let _ = growth::grow(&state, None);
     changes
         .check_forgotten(&state)
         .message(c"There is no memory to forget a spare that has left")?;
 
+    let mut changes = changes;
+    target.name_set(&state, &texts, ctor.begin(), &mut changes)?;
     ctor.set_num_bios(dm::BioKind::Flush, spares.count().saturating_add(1));
     // These are there if both devices have them.
     ctor.set_num_bios(dm::BioKind::WriteZeroes, 1);
@@ -303,6 +320,8 @@ fn find_window(
 /// What is known of a table line once its devices are open.
 struct Line<'a> {
     main: &'a dm::Device,
+    /// Sectors of main that are used.
+    len: u64,
     /// In the order of the line.
     spares: &'a [dm::Device],
     options: &'a Options,
@@ -318,50 +337,148 @@ struct Line<'a> {
 type Found = (StateRef, Spares, Changes, Spares);
 
 impl Line<'_> {
+    /// Claims main and spares.
+    fn claim(&self) -> CtrResult<Claims> {
+        let main = Part {
+            device: self.main,
+            range: (0, self.len),
+        };
+        let claimed = registry::claim(self.user, &self.name, main, &self.parts()?);
+        claimed.map_err(|error| match error {
+            ClaimError::Main => refuse(Errno::Busy, MAIN_IN_USE),
+            ClaimError::Spare => refuse(Errno::Busy, SPARE_IN_USE),
+            ClaimError::Errno(error) => error.into(),
+        })
+    }
+
+    /// Checks that main is no spare, unless the line says that it is, or it is main already.
+    fn check_main(&self, claims: &Claims) -> CtrResult<()> {
+        if self.options.spare_as_main || claims.knows_main(self.main) {
+            return Ok(());
+        }
+        let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
+        check_main_content(&pool, self.main).map_err(|error| self.refuse_read(error))
+    }
+
     /// Finds the state that the old table uses, or makes one of what is on the spares.
-    fn find_state(&self) -> CtrResult<Found> {
-        let mut parts = KVec::new();
-        for index in 0..self.spares.len() {
-            parts.push(self.part(index)?, GFP_KERNEL)?;
+    fn find_state(&self, claims: Claims) -> CtrResult<Found> {
+        if let Some(known) = claims.find(&self.parts()?).map_err(in_use)? {
+            return self.join_state(claims, known);
         }
-        if let Some(known) = registry::find(self.user, &parts).map_err(in_use)? {
-            return self.join_state(known);
+        if let Some(state) = self.find_renamed(&claims)? {
+            let known = Known {
+                state,
+                members: [None; MEMBERS_MAX as usize],
+            };
+            return self.join_state(claims, known);
         }
-        let (state, members, changes) = self.load()?;
-        let state = registry::register(self.user, state);
+        let (state, members, changes) = self.load(&claims)?;
+        let state = claims.with(state);
         let spares = self.number(&state, &members, &changes)?;
         Ok((state, spares, changes, Spares::default()))
     }
 
+    /// Finds the state that the old table uses, if all of its spares that this one names have other names now,
+    /// and nobody answers under the old ones.
+    fn find_renamed(&self, claims: &Claims) -> CtrResult<Option<Arc<State>>> {
+        if !claims.has_before() {
+            return Ok(None);
+        }
+        let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
+        let windows = self.windows(&pool)?;
+        let mut superblock = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
+        let found = find_superblock(&windows, 0, &mut superblock);
+        let Ok(load::Found::Ours(chosen)) = found else {
+            // Loading tells why.
+            return Ok(None);
+        };
+        let Some(state) = claims.find_set(&superblock.set_uuid) else {
+            return Ok(None);
+        };
+        for (index, member) in superblock.members() {
+            let name = Name {
+                index,
+                uuid: member.uuid,
+            };
+            if chosen.spare_of(index).is_some() && !is_gone(&state, name)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(state))
+    }
+
+    fn windows<'w>(&'w self, pool: &'w dm::BioPool) -> Result<KVec<Window<'w>>> {
+        let mut windows = KVec::new();
+        for (spare, (start, sectors)) in self.spares.iter().zip(self.windows) {
+            let window = Window {
+                pool,
+                spare,
+                start: *start,
+                sectors: *sectors,
+            };
+            windows.push(window, GFP_KERNEL)?;
+        }
+        Ok(windows)
+    }
+
+    /// Has the line told that is to be used once the set is made, if it is new.
+    fn name_set(
+        &self,
+        state: &State,
+        words: &[&str],
+        begin: u64,
+        changes: &mut Changes,
+    ) -> CtrResult<()> {
+        let locked = state.writer.lock();
+        let formats = locked.start.as_ref().is_some_and(|start| start.format);
+        drop(locked);
+        if formats {
+            let named = Show(args::Named {
+                words,
+                options: self.options,
+                uuid: state.uuid,
+            });
+            changes.line = Some(CString::try_from_fmt(fmt!("{begin} {} {named}", self.len))?);
+        }
+        Ok(())
+    }
+
     fn part(&self, index: usize) -> Result<Part<'_>> {
-        let spare = self.spares.get(index).ok_or(EINVAL)?;
+        let device = self.spares.get(index).ok_or(EINVAL)?;
         let (start, sectors) = self.windows.get(index).copied().ok_or(EINVAL)?;
         Ok(Part {
-            spare,
+            device,
             range: (start, start.saturating_add(sectors)),
         })
     }
 
-    /// Registers those spares that are not in use yet, and gives them their numbers.
+    /// The windows on the spares.
+    fn parts(&self) -> Result<KVec<Part<'_>>> {
+        let mut parts = KVec::new();
+        for index in 0..self.spares.len() {
+            parts.push(self.part(index)?, GFP_KERNEL)?;
+        }
+        Ok(parts)
+    }
+
+    /// Registers the spares as the members that they are, and gives them their numbers.
     fn number(&self, state: &StateRef, members: &Members, changes: &Changes) -> CtrResult<Spares> {
         let mut spares = Spares::default();
         for (index, spare) in self.spares.iter().enumerate() {
             let member = members.get(index).copied().flatten().ok_or(EINVAL)?;
             let part = self.part(index)?;
-            if !registry::is_known(state, &part) {
-                let name = {
-                    let locked = state.writer.lock();
-                    changes.name_of(locked.writer.metadata.superblock(), member)
-                };
-                let name = name.ok_or(EINVAL)?;
-                state.add(self.user, &part, name).map_err(|error| {
-                    if error == EEXIST {
-                        let (name, uuid) = (&state.name, Show(state.uuid));
-                        pr_err!("{name}: spare {uuid} is in use already\n");
-                    }
-                    in_use(error)
-                })?;
-            }
+            let name = {
+                let locked = state.writer.lock();
+                changes.name_of(locked.writer.metadata.superblock(), member)
+            };
+            let name = name.ok_or(EINVAL)?;
+            state.add(&part, name).map_err(|error| {
+                if error == EEXIST {
+                    let (name, uuid) = (&state.name, Show(state.uuid));
+                    pr_err!("{name}: spare {uuid} is in use already\n");
+                }
+                in_use(error)
+            })?;
             let spare = Spare {
                 device: spare.clone(),
                 start: part.range.0,
@@ -388,11 +505,12 @@ impl Line<'_> {
 
     /// Checks that a state which is in use is what the line means, and finds out how the set is to
     /// change.
-    fn join_state(&self, known: Known) -> CtrResult<Found> {
+    fn join_state(&self, claims: Claims, known: Known) -> CtrResult<Found> {
         let Known {
             state,
             members: names,
         } = known;
+        let state = claims.with(state);
         let mut fresh = KVec::new();
         let all = self.spares.iter().zip(self.windows).zip(0u8..);
         for (((spare, window), number), name) in all.zip(&names) {
@@ -414,7 +532,7 @@ impl Line<'_> {
         }
         let mut members = [None; MEMBERS_MAX as usize];
         let mut changes = Changes::default();
-        let mut leaving = Spares::default();
+        let mut left = [None; MEMBERS_MAX as usize];
         let locked = state.writer.lock();
         let formatting = locked.start.as_ref().is_some_and(|start| start.format);
         if self.options.format && !formatting && fresh.iter().all(Option::is_none) {
@@ -432,6 +550,7 @@ impl Line<'_> {
                 *place = Some(name.index);
                 load::check_window(member, *sectors)
                     .map_err(|error| self.refuse_content(&error))?;
+                self.tell_grown(name.index, member, *sectors);
             }
         }
         // Those that have numbers from another table come first, so that these are not given away.
@@ -442,6 +561,10 @@ impl Line<'_> {
                 let index = match (found, name) {
                     (None, None) => continue,
                     (Some(Identity::Member(index)), None) => *index,
+                    (Some(Identity::Renamed(index)), None) => {
+                        changes.renamed |= member_bit(*index);
+                        *index
+                    }
                     (Some(Identity::Blank(geometry)), None) => {
                         changes.add(superblock, *geometry).ok_or_else(too_many)?
                     }
@@ -487,17 +610,11 @@ impl Line<'_> {
                 return Err(refuse(Errno::Busy, STILL_SERVES));
             }
             changes.leaving |= member_bit(index);
-            let name = Name {
-                index,
-                uuid: member.uuid,
-            };
-            if let Some((device, range)) = registry::spare_of(&state, name) {
-                let spare = Spare {
-                    device,
-                    start: range.0,
-                    sectors: range.1.saturating_sub(range.0),
-                };
-                leaving.add(index, spare);
+            if let Some(place) = left.get_mut(usize::from(index)) {
+                *place = Some(Name {
+                    index,
+                    uuid: member.uuid,
+                });
             }
         }
         // Those that are to leave, too: what they have has to be elsewhere by then.
@@ -520,6 +637,17 @@ impl Line<'_> {
             return Err(self.refuse_content(&LoadError::incomplete(superblock, member)));
         }
         drop(locked);
+        let mut leaving = Spares::default();
+        for name in left.into_iter().flatten() {
+            if let Some((device, range)) = registry::spare_of(&state, name) {
+                let spare = Spare {
+                    device,
+                    start: range.0,
+                    sectors: range.1.saturating_sub(range.0),
+                };
+                leaving.add(name.index, spare);
+            }
+        }
         let spares = self.number(&state, &members, &changes)?;
         Ok((state, spares, changes, leaving))
     }
@@ -528,7 +656,7 @@ impl Line<'_> {
     /// line.
     fn identify(
         &self,
-        state: &State,
+        state: &Arc<State>,
         number: u8,
         spare: &dm::Device,
         (start, sectors): (u64, u64),
@@ -546,11 +674,20 @@ impl Line<'_> {
         match found {
             Ok(load::Found::Ours(chosen)) => {
                 let uuid = returning::own_name(&chosen, &scratch);
+                let gone = match uuid {
+                    Some(uuid) => self.is_gone_by_name(state, uuid)?,
+                    None => false,
+                };
                 let locked = state.writer.lock();
                 let superblock = locked.writer.metadata.superblock();
                 let same = scratch.set_uuid == superblock.set_uuid;
                 let index = uuid.and_then(|uuid| superblock.find_member(&uuid));
                 match index.filter(|_| same) {
+                    Some(index) if gone && locked.writer.metadata.is_usable(index) => {
+                        load::check_renamed(superblock, &scratch, index)
+                            .map_err(|error| self.refuse_content(&error))?;
+                        Ok(Identity::Renamed(index))
+                    }
                     Some(index) if !locked.writer.metadata.is_present(index) => {
                         returning::check(superblock, &scratch, index, number, sectors)
                             .map_err(|error| self.refuse_content(&error))?;
@@ -573,6 +710,20 @@ impl Line<'_> {
                 Identity::Blank(self.blank(&window, spare, false).map_err(refused)?),
             ),
             Err(error) => Err(refused(error)),
+        }
+    }
+
+    /// Whether a member is in use, and nobody answers where it was.
+    fn is_gone_by_name(&self, state: &Arc<State>, uuid: Uuid) -> Result<bool> {
+        let index = {
+            let locked = state.writer.lock();
+            let metadata = &locked.writer.metadata;
+            let index = metadata.superblock().find_member(&uuid);
+            index.filter(|index| metadata.is_usable(*index))
+        };
+        match index {
+            Some(index) => is_gone(state, Name { index, uuid }),
+            None => Ok(false),
         }
     }
 
@@ -620,25 +771,16 @@ impl Line<'_> {
         }
     }
 
-    fn load(&self) -> CtrResult<(Arc<State>, Members, Changes)> {
+    fn load(&self, claims: &Claims) -> CtrResult<(Arc<State>, Members, Changes)> {
         let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
-        let mut windows = KVec::new();
-        for (spare, (start, sectors)) in self.spares.iter().zip(self.windows) {
-            let window = Window {
-                pool: &pool,
-                spare,
-                start: *start,
-                sectors: *sectors,
-            };
-            windows.push(window, GFP_KERNEL)?;
-        }
+        let windows = self.windows(&pool)?;
         let read = self.read(&windows);
         let (loaded, format, members, changes) = read.map_err(|error| self.refuse_read(error))?;
         if (format || changes.has_joining()) && self.read_only {
             return Err(refuse(Errno::ReadOnly, READ_ONLY));
         }
         self.check_writable(loaded.metadata.superblock())?;
-        if format && registry::leaves_remaps(self.user) {
+        if format && claims.leaves_remaps() {
             return Err(refuse(
                 Errno::Busy,
                 c"The device has remaps on another spare: name that, too, and evacuate it later",
@@ -681,6 +823,7 @@ impl Line<'_> {
             };
             let window = windows.get(usize::from(spare)).ok_or(EINVAL)?;
             load::check_window(member, window.sectors)?;
+            self.tell_grown(index, member, window.sectors);
             if chosen.joining & (1 << spare.min(7)) != 0 {
                 // It was to be a member when the power failed, and this one is not another.
                 self.check_still_blank(window, &member.geometry)?;
@@ -708,6 +851,18 @@ impl Line<'_> {
             }
         }
         Ok((tables(windows, &chosen, metadata)?, false, members, changes))
+    }
+
+    /// Says that a spare has more room than it was formatted with, and how that can be used.
+    fn tell_grown(&self, index: u8, member: &Member, sectors: u64) {
+        let more = sectors.saturating_sub(member.geometry.window_sectors());
+        if more != 0 {
+            pr_info!(
+                "{}: spare {index} has grown by {more} sectors, which are not used: to use them, \
+                 add another spare, evacuate this one, take it out, and add it again\n",
+                self.name
+            );
+        }
     }
 
     /// Checks that there is nothing on a spare but what its becoming a member has left.
@@ -742,6 +897,11 @@ impl Line<'_> {
         if must_be_zero && !self.options.format && !window.is_blank(&geometry)? {
             return Err(Refused::Text(Errno::Foreign, NOT_BLANK));
         }
+        // Who mixes up main and spare destroys main with one word.
+        let larger = spare.sectors() > self.main.sectors();
+        if self.options.format && larger && !window.is_blank(&geometry)? {
+            return Err(Refused::Text(Errno::Foreign, LARGER));
+        }
         Ok(geometry)
     }
 
@@ -762,7 +922,7 @@ impl Line<'_> {
                     Uuid::from_random(dm::random_uuid()),
                     Uuid::from_random(dm::random_uuid()),
                     geometry,
-                    self.main.sectors(),
+                    self.len,
                     self.options.main_id.unwrap_or_default(),
                 );
             } else {
@@ -787,7 +947,7 @@ impl Line<'_> {
             rewrites,
             dirty,
         } = loaded;
-        metadata.set_main(self.main.sectors(), self.options.main_id.as_ref());
+        metadata.set_main(self.len, self.options.main_id.as_ref());
         let superblock = metadata.superblock();
         let uuid = superblock.set_uuid;
         let counters = Counters::new(superblock, &map);
@@ -861,6 +1021,7 @@ impl Line<'_> {
                 c"Spare is not the one that was lost: leave it out with degraded, then add it"
             }
             LoadError::TooMany => TOO_MANY,
+            LoadError::MainIsSpare { .. } => c"Main is a spare: are main and spare mixed up?",
             LoadError::TableBlock { .. }
             | LoadError::TableContradiction { .. }
             | LoadError::OutOfRange { .. }
@@ -878,10 +1039,23 @@ impl Line<'_> {
     }
 }
 
+/// Whether nobody answers where the spare of a member is.
+fn is_gone(state: &Arc<State>, name: Name) -> Result<bool> {
+    let Some((device, (start, end))) = registry::spare_of(state, name) else {
+        return Ok(false);
+    };
+    let spare = Spare {
+        device,
+        start,
+        sectors: end.saturating_sub(start),
+    };
+    Ok(Sight::of(&state.pool, &spare)?.is_silent())
+}
+
 /// Why a spare cannot be registered.
 fn in_use(error: Error) -> CtrError {
     let text = if error == EBUSY {
-        c"Spare, or a part of it, is used by another device"
+        SPARE_IN_USE
     } else if error == EEXIST {
         c"Spare is a copy of one that is in use: it has the same uuid"
     } else {
@@ -918,6 +1092,8 @@ type Members = [Option<u8>; MEMBERS_MAX as usize];
 enum Identity {
     /// A member that was missing.
     Member(u8),
+    /// A member that is in use, and of which nobody answers where it was.
+    Renamed(u8),
     /// Nothing so far.
     Blank(Geometry),
 }

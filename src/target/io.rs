@@ -26,6 +26,7 @@ use crate::logic::format::Superblock;
 use crate::logic::format::BLOCK_BYTES;
 use crate::logic::format::SUPER_COPIES;
 use crate::logic::latch::Ticket;
+use core::ops::Range;
 use kernel::prelude::*;
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
@@ -263,7 +264,18 @@ pub(super) fn read_twice(
     buffer: &mut dm::IoBuffer,
     bytes: usize,
 ) -> dm::IoResult {
-    let mut once = || match buffer.slice_mut(0..bytes) {
+    read_twice_into(pool, device, sector, buffer, 0..bytes)
+}
+
+/// The same, into a part of the buffer.
+pub(super) fn read_twice_into(
+    pool: &dm::BioPool,
+    device: &dm::Device,
+    sector: u64,
+    buffer: &mut dm::IoBuffer,
+    part: Range<usize>,
+) -> dm::IoResult {
+    let mut once = || match buffer.slice_mut(part.clone()) {
         Ok(slice) => pool.read(device, sector, slice, dm::Opf::READ.sync()),
         Err(error) => Err(error.into()),
     };

@@ -13,6 +13,7 @@ use super::names::Show;
 use super::state::Locked;
 use super::DmRemap;
 use crate::dm;
+use crate::logic::format::member_bit;
 use crate::logic::message;
 use crate::logic::message::Message;
 use crate::logic::message::MessageError;
@@ -140,6 +141,26 @@ pub(super) fn handle(
                 tally.moved, tally.failed
             ));
         }
+        Message::UseSpare { spare } => {
+            let member = u8::try_from(spare).ok();
+            let member = member.filter(|member| target.spares.get(*member).is_some());
+            let Some(member) = member else {
+                state.complain("use_spare: no spare of that number, see metadata_status");
+                return Err(ENODEV);
+            };
+            let mut locked = target.lock_active(ti)?;
+            if locked.is_leaving(member) {
+                state.complain("use_spare: a table is loaded that leaves it out");
+                return Err(EBUSY);
+            }
+            if !locked.writer.metadata.is_usable(member) {
+                state.complain("use_spare: the spare is lost");
+                return Err(EIO);
+            }
+            locked.writer.end_idle(state, member_bit(member));
+            drop(locked);
+            text.line(format_args!("spare {member} is in use"));
+        }
         Message::AddRemap {
             main_sector,
             spare_sector,
@@ -226,11 +247,13 @@ fn metadata_status(target: &DmRemap, text: &mut Text<'_, '_>) {
     ));
     for (index, member) in superblock.members() {
         let spare = target.spares.get(index);
+        let idle = locked.writer.is_idle(index);
         text.line(format_args!(
             "spare={index} state={} uuid={} window_start={} window_sectors={} data_start={}",
             match (spare, member.missing) {
                 (None, _) => "absent",
                 (Some(_), true) => "lost",
+                (Some(_), false) if idle => "idle",
                 (Some(_), false) => "used",
             },
             member.uuid,

@@ -6,7 +6,7 @@
 //! |--------------|-----------------------------------------------------------------------------|
 //! | `mod`        | the path of a bio: `map` and `end_io`; suspend and resume; limits           |
 //! | `ctr`        | table lines: devices, checks, finding or loading the state                  |
-//! | `registry`   | which part of which spare is in use, and by which state                     |
+//! | `registry`   | which part of which disk is in use as what, and by which state              |
 //! | `state`      | what outlives tables, and the order of locks                                |
 //! | `spares`     | the spares of a table                                                       |
 //! | `map`, `cells`, `gate` | what the path of a bio looks at                                   |
@@ -226,7 +226,10 @@ impl dm::Target for DmRemap {
         let mut locked = self.state.writer.lock();
         if !ti.is_read_only() {
             let main_id = self.options.main_id.as_ref();
-            locked.writer.metadata.set_main(self.main_sectors, main_id);
+            locked.writer.metadata.set_main(self.len, main_id);
+            if !self.resumed.load(Relaxed) {
+                self.changes.tell_renamed(&self.state);
+            }
             activate::activate(&self.state, &mut locked, &self.spares, &self.changes)?;
         }
         drop(locked);
@@ -781,6 +784,7 @@ impl DmRemap {
             weak_moves: counters.weak_moves.get(),
             spares: counters.spares.get() as u8,
             spares_all: counters.spares_all.get() as u8,
+            idle: counters.idle.get() as u8,
         }
     }
 }

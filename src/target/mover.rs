@@ -9,12 +9,14 @@
 //!   to the spare                          back to main (M7)
 //!   take the range, close the gate, drain take the range, close the gate, drain
 //!   read main                             read the slot
-//!   write slots, flush                    write main, flush, read again and compare
+//!   write slots, flush                    write main, flush, read main and compare
 //!   commit: the slots are valid           commit: the slots are free
 //!   publish                               unpublish
 //!   open the gate                         open the gate
 //!                                         drain: nobody is on the way to the slots; they can be used
 //! ```
+//!
+//! Main is read again behind the flush: before, its cache can answer, which proves nothing (M7a).
 //!
 //! Reads go on all the time: both places have the same content whenever a reader can be sent to
 //! either. A crash leaves the block where it was or where it was to go, with the same content.
@@ -29,6 +31,7 @@ use super::closed::must_stop;
 use super::closed::Closed;
 use super::io::is_suspect;
 use super::io::read_twice;
+use super::io::read_twice_into;
 use super::life::Disk;
 use super::map::Map;
 use super::probe;
@@ -46,6 +49,7 @@ use crate::dm;
 use crate::dm::BlkStatus;
 use crate::logic::classify::Operation;
 use crate::logic::format::member_bit;
+use crate::logic::format::BLOCK_BYTES;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
@@ -63,9 +67,12 @@ pub(super) const DATA_BYTES: usize = 64 * 1024;
 /// What one who moves blocks needs, and no other has meanwhile.
 pub(super) struct Tools {
     lists: Lists,
+    /// The blocks of a part, each in its own place.
     data: dm::IoBuffer,
     /// One block, to compare.
     check: dm::IoBuffer,
+    /// What was copied back, one for each block of a part.
+    copied: KVec<Copied>,
     /// Slots that were freed, one for each block of a part.
     freed: KVec<u32>,
 }
@@ -75,10 +82,46 @@ impl Tools {
         Ok(Self {
             lists: Lists::new()?,
             data: dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
-            check: dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
+            check: dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?,
+            copied: KVec::with_capacity(DATA_BYTES >> 9, GFP_KERNEL)?,
             freed: KVec::with_capacity(DATA_BYTES >> 9, GFP_KERNEL)?,
         })
     }
+}
+
+/// A slot that was left, and is held until nobody is on the way to it.
+struct Left {
+    slot: u32,
+    /// From the next activation on, it may be somebody else's.
+    activation: u64,
+}
+
+impl Left {
+    /// Gives it back if nobody is on the way to it, or else has the next activation do so. The caller has the
+    /// mover's lock, so that there is none meanwhile.
+    fn give_back(self, state: &State, drained: bool) {
+        let mut locked = state.writer.lock();
+        let writer = &mut locked.writer;
+        let held = SlotWord::FREE.with_held(true);
+        let is_held = state.with_map(|map| map.word(self.slot)) == held;
+        // It may still serve its block, or claim it.
+        if is_held && writer.activation() == self.activation {
+            match drained {
+                true => writer.give_back(state, self.slot),
+                false => writer.note_held(state, self.slot),
+            }
+        }
+    }
+}
+
+/// A block that main serves again once its slot is free.
+#[derive(Clone, Copy)]
+struct Copied {
+    main_block: u64,
+    slot: u32,
+    /// Where its content is in the buffer of the part; none if main never had to take it, as nobody knows
+    /// what it is.
+    at: Option<usize>,
 }
 
 /// What became of a range.
@@ -152,10 +195,14 @@ pub(super) fn evacuate(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Res
     let writer = &mut locked.writer;
     writer.end_rest(state);
     let mut others = (0..MEMBERS_MAX).filter(|index| *index != member);
-    let alone = !others.any(|index| writer.metadata.is_usable(index));
+    if !others.any(|index| writer.gives_slots(index)) {
+        let name = &state.name;
+        pr_err!("{name}: evacuate: spare {member} is the last one in use\n");
+        return Err(ENOSPC);
+    }
     let blocks = writer.claims(state, member);
     let room = writer.slots_beside(state, member);
-    if alone || blocks > room {
+    if blocks > room {
         let name = &state.name;
         pr_err!(
             "{name}: evacuate: spare {member} has {blocks} blocks, others have room for {room}\n"
@@ -181,6 +228,7 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally>
     target.grow(None)?;
     let mut total = Tally::default();
     let mut slot = 0;
+    let mut left = None;
     while let Some((at, main_block)) = next_claim(state, slot, Some(member)) {
         slot = at.saturating_add(1);
         let block = Blocks {
@@ -188,13 +236,19 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally>
             count: 1,
         };
         let moved = in_parts(target, ti, block, |mover, part| {
-            mover.leave_member(part.first, member)
+            mover.leave_member(part.first, member, &mut left)
         });
         match moved {
             Ok(()) => total.moved = total.moved.saturating_add(1),
             Err(error) if is_media(error) => total.failed = total.failed.saturating_add(1),
             Err(error) => return Err(error),
         }
+    }
+    if let Some(last) = left {
+        let _mover = state.mover.lock();
+        let stop = |waited| waited >= DRAIN_MS;
+        let drained = state.readers().synchronize_unless(stop);
+        last.give_back(state, drained);
     }
     // What could not be retired at once still counts as a block of the member.
     state.with_writer(&target.spares, |writer, io| {
@@ -520,33 +574,39 @@ impl Mover<'_> {
         let closed = Closed::wait(state, part)?;
         state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
         let ticket = state.life.flush_sent(Disk::Main);
-        let mut done = 0;
-        let mut moved = 0;
-        let mut copied = Ok(());
+        let mut end = part.first;
+        let mut result = Ok(());
+        self.tools.copied.clear();
         self.tools.freed.clear();
         for main_block in part.first..part.first.saturating_add(part.count) {
-            copied = self.copy_one_back(main_block);
-            if copied.is_err() {
+            result = self.copy_one_back(part.first, main_block);
+            if result.is_err() {
                 break;
             }
-            let served = state.slot_of(main_block);
-            if let Some((slot, _)) = served {
-                let freed = &mut self.tools.freed;
-                freed.push_within_capacity(slot).map_err(|_| ENOMEM)?;
-            }
-            match served {
-                Some((_, word)) if word.state() != SlotState::Pending => moved += 1,
-                // Main serves it, if perhaps by an error.
-                _ => tally.there = tally.there.saturating_add(1),
-            }
-            done += 1;
+            end = main_block.saturating_add(1);
             if must_stop(state) {
                 break;
             }
         }
-        // What was copied before an error is on main and the same as on the slot, so it may be
-        // committed.
         state.flush(Disk::Main, main, ticket).map_err(to_error)?;
+        // What was copied before an error may be committed, as far as main has it.
+        let mut moved = 0u64;
+        for index in 0..self.tools.copied.len() {
+            let Some(copied) = self.tools.copied.get(index).copied() else {
+                break;
+            };
+            if let Err(error) = self.compare(&copied) {
+                end = copied.main_block;
+                result = Err(error);
+                break;
+            }
+            let freed = &mut self.tools.freed;
+            freed
+                .push_within_capacity(copied.slot)
+                .map_err(|_| ENOMEM)?;
+            moved = moved.saturating_add(u64::from(copied.at.is_some()));
+        }
+        let done = end.saturating_sub(part.first);
         let freed = &self.tools.freed;
         let committed = state.with_writer(spares, |writer, io| {
             let staged = freed.iter().try_for_each(|slot| {
@@ -566,34 +626,54 @@ impl Mover<'_> {
         // Writes go to main again, and must not wait for what follows.
         drop(closed);
         // Nobody is on the way to these slots when the readers are gone. If that takes too long for who has to
-        // stop, the slots are given out no more until they are loaded anew.
+        // stop, the slots are given out no more until the next activation.
         let stop = |waited| waited >= DRAIN_MS && must_stop(state);
-        if state.readers().synchronize_unless(stop) {
-            let mut locked = state.writer.lock();
-            for slot in &self.tools.freed {
-                locked.writer.give_back(state, *slot);
+        let drained = state.readers().synchronize_unless(stop);
+        let mut locked = state.writer.lock();
+        for slot in &self.tools.freed {
+            match drained {
+                true => locked.writer.give_back(state, *slot),
+                false => locked.writer.note_held(state, *slot),
             }
         }
+        drop(locked);
         committed?;
         tally.moved = tally.moved.saturating_add(moved);
-        copied?;
+        // Main serves the others, if perhaps by an error.
+        let there = done.saturating_sub(moved);
+        tally.there = tally.there.saturating_add(there);
+        result?;
         Ok(done)
     }
 
-    /// Moves a block from the slot that serves it to one of another member.
-    fn leave_member(&mut self, main_block: u64, member: u8) -> Result<u64> {
+    /// Moves a block from the slot that serves it to one of another member. `left` is the slot that was
+    /// left before, if any, and then this one.
+    fn leave_member(
+        &mut self,
+        main_block: u64,
+        member: u8,
+        left: &mut Option<Left>,
+    ) -> Result<u64> {
         let state = self.state;
         let block = Blocks {
             first: main_block,
             count: 1,
         };
         let _closed = Closed::wait(state, block)?;
+        if let Some(before) = left.take() {
+            // Who was on the way to it is done by now.
+            before.give_back(state, true);
+        }
         let spares = &self.target.spares;
         state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
         self.settle(main_block)?;
         let Some((slot, word)) = state.slot_of(main_block) else {
             return Ok(1);
         };
+        *left = Some(Left {
+            slot,
+            activation: state.writer.lock().writer.activation(),
+        });
         if state.slot_place(slot).map(|place| place.member) != Some(member) {
             return Ok(1);
         }
@@ -639,28 +719,51 @@ impl Mover<'_> {
         })
     }
 
-    /// Copies a block to main, if a slot serves it, and compares.
-    fn copy_one_back(&mut self, main_block: u64) -> Result {
+    /// Copies a block of the part that begins at `first` to main, if a slot serves it.
+    fn copy_one_back(&mut self, first: u64, main_block: u64) -> Result {
         let state = self.state;
         self.settle(main_block)?;
         let Some((slot, word)) = state.slot_of(main_block) else {
             return Ok(());
         };
+        let note = |copied: &mut KVec<Copied>, at| {
+            let next = Copied {
+                main_block,
+                slot,
+                at,
+            };
+            copied.push_within_capacity(next).map_err(|_| ENOMEM)
+        };
         if word.state() == SlotState::Pending {
-            return Ok(());
+            return note(&mut self.tools.copied, None);
         }
         let (main, to) = (&self.target.main, state.sector_of(main_block));
         let place = state.locate(&self.target.spares, slot, false);
         let (_, spare, from) = place.ok_or(EIO)?;
         let (pool, bytes) = (&state.pool, self.bytes);
-        let (data, check) = (&mut self.tools.data, &mut self.tools.check);
-        read_twice(pool, spare, from, data, bytes).map_err(to_error)?;
+        // A part is no larger than the buffer.
+        let at = (main_block.saturating_sub(first) as usize).saturating_mul(bytes);
+        let place = at..at.saturating_add(bytes);
+        let data = &mut self.tools.data;
+        read_twice_into(pool, spare, from, data, place.clone()).map_err(to_error)?;
         // It is flushed with the others of the part.
         let opf = dm::Opf::WRITE.sync();
-        pool.write(main, to, data.slice(0..bytes)?, opf)
+        pool.write(main, to, data.slice(place)?, opf)
             .map_err(to_error)?;
-        read_twice(pool, main, to, check, bytes).map_err(to_error)?;
-        if check.as_slice().get(..bytes) == data.as_slice().get(..bytes) {
+        note(&mut self.tools.copied, Some(at))
+    }
+
+    /// Checks that main has a block that was copied there and flushed.
+    fn compare(&mut self, copied: &Copied) -> Result {
+        let Some(at) = copied.at else {
+            return Ok(());
+        };
+        let (state, bytes) = (self.state, self.bytes);
+        let sector = state.sector_of(copied.main_block);
+        let (data, check) = (&self.tools.data, &mut self.tools.check);
+        read_twice(&state.pool, &self.target.main, sector, check, bytes).map_err(to_error)?;
+        let written = data.as_slice().get(at..at.saturating_add(bytes));
+        if written.is_some() && check.as_slice().get(..bytes) == written {
             Ok(())
         } else {
             Err(EIO)

@@ -1,31 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who uses which part of which spare (D1).
+//! Who uses which part of which disk, as main or as a spare (D1, D1a).
 //!
-//! Device mapper lets two devices use the same spare, as it shares one claim among all its devices.
-//! So every part of a disk that is used as a spare is written down here, and an overlap is refused,
-//! but for one case: the same mapped device may load another table for the same window, and then
-//! finds the state of the first one. It may have others besides, which join the set or leave it. (Two
-//! targets of one table may not: they would serve different blocks from the same slots.) A state is
+//! Device mapper lets two devices use the same disk, as it shares one claim among all its devices.
+//! So every target claims its main and the parts that are its spares, from before anything is read until
+//! it is destroyed, also in a table that is not in use. An overlap with what another target has is
+//! refused, but for one case: the same mapped device may load another table, and what was main stays
+//! main, and a window on a spare stays that window. (Two targets of one table may have nothing in
+//! common: they would serve different blocks from the same slots.)
+//!
+//! The claim of a spare says which state it belongs to, once that is known: so the next table finds the
+//! state of the one in use. It may have other spares besides, which join the set or leave it. A state is
 //! forgotten with the last table that uses it.
 //!
 //! Ranges cannot tell that two devices have the same content: a snapshot or a copy of a spare, or
 //! another way to the same disk. The set's UUID can. A set that is in use is activated once only.
+//!
+//! The lock is taken by constructors and destructors, with no other one held, and nothing is allocated
+//! or dropped under it: memory may be made free by writing to one of our devices, which must not wait
+//! for who holds it.
 
+use super::names::LogName;
 use super::state::State;
 use crate::dm;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::text::Uuid;
 use kernel::prelude::*;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
-static WINDOWS: dm::Global<KVec<Entry>> = dm::Global::new(KVec::new());
+static CLAIMS: dm::Global<List> = dm::Global::new(List(None));
 
-/// A part of a spare device.
+/// A part of a device.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'a> {
-    pub(super) spare: &'a dm::Device,
-    /// First sector on the spare device, and one past the last.
+    pub(super) device: &'a dm::Device,
+    /// First sector on the device, and one past the last.
     pub(super) range: (u64, u64),
 }
 
@@ -43,31 +54,121 @@ pub(super) struct Name {
     pub(super) uuid: Uuid,
 }
 
-/// One part in use.
-struct Entry {
-    mapped_device: dm::MappedDeviceId,
-    spare: dm::Device,
-    range: (u64, u64),
-    /// Which member of the set it is, or will be once a table is resumed that names it.
-    member: Name,
-    state: Arc<State>,
-    /// The tables that use it: one that is live, and one that is to replace it.
-    users: KVec<dm::TableId>,
+/// What a part is used as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Main,
+    Spare,
 }
 
-impl Entry {
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::Main => "main",
+            Role::Spare => "a spare",
+        }
+    }
+}
+
+/// A part that a target has.
+struct Claim {
+    /// Names the target.
+    target: u64,
+    user: User,
+    /// How the kernel log calls its mapped device.
+    name: LogName,
+    device: dm::Device,
+    range: (u64, u64),
+    role: Role,
+    /// Of a spare, once that is known: the state, and which member of the set it is, or will be when a
+    /// table is resumed that names it.
+    use_of: Option<(Arc<State>, Name)>,
+    next: Option<KBox<Claim>>,
+}
+
+impl Claim {
     fn overlaps(&self, part: &Part<'_>) -> bool {
         let (own, other) = (
-            absolute(&self.spare, self.range),
-            absolute(part.spare, part.range),
+            absolute(&self.device, self.range),
+            absolute(part.device, part.range),
         );
-        self.spare.is_same_disk(part.spare) && own.0 < other.1 && other.0 < own.1
+        self.device.is_same_disk(part.device) && own.0 < other.1 && other.0 < own.1
     }
 
-    fn is_same(&self, user: User, part: &Part<'_>) -> bool {
-        self.mapped_device == user.mapped_device
-            && self.spare == *part.spare
-            && self.range.0 == part.range.0
+    fn is_same(&self, part: &Part<'_>) -> bool {
+        self.device == *part.device && self.range.0 == part.range.0
+    }
+
+    fn part(&self) -> Part<'_> {
+        Part {
+            device: &self.device,
+            range: self.range,
+        }
+    }
+
+    /// Whether another target may have what this one has a part of: the next table of the same mapped
+    /// device, for the same purpose.
+    fn suffers(&self, other: &Claim) -> bool {
+        self.user.mapped_device == other.user.mapped_device
+            && self.user.table != other.user.table
+            && self.role == other.role
+            && (self.role == Role::Main || self.is_same(&other.part()))
+    }
+
+    /// Whether it belongs to a state.
+    fn is_of(&self, state: &Arc<State>) -> bool {
+        let mut own = self.use_of.iter();
+        own.any(|(known, _)| Arc::ptr_eq(known, state))
+    }
+}
+
+/// Claims, one behind the other, so that none has to be moved when there are more.
+struct List(Option<KBox<Claim>>);
+
+impl List {
+    fn iter(&self) -> impl Iterator<Item = &Claim> {
+        core::iter::successors(self.0.as_deref(), |claim| claim.next.as_deref())
+    }
+
+    fn push(&mut self, mut claim: KBox<Claim>) {
+        claim.next = self.0.take();
+        self.0 = Some(claim);
+    }
+
+    fn pop(&mut self) -> Option<KBox<Claim>> {
+        let mut claim = self.0.take()?;
+        self.0 = claim.next.take();
+        Some(claim)
+    }
+
+    /// Moves all claims of a target to another list.
+    fn take(&mut self, target: u64, taken: &mut List) {
+        let mut kept = List(None);
+        while let Some(claim) = self.pop() {
+            match claim.target == target {
+                true => taken.push(claim),
+                false => kept.push(claim),
+            }
+        }
+        self.0 = kept.0.take();
+    }
+
+    /// Does something to the claims of a target.
+    fn each_of(&mut self, target: u64, mut work: impl FnMut(&mut Claim)) {
+        let mut at = self.0.as_deref_mut();
+        while let Some(claim) = at {
+            if claim.target == target {
+                work(claim);
+            }
+            at = claim.next.as_deref_mut();
+        }
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        // One after the other: the kernel's stack is small.
+        while self.pop().is_some() {}
     }
 }
 
@@ -77,10 +178,84 @@ pub(super) fn absolute(device: &dm::Device, (start, end): (u64, u64)) -> (u64, u
     (start.saturating_add(offset), end.saturating_add(offset))
 }
 
+/// The parts that a target has, until this is dropped.
+pub(super) struct Claims {
+    target: u64,
+    user: User,
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        let mut taken = List(None);
+        CLAIMS.lock().take(self.target, &mut taken);
+    }
+}
+
+/// Why a target does not get what it claims.
+pub(super) enum ClaimError {
+    /// Another one has a part of what is to be main.
+    Main,
+    /// Another one has a part of what is to be a spare.
+    Spare,
+    /// Something else went wrong.
+    Errno(Error),
+}
+
+impl From<Error> for ClaimError {
+    fn from(error: Error) -> Self {
+        ClaimError::Errno(error)
+    }
+}
+
+/// Claims main and the spares for a target. If another one has a part of them, the log tells its name.
+pub(super) fn claim(
+    user: User,
+    name: &LogName,
+    main: Part<'_>,
+    spares: &[Part<'_>],
+) -> core::result::Result<Claims, ClaimError> {
+    static NEXT: Atomic<u64> = Atomic::new(0);
+    let target = NEXT.fetch_add(1, Relaxed);
+    let mut fresh = List(None);
+    let spares = spares.iter().map(|part| (Role::Spare, *part));
+    for (role, part) in Iterator::chain(core::iter::once((Role::Main, main)), spares) {
+        let claim = Claim {
+            target,
+            user,
+            name: name.try_clone()?,
+            device: part.device.clone(),
+            range: part.range,
+            role,
+            use_of: None,
+            next: None,
+        };
+        fresh.push(KBox::new(claim, GFP_KERNEL).map_err(Error::from)?);
+    }
+    let mut claims = CLAIMS.lock();
+    for own in fresh.iter() {
+        let mut overlapping = claims.iter().filter(|claim| claim.overlaps(&own.part()));
+        if let Some(other) = overlapping.find(|claim| !claim.suffers(own)) {
+            let (device, role) = (own.device.number(), other.role.name());
+            pr_err!(
+                "{name}: {device}, or a part of it, is {role} of {}\n",
+                other.name
+            );
+            return Err(match own.role {
+                Role::Main => ClaimError::Main,
+                Role::Spare => ClaimError::Spare,
+            });
+        }
+    }
+    while let Some(claim) = fresh.pop() {
+        claims.push(claim);
+    }
+    Ok(Claims { target, user })
+}
+
 /// A registered use of a state.
 pub(super) struct StateRef {
     state: Arc<State>,
-    table: dm::TableId,
+    claims: Claims,
 }
 
 impl core::ops::Deref for StateRef {
@@ -94,155 +269,152 @@ impl core::ops::Deref for StateRef {
 
 impl Drop for StateRef {
     fn drop(&mut self) {
-        let unused = self.state.writer.lock().stay(&self.state, self.table);
+        let table = self.claims.user.table;
+        let unused = self.state.writer.lock().stay(&self.state, table);
         drop(unused);
-        let mut windows = WINDOWS.lock();
-        let mut forgotten = [const { None }; MEMBERS_MAX as usize];
-        for place in &mut forgotten {
-            let found = windows.iter_mut().position(|entry| {
-                let own = Arc::ptr_eq(&entry.state, &self.state);
-                if own {
-                    entry.users.retain(|table| *table != self.table);
-                }
-                own && entry.users.is_empty()
-            });
-            *place = found.and_then(|index| windows.remove(index).ok());
-        }
-        if windows.is_empty() {
-            // Nothing must be left when the module is unloaded.
-            *windows = KVec::new();
-        }
-        drop(windows);
-        drop(forgotten);
     }
 }
 
 /// A state that is in use, and which members its parts are.
 pub(super) struct Known {
-    pub(super) state: StateRef,
+    pub(super) state: Arc<State>,
     /// In the order of the parts; none for one that is not in use so far. Of a spare that is to join
     /// there is a name before it is a member, and it never is one if that table is not resumed.
     pub(super) members: [Option<Name>; MEMBERS_MAX as usize],
 }
 
-/// Finds the state that the same mapped device uses for one of these parts. Fails with [`EBUSY`] if
-/// somebody else uses a part of them.
-pub(super) fn find(user: User, parts: &[Part<'_>]) -> Result<Option<Known>> {
-    let mut windows = WINDOWS.lock();
-    let mut state: Option<Arc<State>> = None;
-    let mut members = [None; MEMBERS_MAX as usize];
-    for (part, place) in parts.iter().zip(&mut members) {
-        let mut overlapping = windows.iter().filter(|entry| entry.overlaps(part));
-        let Some(entry) = overlapping.next() else {
-            continue;
+impl Claims {
+    /// Finds the state that the same mapped device uses for one of these parts. Fails with [`EBUSY`] if
+    /// they are of several, or if another target of the table has it.
+    pub(super) fn find(&self, parts: &[Part<'_>]) -> Result<Option<Known>> {
+        let mut members = [None; MEMBERS_MAX as usize];
+        let mut state: Option<Arc<State>> = None;
+        let mut claims = CLAIMS.lock();
+        let known = || claims.iter().filter(|claim| self.is_before(claim));
+        for (part, place) in parts.iter().zip(&mut members) {
+            let mut same = known().filter(|claim| claim.is_same(part));
+            let Some((found, name)) = same.find_map(|claim| claim.use_of.as_ref()) else {
+                continue;
+            };
+            let other = |state: &Arc<State>| !Arc::ptr_eq(state, found);
+            if state.as_ref().is_some_and(other) {
+                return Err(EBUSY);
+            }
+            state = Some(found.clone());
+            *place = Some(*name);
+        }
+        let Some(state) = state else {
+            return Ok(None);
         };
-        let other = |known: &Arc<State>| !Arc::ptr_eq(known, &entry.state);
-        if !entry.is_same(user, part)
-            || overlapping.next().is_some()
-            || state.as_ref().is_some_and(other)
-        {
+        let own = |claim: &Claim| claim.user.table == self.user.table;
+        if claims.iter().any(|claim| own(claim) && claim.is_of(&state)) {
             return Err(EBUSY);
         }
-        state = Some(entry.state.clone());
-        *place = Some(entry.member);
+        // From here on the state is in use, whatever becomes of the other table.
+        for (part, name) in parts.iter().zip(&members) {
+            claims.each_of(self.target, |claim| {
+                if claim.role == Role::Spare && claim.is_same(part) {
+                    claim.use_of = name.map(|name| (state.clone(), name));
+                }
+            });
+        }
+        Ok(Some(Known { state, members }))
     }
-    let Some(state) = state else {
-        return Ok(None);
-    };
-    let own = |entry: &&mut Entry| Arc::ptr_eq(&entry.state, &state);
-    if windows
-        .iter_mut()
-        .filter(own)
-        .any(|entry| entry.users.contains(&user.table))
-    {
-        // Two targets of one table.
-        return Err(EBUSY);
+
+    /// Whether a claim is one of an earlier table of the same mapped device.
+    fn is_before(&self, claim: &Claim) -> bool {
+        claim.user.mapped_device == self.user.mapped_device && claim.user.table != self.user.table
     }
-    let known = Known {
-        state: StateRef {
-            state: state.clone(),
-            table: user.table,
-        },
-        members,
-    };
-    let mut pushed = Ok(());
-    for entry in windows.iter_mut().filter(own) {
-        let used = parts.iter().any(|part| entry.is_same(user, part));
-        if used && pushed.is_ok() {
-            pushed = entry.users.push(user.table, GFP_KERNEL);
+
+    /// Whether the same mapped device has remaps that a table would leave behind: on spares that the
+    /// table has not named so far.
+    pub(super) fn leaves_remaps(&self) -> bool {
+        let claims = CLAIMS.lock();
+        let mut before = claims.iter().filter(|claim| self.is_before(claim));
+        let named = |before: &Claim| {
+            let mut own = claims
+                .iter()
+                .filter(|claim| claim.user.table == self.user.table);
+            own.any(|claim| claim.is_same(&before.part()))
+        };
+        before.any(|claim| {
+            let Some((state, _)) = claim.use_of.as_ref().filter(|_| !named(claim)) else {
+                return false;
+            };
+            state.counters.remapped.get() != 0 || state.counters.pending.get() != 0
+        })
+    }
+
+    /// Finds a state that earlier tables of the same mapped device use, and no other target of this one, by
+    /// the name of its set.
+    pub(super) fn find_set(&self, uuid: &Uuid) -> Option<Arc<State>> {
+        let claims = CLAIMS.lock();
+        let mut before = claims.iter().filter(|claim| self.is_before(claim));
+        let (state, _) = before.find_map(|claim| {
+            let mut known = claim.use_of.iter();
+            known.find(|(state, _)| state.uuid == *uuid)
+        })?;
+        let mut own = claims
+            .iter()
+            .filter(|claim| claim.user.table == self.user.table);
+        match own.any(|claim| claim.is_of(state)) {
+            true => None,
+            false => Some(state.clone()),
         }
     }
-    drop(windows);
-    pushed?;
-    Ok(Some(known))
-}
 
-/// Whether the same mapped device has remaps that a table would leave behind: on spares that the table
-/// has not named so far.
-pub(super) fn leaves_remaps(user: User) -> bool {
-    let windows = WINDOWS.lock();
-    let mut others = windows.iter().filter(|entry| {
-        entry.mapped_device == user.mapped_device && !entry.users.contains(&user.table)
-    });
-    others.any(|entry| {
-        let counters = &entry.state.counters;
-        counters.remapped.get() != 0 || counters.pending.get() != 0
-    })
-}
+    /// Whether earlier tables of the same mapped device have a state.
+    pub(super) fn has_before(&self) -> bool {
+        let claims = CLAIMS.lock();
+        let mut before = claims.iter().filter(|claim| self.is_before(claim));
+        before.any(|claim| claim.use_of.is_some())
+    }
 
-/// Whether a part is registered as one that a state uses.
-pub(super) fn is_known(state: &StateRef, part: &Part<'_>) -> bool {
-    let windows = WINDOWS.lock();
-    let mut own = windows
-        .iter()
-        .filter(|entry| Arc::ptr_eq(&entry.state, &state.state));
-    own.any(|entry| entry.overlaps(part))
+    /// Whether main is what it was before in the same mapped device.
+    pub(super) fn knows_main(&self, main: &dm::Device) -> bool {
+        let claims = CLAIMS.lock();
+        let mut before = claims.iter().filter(|claim| self.is_before(claim));
+        before.any(|claim| claim.role == Role::Main && claim.device == *main)
+    }
+
+    /// Begins to use a state.
+    pub(super) fn with(self, state: Arc<State>) -> StateRef {
+        StateRef {
+            state,
+            claims: self,
+        }
+    }
 }
 
 /// The spare of a member that a state has in use: the device, and which part of it.
-pub(super) fn spare_of(state: &StateRef, member: Name) -> Option<(dm::Device, (u64, u64))> {
-    let windows = WINDOWS.lock();
-    let mut own = windows
-        .iter()
-        .filter(|entry| Arc::ptr_eq(&entry.state, &state.state) && entry.member == member);
-    own.next().map(|entry| (entry.spare.clone(), entry.range))
-}
-
-/// Registers a new state.
-pub(super) fn register(user: User, state: Arc<State>) -> StateRef {
-    StateRef {
-        state,
-        table: user.table,
-    }
+pub(super) fn spare_of(state: &Arc<State>, member: Name) -> Option<(dm::Device, (u64, u64))> {
+    let claims = CLAIMS.lock();
+    let mut all = claims.iter();
+    let of = |claim: &&Claim| {
+        let mut own = claim.use_of.iter();
+        own.any(|(known, name)| Arc::ptr_eq(known, state) && *name == member)
+    };
+    all.find(of)
+        .map(|claim| (claim.device.clone(), claim.range))
 }
 
 impl StateRef {
-    /// Registers one more part that the state uses, as the spare of a member. Fails with [`EBUSY`] if
-    /// somebody was faster, and with [`EEXIST`] if the same set is in use already: what was found is a
-    /// copy of it, or another way to it.
-    pub(super) fn add(&self, user: User, part: &Part<'_>, member: Name) -> Result {
-        let mut windows = WINDOWS.lock();
-        if windows.iter().any(|entry| entry.overlaps(part)) {
-            return Err(EBUSY);
-        }
-        let same = |entry: &Entry| entry.state.uuid == self.state.uuid;
-        let own = |entry: &Entry| Arc::ptr_eq(&entry.state, &self.state);
-        if windows.iter().any(|entry| same(entry) && !own(entry)) {
+    /// Says that a part which was claimed is the spare of a member. Fails with [`EEXIST`] if the same set
+    /// is in use already: what was found is a copy of it, or another way to it.
+    pub(super) fn add(&self, part: &Part<'_>, member: Name) -> Result {
+        let mut claims = CLAIMS.lock();
+        let elsewhere = |(state, _): &(Arc<State>, Name)| {
+            state.uuid == self.state.uuid && !Arc::ptr_eq(state, &self.state)
+        };
+        let in_use = |claim: &Claim| claim.use_of.iter().any(elsewhere);
+        if claims.iter().any(in_use) {
             return Err(EEXIST);
         }
-        let mut users = KVec::with_capacity(2, GFP_KERNEL)?;
-        users.push(self.table, GFP_KERNEL)?;
-        windows.push(
-            Entry {
-                mapped_device: user.mapped_device,
-                spare: part.spare.clone(),
-                range: part.range,
-                member,
-                state: self.state.clone(),
-                users,
-            },
-            GFP_KERNEL,
-        )?;
+        claims.each_of(self.claims.target, |claim| {
+            if claim.role == Role::Spare && claim.is_same(part) {
+                claim.use_of = Some((self.state.clone(), member));
+            }
+        });
         Ok(())
     }
 }

@@ -18,6 +18,9 @@
 //! 4. `desk`, a mutex: who has which range. Held for a moment.
 //! 5. RCU, for a moment: looking at the map. `map` and `end_io` take nothing else.
 //!
+//! The lock of the [`registry`](super::registry) stands apart: it is taken with none of these, and none
+//! below it.
+//!
 //! The map's readers are an SRCU domain: a bio is registered from its look-up to its completion if it is a
 //! write, or if its presence bit is set (E5). It is unregistered before it is queued for the worker,
 //! so that holders of all these locks may wait for it.
@@ -47,6 +50,7 @@ use crate::logic::format::member_bit;
 use crate::logic::format::Member;
 use crate::logic::format::Place;
 use crate::logic::format::Superblock;
+use crate::logic::format::MEMBERS_MAX;
 use crate::logic::format::REPLICAS;
 use crate::logic::latch::Ticket;
 use crate::logic::presence;
@@ -175,12 +179,26 @@ impl Locked {
                 self.writer.set_idle(state, member);
             }
         }
+        let named = |member: u8| spares.get(member).is_none();
+        let alone = !(0..MEMBERS_MAX).any(|member| self.writer.gives_slots(member));
+        if alone && spares.count() != 0 {
+            // One that was evacuated and is kept is used again with the next table. Until then, there is no
+            // other.
+            let kept = (0..MEMBERS_MAX).filter(|member| named(*member));
+            let kept = kept.fold(0, |mask, member| mask | member_bit(member));
+            self.writer.end_idle(state, kept);
+        }
         self.leaving = Leaving {
             table: Some(table),
             spares,
             idle,
         };
         Ok(unused)
+    }
+
+    /// Whether the table that is loaded leaves out a member.
+    pub(super) fn is_leaving(&self, member: u8) -> bool {
+        self.leaving.spares.get(member).is_some()
     }
 
     /// A table is gone. If it was not resumed, nothing leaves for it. Returns what is not needed any more.
@@ -481,12 +499,14 @@ pub(super) struct Counters {
     pub(super) bad: Counter,
     /// Slots that can still be given out.
     pub(super) left: Counter,
-    /// Slots of all spares in use.
+    /// Slots of all spares in use, but for those that are idle.
     pub(super) capacity: Counter,
     /// Spares in use.
     pub(super) spares: Counter,
     /// Spares that belong to the set.
     pub(super) spares_all: Counter,
+    /// Spares that give out no slots, as they are to be taken out; a bit each.
+    pub(super) idle: Counter,
     /// Writes that failed on main.
     pub(super) write_errors: Counter,
     /// Reads that failed on main.
@@ -529,6 +549,7 @@ impl Counters {
             capacity: Counter::new(0),
             spares: Counter::new(0),
             spares_all: Counter::new(0),
+            idle: Counter::new(0),
             write_errors: Counter::new(statistics.write_errors),
             read_errors: Counter::new(statistics.read_errors),
             auto_remaps: Counter::new(statistics.auto_remaps),
@@ -557,12 +578,14 @@ impl Counters {
         counters.remapped.set(remapped);
         counters.pending.set(pending);
         counters.bad.set(bad);
-        counters.show_copies(superblock);
+        counters.show_copies(superblock, 0);
         counters
     }
 
-    /// Shows which spares and which copies of the metadata are in use.
-    pub(super) fn show_copies(&self, superblock: &Superblock) {
+    /// Shows which spares and which copies of the metadata are in use. `idle` members count as no
+    /// capacity; a bit each.
+    pub(super) fn show_copies(&self, superblock: &Superblock, idle: u8) {
+        self.idle.set(u64::from(idle));
         let replicas = |member: &Member| {
             let live = (0..REPLICAS).filter(|replica| member.replica_lives(*replica));
             live.count()
@@ -576,7 +599,8 @@ impl Counters {
         let used = || all.clone().filter(|(_, member)| !member.missing);
         self.spares.set(used().count() as u64);
         self.spares_all.set(all.clone().count() as u64);
-        let slots = used().map(|(_, member)| u64::from(member.slots));
+        let giving = used().filter(|(index, _)| idle & member_bit(*index) == 0);
+        let slots = giving.map(|(_, member)| u64::from(member.slots));
         self.capacity.set(slots.fold(0, u64::saturating_add));
     }
 

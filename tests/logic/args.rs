@@ -6,10 +6,12 @@ use dm_remap_logic::args::parse;
 use dm_remap_logic::args::print;
 use dm_remap_logic::args::ArgsErrorKind;
 use dm_remap_logic::args::Form;
+use dm_remap_logic::args::Named;
 use dm_remap_logic::errno::Errno;
 use dm_remap_logic::limit::Limit;
 use dm_remap_logic::limit::Wrong;
 use dm_remap_logic::text::MainId;
+use dm_remap_logic::text::Uuid;
 use proptest::prelude::*;
 
 const UUID: &str = "01234567-89ab-4def-8edc-ba9876543210";
@@ -47,6 +49,39 @@ fn back(form: Form, text: &str) -> String {
     out
 }
 
+/// The line that names the set which this one makes.
+fn named(form: Form, text: &str) -> String {
+    let words = split(text);
+    let words = texts(&words);
+    let line = parse(form, &words).unwrap_or_else(|e| panic!("{text}: {e}"));
+    let named = Named {
+        words: &words,
+        options: &line.options,
+        uuid: Uuid::parse(UUID).expect("a UUID"),
+    };
+    named.to_string()
+}
+
+#[test]
+fn a_set_is_named_in_the_words_that_made_it() {
+    let long = |text| named(Form::DmRemap, text);
+    assert_eq!(
+        long("/dev/a /dev/b"),
+        format!("dm-remap /dev/a /dev/b 2 uuid {UUID}")
+    );
+    assert_eq!(
+        long(r"/dev/a\x20 /dev/b 6 spare /dev/c\ format low_water 5 degraded"),
+        format!(r"dm-remap /dev/a\x20 /dev/b 7 spare /dev/c\ low_water 5 degraded uuid {UUID}")
+    );
+    assert_eq!(
+        named(Form::Remap, "/dev/a /dev/b 8 4096"),
+        format!("dm-remap /dev/a /dev/b 6 spare_start 8 spare_len 4096 uuid {UUID}")
+    );
+    let text = long("/dev/a /dev/b 1 format");
+    let (_, again) = text.split_once(' ').expect("the target");
+    assert_eq!(long(again), text);
+}
+
 fn options() -> impl Strategy<Value = Vec<String>> {
     let number = |name: &'static str, max: u64| (0..=max).prop_map(move |n| format!("{name} {n}"));
     let limit = |limit: Limit| {
@@ -66,7 +101,8 @@ fn options() -> impl Strategy<Value = Vec<String>> {
         0usize..4,
     );
     let list = all.prop_map(|(a, b, c, d, e, limits, spares)| {
-        let mut list = vec![a, b, c, d, e, "degraded".to_string()];
+        let mut list = vec![a, b, c, d, e];
+        list.extend(["degraded", "spare_as_main"].map(String::from));
         list.extend((0..spares).map(|number| format!("spare 8:{}", 32 + number)));
         list.extend(limits);
         list

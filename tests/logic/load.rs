@@ -13,6 +13,8 @@ use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::load::check_entry;
 use dm_remap_logic::load::check_expected;
+use dm_remap_logic::load::check_main;
+use dm_remap_logic::load::check_renamed;
 use dm_remap_logic::load::check_window;
 use dm_remap_logic::load::choose_superblock;
 use dm_remap_logic::load::resolve_block;
@@ -248,6 +250,81 @@ fn a_newer_format_is_refused_whatever_else_is_there() {
         error.to_string(),
         "superblock copy 2: format 2 is newer than this module's 1"
     );
+}
+
+/// A spare under another name is the one that was left if it is no newer than the set in memory.
+#[test]
+fn a_spare_under_another_name_was_used_by_nobody_else() {
+    let memory = superblock();
+    let check = |found: &Superblock, memory: &Superblock| check_renamed(memory, found, 0);
+    let another = Err(LoadError::Another {
+        member: 0,
+        uuid: MEMBER,
+    });
+    assert_eq!(check(&memory, &memory), Ok(()));
+    // Commits that failed got no further than to memory.
+    let mut ahead = memory.clone();
+    ahead.sequence += 3;
+    assert_eq!(check(&memory, &ahead), Ok(()));
+    assert_eq!(check(&ahead, &memory), another);
+    ahead.epoch += 1;
+    ahead.clean = false;
+    assert_eq!(check(&memory, &ahead), Ok(()));
+    // Another one has got as far and ended in order.
+    let mut ended = memory.clone();
+    ended.epoch = ahead.epoch;
+    ended.sequence = ahead.sequence;
+    ended.clean = true;
+    assert_eq!(check(&ended, &ahead), another);
+    let mut raised = memory.clone();
+    raised.epoch += 1;
+    assert_eq!(check(&raised, &memory), another);
+    let mut without = memory.clone();
+    without.set_epoch += 1;
+    assert_eq!(check(&without, &memory), another);
+    assert_eq!(check(&memory, &without), another);
+    let mut other = memory.clone();
+    other.set_uuid = Uuid([9; 16]);
+    assert_eq!(check(&other, &memory), another);
+}
+
+/// What is to be main is told from a spare by any copy that is left.
+#[test]
+fn a_spare_is_not_main() {
+    let known = superblock();
+    let good = copies(&known);
+    let mut newer = good[0];
+    newer[12..16].copy_from_slice(&7_u32.to_le_bytes());
+    seal(&mut newer);
+    let mut scratch = Superblock::EMPTY;
+    let mut check = |images: [Option<&Block>; 4]| {
+        let images: Vec<SuperImage<'_>> = images
+            .into_iter()
+            .zip(0..)
+            .map(|(image, copy)| SuperImage {
+                spare: 0,
+                copy,
+                image: image.map_or(Image::Unreadable, Image::Read),
+            })
+            .collect();
+        check_main(&images, &mut scratch)
+    };
+    let (blank, foreign) = ([0; BLOCK_BYTES], [7; BLOCK_BYTES]);
+    assert_eq!(
+        check([Some(&blank), Some(&foreign), None, Some(&blank)]),
+        Ok(())
+    );
+    let set = Some(known.set_uuid);
+    for (copy, image) in good.iter().enumerate() {
+        let mut images = [Some(&foreign), None, Some(&blank), Some(&foreign)];
+        images[copy] = Some(image);
+        assert_eq!(check(images), Err(LoadError::MainIsSpare { set }));
+        // In another's place it is what a user may have written there.
+        images.rotate_left(1);
+        assert_eq!(check(images), Ok(()));
+    }
+    let later = LoadError::MainIsSpare { set: None };
+    assert_eq!(check([Some(&newer), None, None, None]), Err(later));
 }
 
 #[test]

@@ -182,7 +182,7 @@ impl Metadata {
         self.unsettled_count != 0
     }
 
-    /// Says how large main is, if that is larger than ever before, and what the user calls it, if
+    /// Says how much of main is used, if that is more than ever before, and what the user calls it, if
     /// that is new. Entries may name the additional blocks after the next [`Metadata::sync`].
     pub fn set_main(&mut self, sectors: u64, id: Option<&MainId>) {
         if sectors > self.superblock.main_sectors {

@@ -23,7 +23,7 @@
 //!     100     4  slot, in sectors
 //!     104     4  logical block of main, in bytes
 //!     108     4  zero
-//!     112     8  size of main in sectors, the largest there ever was
+//!     112     8  sectors of main, the most that were ever used
 //!     120    64  what the user calls main, padded with zeroes
 //!     184     1  1 if the last activation was ended in order
 //!     185    71  zero

@@ -105,9 +105,9 @@ pub enum LoadError {
         /// What it was called.
         was: MainId,
     },
-    /// The spare holds the remaps of a larger main device.
+    /// The spare holds the remaps of a larger main device: a table used more than there is.
     OtherMainSize {
-        /// Its size in sectors.
+        /// How many sectors it used.
         was: u64,
     },
     /// Main's logical block is not what it was.
@@ -128,6 +128,11 @@ pub enum LoadError {
         member: u8,
         /// Its name.
         uuid: Uuid,
+    },
+    /// What is to be main is a spare of some set.
+    MainIsSpare {
+        /// The set; none if only a later version can tell.
+        set: Option<Uuid>,
     },
     /// There are more spares than a set can have.
     TooMany,
@@ -160,7 +165,8 @@ impl LoadError {
             | LoadError::Apart { .. }
             | LoadError::WrongUuid { .. }
             | LoadError::OtherMainId { .. }
-            | LoadError::OtherMainSize { .. } => Errno::WrongDevice,
+            | LoadError::OtherMainSize { .. }
+            | LoadError::MainIsSpare { .. } => Errno::WrongDevice,
             LoadError::Twice { .. } => Errno::Exists,
             LoadError::MainBlockSize { .. } => Errno::NotSupported,
             LoadError::Shrunk { .. } => Errno::NoSpace,
@@ -295,7 +301,10 @@ impl fmt::Display for LoadError {
                 write!(f, "spare belongs to the main device {}", was.as_str())
             }
             LoadError::OtherMainSize { was } => {
-                write!(f, "spare belongs to a main device of {was} sectors")
+                write!(
+                    f,
+                    "spare belongs to a main device of which {was} sectors were used"
+                )
             }
             LoadError::MainBlockSize { was } => {
                 write!(
@@ -315,6 +324,14 @@ impl fmt::Display for LoadError {
                     "spare {uuid}, number {member} of the set, is not there: \
                      name it, or go without what it holds by the degraded argument"
                 )
+            }
+            LoadError::MainIsSpare { set } => {
+                f.write_str("main is a spare of ")?;
+                match set {
+                    Some(uuid) => write!(f, "set {uuid}")?,
+                    None => f.write_str("a later version")?,
+                }
+                f.write_str(": are the two mixed up? spare_as_main takes it all the same")
             }
             LoadError::TooMany => {
                 write!(f, "a set has {MEMBERS_MAX} spares at most")

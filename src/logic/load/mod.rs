@@ -165,6 +165,23 @@ pub fn superblock_sectors(window_sectors: u64) -> Option<[u64; SUPER_COPIES as u
     ])
 }
 
+/// Checks that what is to be main is no spare, by what was read of it where a spare has its superblock
+/// copies. One that cannot be read tells nothing.
+pub fn check_main(images: &[SuperImage<'_>], scratch: &mut Superblock) -> Result<(), LoadError> {
+    for read in images {
+        let Image::Read(block) = read.image else {
+            continue;
+        };
+        let set = match scratch.decode_into(block, read.copy) {
+            Ok(_) => Some(scratch.set_uuid),
+            Err(FormatError::Newer { .. } | FormatError::Features { .. }) => None,
+            Err(_) => continue,
+        };
+        return Err(LoadError::MainIsSpare { set });
+    }
+    Ok(())
+}
+
 /// What is compared between superblock copies. A whole superblock is large for a kernel's stack.
 #[derive(Clone, Copy)]
 struct Summary {
@@ -449,6 +466,28 @@ pub fn check_return<'a>(
     }
     let member = superblock.member(index);
     member.ok_or(LoadError::NotMember { spare })
+}
+
+/// Checks that a member of a set in use, which is met under another name while nobody answers under the one
+/// that is known, is what the set has left there: nobody has used it meanwhile. Who does raises the epoch
+/// before anything else. If this set has tried to do that and failed, only who ended in order can be told.
+pub fn check_renamed(
+    superblock: &Superblock,
+    found: &Superblock,
+    index: u8,
+) -> Result<(), LoadError> {
+    let member = superblock.member(index).map(|member| member.uuid);
+    let member = member.filter(|uuid| found.find_member(uuid) == Some(index));
+    let ended = found.epoch == superblock.epoch && found.clean && !superblock.clean;
+    let later = found.epoch > superblock.epoch || found.sequence > superblock.sequence;
+    let same = found.set_uuid == superblock.set_uuid && found.set_epoch == superblock.set_epoch;
+    match member {
+        Some(_) if same && !later && !ended => Ok(()),
+        _ => Err(LoadError::Another {
+            member: index,
+            uuid: member.unwrap_or(Uuid::NIL),
+        }),
+    }
 }
 
 /// Whether what a superblock says may be unknown to the member of that name.

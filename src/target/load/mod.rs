@@ -243,6 +243,14 @@ struct SuperRead {
 }
 
 impl SuperRead {
+    fn as_super(&self) -> SuperImage<'_> {
+        SuperImage {
+            spare: self.spare,
+            copy: self.copy,
+            image: self.image(),
+        }
+    }
+
     fn image(&self) -> Image<'_> {
         if self.readable {
             block_image(&self.buffer, 0)
@@ -268,18 +276,40 @@ pub(super) fn find_superblock(
     }
     let mut images = KVec::with_capacity(reads.len(), GFP_KERNEL)?;
     for read in &reads {
-        let image = SuperImage {
-            spare: read.spare,
-            copy: read.copy,
-            image: read.image(),
-        };
-        images.push(image, GFP_KERNEL)?;
+        images.push(read.as_super(), GFP_KERNEL)?;
     }
     let mut found = load::choose_superblock(&images, superblock)?;
     if let Found::Ours(chosen) = &mut found {
         chosen.blank |= ignored;
     }
     Ok(found)
+}
+
+/// Checks that what is to be main is no spare of some set. Where that cannot be read, it is none: main may
+/// be bad anywhere.
+#[inline(never)]
+pub(super) fn check_main(pool: &dm::BioPool, main: &dm::Device) -> Result<(), Refused> {
+    let window = Window {
+        pool,
+        spare: main,
+        start: 0,
+        sectors: main.sectors() & !(BLOCK_SECTORS - 1),
+    };
+    if load::superblock_sectors(window.sectors).is_none() {
+        // There is no spare of that size.
+        return Ok(());
+    }
+    let mut superblock = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
+    let mut reads = KVec::new();
+    match window.read_supers(0, &mut reads, &mut superblock) {
+        Err(error) if error == ENOMEM => return Err(error.into()),
+        _ => (),
+    }
+    let mut images = KVec::with_capacity(reads.len(), GFP_KERNEL)?;
+    for read in &reads {
+        images.push(read.as_super(), GFP_KERNEL)?;
+    }
+    Ok(load::check_main(&images, &mut superblock)?)
 }
 
 fn block_image(buffer: &dm::IoBuffer, index: u32) -> Image<'_> {

@@ -81,15 +81,23 @@ impl Sight {
         })
     }
 
+    /// Whether nobody answers there.
+    pub(in crate::target) fn is_silent(&self) -> bool {
+        matches!(
+            self.found,
+            Err(Refused::Errno(_) | Refused::Content(LoadError::SuperblockUnreadable { .. }))
+        )
+    }
+
     /// Holds it against a set in use, whose member `index` it was. `number` stands for it in messages.
     pub(in crate::target) fn check(&self, set: &Superblock, index: u8, number: u8) -> Return {
         let Some(was) = set.member(index).map(|member| member.uuid) else {
             return Return::Silent;
         };
+        if self.is_silent() {
+            return Return::Silent;
+        }
         let checked = match &self.found {
-            Err(Refused::Errno(_) | Refused::Content(LoadError::SuperblockUnreadable { .. })) => {
-                return Return::Silent;
-            }
             Ok(Some(uuid)) if *uuid == was && self.superblock.set_uuid == set.set_uuid => {
                 check(set, &self.superblock, index, number, self.sectors)
             }

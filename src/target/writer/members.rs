@@ -58,7 +58,7 @@ pub(in crate::target) enum Restored {
 
 impl Writer {
     /// Whether slots of a member are given out.
-    pub(super) fn gives_slots(&self, member: u8) -> bool {
+    pub(in crate::target) fn gives_slots(&self, member: u8) -> bool {
         self.metadata.is_usable(member) && (self.idle | self.resting) & member_bit(member) == 0
     }
 
@@ -66,6 +66,7 @@ impl Writer {
     pub(in crate::target) fn set_idle(&mut self, state: &State, member: u8) {
         self.idle |= member_bit(member);
         self.hold_slots(state, member);
+        self.show_copies(state);
     }
 
     /// Whether no slots of a member are given out though it could.
@@ -80,6 +81,25 @@ impl Writer {
         for member in (0..MEMBERS_MAX).filter(|member| idle & member_bit(*member) != 0) {
             self.use_idle_slots(state, member);
         }
+        self.show_copies(state);
+    }
+
+    /// Shows users which spares and which copies of the metadata are in use.
+    pub(super) fn show_copies(&self, state: &State) {
+        let superblock = self.metadata.superblock();
+        state.counters.show_copies(superblock, self.idle);
+    }
+
+    /// Remembers that a slot is held though it is free, as bios may be on their way to it: it is given out
+    /// again by the next activation, before which there are none.
+    pub(in crate::target) fn note_held(&mut self, state: &State, slot: u32) {
+        let member = state.with_map(|map| map.extents().slot(slot));
+        self.held |= member.map_or(0, |(member, _)| member_bit(member));
+    }
+
+    /// Which activation this is. What was held in another one may be somebody's by now.
+    pub(in crate::target) fn activation(&self) -> u64 {
+        self.activation
     }
 
     /// Gives out no slots of a member for a while, as writing there fails: only if others have some, of
@@ -132,11 +152,15 @@ impl Writer {
 
     /// Begins a new activation: gives out slots of all members again that are there.
     pub(in crate::target) fn use_all(&mut self, state: &State) {
-        let idle = core::mem::take(&mut self.idle) | core::mem::take(&mut self.resting);
+        let idle = core::mem::take(&mut self.idle)
+            | core::mem::take(&mut self.resting)
+            | core::mem::take(&mut self.held);
+        self.activation = self.activation.wrapping_add(1);
         self.moves = 0;
         for member in (0..8).filter(|member| idle & member_bit(*member) != 0) {
             self.use_member(state, member);
         }
+        self.show_copies(state);
     }
 
     /// All slots of a member that are not in use can be given out, unless it is idle. Nobody fills any,
@@ -216,7 +240,7 @@ impl Writer {
 
     /// Shows users which members there are.
     pub(in crate::target) fn show_members(&mut self, state: &State) {
-        state.counters.show_copies(self.metadata.superblock());
+        self.show_copies(state);
         self.leave_lost(state);
     }
 
@@ -553,6 +577,8 @@ impl Writer {
         self.forget_slots(state, index);
         self.idle &= !member_bit(index);
         self.resting &= !member_bit(index);
+        self.held &= !member_bit(index);
+        self.show_copies(state);
         pr_info!("{}: spare {index} has left the set\n", state.name);
         let spare = io.spares.get(index).filter(|_| !missing);
         if spare.is_some_and(|spare| wipe(state, spare, &geometry).is_err()) {

@@ -96,6 +96,10 @@ pub(super) struct Writer {
     older_claims: bool,
     /// Members whose slots are given out no more; a bit each.
     idle: u8,
+    /// Members with slots that are held for nobody until the next activation; a bit each.
+    held: u8,
+    /// Which activation this is.
+    activation: u64,
     /// The same, for a while: writing to them has failed.
     resting: u8,
     /// When that is over, in milliseconds.
@@ -130,6 +134,8 @@ impl Writer {
             told_copies,
             older_claims: false,
             idle: 0,
+            held: 0,
+            activation: 0,
             resting: 0,
             rested_at: 0,
             strangers: 0,
@@ -515,7 +521,7 @@ impl Writer {
             .counters
             .metadata_repairs
             .set(statistics.metadata_repairs);
-        state.counters.show_copies(self.metadata.superblock());
+        self.show_copies(state);
         self.leave_lost(state);
         match outcome {
             Outcome::Committed => {

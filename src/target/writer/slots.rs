@@ -56,7 +56,8 @@ impl Writer {
         }
         let left = u64::from(self.slots_left());
         let members = self.metadata.superblock().members();
-        let used = members.filter(|(index, _)| self.metadata.is_usable(*index));
+        let used =
+            members.filter(|(index, _)| self.metadata.is_usable(*index) && !self.is_idle(*index));
         let slots: u64 = used.map(|(_, member)| u64::from(member.slots)).sum();
         let now = if left == 0 {
             Shortage::Exhausted

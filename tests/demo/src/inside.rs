@@ -97,7 +97,7 @@ fn with(files: &Files) -> Told {
     load();
     let disk = start(Options::memory(MAIN_BYTES).logical_block(4096))?;
     let spare = start(Options::memory(SPARE_BYTES).logical_block(4096))?;
-    let mapped = activate(&disk, &spare)?;
+    let mapped = activate(&disk, &spare, "")?;
     println!("  before: {}", short_status(&mapped));
     let mounted = Mounted::make(&mapped.path())?;
     let copied = copy(files, &disk, &mounted.folder, |_, _| Ok(()));
@@ -122,7 +122,8 @@ fn until_cut(files: &Files) -> Told {
     load();
     let disk = start(Options::file("/dev/vda").logical_block(4096))?;
     let spare = start(Options::file("/dev/vdb").logical_block(4096))?;
-    let mapped = activate(&disk, &spare)?;
+    let mapped = activate(&disk, &spare, "")?;
+    let set = set_of(&mapped)?;
     let mounted = Mounted::make(&mapped.path())?;
     let mut safe = 0;
     let half = files.mib() * 3 / 5;
@@ -134,7 +135,7 @@ fn until_cut(files: &Files) -> Told {
             if progress.mib >= half {
                 let remapped = mapped.remapped();
                 println!(
-                    "  {REACHED} {} files are synced, {} spots are bad, {remapped} blocks remapped",
+                    "  {REACHED} {} files are synced, {} spots are bad, {remapped} blocks remapped, set {set}",
                     progress.files, progress.spots
                 );
             }
@@ -157,7 +158,9 @@ fn after_cut(files: &Files) -> Told {
         .split_whitespace()
         .filter_map(|word| word.parse().ok())
         .collect();
-    let &[synced, spots, remaps] = numbers.as_slice() else {
+    let mut words = reached.split_whitespace();
+    let set = words.find(|word| *word == "set").and(words.next());
+    let (&[synced, spots, remaps], Some(set)) = (numbers.as_slice(), set) else {
         return Err("how far the copy came is missing".into());
     };
     load();
@@ -166,7 +169,8 @@ fn after_cut(files: &Files) -> Told {
     for spot in spots_of(&disk).iter().take(spots as usize) {
         spot.spoil_again(&mut disk.disk());
     }
-    let mapped = activate(&disk, &spare)?;
+    // No other spare, and no blank one, is taken for it.
+    let mapped = activate(&disk, &spare, &format!(" 2 uuid {set}"))?;
     println!("  again:  {}", short_status(&mapped));
     if mapped.remapped() < remaps {
         return Err(format!(
@@ -314,10 +318,18 @@ fn start(options: Options) -> Result<SickDisk, String> {
     SickDisk::start(options).map_err(|error| format!("a sick disk: {error}"))
 }
 
-fn activate(disk: &SickDisk, spare: &SickDisk) -> Result<Mapped, String> {
+/// The name of the set that a device uses.
+fn set_of(mapped: &Mapped) -> Result<String, String> {
+    let told = mapped.message("metadata_status");
+    let told = told.map_err(|refusal| format!("{refusal:?}"))?;
+    let set = told.lines().find_map(|line| line.strip_prefix("set_uuid="));
+    set.map(String::from).ok_or("the set has no name".into())
+}
+
+fn activate(disk: &SickDisk, spare: &SickDisk, more: &str) -> Result<Mapped, String> {
     let sectors = disk.disk().sectors();
     let table = format!(
-        "0 {sectors} dm-remap {} {}",
+        "0 {sectors} dm-remap {} {}{more}",
         disk.path().display(),
         spare.path().display()
     );

@@ -13,6 +13,7 @@ use crate::model::PowerCut;
 pub const HELP: &str = "\
 bad SECTOR COUNT read|write|both [times N] [error NAME]   make sectors fail
 unreadable SECTOR COUNT          make sectors unreadable until they are written
+fading SECTOR COUNT unreadable|stale   make sectors take writes, and lose them with the next flush
 heal SECTOR COUNT                make sectors good again
 slow SECTOR COUNT MILLISECONDS   delay accesses to sectors (0: no more)
 hold SECTOR COUNT read|write|both    keep accesses waiting
@@ -47,6 +48,13 @@ pub fn command(disk: &mut Disk, line: &str) -> Result<String, String> {
             let (sector, count) = words.range(disk)?;
             words.end()?;
             disk.spoil(sector, count, Fault::until_written());
+            done()
+        }
+        "fading" => {
+            let (sector, count) = words.range(disk)?;
+            let fading = words.next("unreadable or stale")?.parse()?;
+            words.end()?;
+            disk.spoil(sector, count, Fault::fading(fading));
             done()
         }
         "heal" => {
@@ -198,6 +206,8 @@ mod tests {
             "bad 18446744073709551615 2 both",
             "bad 1 1 both error nonsense",
             "heal 1 1 1",
+            "fading 1 1",
+            "fading 1 1 away",
             "power-cut maybe",
         ] {
             assert!(command(&mut disk, line).is_err(), "{line:?} was accepted");

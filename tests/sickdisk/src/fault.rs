@@ -107,6 +107,27 @@ impl FromStr for Direction {
     }
 }
 
+/// What becomes of a sector that takes writes well once they have to leave the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fading {
+    /// It cannot be read.
+    Unreadable,
+    /// It holds what it held before.
+    Stale,
+}
+
+impl FromStr for Fading {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "unreadable" => Ok(Fading::Unreadable),
+            "stale" => Ok(Fading::Stale),
+            _ => Err(format!("'{word}' is neither unreadable nor stale")),
+        }
+    }
+}
+
 /// What is wrong with one sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -117,6 +138,10 @@ pub struct Fault {
     /// Whether a write puts it right (and so does not fail): what firmware does that has spare
     /// sectors of its own, once it is given the content.
     heals_on_write: bool,
+    /// It takes writes, which can be read as long as they are in the cache.
+    fading: Option<Fading>,
+    /// What was written has left the cache, and is gone.
+    faded: bool,
 }
 
 impl Fault {
@@ -127,6 +152,16 @@ impl Fault {
             status: Status::Medium,
             times: None,
             heals_on_write: false,
+            fading: None,
+            faded: false,
+        }
+    }
+
+    /// Takes writes and flushes without an error; what was written is gone with the next flush.
+    pub fn fading(fading: Fading) -> Self {
+        Self {
+            fading: Some(fading),
+            ..Self::bad(Direction::Read)
         }
     }
 
@@ -157,6 +192,9 @@ impl Fault {
         if !self.direction.includes(writing) {
             return None;
         }
+        if self.fading.is_some() && !self.faded {
+            return None;
+        }
         match &mut self.times {
             None => (),
             Some(0) => return None,
@@ -168,6 +206,21 @@ impl Fault {
     /// Whether nothing is left of it after a write that succeeded.
     pub(crate) fn healed_by_write(&self) -> bool {
         self.heals_on_write
+    }
+
+    /// What becomes of what is written there.
+    pub(crate) fn fades(&self) -> Option<Fading> {
+        self.fading
+    }
+
+    /// It was written: that is in the cache.
+    pub(crate) fn refresh(&mut self) {
+        self.faded = false;
+    }
+
+    /// What was written has to leave the cache.
+    pub(crate) fn fade(&mut self) {
+        self.faded = self.fading == Some(Fading::Unreadable);
     }
 
     /// Whether it will never be seen again.

@@ -31,6 +31,7 @@ mod store;
 mod ublk;
 
 pub use fault::Direction;
+pub use fault::Fading;
 pub use fault::Fault;
 pub use fault::Status;
 pub use model::Answer;

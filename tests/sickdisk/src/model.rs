@@ -18,6 +18,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::fault::Direction;
+use crate::fault::Fading;
 use crate::fault::Fault;
 use crate::fault::Status;
 use crate::record::Entry;
@@ -145,6 +146,8 @@ pub struct Disk {
     unflushed: Vec<Unflushed>,
     unflushed_bytes: usize,
     faults: BTreeMap<u64, Fault>,
+    /// Sectors that were written and fade with the next flush, and what they held before.
+    fading: BTreeMap<u64, [u8; SECTOR as usize]>,
     slow: Vec<(Range<u64>, Duration)>,
     held: Vec<(Range<u64>, Direction)>,
     /// Who had come by then is held no more.
@@ -172,6 +175,7 @@ impl Disk {
             unflushed: Vec::new(),
             unflushed_bytes: 0,
             faults: BTreeMap::new(),
+            fading: BTreeMap::new(),
             slow: Vec::new(),
             held: Vec::new(),
             let_go: None,
@@ -209,6 +213,7 @@ impl Disk {
     pub fn heal(&mut self, sector: u64, sectors: u64) {
         for sector in sector..sector.saturating_add(sectors).min(self.sectors) {
             self.faults.remove(&sector);
+            self.fading.remove(&sector);
         }
     }
 
@@ -402,6 +407,20 @@ impl Disk {
                 self.store.write(offset, &after)?;
             }
         }
+        self.fade()
+    }
+
+    /// What is in the cache reaches the medium, or does not where that is not able to keep it.
+    fn fade(&mut self) -> io::Result<()> {
+        for (sector, before) in std::mem::take(&mut self.fading) {
+            let Some(fault) = self.faults.get_mut(&sector) else {
+                continue;
+            };
+            fault.fade();
+            if fault.fades() == Some(Fading::Stale) {
+                self.store.write(sector * SECTOR, &before)?;
+            }
+        }
         Ok(())
     }
 
@@ -485,15 +504,34 @@ impl Disk {
                 if self.loses(&request.range()) {
                     return failed.map_or(Ok(()), |(_, status)| Err(status));
                 }
+                self.remember_fading(request.sector..end)
+                    .map_err(|_| Status::Io)?;
                 self.write(request.sector * SECTOR, good, request.fua)?;
                 for sector in request.sector..end {
                     if self.faults.get(&sector).is_some_and(Fault::healed_by_write) {
                         self.faults.remove(&sector);
                     }
                 }
+                if request.fua || !self.caches {
+                    self.fade().map_err(|_| Status::Io)?;
+                }
                 failed.map_or(Ok(()), |(_, status)| Err(status))
             }
         }
+    }
+
+    /// Remembers what is in sectors that are about to be written, and fade afterwards.
+    fn remember_fading(&mut self, sectors: Range<u64>) -> io::Result<()> {
+        for (&sector, fault) in self.faults.range_mut(sectors) {
+            if fault.fades().is_none() {
+                continue;
+            }
+            fault.refresh();
+            let mut before = [0; SECTOR as usize];
+            self.store.read(sector * SECTOR, &mut before)?;
+            self.fading.entry(sector).or_insert(before);
+        }
+        Ok(())
     }
 
     /// Whether a write is one of those that are lost.
@@ -547,6 +585,7 @@ impl Disk {
             }
             self.flush_error = None;
         }
+        self.fade().map_err(|_| Status::Io)?;
         self.store.flush().map_err(|_| Status::Io)?;
         if self.unflushed.iter().any(|entry| entry.forgotten) {
             for entry in &mut self.unflushed {
@@ -676,6 +715,34 @@ mod tests {
         assert_eq!(read(&mut disk, 5), Err(Status::Medium));
         write(&mut disk, 4, 4, 3).unwrap();
         assert_eq!(read(&mut disk, 5), Ok(3));
+    }
+
+    #[test]
+    fn a_sector_fades_when_its_content_leaves_the_cache() {
+        let mut disk = disk();
+        write(&mut disk, 0, 8, 1).unwrap();
+        disk.spoil(2, 1, Fault::fading(Fading::Unreadable));
+        disk.spoil(3, 1, Fault::fading(Fading::Stale));
+        flush(&mut disk).unwrap();
+        assert_eq!(read(&mut disk, 2), Ok(1), "nothing was written since");
+        for generation in [2, 3] {
+            write(&mut disk, 0, 8, generation).unwrap();
+            assert_eq!(read(&mut disk, 2), Ok(generation));
+            assert_eq!(read(&mut disk, 3), Ok(generation));
+            flush(&mut disk).unwrap();
+            assert_eq!(read(&mut disk, 1), Ok(generation));
+            assert_eq!(read(&mut disk, 2), Err(Status::Medium));
+            assert_eq!(read(&mut disk, 3), Ok(1));
+        }
+        write_fua(&mut disk, 2, 4);
+        write_fua(&mut disk, 3, 4);
+        assert_eq!(read(&mut disk, 2), Err(Status::Medium));
+        assert_eq!(read(&mut disk, 3), Ok(1));
+        disk.heal(0, 8);
+        write(&mut disk, 0, 8, 5).unwrap();
+        flush(&mut disk).unwrap();
+        assert_eq!(read(&mut disk, 2), Ok(5));
+        assert_eq!(read(&mut disk, 3), Ok(5));
     }
 
     #[test]

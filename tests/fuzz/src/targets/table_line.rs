@@ -33,6 +33,7 @@ const KNOWN: &[&str] = &[
     "spare /dev/sdd",
     "degraded",
     "format",
+    "spare_as_main",
 ];
 
 /// Which target, and a line as a user may give it: as it stands, or made of words that are known,
@@ -137,7 +138,7 @@ fn numbers(form: Form, words: &[&str]) {
             );
             while let Some(name) = rest.next() {
                 let value = match *name {
-                    "format" | "degraded" => continue,
+                    "format" | "degraded" | "spare_as_main" => continue,
                     _ => rest.next().expect("all others have a value"),
                 };
                 let other = matches!(*name, "auto_remap" | "uuid" | "main_id" | "spare");
@@ -149,7 +150,7 @@ fn numbers(form: Form, words: &[&str]) {
 
 type Said = (
     Option<bool>,
-    bool,
+    [bool; 2],
     [Option<u64>; 2],
     Option<dm_remap_logic::text::Uuid>,
     Option<dm_remap_logic::text::MainId>,
@@ -159,7 +160,7 @@ type Said = (
 fn without_order(options: &Options) -> Said {
     (
         options.auto_remap,
-        options.degraded,
+        [options.degraded, options.spare_as_main],
         [options.spare_start, options.spare_len],
         options.uuid,
         options.main_id,

@@ -15,6 +15,7 @@ mod hung_tasks;
 mod kernel_disks;
 mod limits;
 mod mirrors;
+mod moved_back;
 mod moves;
 mod nowait;
 mod retries;

@@ -4,6 +4,7 @@
 
 mod adding;
 mod crashes;
+mod evacuating;
 mod flushes;
 mod growing;
 mod healing;
