@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
-use std::time::Duration;
 
 use super::disk;
 use super::line;
@@ -106,9 +105,9 @@ fn a_spare_that_is_being_read_is_claimed() {
     spare.disk().hold(0..SPARE, Direction::Read);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| Mapped::try_new(&line(&main, &spare, "")));
-        assert!(eventually(Duration::from_secs(60), || is_claimed(&spare)));
+        assert!(eventually(|| is_claimed(&spare)));
         let second = scope.spawn(|| Mapped::try_new(&line(&other, &spare, "")).map(drop));
-        let ended = eventually(Duration::from_secs(60), || second.is_finished());
+        let ended = eventually(|| second.is_finished());
         assert!(!first.is_finished());
         spare.disk().release();
         assert!(ended, "the spare was read for two");
