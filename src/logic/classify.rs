@@ -86,6 +86,22 @@ pub fn classify(operation: Operation, status: Status, read_ahead: bool) -> Verdi
     }
 }
 
+/// Whether an error tells of the device, or the way to it, rather than of what was asked for: if nothing else
+/// comes back, the device is gone.
+#[inline]
+pub const fn tells_of_device(status: Status) -> bool {
+    matches!(
+        status,
+        Status::Timeout
+            | Status::Transport
+            | Status::Target
+            | Status::ResvConflict
+            | Status::Medium
+            | Status::IoErr
+            | Status::Offline
+    )
+}
+
 /// Whether an I/O that ended with `status` may have reached the medium, or the disk's cache. If not, it
 /// was refused on its way.
 #[inline]

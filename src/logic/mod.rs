@@ -19,6 +19,7 @@
 //! | [`classify`] | Does an error suspect the medium, or is it passed up?                      |
 //! | [`bisect`]   | Which single blocks of a failed range are bad?                             |
 //! | [`breaker`]  | Has a device failed as a whole?                                            |
+//! | [`places`]   | Where is a device asked whether it lives?                                  |
 //! | [`latch`]    | What follows from a flush that failed?                                     |
 //! | [`cache`]    | Can a disk's cache hold what users wrote?                                  |
 //! | [`desk`]     | Who may work on which blocks of main at a time?                            |
@@ -52,6 +53,7 @@ pub mod latch;
 pub mod limit;
 pub mod load;
 pub mod message;
+pub mod places;
 pub mod presence;
 pub mod slot;
 pub mod status;

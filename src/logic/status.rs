@@ -15,15 +15,15 @@ use core::fmt;
 /// The version of the status line.
 pub const VERSION: &str = "v3.0";
 
-/// How the device is, in one number.
+/// How the device is: `health`, 1 or 0, and `condition`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Health {
-    /// `health=1`: all is well, as far as anybody can tell.
+    /// `health=1 condition=good`: all is well, as far as anybody can tell.
     #[default]
     Good,
-    /// `health=2`: everything is served, but room or redundancy is short.
+    /// `health=1 condition=degraded`: everything is served, but room or redundancy is short.
     Degraded,
-    /// `health=3`: errors are passed up, or data was lost.
+    /// `health=0 condition=failing`: errors are passed up, or data was lost.
     Failing,
 }
 
@@ -50,6 +50,8 @@ pub struct Status {
     pub capacity: u64,
     /// Blocks of main that could not be read and were not written since.
     pub pending: u64,
+    /// Blocks whose slots could not be read, or are on a spare that is lost, and that were not written since.
+    pub lost: u64,
     /// Slots that hold something.
     pub slots_used: u64,
     /// How the device is.
@@ -160,12 +162,14 @@ impl fmt::Display for Status {
         write!(
             f,
             "{VERSION} {}/{capacity} {}/{capacity} {}/{capacity}",
-            self.remapped, self.pending, self.slots_used
+            self.remapped,
+            self.pending.saturating_add(self.lost),
+            self.slots_used
         )?;
-        let health = match self.health {
-            Health::Good => 1,
-            Health::Degraded => 2,
-            Health::Failing => 3,
+        let (health, condition) = match self.health {
+            Health::Good => (1, "good"),
+            Health::Degraded => (1, "degraded"),
+            Health::Failing => (0, "failing"),
         };
         write!(
             f,
@@ -193,7 +197,8 @@ impl fmt::Display for Status {
         write!(
             f,
             " auto_remap={auto_remap} bad_slots={} spare_errors=W{}:R{} replicas={} superblocks={} \
-             metadata_repairs={} breaker={} flush={} weak_moves={} spares={}/{} idle={}",
+             metadata_repairs={} breaker={} flush={} weak_moves={} spares={}/{} idle={} \
+             condition={condition} lost={}",
             self.slots_bad,
             self.spare_write_errors,
             self.spare_read_errors,
@@ -205,7 +210,8 @@ impl fmt::Display for Status {
             self.weak_moves,
             self.spares,
             self.spares_all,
-            Members(self.idle)
+            Members(self.idle),
+            self.lost
         )
     }
 }
@@ -213,6 +219,7 @@ impl fmt::Display for Status {
 #[cfg(test)]
 mod tests {
     use super::Breakers;
+    use super::Health;
     use super::Status;
 
     #[test]
@@ -237,8 +244,34 @@ mod tests {
             "v3.0 2/1000 0/1000 2/1000 health=1 errors=W0:R0 auto_remaps=0 manual_remaps=2 \
              scan=0% metadata=enabled autosave=active saves=5/5 auto_remap=on bad_slots=0 \
              spare_errors=W0:R0 replicas=2 superblocks=4 metadata_repairs=0 breaker=none \
-             flush=good weak_moves=0 spares=1/1 idle=none"
+             flush=good weak_moves=0 spares=1/1 idle=none condition=good lost=0"
         );
+    }
+
+    /// P17: monitors of the older tool know 1 and 0 only, and what is lost counts with what is pending.
+    #[test]
+    fn health_and_what_is_lost() {
+        let told = |health| {
+            let status = Status {
+                capacity: 9,
+                pending: 1,
+                lost: 2,
+                health,
+                ..Status::default()
+            };
+            std::format!("{status}")
+        };
+        for (health, number, condition) in [
+            (Health::Good, 1, "good"),
+            (Health::Degraded, 1, "degraded"),
+            (Health::Failing, 0, "failing"),
+        ] {
+            let line = told(health);
+            let begin = std::format!("v3.0 0/9 3/9 0/9 health={number} ");
+            assert!(line.starts_with(&begin), "{line}");
+            let end = std::format!(" condition={condition} lost=2");
+            assert!(line.ends_with(&end), "{line}");
+        }
     }
 
     #[test]

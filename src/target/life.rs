@@ -2,8 +2,8 @@
 
 //! Do main and spare work as such? What no error of a single block tells (P6, E2, E6).
 //!
-//! A breaker for each direction of main, and one for writes to the spares, counts bios that failed
-//! without any success in between; a latch for each device remembers that a flush failed. All of
+//! A breaker for each direction of main and of each spare counts bios that failed without any success in
+//! between; a latch for each device remembers that a flush failed. All of
 //! them are single words, changed by compare and exchange from any context: `end_io` sees users'
 //! successes, the worker what it tries itself.
 //!
@@ -31,16 +31,20 @@ use kernel::sync::atomic::Relaxed;
 pub(super) enum Direction {
     MainRead,
     MainWrite,
-    SpareWrite,
+    /// Reading the spare of a member. Nothing depends on it but what users are told.
+    SpareRead(u8),
+    /// Writing the spare of a member.
+    SpareWrite(u8),
 }
 
 impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Direction::MainRead => "reading main",
-            Direction::MainWrite => "writing main",
-            Direction::SpareWrite => "writing the spare",
-        })
+        match self {
+            Direction::MainRead => f.write_str("reading main"),
+            Direction::MainWrite => f.write_str("writing main"),
+            Direction::SpareRead(member) => write!(f, "reading spare {member}"),
+            Direction::SpareWrite(member) => write!(f, "writing spare {member}"),
+        }
     }
 }
 
@@ -52,13 +56,10 @@ pub(super) enum Disk {
     Spare(u8),
 }
 
-const DIRECTIONS: [Direction; 3] = [
-    Direction::MainRead,
-    Direction::MainWrite,
-    Direction::SpareWrite,
-];
-
 const SPARES: usize = MEMBERS_MAX as usize;
+
+/// From how many errors in a row that are passed up a device counts as failed where users have set no number.
+const PASSED_UP_MAX: u32 = 8;
 
 /// How many flushes of each spare have failed, before something is written there.
 #[derive(Clone, Copy)]
@@ -95,7 +96,12 @@ pub(super) struct Life {
     watched: Atomic<bool>,
     main_read: Circuit,
     main_write: Circuit,
-    spare_write: Circuit,
+    spare_read: [Circuit; SPARES],
+    spare_write: [Circuit; SPARES],
+    /// The block of main at which a user has succeeded last while that mattered, and one more; 0 if none has.
+    good: Atomic<u64>,
+    /// How often places to ask were drawn.
+    draws: Atomic<u64>,
     main_flush: Atomic<u64>,
     spare_flush: [Atomic<u64>; SPARES],
     /// Whether a spare's cache may hold what users wrote.
@@ -109,7 +115,10 @@ impl Life {
             watched: Atomic::new(false),
             main_read: Circuit::new(),
             main_write: Circuit::new(),
-            spare_write: Circuit::new(),
+            spare_read: [const { Circuit::new() }; SPARES],
+            spare_write: [const { Circuit::new() }; SPARES],
+            good: Atomic::new(0),
+            draws: Atomic::new(0),
             main_flush: Atomic::new(0),
             spare_flush: [const { Atomic::new(0) }; SPARES],
             spare_cache: [const { Atomic::new(Cache::new().to_word()) }; SPARES],
@@ -126,8 +135,15 @@ impl Life {
         match direction {
             Direction::MainRead => &self.main_read,
             Direction::MainWrite => &self.main_write,
-            Direction::SpareWrite => &self.spare_write,
+            Direction::SpareRead(member) => nth(&self.spare_read, member),
+            Direction::SpareWrite(member) => nth(&self.spare_write, member),
         }
+    }
+
+    /// The breakers' words of all directions.
+    fn circuits(&self) -> impl Iterator<Item = &Circuit> {
+        let spares = self.spare_read.iter().chain(&self.spare_write);
+        [&self.main_read, &self.main_write].into_iter().chain(spares)
     }
 
     fn flush(&self, disk: Disk) -> &Atomic<u64> {
@@ -159,11 +175,11 @@ impl Life {
     /// again afterwards, so that of two at the same time the last one sees both.
     fn watch(&self) {
         let any = || {
-            let failing = |direction: &Direction| {
-                let word = self.circuit(*direction).breaker.load(Relaxed);
+            let failing = |circuit: &Circuit| {
+                let word = circuit.breaker.load(Relaxed);
                 !Breaker::from_word(word).is_quiet()
             };
-            DIRECTIONS.iter().any(failing) || self.is_flush_latched()
+            self.circuits().any(failing) || self.is_flush_latched()
         };
         loop {
             let now = any();
@@ -207,6 +223,34 @@ impl Life {
         self.change(direction, |breaker| breaker.failed(threshold))
     }
 
+    /// A bio has failed for a reason that no medium has, and the error is passed up. Many in a row without a
+    /// success in between are a device that failed as a whole. Returns whether that opens the breaker.
+    pub(super) fn passed_up(&self, direction: Direction, threshold: u32) -> bool {
+        let threshold = match threshold {
+            0 => PASSED_UP_MAX,
+            set => set,
+        };
+        let now = dm::monotonic_ms();
+        self.change(direction, |breaker| {
+            breaker.failed(threshold) == Need::Probe && !breaker.is_open() && breaker.disproved(now)
+        })
+    }
+
+    /// A user's I/O of this block of main has succeeded.
+    pub(super) fn note_good(&self, block: u64) {
+        self.good.store(block.saturating_add(1), Relaxed);
+    }
+
+    /// Where a user has succeeded last while that mattered.
+    pub(super) fn last_good(&self) -> Option<u64> {
+        self.good.load(Relaxed).checked_sub(1)
+    }
+
+    /// A number that is another one each time.
+    pub(super) fn seed(&self) -> u64 {
+        dm::monotonic_ms().rotate_left(32) ^ self.draws.fetch_add(1, Relaxed)
+    }
+
     /// What [`Life::failed`] asked for was not to be had. Returns whether that opens the breaker.
     pub(super) fn disproved(&self, direction: Direction) -> bool {
         let now = dm::monotonic_ms();
@@ -224,12 +268,17 @@ impl Life {
         Breaker::from_word(self.circuit(direction).breaker.load(Relaxed)).is_open()
     }
 
+    /// Whether a spare fails as a whole, in one direction or both.
+    pub(super) fn is_spare_open(&self, member: u8) -> bool {
+        self.is_open(Direction::SpareRead(member)) || self.is_open(Direction::SpareWrite(member))
+    }
+
     /// Which breakers are open.
     pub(super) fn breakers(&self) -> Breakers {
         Breakers {
             main_read: self.is_open(Direction::MainRead),
             main_write: self.is_open(Direction::MainWrite),
-            spare: self.is_open(Direction::SpareWrite),
+            spare: (0..MEMBERS_MAX).any(|member| self.is_spare_open(member)),
         }
     }
 
@@ -355,6 +404,9 @@ impl Life {
 
     /// Users have nothing to hear of a spare.
     pub(super) fn reset_spare(&self, member: u8) {
+        for direction in [Direction::SpareRead(member), Direction::SpareWrite(member)] {
+            self.succeeded(direction);
+        }
         self.update(nth(&self.spare_cache, member), |word| {
             (Cache::from_word(word).given_up().to_word(), ())
         });
@@ -374,8 +426,8 @@ impl Life {
     }
 }
 
-/// The word of a member's spare. There is one for each.
-fn nth(words: &[Atomic<u64>; SPARES], member: u8) -> &Atomic<u64> {
-    let [first, ..] = words;
-    words.get(usize::from(member)).unwrap_or(first)
+/// What there is one of for each member's spare.
+fn nth<T>(all: &[T; SPARES], member: u8) -> &T {
+    let [first, ..] = all;
+    all.get(usize::from(member)).unwrap_or(first)
 }

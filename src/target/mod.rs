@@ -63,9 +63,11 @@ use crate::dm;
 use crate::dm::BlkStatus;
 use crate::logic::args;
 use crate::logic::args::Options;
+use crate::logic::breaker::Need;
 use crate::logic::cache::Sent;
 use crate::logic::classify::classify;
 use crate::logic::classify::may_have_begun;
+use crate::logic::classify::tells_of_device;
 use crate::logic::classify::Operation;
 use crate::logic::classify::Verdict;
 use crate::logic::latch::Answer;
@@ -564,6 +566,7 @@ impl DmRemap {
         let operation = operation_of(&bio);
         let member = bio.per_bio().member();
         let main = member.is_none();
+        let direction = direction_of(operation, member);
         match classify(operation, io::status_of(bio.status()), opf.is_readahead()) {
             Verdict::Suspect => (),
             Verdict::Latch => {
@@ -600,27 +603,38 @@ impl DmRemap {
                         }
                     }
                 }
+                let status = io::status_of(bio.status());
+                if let Some(direction) = direction.filter(|_| tells_of_device(status)) {
+                    self.count_error(direction);
+                    self.passed_up(direction, opf.is_readahead());
+                }
                 return bio.done();
             }
         }
-        let direction = match (main, operation) {
-            (true, Operation::Read) => Some(Direction::MainRead),
-            (true, _) => Some(Direction::MainWrite),
-            (false, Operation::Read) => None,
-            (false, _) => Some(Direction::SpareWrite),
-        };
         match direction {
-            Some(Direction::MainRead) => state.counters.read_errors.add(1),
-            Some(Direction::MainWrite) => state.counters.write_errors.add(1),
+            Some(direction) if main => self.count_error(direction),
             _ => (),
         }
-        let probes = direction.is_some_and(|direction| state.life.is_open(direction));
-        if direction.is_some_and(|direction| !state.life.admits(direction)) {
+        // Nobody asks whether a spare can be read.
+        let asked = direction.filter(|direction| !matches!(direction, Direction::SpareRead(_)));
+        let probes = asked.is_some_and(|direction| state.life.is_open(direction));
+        let admitted = match asked {
+            // If this one takes nothing, another one may.
+            Some(Direction::SpareWrite(_)) => state.admits_to_spares(&self.spares),
+            Some(direction) => state.life.admits(direction),
+            None => true,
+        };
+        if !admitted {
             return bio.done();
         }
         // Where main is no longer asked, slots are replaced and tried again all the same.
         if main && !state.auto_remap.load(Relaxed) {
-            return bio.done();
+            // But when nothing else comes back, somebody has to ask whether main lives.
+            let threshold = state.limits.get(Limit::ErrorThreshold);
+            let asks = |direction| state.life.failed(direction, threshold) == Need::Probe;
+            if !direction.is_some_and(asks) {
+                return bio.done();
+            }
         }
         let data = bio.per_bio();
         data.failed = true;
@@ -630,6 +644,29 @@ impl DmRemap {
         state.deferred.push(owned);
         self.kick();
         ended
+    }
+
+    /// Counts an error that users are told of, whatever becomes of it.
+    fn count_error(&self, direction: Direction) {
+        let counters = &self.state.counters;
+        let counter = match direction {
+            Direction::MainRead => &counters.read_errors,
+            Direction::MainWrite => &counters.write_errors,
+            Direction::SpareRead(_) => &counters.spare_read_errors,
+            Direction::SpareWrite(_) => &counters.spare_write_errors,
+        };
+        counter.add(1);
+    }
+
+    /// An error is passed up without a look at the medium. If nothing but such errors comes back, the device
+    /// is gone, and users are told so, whatever they are. May run in an interrupt.
+    fn passed_up(&self, direction: Direction, readahead: bool) {
+        let state = &**self.state;
+        let threshold = state.limits.get(Limit::ErrorThreshold);
+        if !readahead && state.life.passed_up(direction, threshold) {
+            state.tell_opened(direction);
+            let _ = self.events.enqueue::<_, 0>(self.teller.clone());
+        }
     }
 
     /// Sees a flush that succeeded, a bio that the spare has served, or any where others did not succeed.
@@ -649,7 +686,10 @@ impl DmRemap {
                     Answer::Fail => bio.done_with(BlkStatus::IOERR),
                 };
             }
-            Operation::Read if member.is_none() => Direction::MainRead,
+            Operation::Read => match member {
+                Some(member) => Direction::SpareRead(member),
+                None => Direction::MainRead,
+            },
             Operation::Write | Operation::WriteZeroes => match member {
                 // It was on the way when its spare was given up: it goes elsewhere, like any from then on.
                 Some(member) if !self.state.note_written(member) => {
@@ -658,13 +698,20 @@ impl DmRemap {
                     self.kick();
                     return ended;
                 }
-                Some(_) => Direction::SpareWrite,
+                Some(member) => Direction::SpareWrite(member),
                 None => Direction::MainWrite,
             },
             _ => return bio.done(),
         };
-        if life.is_watched() && life.succeeded(direction) {
-            self.state.tell_closed(direction);
+        if life.is_watched() {
+            if member.is_none() {
+                let sector = bio.target_sector();
+                life.note_good(self.state.block_of(sector));
+            }
+            if life.succeeded(direction) {
+                self.state.tell_closed(direction);
+                let _ = self.events.enqueue::<_, 0>(self.teller.clone());
+            }
         }
         bio.done()
     }
@@ -743,6 +790,7 @@ impl DmRemap {
         let capacity = counters.capacity.get();
         let (remapped, pending) = (counters.remapped.get(), counters.pending.get());
         let bad = counters.bad.get();
+        let lost = counters.lost.get();
         let breakers = state.life.breakers();
         let flush_failed = state.life.is_flush_latched();
         let stuck = counters.stuck.get() != 0;
@@ -751,8 +799,9 @@ impl DmRemap {
             remapped,
             capacity,
             pending,
+            lost,
             slots_used: remapped.saturating_add(pending).saturating_add(bad),
-            health: if pending != 0 || breakers.any() || flush_failed || stuck {
+            health: if pending != 0 || lost != 0 || breakers.any() || flush_failed || stuck {
                 Health::Failing
             } else if degraded || bad != 0 || counters.left.get() == 0 {
                 Health::Degraded
@@ -786,6 +835,19 @@ impl DmRemap {
             spares_all: counters.spares_all.get() as u8,
             idle: counters.idle.get() as u8,
         }
+    }
+}
+
+/// Of what reading and writing a bio tells, that went to main or to the spare of a member.
+fn direction_of(operation: Operation, member: Option<u8>) -> Option<Direction> {
+    match (operation, member) {
+        (Operation::Read, None) => Some(Direction::MainRead),
+        (Operation::Read, Some(member)) => Some(Direction::SpareRead(member)),
+        (Operation::Write | Operation::WriteZeroes, None) => Some(Direction::MainWrite),
+        (Operation::Write | Operation::WriteZeroes, Some(member)) => {
+            Some(Direction::SpareWrite(member))
+        }
+        _ => None,
     }
 }
 

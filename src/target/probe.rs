@@ -2,8 +2,9 @@
 
 //! Does main still work as such? (E2)
 //!
-//! Blocks far from those in question are asked first: what spoils some blocks may spoil their
-//! neighbours, and the answer should not take the time of a bad block.
+//! Blocks are asked where users have succeeded lately, and then anywhere else, other ones each time
+//! ([`places`](crate::logic::places)): media fail in patterns, and the answer should not take the time
+//! of a bad block.
 
 use super::closed::Closed;
 use super::life::Direction;
@@ -12,6 +13,7 @@ use super::state::State;
 use super::DmRemap;
 use crate::dm;
 use crate::logic::message::Blocks;
+use crate::logic::places::Places;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::lock::mutex::MutexBackend;
 use kernel::sync::lock::Guard;
@@ -30,8 +32,13 @@ pub(super) enum Life {
 /// How many blocks are asked however late it is.
 const READS: u32 = 3;
 
-/// How many blocks may fail to be written before the answer is no.
-const WRITES: u32 = 2;
+/// How many blocks may fail to be written before the answer is no, and how many may be busy before there is
+/// none.
+const WRITES: u32 = 6;
+const BUSY: u32 = 4;
+
+/// How many places are drawn.
+const PLACES: usize = 16;
 
 /// How long writes that are under way are waited for, in milliseconds.
 const DRAIN_MS: u64 = 500;
@@ -84,7 +91,7 @@ pub(super) fn can_write(
         if failed >= WRITES {
             return Life::Dead;
         }
-        if busy >= WRITES || (failed != 0 && dm::monotonic_ms() >= deadline) {
+        if busy >= BUSY || (failed != 0 && dm::monotonic_ms() >= deadline) {
             break;
         }
         let one = Blocks {
@@ -138,33 +145,23 @@ fn lock_mover(
 /// How long one probe waits for another, in milliseconds, however late it is.
 const PATIENCE_MS: u64 = 2000;
 
-/// Blocks that should be good, the far ones first.
+/// Blocks that may be good: where users have succeeded lately, anywhere, and last the nearest ones that are
+/// not at the desk, as a small main has few others.
 fn candidates(target: &DmRemap, suspects: Blocks) -> impl Iterator<Item = u64> + '_ {
     let state = &**target.state;
     // Not those behind the target's end: they belong to somebody else.
     let blocks = target.len >> state.block_shift;
-    let last = blocks.saturating_sub(1);
     let behind = suspects.first.saturating_add(suspects.count);
     let region = REGION_SECTORS >> state.block_shift;
-    let (near, far) = if suspects.first < last / 2 {
-        (0, last)
-    } else {
-        (last, 0)
-    };
-    let places = [
-        far,
-        last / 2,
-        near,
-        last / 4,
-        last / 4 * 3,
-        last / 8,
-        last / 8 * 5,
+    let near = [
         suspects.first.wrapping_sub(region),
         behind.saturating_add(region),
         suspects.first.wrapping_sub(1),
         behind,
     ];
-    places.into_iter().filter(move |block| {
+    let drawn = Places::new(state.life.seed(), blocks).take(PLACES);
+    let lately = state.life.last_good().into_iter();
+    lately.chain(drawn).chain(near).filter(move |block| {
         let in_question = block.wrapping_sub(suspects.first) < suspects.count;
         *block < blocks && !in_question && state.slot_of(*block).is_none()
     })

@@ -31,6 +31,7 @@ use crate::logic::alloc::SlotRun;
 use crate::logic::bisect::Bisect;
 use crate::logic::classify::Operation;
 use crate::logic::format::member_bit;
+use crate::logic::format::MEMBERS_MAX;
 use crate::logic::limit::Limit;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
@@ -38,8 +39,8 @@ use crate::logic::slot::SlotWord;
 use crate::logic::slot::State as SlotState;
 use kernel::prelude::*;
 
-/// How many slots may fail for one bio before any has taken data: more, and it is the spare that
-/// failed and not its medium.
+/// How many slots of a spare may fail for one bio before any there has taken data: more, and it is the spare
+/// that failed and not its medium.
 const SLOTS_TRIED: usize = 16;
 
 /// After how many of these others are tried that are far away.
@@ -178,12 +179,10 @@ pub(super) struct Relocation<'a> {
     pub(super) leaves: bool,
     /// The members whose slots have taken data; a bit each.
     written: u8,
-    /// Whether a slot has taken data.
-    alive: bool,
     /// The members whose spares others have stood in for; a bit each.
     left: u8,
-    /// How many slots have failed.
-    failed: usize,
+    /// How many slots of each member have failed.
+    failed: [usize; MEMBERS_MAX as usize],
     /// Whether one took long to fail.
     slow: bool,
     /// Whether everything has to be done once more.
@@ -216,8 +215,7 @@ impl<'a> Relocation<'a> {
             leaves: false,
             written: 0,
             left: 0,
-            alive: false,
-            failed: 0,
+            failed: [0; MEMBERS_MAX as usize],
             slow: false,
             again: false,
             tells: true,
@@ -230,7 +228,7 @@ impl<'a> Relocation<'a> {
         if self.lists.moves.is_empty() {
             return Ok(0);
         }
-        if !self.probes && !self.state.life.admits(Direction::SpareWrite) {
+        if !self.probes && !self.state.admits_to_spares(self.spares) {
             return Err(self.error);
         }
         let mut moves = self.lists.moves.len();
@@ -253,7 +251,7 @@ impl<'a> Relocation<'a> {
             }
             done = done.saturating_add(moves.saturating_sub(self.lists.moves.len()));
             moves = self.lists.moves.len();
-            (self.written, self.alive, self.failed, self.again) = (0, false, 0, false);
+            (self.written, self.failed, self.again) = (0, Default::default(), false);
         };
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
             self.state
@@ -353,13 +351,13 @@ impl<'a> Relocation<'a> {
                 self.give_back_rest(run, settled, own);
                 return Err(self.error);
             }
-            if !self.alive && self.failed != 0 && self.failed % SLOTS_NEAR == 0 && settled != 0 {
+            let slot = run.first.saturating_add(part.first);
+            if settled != 0 && self.is_scratched(slot) {
                 // These may be on a scratch: the others try somewhere else.
                 self.give_back_rest(run, settled, own);
                 return self.put_off(run, settled, next, own);
             }
             let offset = first.offset.saturating_add(self.state.bytes(part.first));
-            let slot = run.first.saturating_add(part.first);
             let place = self.state.locate(self.spares, slot, true);
             let bytes = self.state.bytes(part.count);
             let write = || {
@@ -384,10 +382,9 @@ impl<'a> Relocation<'a> {
             }
             let taken = match result {
                 Ok(()) => {
-                    self.alive = true;
                     let member = place.map_or(0, |(member, _, _)| member);
                     self.written |= member_bit(member);
-                    self.tell |= self.state.proven(Direction::SpareWrite, begun);
+                    self.tell |= self.state.proven(Direction::SpareWrite(member), begun);
                     (part.first..part.first.saturating_add(part.count))
                         .try_for_each(|index| self.note_placed(run.first, index, next))
                 }
@@ -397,10 +394,19 @@ impl<'a> Relocation<'a> {
                         self.give_back_rest(run, settled, own);
                         return self.put_off(run, settled, next, own);
                     }
-                    self.tell |= self.state.disproved(Direction::SpareWrite);
+                    self.give_up_spare(slot);
                     Err(self.error)
                 }
-                Err(_) if part.count == 1 => self.slot_failed(run.first, part.first, next, own),
+                Err(_) if part.count == 1 => {
+                    let failed = self.slot_failed(run.first, part.first, next, own);
+                    if failed.is_err() && self.leave_spare(slot) {
+                        // It takes nothing, and another one may.
+                        let settled = part.first.saturating_add(1);
+                        self.give_back_rest(run, settled, own);
+                        return self.put_off(run, settled, next, own);
+                    }
+                    failed
+                }
                 Err(_) => {
                     if took > SLOW_MS {
                         search.one_by_one();
@@ -468,15 +474,48 @@ impl<'a> Relocation<'a> {
         if !own {
             push(&mut self.lists.retired, first.saturating_add(index))?;
         }
-        self.failed = self.failed.saturating_add(1);
-        if !self.alive && self.failed > SLOTS_TRIED {
-            self.tell |= self.state.disproved(Direction::SpareWrite);
+        let slot = first.saturating_add(index);
+        let Some(failed) = self.failed_of(slot) else {
+            return Ok(());
+        };
+        *failed = failed.saturating_add(1);
+        if *failed > SLOTS_TRIED {
+            *failed = 0;
+            self.give_up_spare(slot);
             return Err(self.error);
         }
-        if !self.alive && !own && self.failed % SLOTS_NEAR == 0 {
+        if !own && self.is_scratched(slot) {
             self.state.writer.lock().writer.jump();
         }
         Ok(())
+    }
+
+    /// How many slots have failed of the spare that has this one, if it has taken nothing yet.
+    fn failed_of(&mut self, slot: u32) -> Option<&mut usize> {
+        let member = self.state.slot_place(slot)?.member;
+        match self.written & member_bit(member) {
+            0 => self.failed.get_mut(usize::from(member)),
+            _ => None,
+        }
+    }
+
+    /// Whether so many slots near this one have failed that it is better to try elsewhere.
+    fn is_scratched(&mut self, slot: u32) -> bool {
+        let failed = self.failed_of(slot);
+        failed.is_some_and(|failed| *failed != 0 && *failed % SLOTS_NEAR == 0)
+    }
+
+    /// The spare that has this slot takes nothing at all: that says nothing about those slots that failed.
+    fn give_up_spare(&mut self, slot: u32) {
+        let state = self.state;
+        let member_of = |slot| state.slot_place(slot).map(|place| place.member);
+        let Some(member) = member_of(slot) else {
+            return;
+        };
+        self.tell |= state.disproved(Direction::SpareWrite(member));
+        let of_member = |slot: &u32| member_of(*slot) == Some(member);
+        self.give_back(self.lists.retired.iter().copied().filter(of_member));
+        self.lists.retired.retain(|slot| !of_member(slot));
     }
 
     /// Gives back the slots of a run that nothing became of.

@@ -341,14 +341,44 @@ impl State {
         pr_info!("{}: {direction} works again\n", self.name);
     }
 
-    /// Says that a breaker is open, and returns whether it was not before.
+    /// A device does not do what was asked for. Says so if that opens the breaker, and returns whether it does.
     pub(super) fn disproved(&self, direction: Direction) -> bool {
         let opened = self.life.disproved(direction);
         if opened {
-            let name = &self.name;
-            pr_err!("{name}: {direction} fails everywhere, nothing is remapped until it works\n");
+            self.tell_opened(direction);
         }
         opened
+    }
+
+    /// Says that a breaker is open.
+    pub(super) fn tell_opened(&self, direction: Direction) {
+        let name = &self.name;
+        match direction {
+            Direction::MainRead | Direction::MainWrite => {
+                pr_err!("{name}: {direction} fails everywhere, nothing is remapped until it works\n");
+            }
+            Direction::SpareRead(_) | Direction::SpareWrite(_) => {
+                pr_err!("{name}: {direction} fails everywhere\n");
+            }
+        }
+    }
+
+    /// Whether a write may be moved to some spare: one that is not lost and works, as far as anybody knows, or
+    /// is to be asked again.
+    pub(super) fn admits_to_spares(&self, spares: &Spares) -> bool {
+        self.usable(spares)
+            .any(|member| self.life.admits(Direction::SpareWrite(member)))
+    }
+
+    /// Whether all spares that are not lost fail to be written.
+    pub(super) fn all_spares_fail(&self, spares: &Spares) -> bool {
+        self.usable(spares)
+            .all(|member| self.life.is_open(Direction::SpareWrite(member)))
+    }
+
+    fn usable<'a>(&'a self, spares: &'a Spares) -> impl Iterator<Item = u8> + 'a {
+        let members = spares.iter().map(|(member, _)| member);
+        members.filter(|member| !self.is_lost(*member))
     }
 
     /// Calls `look` with the map. Must not sleep in there.
@@ -384,6 +414,17 @@ impl State {
     /// The slot that a main block has now, and its word.
     pub(super) fn slot_of(&self, main_block: u64) -> Option<(u32, SlotWord)> {
         self.with_map(|map| map.view().lookup(main_block))
+    }
+
+    /// Whether a slot serves a block of main, and its content is lost until that is written.
+    pub(super) fn is_content_lost(&self, map: &Map, slot: u32) -> bool {
+        let word = map.word(slot);
+        let serves = word.state() == SlotState::Valid && word.claims(word.main_block());
+        let away = || {
+            let place = map.extents().place(slot);
+            place.is_some_and(|place| self.is_lost(place.member))
+        };
+        serves && (word.is_failing() || away())
     }
 
     /// Where a slot lies.
@@ -495,6 +536,8 @@ pub(super) struct Counters {
     pub(super) remapped: Counter,
     /// Slots that are set aside for a block that could not be read.
     pub(super) pending: Counter,
+    /// Slots that serve a block of main and cannot be read: they failed, or their spare is lost.
+    pub(super) lost: Counter,
     /// Slots that failed.
     pub(super) bad: Counter,
     /// Slots that can still be given out.
@@ -544,6 +587,7 @@ impl Counters {
         let counters = Self {
             remapped: Counter::new(0),
             pending: Counter::new(0),
+            lost: Counter::new(0),
             bad: Counter::new(0),
             left: Counter::new(0),
             capacity: Counter::new(0),

@@ -144,7 +144,7 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     }
     // Before the answer: whoever has another copy, md or btrfs, writes it here at once, and that has to
     // go to the spare.
-    note_failing(state, &spares, &tools.lists);
+    tell |= note_failing(state, &spares, &tools.lists);
     tell |= note_lost(state, &spares, &tools.lists);
     if tell {
         let target = bio.target();
@@ -196,18 +196,17 @@ fn restore(state: &State, spares: &Spares) {
 
 /// Whether a bio failed on a device that was found to have failed as a whole, since.
 fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
-    let direction = match bio.op() {
-        dm::Op::Read => Direction::MainRead,
-        _ => Direction::MainWrite,
-    };
+    let reads = matches!(bio.op(), dm::Op::Read);
+    let spares = bio.target().spares.clone();
     let data = bio.per_bio();
-    let direction = match (data.disk != 0, direction) {
-        (false, direction) => direction,
-        (true, Direction::MainWrite) => Direction::SpareWrite,
-        // There is no breaker for reading the spare.
-        (true, _) => return false,
+    let fails = match (data.member(), reads) {
+        (None, true) => state.life.is_open(Direction::MainRead),
+        (None, false) => state.life.is_open(Direction::MainWrite),
+        // Nothing that is read from a spare could come from elsewhere.
+        (Some(_), true) => false,
+        (Some(_), false) => state.all_spares_fail(&spares),
     };
-    data.failed && !data.probes && state.life.is_open(direction)
+    data.failed && !data.probes && fails
 }
 
 /// Remembers blocks of main that cannot be read, so that their next write goes to the spare.
@@ -240,9 +239,10 @@ fn note_lost(state: &State, spares: &Spares, lists: &Lists) -> bool {
 
 /// Remembers slots that cannot be read, so that the next write of their blocks goes to others: these
 /// may take it and lose it again. A spare that cannot be read at all says nothing about them (P6).
-fn note_failing(state: &State, spares: &Spares, lists: &Lists) {
+/// Returns whether users have to be told.
+fn note_failing(state: &State, spares: &Spares, lists: &Lists) -> bool {
     let Some(first) = lists.failing.first() else {
-        return;
+        return false;
     };
     state.with_writer(spares, |writer, io| {
         let mut alive = [None; MEMBERS_MAX as usize];
@@ -261,14 +261,19 @@ fn note_failing(state: &State, spares: &Spares, lists: &Lists) {
             let superblock = writer.metadata.superblock();
             let alive = *known.get_or_insert_with(|| io.is_alive(superblock, member, None));
             if alive && word.state() == SlotState::Valid {
-                state.with_map(|map| map.view().set_slot(slot, word.with_failing()));
+                state.with_map(|map| {
+                    let known = state.is_content_lost(map, slot);
+                    map.view().set_slot(slot, word.with_failing());
+                    state.counters.lost.add(u64::from(!known));
+                });
                 noted = noted.saturating_add(1);
             }
         }
         if noted != 0 {
             state.report("cannot be read from the spare", noted, *first);
         }
-    });
+        noted != 0
+    })
 }
 
 struct Repair<'a> {
@@ -490,8 +495,12 @@ impl Repair<'_> {
         result: dm::IoResult,
     ) -> Result<bool, BlkStatus> {
         let direction = match (kind, operation) {
-            (RunKind::Slots { .. } | RunKind::Failing { .. }, Operation::Read) => None,
-            (RunKind::Slots { .. } | RunKind::Failing { .. }, _) => Some(Direction::SpareWrite),
+            (RunKind::Slots { .. } | RunKind::Failing { .. }, operation) => {
+                self.member_of(kind).map(|member| match operation {
+                    Operation::Read => Direction::SpareRead(member),
+                    _ => Direction::SpareWrite(member),
+                })
+            }
             (_, Operation::Read) => Some(Direction::MainRead),
             _ => Some(Direction::MainWrite),
         };
@@ -499,14 +508,12 @@ impl Repair<'_> {
             Ok(()) => {
                 match direction {
                     Some(Direction::MainWrite) => self.written.0 = true,
-                    Some(Direction::SpareWrite) => {
-                        if let Some(member) = self.member_of(kind) {
-                            if !self.state.note_written(member) {
-                                // It was given up meanwhile.
-                                return Ok(false);
-                            }
-                            self.written.1 |= member_bit(member);
+                    Some(Direction::SpareWrite(member)) => {
+                        if !self.state.note_written(member) {
+                            // It was given up meanwhile.
+                            return Ok(false);
                         }
+                        self.written.1 |= member_bit(member);
                     }
                     _ => (),
                 }

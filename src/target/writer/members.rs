@@ -253,6 +253,12 @@ impl Writer {
         let strangers = u32::from(self.strangers & lost) << STRANGERS_SHIFT;
         // Before the caches are looked at: whoever has written sees this, or is seen there.
         let before = state.lost.xchg(u32::from(lost) | strangers, Full);
+        if (before ^ u32::from(lost)) & u32::from(u8::MAX) != 0 {
+            state.counters.lost.set(state.with_map(|map| {
+                let slots = (0u32..).zip(map.slots()).map(|(slot, _)| slot);
+                slots.filter(|slot| state.is_content_lost(map, *slot)).count() as u64
+            }));
+        }
         for member in 0..8 {
             let fresh =
                 lost & member_bit(member) != 0 && before & u32::from(member_bit(member)) == 0;

@@ -460,9 +460,18 @@ impl Writer {
         let counts = &mut self.counts;
         let Staged { slot, entry, .. } = *change;
         let main_block = entry.word.main_block();
+        let replaced = match change.publish {
+            Publish::Replace(old) => Some(old),
+            _ => None,
+        };
         state.with_map(|map| {
             let table = map.view();
             let before = map.word(slot);
+            let lost = || {
+                let slots = [Some(slot), replaced].into_iter().flatten();
+                slots.filter(|slot| state.is_content_lost(map, *slot)).count() as u64
+            };
+            let lost_before = lost();
             match change.publish {
                 Publish::Keep => {
                     table.set_slot(slot, entry.word.with_doubt(doubt));
@@ -489,6 +498,8 @@ impl Writer {
                 }
             }
             state.counters.changed(before, map.word(slot));
+            state.counters.lost.add(lost());
+            state.counters.lost.sub(lost_before);
         });
         // A removal in doubt is committed again as what it was, with a new generation.
         if let Some(place) = self.generations.get_mut(slot as usize) {

@@ -348,12 +348,12 @@ fn save(bench: &Bench) -> Check {
 /// Checks what users are told.
 fn check_status(bench: &Bench, case: &Case) -> Check {
     let status = bench.device().status();
-    let (metadata, health) = match case.supers() {
-        4 => ("metadata=enabled", "health=1"),
-        _ => ("metadata=degraded", "health=2"),
+    let (metadata, condition) = match case.supers() {
+        4 => ("metadata=enabled", "condition=good"),
+        _ => ("metadata=degraded", "condition=degraded"),
     };
     let supers = format!("superblocks={}", case.supers());
-    for word in [metadata, health, &supers, "replicas=2"] {
+    for word in [metadata, condition, &supers, "replicas=2"] {
         need(status.split_whitespace().any(|found| found == word), || {
             format!("no {word} in {status}")
         })?;

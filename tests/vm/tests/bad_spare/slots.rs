@@ -180,9 +180,9 @@ fn survive(bench: &mut Bench, case: &Case) -> Check {
     need(bad_slots == marked || may_be_marked, || {
         format!("{bad_slots} slots are marked")
     })?;
-    let health = bench.device().status_value("health");
-    let expected = if bad_slots == 0 { "1" } else { "2" };
-    need(health.as_deref() == Some(expected), || {
+    let condition = bench.device().status_value("condition");
+    let expected = if bad_slots == 0 { "good" } else { "degraded" };
+    need(condition.as_deref() == Some(expected), || {
         bench.device().status()
     })?;
 

@@ -394,11 +394,11 @@ pub(crate) fn status(point: &Point<'_>) -> Result<(), String> {
         return refuse("nothing was unreadable");
     }
     if point.expect.spare_unwritable.is_empty()
-        && !(has("superblocks=4") && has("health=1") && has("metadata=enabled"))
+        && !(has("superblocks=4") && has("condition=good") && has("metadata=enabled"))
     {
         return refuse("nothing is broken");
     }
-    if has("health=3") {
+    if has("condition=failing") {
         return refuse("nothing was lost");
     }
     Ok(())

@@ -59,7 +59,7 @@ fn a_dead_main_opens_the_breakers() {
             assert_eq!(error.raw_os_error(), Some(status.errno()));
         }
         assert_eq!(breaker(&remap), "main_read,main_write", "{status:?}");
-        assert_eq!(health(&remap), 3);
+        assert_eq!(health(&remap), 0);
         assert_eq!(slots_used(&remap), 0, "{status:?}");
 
         // From now on nothing is tried again, but for a probe now and then.
@@ -135,7 +135,7 @@ fn a_main_that_takes_no_writes_uses_up_few_slots() {
     assert!(served.len() < 8, "{} writes were moved", served.len());
     assert_eq!(slots_used(&remap), served.len() as u64);
     assert_eq!(breaker(&remap), "main_write");
-    assert_eq!(health(&remap), 3);
+    assert_eq!(health(&remap), 0);
     for sector in (0..2048).step_by(64) {
         let read = device.read(sector, 1).unwrap();
         let generation = if served.contains(&sector) { 2 } else { 1 };
@@ -195,28 +195,18 @@ fn half_of_main_may_be_dead() {
 #[test]
 fn a_probe_changes_nothing() {
     let _test = vmtest::begin!();
-    let remap = Remap::with(512, "2 error_threshold 1");
+    // A small main, which is written all over, so that a probe meets somebody wherever it is.
+    const PART: u64 = 256;
+    let size = |mib: u64| Options::memory(mib << 20);
+    let remap = Remap::on(size(4), size(8), "2 error_threshold 1");
     let device = remap.open();
-    let bad = 40_000;
+    let bad = 64;
     remap.main.disk().spoil(bad, 8, unwritable());
     // Long enough for a write to come between the read of a probe and its write.
-    let sectors = Remap::MAIN_SECTORS;
+    let sectors = remap.main.disk().sectors();
     let slow = Duration::from_millis(30);
     remap.main.disk().slow(0..sectors, slow);
-    // Where probes are likely.
-    let last = sectors - 1;
-    let places = [
-        bad - 1,
-        bad + 8,
-        bad - 4096,
-        bad + 8 + 4096,
-        0,
-        last,
-        last / 2,
-        last / 4,
-        last / 4 * 3,
-        last / 8,
-    ];
+    let places = (4096..sectors).step_by(PART as usize);
     let end = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for place in places {
@@ -224,11 +214,11 @@ fn a_probe_changes_nothing() {
             scope.spawn(move || {
                 let device = remap.open();
                 for generation in 1.. {
-                    let data = stamps(place, 1, generation);
+                    let data = stamps(place, PART, generation);
                     device.write(place, &data).unwrap();
                     std::thread::sleep(2 * slow);
-                    let read = device.read(place, 1).unwrap();
-                    assert!(read == data, "an update of sector {place} was lost");
+                    let read = device.read(place, PART).unwrap();
+                    assert!(read == data, "an update from sector {place} on was lost");
                     if end.load(Ordering::Relaxed) {
                         break;
                     }
@@ -259,7 +249,7 @@ fn a_dead_spare_opens_its_own_breaker() {
             assert!(device.write(sector, &stamps(sector, 8, 2)).is_err());
         }
         assert_eq!(breaker(&remap), "spare", "{status:?}");
-        assert_eq!(health(&remap), 3);
+        assert_eq!(health(&remap), 0);
         assert_eq!(number(&remap, "bad_slots"), 0);
         assert_eq!(slots_used(&remap), 1);
         // Main works as ever.

@@ -104,8 +104,8 @@ fn errors_are_true_when_the_spare_is_full() {
     // A part that fails does not take the rest with it for ever.
     device.write(0, &stamps(0, full + 64, 3)).unwrap();
     assert!(device.read(0, full + 64).unwrap() == stamps(0, full + 64, 3));
-    let health = remap.device().status_value("health");
-    assert_ne!(health.as_deref(), Some("1"), "{}", remap.device().status());
+    let condition = remap.device().status_value("condition");
+    assert_ne!(condition.as_deref(), Some("good"), "{}", remap.device().status());
 }
 
 /// A slot that is free again is used again, and its old content never shows.

@@ -13,6 +13,7 @@ mod joining;
 mod losing;
 mod loss;
 mod refusals;
+mod refusing;
 mod replacing;
 mod resting;
 mod returning;
