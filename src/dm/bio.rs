@@ -444,6 +444,13 @@ impl<'a, T: Target> EndedBio<'a, T> {
         self.opf().op()
     }
 
+    /// Returns the first sector, counted from the start of the target.
+    pub fn target_sector(&self) -> u64 {
+        // SAFETY: By the type invariants, the data is initialised. The field may be unaligned, and is copied.
+        let sector = unsafe { (*self.data()).iter.bi_sector };
+        self.instance.target_sector(sector)
+    }
+
     /// Returns the number of sectors.
     #[inline(always)]
     pub fn sectors(&self) -> u32 {
