@@ -551,7 +551,7 @@ impl fmt::Display for Word<'_> {
 /// Device mapper takes a backslash for the sign that the next character stands for itself.
 fn print_word(out: &mut dyn fmt::Write, word: &str) -> fmt::Result {
     word.chars().try_for_each(|character| {
-        if character == '\\' {
+        if character == '\\' || character.is_ascii_whitespace() {
             out.write_char('\\')?;
         }
         out.write_char(character)
