@@ -206,6 +206,11 @@ impl SlotWord {
         SlotWord(self.0 | Self::FAILING)
     }
 
+    /// The same, as one that has taken data again.
+    pub const fn without_failing(self) -> Self {
+        SlotWord(self.0 & !Self::FAILING)
+    }
+
     /// The same, marked as not serving its main block any more: another slot does, and this one is to be
     /// retired.
     pub const fn with_replaced(self) -> Self {

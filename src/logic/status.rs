@@ -283,8 +283,8 @@ mod tests {
             };
             std::format!("{status}")
         };
-        assert!(line(1).ends_with(" idle=0"));
-        assert!(line(0b1010).ends_with(" idle=1,3"));
+        assert!(line(1).contains(" idle=0 "));
+        assert!(line(0b1010).contains(" idle=1,3 "));
     }
 
     #[test]

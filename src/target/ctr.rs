@@ -684,7 +684,8 @@ impl Line<'_> {
                 let index = uuid.and_then(|uuid| superblock.find_member(&uuid));
                 match index.filter(|_| same) {
                     Some(index) if gone && locked.writer.metadata.is_usable(index) => {
-                        load::check_renamed(superblock, &scratch, index)
+                        let durable = locked.writer.durable();
+                        load::check_renamed(superblock, durable, &scratch, index)
                             .map_err(|error| self.refuse_content(&error))?;
                         Ok(Identity::Renamed(index))
                     }

@@ -78,6 +78,8 @@ impl SpareTickets {
 /// A breaker, and what the worker saw itself.
 struct Circuit {
     breaker: Atomic<u64>,
+    /// Another one, for errors that are passed up: of a device that is gone, users are told, and that is all.
+    gone: Atomic<u64>,
     /// When the latest I/O of the worker's that succeeded began, in milliseconds; 0 if none did.
     proven_at: Atomic<u64>,
 }
@@ -86,6 +88,7 @@ impl Circuit {
     const fn new() -> Self {
         Self {
             breaker: Atomic::new(0),
+            gone: Atomic::new(0),
             proven_at: Atomic::new(0),
         }
     }
@@ -176,8 +179,8 @@ impl Life {
     fn watch(&self) {
         let any = || {
             let failing = |circuit: &Circuit| {
-                let word = circuit.breaker.load(Relaxed);
-                !Breaker::from_word(word).is_quiet()
+                let words = [circuit.breaker.load(Relaxed), circuit.gone.load(Relaxed)];
+                words.iter().any(|word| !Breaker::from_word(*word).is_quiet())
             };
             self.circuits().any(failing) || self.is_flush_latched()
         };
@@ -200,7 +203,12 @@ impl Life {
 
     /// I/O has succeeded. Returns whether that closes a breaker. From any context.
     pub(super) fn succeeded(&self, direction: Direction) -> bool {
-        self.change(direction, Breaker::proven)
+        let back = self.update(&self.circuit(direction).gone, |word| {
+            let mut breaker = Breaker::from_word(word);
+            let back = breaker.proven();
+            (breaker.to_word(), back)
+        });
+        self.change(direction, Breaker::proven) || back
     }
 
     /// An I/O of the worker's that began at `begun` has succeeded. Returns whether that closes a
@@ -231,8 +239,11 @@ impl Life {
             set => set,
         };
         let now = dm::monotonic_ms();
-        self.change(direction, |breaker| {
-            breaker.failed(threshold) == Need::Probe && !breaker.is_open() && breaker.disproved(now)
+        self.update(&self.circuit(direction).gone, |word| {
+            let mut gone = Breaker::from_word(word);
+            let many = gone.failed(threshold) == Need::Probe;
+            let opens = many && !gone.is_open() && gone.disproved(now);
+            (gone.to_word(), opens)
         })
     }
 
@@ -263,22 +274,35 @@ impl Life {
         self.change(direction, |breaker| breaker.admits(now))
     }
 
+    /// Whether a device fails as a whole in one direction, for whatever reason: what users are told.
+    fn fails(&self, direction: Direction) -> bool {
+        let gone = self.circuit(direction).gone.load(Relaxed);
+        self.is_open(direction) || Breaker::from_word(gone).is_open()
+    }
+
     /// Whether a breaker is open.
     pub(super) fn is_open(&self, direction: Direction) -> bool {
         Breaker::from_word(self.circuit(direction).breaker.load(Relaxed)).is_open()
     }
 
     /// Whether a spare fails as a whole, in one direction or both.
-    pub(super) fn is_spare_open(&self, member: u8) -> bool {
-        self.is_open(Direction::SpareRead(member)) || self.is_open(Direction::SpareWrite(member))
+    fn spare_fails(&self, member: u8) -> bool {
+        self.fails(Direction::SpareRead(member)) || self.fails(Direction::SpareWrite(member))
+    }
+
+    /// A spare is asked no more.
+    pub(super) fn forget_breakers_of(&self, member: u8) {
+        for direction in [Direction::SpareRead(member), Direction::SpareWrite(member)] {
+            self.succeeded(direction);
+        }
     }
 
     /// Which breakers are open.
     pub(super) fn breakers(&self) -> Breakers {
         Breakers {
-            main_read: self.is_open(Direction::MainRead),
-            main_write: self.is_open(Direction::MainWrite),
-            spare: (0..MEMBERS_MAX).any(|member| self.is_spare_open(member)),
+            main_read: self.fails(Direction::MainRead),
+            main_write: self.fails(Direction::MainWrite),
+            spare: (0..MEMBERS_MAX).any(|member| self.spare_fails(member)),
         }
     }
 
@@ -404,9 +428,7 @@ impl Life {
 
     /// Users have nothing to hear of a spare.
     pub(super) fn reset_spare(&self, member: u8) {
-        for direction in [Direction::SpareRead(member), Direction::SpareWrite(member)] {
-            self.succeeded(direction);
-        }
+        self.forget_breakers_of(member);
         self.update(nth(&self.spare_cache, member), |word| {
             (Cache::from_word(word).given_up().to_word(), ())
         });

@@ -663,7 +663,12 @@ impl DmRemap {
     fn passed_up(&self, direction: Direction, readahead: bool) {
         let state = &**self.state;
         let threshold = state.limits.get(Limit::ErrorThreshold);
-        if !readahead && state.life.passed_up(direction, threshold) {
+        // Of a spare that the set goes on without, all is said.
+        let lost = match direction {
+            Direction::SpareRead(member) | Direction::SpareWrite(member) => state.is_lost(member),
+            Direction::MainRead | Direction::MainWrite => false,
+        };
+        if !readahead && !lost && state.life.passed_up(direction, threshold) {
             state.tell_opened(direction);
             let _ = self.events.enqueue::<_, 0>(self.teller.clone());
         }

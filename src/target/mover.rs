@@ -226,17 +226,39 @@ pub(super) fn evacuate(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Res
 fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally> {
     let state = &**target.state;
     target.grow(None)?;
+    let mut left = None;
+    let moved = move_claims(target, ti, member, &mut left);
+    if let Some(last) = left {
+        let _mover = state.mover.lock();
+        let stop = |waited| waited >= DRAIN_MS;
+        let drained = state.readers().synchronize_unless(stop);
+        last.give_back(state, drained);
+    }
+    let total = moved?;
+    // What could not be retired at once still counts as a block of the member.
+    state.with_writer(&target.spares, |writer, io| {
+        writer.retire_older_claims(state, io)
+    })?;
+    Ok(total)
+}
+
+/// Moves one block after the other. The slot that was left last is in `left`, however it ends.
+fn move_claims(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    member: u8,
+    left: &mut Option<Left>,
+) -> Result<Tally> {
     let mut total = Tally::default();
     let mut slot = 0;
-    let mut left = None;
-    while let Some((at, main_block)) = next_claim(state, slot, Some(member)) {
+    while let Some((at, main_block)) = next_claim(&target.state, slot, Some(member)) {
         slot = at.saturating_add(1);
         let block = Blocks {
             first: main_block,
             count: 1,
         };
         let moved = in_parts(target, ti, block, |mover, part| {
-            mover.leave_member(part.first, member, &mut left)
+            mover.leave_member(part.first, member, left)
         });
         match moved {
             Ok(()) => total.moved = total.moved.saturating_add(1),
@@ -244,16 +266,6 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally>
             Err(error) => return Err(error),
         }
     }
-    if let Some(last) = left {
-        let _mover = state.mover.lock();
-        let stop = |waited| waited >= DRAIN_MS;
-        let drained = state.readers().synchronize_unless(stop);
-        last.give_back(state, drained);
-    }
-    // What could not be retired at once still counts as a block of the member.
-    state.with_writer(&target.spares, |writer, io| {
-        writer.retire_older_claims(state, io)
-    })?;
     Ok(total)
 }
 
@@ -670,15 +682,14 @@ impl Mover<'_> {
         let Some((slot, word)) = state.slot_of(main_block) else {
             return Ok(1);
         };
-        *left = Some(Left {
-            slot,
-            activation: state.writer.lock().writer.activation(),
-        });
         if state.slot_place(slot).map(|place| place.member) != Some(member) {
             return Ok(1);
         }
+        let activation = state.writer.lock().writer.activation();
         if word.state() == SlotState::Pending {
-            return self.set_aside_elsewhere(main_block, slot, word).map(|()| 1);
+            self.set_aside_elsewhere(main_block, slot, word)?;
+            *left = Some(Left { slot, activation });
+            return Ok(1);
         }
         let bytes = self.bytes;
         let place = state.locate(spares, slot, false);
@@ -694,6 +705,7 @@ impl Mover<'_> {
         relocation.leaves = true;
         let moved = relocation.run();
         moved.map_err(|_| self.why())?;
+        *left = Some(Left { slot, activation });
         Ok(1)
     }
 

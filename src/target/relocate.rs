@@ -399,11 +399,15 @@ impl<'a> Relocation<'a> {
                 }
                 Err(_) if part.count == 1 => {
                     let failed = self.slot_failed(run.first, part.first, next, own);
-                    if failed.is_err() && self.leave_spare(slot) {
-                        // It takes nothing, and another one may.
+                    if failed.is_err() {
+                        // This slot is given back already.
                         let settled = part.first.saturating_add(1);
                         self.give_back_rest(run, settled, own);
-                        return self.put_off(run, settled, next, own);
+                        if self.leave_spare(slot) {
+                            // Its spare takes nothing, and another one may.
+                            return self.put_off(run, settled, next, own);
+                        }
+                        return failed;
                     }
                     failed
                 }

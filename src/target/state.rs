@@ -338,7 +338,9 @@ impl State {
 
     /// Says that a breaker is closed.
     pub(super) fn tell_closed(&self, direction: Direction) {
-        pr_info!("{}: {direction} works again\n", self.name);
+        if self.log.allow() {
+            pr_info!("{}: {direction} works again\n", self.name);
+        }
     }
 
     /// A device does not do what was asked for. Says so if that opens the breaker, and returns whether it does.
@@ -352,6 +354,9 @@ impl State {
 
     /// Says that a breaker is open.
     pub(super) fn tell_opened(&self, direction: Direction) {
+        if !self.log.allow() {
+            return;
+        }
         let name = &self.name;
         match direction {
             Direction::MainRead | Direction::MainWrite => {

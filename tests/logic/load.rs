@@ -256,12 +256,17 @@ fn a_newer_format_is_refused_whatever_else_is_there() {
 #[test]
 fn a_spare_under_another_name_was_used_by_nobody_else() {
     let memory = superblock();
-    let check = |found: &Superblock, memory: &Superblock| check_renamed(memory, found, 0);
+    let durable = memory.sequence;
+    let check = |found: &Superblock, memory: &Superblock| check_renamed(memory, durable, found, 0);
     let another = Err(LoadError::Another {
         member: 0,
         uuid: MEMBER,
     });
     assert_eq!(check(&memory, &memory), Ok(()));
+    // A copy from before.
+    let mut older = memory.clone();
+    older.sequence -= 1;
+    assert_eq!(check(&older, &memory), another);
     // Commits that failed got no further than to memory.
     let mut ahead = memory.clone();
     ahead.sequence += 3;

@@ -471,8 +471,12 @@ pub fn check_return<'a>(
 /// Checks that a member of a set in use, which is met under another name while nobody answers under the one
 /// that is known, is what the set has left there: nobody has used it meanwhile. Who does raises the epoch
 /// before anything else. If this set has tried to do that and failed, only who ended in order can be told.
+///
+/// `durable` is the sequence of the last superblock that was written to its end: what is older is a copy from
+/// before.
 pub fn check_renamed(
     superblock: &Superblock,
+    durable: u64,
     found: &Superblock,
     index: u8,
 ) -> Result<(), LoadError> {
@@ -482,7 +486,7 @@ pub fn check_renamed(
     let later = found.epoch > superblock.epoch || found.sequence > superblock.sequence;
     let same = found.set_uuid == superblock.set_uuid && found.set_epoch == superblock.set_epoch;
     match member {
-        Some(_) if same && !later && !ended => Ok(()),
+        Some(_) if same && !later && !ended && found.sequence >= durable => Ok(()),
         _ => Err(LoadError::Another {
             member: index,
             uuid: member.unwrap_or(Uuid::NIL),

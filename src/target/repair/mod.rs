@@ -412,6 +412,9 @@ impl Repair<'_> {
                     return Err(self.error_for_bio());
                 }
             }
+            if let (true, RunKind::Failing { first }) = (good, kind) {
+                self.mend(first.saturating_add(part.first), part.count);
+            }
             if let Some(bad) = search.report(good) {
                 self.note_moves(at.saturating_add(bad.first), bad.count)?;
             }
@@ -420,6 +423,24 @@ impl Repair<'_> {
             self.note_moves(at.saturating_add(bad.first), bad.count)?;
         }
         Ok(())
+    }
+
+    /// Slots that could not be read have new content.
+    fn mend(&self, first: u32, count: u32) {
+        let state = self.state;
+        state.with_writer(self.spares, |_, _| {
+            state.with_map(|map| {
+                for slot in first..first.saturating_add(count) {
+                    let before = state.is_content_lost(map, slot);
+                    let word = map.word(slot);
+                    if word.is_failing() && word.state() == SlotState::Valid {
+                        map.view().set_slot(slot, word.without_failing());
+                    }
+                    let mended = before && !state.is_content_lost(map, slot);
+                    state.counters.lost.sub(u64::from(mended));
+                }
+            });
+        });
     }
 
     /// Tries to write a part of a run that starts at block `at` of the bio.

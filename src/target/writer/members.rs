@@ -268,6 +268,7 @@ impl Writer {
                     state.name
                 );
                 self.hold_slots(state, member);
+                state.life.forget_breakers_of(member);
                 // What was on it can be made again on others.
                 self.restored_at = u64::MAX;
                 if self.active && state.life.needs_flush(Disk::Spare(member)) {

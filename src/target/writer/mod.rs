@@ -110,6 +110,8 @@ pub(super) struct Writer {
     failed_places: u16,
     /// How many metadata blocks had been repaired when redundancy was restored last.
     restored_at: u64,
+    /// The sequence of the last superblock that was written to its end.
+    durable: u64,
     /// How many replicas were given another place in this activation.
     moves: u8,
 }
@@ -123,6 +125,7 @@ impl Writer {
         generations: KVVec<u64>,
     ) -> Result<Self> {
         let told_copies = Copies::of(metadata.superblock(), false);
+        let durable = metadata.superblock().sequence;
         Ok(Self {
             active: false,
             allocator: Allocator::new(map.slots()),
@@ -141,6 +144,7 @@ impl Writer {
             strangers: 0,
             failed_places: 0,
             restored_at: u64::MAX,
+            durable,
             moves: 0,
         })
     }
@@ -523,6 +527,11 @@ impl Writer {
         });
     }
 
+    /// The sequence of the last superblock that was written to its end.
+    pub(super) fn durable(&self) -> u64 {
+        self.durable
+    }
+
     /// Counts and tells how an operation on the metadata ended.
     fn note(&mut self, state: &State, outcome: &Outcome) -> Result {
         let statistics = &self.metadata.superblock().statistics;
@@ -536,6 +545,8 @@ impl Writer {
         self.leave_lost(state);
         match outcome {
             Outcome::Committed => {
+                // Where one that failed came before, this may be too high, and a spare is refused in doubt.
+                self.durable = self.metadata.superblock().sequence;
                 state.counters.stuck.set(0);
                 Ok(())
             }

@@ -85,7 +85,9 @@ fn run(arguments: &Arguments) -> Result<bool, Error> {
     // Another checkout may have run other tests meanwhile.
     let mut all = Times::load(&kept);
     all.update(taken);
-    all.save(&kept)?;
+    if let Err(error) = all.save(&kept) {
+        say(&format!("the times are not kept for the next run: {error}"));
+    }
     summary.print(choice.is_everything());
     finish(&checkout, &summary)
 }

@@ -75,7 +75,7 @@ const SCRIPTS: [Script; 5] = [
         seconds: 30.0,
     },
     Script {
-        name: "bench",
+        name: "bench-check",
         command: "scripts/bench --check docs/performance.md",
         after: &[PROGRAMS, MODULE],
         whole: true,
@@ -511,7 +511,7 @@ mod tests {
         assert_eq!(
             names(&jobs),
             [
-                "bench",
+                "bench-check",
                 MODULE,
                 OLDEST_MODULE,
                 PROGRAMS,
@@ -545,10 +545,10 @@ mod tests {
     #[test]
     fn a_script_alone_waits_for_nothing_that_is_not_built() {
         let jobs = first_jobs(On::Stock, "bench fuzz::text");
-        assert_eq!(names(&jobs), ["bench", MODULE, "fuzz"]);
+        assert_eq!(names(&jobs), ["bench-check", MODULE, "fuzz"]);
         let fuzz = jobs.iter().find(|job| job.name == "fuzz").unwrap();
         assert_eq!(fuzz.counts, Counts::Tests(vec!["text".into()]));
-        let bench = jobs.iter().find(|job| job.name == "bench").unwrap();
+        let bench = jobs.iter().find(|job| job.name == "bench-check").unwrap();
         assert_eq!(bench.after, [MODULE]);
     }
 

@@ -46,7 +46,9 @@ fn is_new(module: &Path, checkout: &Path) -> io::Result<()> {
 /// A file in there, or a folder that lost one, that has changed since.
 fn newer(path: &Path, time: SystemTime) -> io::Result<Option<PathBuf>> {
     let metadata = fs::metadata(path)?;
-    if metadata.modified()? > time {
+    // For editors; it makes its folder look new, too.
+    let written = path.join("rust-project.json").exists() || path.ends_with("rust-project.json");
+    if metadata.modified()? > time && !written {
         return Ok(Some(path.to_path_buf()));
     }
     if metadata.is_dir() {

@@ -70,6 +70,8 @@ pub(super) fn command(machine: &Machine, share: &Share) -> io::Result<Command> {
 
     // The machine must not outlive whoever waits for it, nor leave its memory behind when it dies.
     let mut uml = Command::new("setpriv");
+    // Where its memory is: /dev/shm may be small, and not for programs.
+    uml.env("TMPDIR", std::env::temp_dir());
     uml.args(["--pdeathsig", "KILL", "prlimit", "--core=0", "--"])
         .arg(machine.kernel.image())
         .args(["seccomp=on", "ncpus=1"])

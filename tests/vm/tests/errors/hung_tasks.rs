@@ -70,7 +70,7 @@ fn a_suspend_that_waits_for_a_slow_move_does_not_hang() {
     let _test = vmtest::begin!();
     let remap = Remap::new(4096);
     let device = remap.open();
-    remap.main.disk().spoil(0, 8, unreadable().times(2));
+    remap.main.disk().spoil(0, 1, unreadable().times(2));
     remap
         .spare
         .disk()
