@@ -544,7 +544,7 @@ mod tests {
 
     #[test]
     fn a_script_alone_waits_for_nothing_that_is_not_built() {
-        let jobs = first_jobs(On::Stock, "bench fuzz::text");
+        let jobs = first_jobs(On::Stock, "bench-check fuzz::text");
         assert_eq!(names(&jobs), ["bench-check", MODULE, "fuzz"]);
         let fuzz = jobs.iter().find(|job| job.name == "fuzz").unwrap();
         assert_eq!(fuzz.counts, Counts::Tests(vec!["text".into()]));
@@ -568,7 +568,7 @@ mod tests {
             refusal(On::Stock, "fuzz::txt"),
             "there is no test 'fuzz::txt'; like it: fuzz::text"
         );
-        assert!(refusal(On::Stock, "bench::one").starts_with("there is no test 'bench::one'"));
+        assert!(refusal(On::Stock, "bench-check::one").starts_with("there is no test 'bench-check::one'"));
     }
 
     fn tests() -> Vec<String> {
