@@ -613,6 +613,8 @@ impl<'a> Relocation<'a> {
             let committed = writer.commit(state, io);
             if committed.is_ok() {
                 for slot in retired.iter() {
+                    // Where all of the spare fails, nothing is known of the slot.
+                    let leaves = leaves || takes_nothing(state, *slot);
                     // Not marked as bad, it is found out again.
                     if writer.stage_retirement(state, *slot, leaves).is_err() {
                         writer.note_older_claims();
@@ -650,6 +652,12 @@ impl<'a> Relocation<'a> {
             Err(_) => Err(self.error),
         }
     }
+}
+
+/// Whether the spare of a slot fails to be written as a whole.
+fn takes_nothing(state: &State, slot: u32) -> bool {
+    let place = state.slot_place(slot);
+    place.is_some_and(|place| state.life.is_open(Direction::SpareWrite(place.member)))
 }
 
 /// Whether the set goes on without the spare of a slot.

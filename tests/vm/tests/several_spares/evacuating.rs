@@ -37,7 +37,7 @@ fn the_last_spare_in_use_is_not_evacuated() {
     assert_eq!(set.place(0), Some(1));
     set.spoil(2000..2001);
     set.write(2000..2001, 1).unwrap_err();
-    set.expect("health", "2");
+    set.expect("condition", "degraded");
 }
 
 /// Nor is the only one of a device.
