@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use vmtest::guest::load;
 use vmtest::guest::succeed;
+use vmtest::guest::Need;
 use vmtest::guest::Mapped;
 use vmtest::machine::Machine;
 
@@ -30,6 +31,7 @@ const SPARE_MIB: u64 = 32;
 /// P10: swap moves on, no page is lost, and nothing has to be killed.
 #[test]
 fn swap_moves_on_when_sectors_fail_and_memory_is_short() {
+    vmtest::needs!(Need::SwapCounters);
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("swap");
     fs::create_dir_all(&folder).unwrap();
     let image = |name: &str, mib: u64| {

@@ -16,12 +16,18 @@ pub enum Need {
     Clock,
     /// A kernel that looks for mistakes.
     Watchers,
+    /// Disks with zones.
+    Zones,
+    /// Counters of what is written to swap.
+    SwapCounters,
 }
 
 impl Need {
     fn is_met_by(self, kind: Kind) -> bool {
         match self {
-            Self::DebugRegisters | Self::Clock => !kind.is_program(),
+            Self::DebugRegisters | Self::Clock | Self::Zones | Self::SwapCounters => {
+                !kind.is_program()
+            }
             Self::Watchers => kind.is_debug(),
         }
     }
