@@ -146,7 +146,9 @@ impl Life {
     /// The breakers' words of all directions.
     fn circuits(&self) -> impl Iterator<Item = &Circuit> {
         let spares = self.spare_read.iter().chain(&self.spare_write);
-        [&self.main_read, &self.main_write].into_iter().chain(spares)
+        [&self.main_read, &self.main_write]
+            .into_iter()
+            .chain(spares)
     }
 
     fn flush(&self, disk: Disk) -> &Atomic<u64> {
@@ -180,7 +182,9 @@ impl Life {
         let any = || {
             let failing = |circuit: &Circuit| {
                 let words = [circuit.breaker.load(Relaxed), circuit.gone.load(Relaxed)];
-                words.iter().any(|word| !Breaker::from_word(*word).is_quiet())
+                words
+                    .iter()
+                    .any(|word| !Breaker::from_word(*word).is_quiet())
             };
             self.circuits().any(failing) || self.is_flush_latched()
         };

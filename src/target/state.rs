@@ -360,7 +360,9 @@ impl State {
         let name = &self.name;
         match direction {
             Direction::MainRead | Direction::MainWrite => {
-                pr_err!("{name}: {direction} fails everywhere, nothing is remapped until it works\n");
+                pr_err!(
+                    "{name}: {direction} fails everywhere, nothing is remapped until it works\n"
+                );
             }
             Direction::SpareRead(_) | Direction::SpareWrite(_) => {
                 pr_err!("{name}: {direction} fails everywhere\n");

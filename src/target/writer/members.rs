@@ -256,7 +256,9 @@ impl Writer {
         if (before ^ u32::from(lost)) & u32::from(u8::MAX) != 0 {
             state.counters.lost.set(state.with_map(|map| {
                 let slots = (0u32..).zip(map.slots()).map(|(slot, _)| slot);
-                slots.filter(|slot| state.is_content_lost(map, *slot)).count() as u64
+                slots
+                    .filter(|slot| state.is_content_lost(map, *slot))
+                    .count() as u64
             }));
         }
         for member in 0..8 {

@@ -473,7 +473,9 @@ impl Writer {
             let before = map.word(slot);
             let lost = || {
                 let slots = [Some(slot), replaced].into_iter().flatten();
-                slots.filter(|slot| state.is_content_lost(map, *slot)).count() as u64
+                slots
+                    .filter(|slot| state.is_content_lost(map, *slot))
+                    .count() as u64
             };
             let lost_before = lost();
             match change.publish {

@@ -568,7 +568,8 @@ mod tests {
             refusal(On::Stock, "fuzz::txt"),
             "there is no test 'fuzz::txt'; like it: fuzz::text"
         );
-        assert!(refusal(On::Stock, "bench-check::one").starts_with("there is no test 'bench-check::one'"));
+        assert!(refusal(On::Stock, "bench-check::one")
+            .starts_with("there is no test 'bench-check::one'"));
     }
 
     fn tests() -> Vec<String> {

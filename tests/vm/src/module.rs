@@ -29,7 +29,10 @@ fn is_new(module: &Path, checkout: &Path) -> io::Result<()> {
     let built = fs::metadata(module.with_file_name(STAMP)).and_then(|stamp| stamp.modified());
     let built = built.map_err(|_| {
         let module = outside(module);
-        io::Error::other(format!("{} is not built to its end: {advice}", module.display()))
+        io::Error::other(format!(
+            "{} is not built to its end: {advice}",
+            module.display()
+        ))
     })?;
     for source in SOURCES {
         let source = checkout.join(source);

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use vmtest::guest::load;
 use vmtest::guest::succeed;
-use vmtest::guest::Need;
 use vmtest::guest::Mapped;
+use vmtest::guest::Need;
 use vmtest::machine::Machine;
 
 const MIB: u64 = 1 << 20;

@@ -123,7 +123,9 @@ fn discards_follow_main() {
         (without.path(), with.path(), false),
     ] {
         let (main, spare) = (main.display(), spare.display());
-        let mapped = Mapped::new(&format!("0 32768 dm-remap {main} {spare} 2 format spare_as_main"));
+        let mapped = Mapped::new(&format!(
+            "0 32768 dm-remap {main} {spare} 2 format spare_as_main"
+        ));
         let path = mapped.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let path = format!("/sys/block/{name}/queue/discard_max_bytes");

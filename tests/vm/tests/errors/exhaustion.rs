@@ -105,7 +105,12 @@ fn errors_are_true_when_the_spare_is_full() {
     device.write(0, &stamps(0, full + 64, 3)).unwrap();
     assert!(device.read(0, full + 64).unwrap() == stamps(0, full + 64, 3));
     let condition = remap.device().status_value("condition");
-    assert_ne!(condition.as_deref(), Some("good"), "{}", remap.device().status());
+    assert_ne!(
+        condition.as_deref(),
+        Some("good"),
+        "{}",
+        remap.device().status()
+    );
 }
 
 /// A slot that is free again is used again, and its old content never shows.

@@ -116,10 +116,7 @@ fn a_spare_that_is_gone_is_told_by_reads() {
     expect(&remap, "spare", 0);
     let told = remap.device().status_value("spare_errors");
     assert_eq!(told.as_deref(), Some("W0:R16"));
-    assert!(
-        remap.device().wait_for_event(seen),
-        "nobody was told"
-    );
+    assert!(remap.device().wait_for_event(seen), "nobody was told");
     // Main goes on as ever.
     device.write(4096, &stamps(4096, 64, 1)).unwrap();
     remap.spare.disk().revive();
@@ -146,10 +143,7 @@ fn unreadable_slots_count_as_lost() {
     assert_eq!(number(&remap, "lost"), 2);
     assert_eq!(remap.device().pending(), 2);
     expect(&remap, "none", 0);
-    assert!(
-        remap.device().wait_for_event(seen),
-        "nobody was told"
-    );
+    assert!(remap.device().wait_for_event(seen), "nobody was told");
     for (sector, left) in [(8, 1), (24, 0)] {
         device.write(sector, &stamps(sector, 8, 2)).unwrap();
         assert!(device.read(sector, 8).unwrap() == stamps(sector, 8, 2));

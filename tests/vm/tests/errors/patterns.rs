@@ -59,7 +59,15 @@ fn a_large_bad_area() {
     let _test = vmtest::begin!();
     let remap = Remap::new(512);
     let last = Remap::MAIN_SECTORS - 1;
-    for sector in [0, last, last / 2, last / 4, last / 4 * 3, last / 8, last / 8 * 5] {
+    for sector in [
+        0,
+        last,
+        last / 2,
+        last / 4,
+        last / 4 * 3,
+        last / 8,
+        last / 8 * 5,
+    ] {
         remap.device().message(&format!("remap {sector}")).unwrap();
     }
     remap.main.disk().spoil(16 << 11, 32 << 11, bad());

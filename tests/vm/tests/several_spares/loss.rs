@@ -53,7 +53,10 @@ fn a_spare_is_lost_in_use() {
     let fresh = end;
     device.write(fresh, &stamps(fresh, BLOCK, 1)).unwrap();
     set.expect("spares", "1/2");
-    assert_ne!(set.device().status_value("condition").as_deref(), Some("good"));
+    assert_ne!(
+        set.device().status_value("condition").as_deref(),
+        Some("good")
+    );
     assert!(set.device().wait_for_event(seen), "nobody was told");
     assert_eq!(set.member_of(fresh), Some(0));
     device.read(middle, BLOCK).unwrap_err();
