@@ -141,7 +141,8 @@ impl Bench<'_> {
                 before: u64::MAX,
             };
             // Of those that take long, a part is more often interrupted.
-            let more = if job.bs > 65_536 { 3 } else { 1 };
+            let copied = [LINEAR_ON_SPARE, REDIRECTED].contains(&device);
+            let more = if job.bs > 65_536 && !copied { 3 } else { 1 };
             for time in 1..=more * AT_MOST {
                 least.with(once());
                 measured.before = measured.instructions;
