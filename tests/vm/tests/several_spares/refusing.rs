@@ -33,7 +33,6 @@ fn others_take_what_one_refuses() {
         device.write(0, &stamps(0, BLOCK, 2)).unwrap();
         assert!(device.read(0, 8 * BLOCK).unwrap()[..4096] == stamps(0, BLOCK, 2));
         set.expect("bad_slots", "0");
-        device.flush().unwrap();
 
         set.device().message("evacuate 0").unwrap();
         for block in 0..40 {
