@@ -210,9 +210,10 @@ fn another_way_to_a_spare_in_use_is_refused() {
 fn one_part_of_a_spare_serves_one_target() {
     let _test = vmtest::begin!();
     vmtest::guest::load();
-    let (main, other, spare) = (disk(MAIN), disk(MAIN), disk(SPARE));
-    let (m, o, s) = (main.path(), other.path(), spare.path());
-    let (m, o) = (m.display().to_string(), o.display().to_string());
+    let (main, other, third) = (disk(MAIN), disk(MAIN), disk(MAIN));
+    let spare = disk(SPARE);
+    let [m, o, t] = [&main, &other, &third].map(|disk| disk.path().display().to_string());
+    let s = spare.path();
     let s = s.display();
     let short =
         |main: &str, start: u64, length: u64| format!("0 65536 remap {main} {s} {start} {length}");
@@ -238,7 +239,7 @@ fn one_part_of_a_spare_serves_one_target() {
         refused(&format!("0 65536 dm-remap {o} {s}"), BUSY, &says);
         // Up to its border on either side.
         let before = Mapped::new(&its(&o, 0, 4096));
-        let behind = Mapped::new(&its(&o, 8192, 8192));
+        let behind = Mapped::new(&its(&t, 8192, 8192));
         for device in [&first, &before, &behind] {
             device.message("remap 100 64").unwrap();
             assert_eq!(device.remapped(), 64);

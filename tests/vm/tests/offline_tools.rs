@@ -520,7 +520,7 @@ fn a_table_finds_its_devices() {
         std::os::unix::fs::symlink(disk.path(), &at).expect("make a link");
         at.display().to_string()
     };
-    let main = link("My\\x20disk", &remap.main);
+    let main = link("My-disk", &remap.main);
     let spare = link("spare", &remap.spare);
     let at = folder.join("tables").display().to_string();
     must(&["linear-table", &spare, "--main", &main, "--output-dir", &at]);
