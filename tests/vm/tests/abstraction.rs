@@ -19,7 +19,6 @@ use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::stamps;
 use vmtest::guest::succeed;
 use vmtest::guest::Direct;
-use vmtest::guest::HungTasks;
 use vmtest::guest::Mapped;
 
 /// 16 MiB.
@@ -524,31 +523,6 @@ fn domains_come_and_go() {
             "taskset -c {cpu} dmsetup message {name} 0 no_domain"
         ));
     }
-}
-
-/// However long a disk takes, who waits for it is not taken for a hung task.
-#[test]
-fn waiting_for_a_slow_disk_is_no_hung_task() {
-    let _test = vmtest::begin!();
-    let retry = Retry::new("slices");
-    let bad = Fault::bad(Direction::Both);
-    retry.main_disk.disk().spoil(0, 8, bad);
-    retry.main_disk.disk().hold(64..72, Direction::Write);
-    retry.spare_disk.disk().hold(0..8, Direction::Write);
-    let reports = HungTasks::sought_after(Duration::from_secs(4));
-    std::thread::scope(|scope| {
-        // One waits for the worker's I/O, one for main, and a message for that one.
-        for sector in [0, 64] {
-            let device = Direct::open(&retry.device.path());
-            scope.spawn(move || device.write(sector, &stamps(sector, 8, 1)).unwrap());
-        }
-        let begun = || in_flight(&retry.device)[1] == 2;
-        assert!(eventually(begun));
-        scope.spawn(|| retry.device.message("drain").unwrap());
-        reports.have_come_if_ever();
-        retry.main_disk.disk().release();
-        retry.spare_disk.disk().release();
-    });
 }
 
 /// What a bio may still read is neither freed nor waited for.
