@@ -20,6 +20,7 @@ use vmtest::guest::stamps;
 use vmtest::guest::succeed;
 use vmtest::guest::Direct;
 use vmtest::guest::Mapped;
+use vmtest::guest::Need;
 
 /// 16 MiB.
 const SECTORS: u64 = 16 << 11;
@@ -512,6 +513,7 @@ fn cgroups_see_the_bytes_of_a_bio_on_each_device() {
 /// one that waits for it.
 #[test]
 fn domains_come_and_go() {
+    vmtest::needs!(Need::Processors);
     let _test = vmtest::begin!();
     let retry = Retry::new("slices");
     let name = retry.device.name();

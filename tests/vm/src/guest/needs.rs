@@ -20,14 +20,18 @@ pub enum Need {
     Zones,
     /// Counters of what is written to swap.
     SwapCounters,
+    /// A second processor.
+    Processors,
 }
 
 impl Need {
     fn is_met_by(self, kind: Kind) -> bool {
         match self {
-            Self::DebugRegisters | Self::Clock | Self::Zones | Self::SwapCounters => {
-                !kind.is_program()
-            }
+            Self::DebugRegisters
+            | Self::Clock
+            | Self::Zones
+            | Self::SwapCounters
+            | Self::Processors => !kind.is_program(),
             Self::Watchers => kind.is_debug(),
         }
     }
