@@ -49,7 +49,6 @@ use crate::dm;
 use crate::dm::BlkStatus;
 use crate::logic::classify::Operation;
 use crate::logic::format::member_bit;
-use crate::logic::format::BLOCK_BYTES;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
@@ -69,9 +68,9 @@ pub(super) struct Tools {
     lists: Lists,
     /// The blocks of a part, each in its own place.
     data: dm::IoBuffer,
-    /// One block, to compare.
+    /// What main has of a part, to compare.
     check: dm::IoBuffer,
-    /// What was copied back, one for each block of a part.
+    /// What was copied back, at most one for each block of a part.
     copied: KVec<Copied>,
     /// Slots that were freed, one for each block of a part.
     freed: KVec<u32>,
@@ -82,7 +81,7 @@ impl Tools {
         Ok(Self {
             lists: Lists::new()?,
             data: dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
-            check: dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?,
+            check: dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
             copied: KVec::with_capacity(DATA_BYTES >> 9, GFP_KERNEL)?,
             freed: KVec::with_capacity(DATA_BYTES >> 9, GFP_KERNEL)?,
         })
@@ -114,12 +113,13 @@ impl Left {
     }
 }
 
-/// A block that main serves again once its slot is free.
+/// Blocks that main serves again once their slots are free. Both follow each other.
 #[derive(Clone, Copy)]
 struct Copied {
     main_block: u64,
     slot: u32,
-    /// Where its content is in the buffer of the part; none if main never had to take it, as nobody knows
+    count: u32,
+    /// Where their content is in the buffer of the part; none if main never had to take it, as nobody knows
     /// what it is.
     at: Option<usize>,
 }
@@ -587,19 +587,9 @@ impl Mover<'_> {
         state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
         let ticket = state.life.flush_sent(Disk::Main);
         let mut end = part.first;
-        let mut result = Ok(());
         self.tools.copied.clear();
         self.tools.freed.clear();
-        for main_block in part.first..part.first.saturating_add(part.count) {
-            result = self.copy_one_back(part.first, main_block);
-            if result.is_err() {
-                break;
-            }
-            end = main_block.saturating_add(1);
-            if must_stop(state) {
-                break;
-            }
-        }
+        let mut result = self.copy_part_back(part, &mut end);
         state.flush(Disk::Main, main, ticket).map_err(to_error)?;
         // What was copied before an error may be committed, as far as main has it.
         let mut moved = 0u64;
@@ -607,16 +597,19 @@ impl Mover<'_> {
             let Some(copied) = self.tools.copied.get(index).copied() else {
                 break;
             };
-            if let Err(error) = self.compare(&copied) {
-                end = copied.main_block;
-                result = Err(error);
+            let (good, compared) = self.compare(&copied);
+            for slot in copied.slot..copied.slot.saturating_add(good) {
+                let freed = &mut self.tools.freed;
+                freed.push_within_capacity(slot).map_err(|_| ENOMEM)?;
+            }
+            if copied.at.is_some() {
+                moved = moved.saturating_add(u64::from(good));
+            }
+            if compared.is_err() {
+                end = copied.main_block.saturating_add(u64::from(good));
+                result = compared;
                 break;
             }
-            let freed = &mut self.tools.freed;
-            freed
-                .push_within_capacity(copied.slot)
-                .map_err(|_| ENOMEM)?;
-            moved = moved.saturating_add(u64::from(copied.at.is_some()));
         }
         let done = end.saturating_sub(part.first);
         let freed = &self.tools.freed;
@@ -731,47 +724,112 @@ impl Mover<'_> {
         })
     }
 
+    /// Copies the blocks of a part to main, as far as slots serve them, up to `end`.
+    fn copy_part_back(&mut self, part: Blocks, end: &mut u64) -> Result {
+        let state = self.state;
+        let last = part.first.saturating_add(part.count);
+        while *end < last && !must_stop(state) {
+            let left = u32::try_from(last.saturating_sub(*end)).map_err(|_| ERANGE)?;
+            let run = state.run(*end, left);
+            let done = match run.kind {
+                RunKind::Main => run.count,
+                // Where that fails, it is seen block by block for which.
+                RunKind::Slots { first: slot }
+                    if self.copy_run_back(part.first, *end, slot, run.count).is_ok() =>
+                {
+                    run.count
+                }
+                _ => {
+                    let beyond = end.saturating_add(u64::from(run.count));
+                    while *end < beyond && !must_stop(state) {
+                        self.copy_one_back(part.first, *end)?;
+                        *end = end.saturating_add(1);
+                    }
+                    0
+                }
+            };
+            *end = end.saturating_add(u64::from(done));
+        }
+        Ok(())
+    }
+
     /// Copies a block of the part that begins at `first` to main, if a slot serves it.
     fn copy_one_back(&mut self, first: u64, main_block: u64) -> Result {
-        let state = self.state;
         self.settle(main_block)?;
-        let Some((slot, word)) = state.slot_of(main_block) else {
-            return Ok(());
-        };
-        let note = |copied: &mut KVec<Copied>, at| {
-            let next = Copied {
-                main_block,
-                slot,
-                at,
-            };
-            copied.push_within_capacity(next).map_err(|_| ENOMEM)
-        };
-        if word.state() == SlotState::Pending {
-            return note(&mut self.tools.copied, None);
+        match self.state.slot_of(main_block) {
+            None => Ok(()),
+            Some((slot, word)) if word.state() == SlotState::Pending => {
+                self.note_copied(main_block, slot, 1, None)
+            }
+            Some((slot, _)) => self.copy_run_back(first, main_block, slot, 1),
         }
+    }
+
+    /// Copies blocks of the part that begins at `first` to main, which are served by slots that follow each
+    /// other. If that fails, nothing is noted.
+    fn copy_run_back(&mut self, first: u64, main_block: u64, slot: u32, count: u32) -> Result {
+        let state = self.state;
         let (main, to) = (&self.target.main, state.sector_of(main_block));
+        let (member, last) = (
+            state.slot_place(slot),
+            state.slot_place(slot.saturating_add(count.saturating_sub(1))),
+        );
+        // Numbers that follow each other may be of two members.
+        let (member, last) = member.zip(last).ok_or(EIO)?;
+        let sectors = u64::from(state.sectors(count.saturating_sub(1)));
+        if member.member != last.member || last.sector.checked_sub(member.sector) != Some(sectors) {
+            return Err(EIO);
+        }
         let place = state.locate(&self.target.spares, slot, false);
         let (_, spare, from) = place.ok_or(EIO)?;
         let (pool, bytes) = (&state.pool, self.bytes);
         // A part is no larger than the buffer.
         let at = (main_block.saturating_sub(first) as usize).saturating_mul(bytes);
-        let place = at..at.saturating_add(bytes);
+        let place = at..at.saturating_add(bytes.saturating_mul(count as usize));
         let data = &mut self.tools.data;
         read_twice_into(pool, spare, from, data, place.clone()).map_err(to_error)?;
         // It is flushed with the others of the part.
         let opf = dm::Opf::WRITE.sync();
         pool.write(main, to, data.slice(place)?, opf)
             .map_err(to_error)?;
-        note(&mut self.tools.copied, Some(at))
+        self.note_copied(main_block, slot, count, Some(at))
     }
 
-    /// Checks that main has a block that was copied there and flushed.
-    fn compare(&mut self, copied: &Copied) -> Result {
-        let Some(at) = copied.at else {
-            return Ok(());
+    fn note_copied(&mut self, main_block: u64, slot: u32, count: u32, at: Option<usize>) -> Result {
+        let next = Copied {
+            main_block,
+            slot,
+            count,
+            at,
         };
-        let (state, bytes) = (self.state, self.bytes);
-        let sector = state.sector_of(copied.main_block);
+        let copied = &mut self.tools.copied;
+        copied.push_within_capacity(next).map_err(|_| ENOMEM)
+    }
+
+    /// How many blocks main has of those that were copied there and flushed, up to the first that it
+    /// has not.
+    fn compare(&mut self, copied: &Copied) -> (u32, Result) {
+        let Some(at) = copied.at else {
+            return (copied.count, Ok(()));
+        };
+        if self.compare_run(copied.main_block, at, copied.count).is_ok() {
+            return (copied.count, Ok(()));
+        }
+        for index in 0..copied.count {
+            let main_block = copied.main_block.saturating_add(u64::from(index));
+            let at = at.saturating_add((index as usize).saturating_mul(self.bytes));
+            if let Err(error) = self.compare_run(main_block, at, 1) {
+                return (index, Err(error));
+            }
+        }
+        (copied.count, Ok(()))
+    }
+
+    /// Checks that main has what is at a place of the buffer.
+    fn compare_run(&mut self, main_block: u64, at: usize, count: u32) -> Result {
+        let state = self.state;
+        let bytes = self.bytes.saturating_mul(count as usize);
+        let sector = state.sector_of(main_block);
         let (data, check) = (&self.tools.data, &mut self.tools.check);
         read_twice(&state.pool, &self.target.main, sector, check, bytes).map_err(to_error)?;
         let written = data.as_slice().get(at..at.saturating_add(bytes));
