@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Readers hammer a device while its remap table grows from nothing to a million remaps and shrinks back
-//! (P12).
+//! Readers hammer a device while its remap table grows from nothing to 250,000 remaps and shrinks back (P12). A
+//! million of them is in `load_time`.
 
 use std::fs;
 use std::fs::File;
@@ -32,7 +32,7 @@ use vmtest::guest::Remap;
 
 /// How many sectors get a slot, each for itself.
 fn remaps() -> u64 {
-    1_000_000 / u64::from(slowness())
+    250_000 / u64::from(slowness())
 }
 
 /// How many of them with one message.
@@ -45,7 +45,7 @@ const READERS: u64 = 2;
 
 /// How many reads they do without a pause, and how long that is.
 const BURST: u64 = 200;
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What main holds at first, and what the slots hold.
 const ON_MAIN: u64 = 1;
@@ -148,7 +148,7 @@ fn sizes(log: &str) -> Vec<(u64, u64)> {
 /// P12: no reader gets a wrong answer, and none waits, as it would show in how often it slept: the disks
 /// answer at once, and so a read has nothing of its own to wait for.
 #[test]
-fn a_million_remaps_come_and_go_unnoticed() {
+fn a_quarter_of_a_million_remaps_comes_and_goes_unnoticed() {
     let mut test = vmtest::begin!();
     load();
     let main = NullBlk::inline(512, 512);
