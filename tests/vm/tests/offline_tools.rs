@@ -297,12 +297,22 @@ fn a_power_cut_does_not_alarm() {
 
 /// Copies a disk to another one, as ddrescue does: what cannot be read stays zero there.
 fn copy(from: &SickDisk, to: &SickDisk) {
-    const STEP: u64 = 8;
+    // Large parts, and small ones where a large one fails.
+    const LARGE: u64 = 2048;
+    const SMALL: u64 = 8;
     let end = from.disk().sectors();
     let (from, to) = (Direct::open(&from.path()), Direct::open(&to.path()));
-    for at in (0..end).step_by(STEP as usize) {
-        if let Ok(data) = from.read(at, STEP) {
-            to.write(at, &data).expect("write the copy");
+    let copy = |at, sectors| {
+        let data = from.read(at, sectors);
+        data.map(|data| to.write(at, &data).expect("write the copy"))
+    };
+    for part in (0..end).step_by(LARGE as usize) {
+        let sectors = LARGE.min(end - part);
+        if copy(part, sectors).is_err() {
+            for at in (part..part + sectors).step_by(SMALL as usize) {
+                // What cannot be read stays as it is.
+                let _ = copy(at, SMALL.min(part + sectors - at));
+            }
         }
     }
 }
