@@ -29,8 +29,9 @@ const MAIN_MIB: u32 = 4096;
 /// The I/Os of all jobs together.
 const IOS: u32 = 8_000;
 
-/// How often they are done. The least time counts.
-const TIMES: u32 = 3;
+/// How often they are done at the most. The least time of each counts: what else the machine does, such as a
+/// timer that ends in one run and not in the other, adds to some runs, and work that is done twice to all.
+const TIMES: u32 = 20;
 
 /// What the ratio to dm-linear may lose from one job to several.
 const LOSS: f64 = 0.02;
@@ -58,22 +59,56 @@ fn the_ratio_to_dm_linear_does_not_fall_with_jobs() {
 
 /// The time of all I/Os of 4 KiB, divided among so many jobs.
 fn time(path: &Path, op: Op, jobs: u32) -> Duration {
-    let once = || {
-        let ready = Barrier::new(jobs as usize + 1);
-        std::thread::scope(|scope| {
-            let ready = &ready;
-            let jobs: Vec<_> = (0..jobs)
-                .map(|job| scope.spawn(move || work(path, op, job, IOS / jobs, ready)))
-                .collect();
-            ready.wait();
-            let begun = Instant::now();
-            for job in jobs {
-                job.join().expect("a job");
-            }
-            begun.elapsed()
-        })
-    };
-    (0..TIMES).map(|_| once()).min().expect("a time")
+    let ready = &Barrier::new(jobs as usize + 1);
+    std::thread::scope(|scope| {
+        let jobs: Vec<_> = (0..jobs)
+            .map(|job| scope.spawn(move || work(path, op, job, IOS / jobs, ready)))
+            .collect();
+        ready.wait();
+        let begun = Instant::now();
+        for job in jobs {
+            job.join().expect("a job");
+        }
+        begun.elapsed()
+    })
+}
+
+/// The least times on a device and on dm-linear.
+struct Least {
+    jobs: u32,
+    ours: Duration,
+    theirs: Duration,
+}
+
+impl Least {
+    fn ratio(&self) -> f64 {
+        self.theirs.as_secs_f64() / self.ours.as_secs_f64()
+    }
+}
+
+/// Whether the ratio falls with the number of jobs. As soon as it does not, that is the answer.
+fn falls(remap: &Path, linear: &Path, op: Op) -> bool {
+    let mut all = [1, 2, 4].map(|jobs| Least {
+        jobs,
+        ours: Duration::MAX,
+        theirs: Duration::MAX,
+    });
+    for run in 1..=TIMES {
+        for least in &mut all {
+            least.ours = least.ours.min(time(remap, op, least.jobs));
+            least.theirs = least.theirs.min(time(linear, op, least.jobs));
+        }
+        let one = all[0].ratio();
+        for least in &all {
+            let Least { jobs, ours, theirs } = least;
+            let ratio = least.ratio();
+            println!("{op:?}, {run}, {jobs} jobs: {ours:?}, {theirs:?} on dm-linear, {ratio:.4}");
+        }
+        if run > 1 && all.iter().all(|least| least.ratio() > one - LOSS) {
+            return false;
+        }
+    }
+    true
 }
 
 /// One of the jobs. All of them begin when they are ready to.
@@ -125,17 +160,8 @@ fn inside() {
             remap.message(&format!("remap {sector}")).expect("remap");
         }
         for op in [Op::Read, Op::Write] {
-            let mut first = None;
-            for jobs in [1, 2, 4] {
-                let ours = time(remap.path(), op, jobs);
-                let theirs = time(linear.path(), op, jobs);
-                let ratio = theirs.as_secs_f64() / ours.as_secs_f64();
-                println!(
-                    "{remaps} remaps, {op:?}, {jobs} jobs: {ours:?}, {theirs:?} on dm-linear, {ratio:.4}"
-                );
-                let one = *first.get_or_insert(ratio);
-                assert!(ratio > one - LOSS, "{one:.4} with one job");
-            }
+            let falls = falls(remap.path(), linear.path(), op);
+            assert!(!falls, "{remaps} remaps, {op:?}");
         }
     }
     remap.remove().expect("remove");
