@@ -8,7 +8,7 @@ export KVER DM_REMAP_HERE TEST
 # Nothing goes on when make itself is killed.
 run := setpriv --pdeathsig TERM
 
-.PHONY: module test quick test-debug check doc editor fuzz bench bench-check bench-host demo vm promises dkms-deb install \
+.PHONY: module test quick test-debug check doc editor fuzz bench bench-check bench-host demo vm promises packages install uninstall \
 	clean help
 .NOTPARALLEL:
 
@@ -54,11 +54,14 @@ vm:
 promises:
 	@$(run) scripts/promises
 
-dkms-deb:
+packages:
 	@$(run) scripts/dkms-deb
 
 install:
 	@$(run) scripts/install
+
+uninstall:
+	@$(run) scripts/uninstall
 
 clean:
 	rm -rf target
@@ -86,8 +89,9 @@ help:
 	@echo 'make bench-host how fast the remap table is on this machine, beside maps of others;'
 	@echo '                TEST="filter" restricts it'
 	@echo 'make promises   the tests, by the promise that they hold the code to'
-	@echo 'make dkms-deb   Debian packages: the module, which DKMS builds wherever it is installed, and dmremap'
+	@echo 'make packages   Debian packages: the module, which DKMS builds wherever it is installed, and dmremap'
 	@echo 'make install    install the module for the running kernel, and dmremap'
+	@echo 'make uninstall  take both away again'
 	@echo 'make clean      remove target/ (the cache stays, it is safe to delete)'
 	@echo
 	@echo 'KVER=...            an exact Debian kernel, such as KVER=7.2.12+deb13-amd64'
