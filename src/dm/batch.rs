@@ -308,6 +308,31 @@ impl<'a, 'env> Batch<'a, 'env> {
         }
     }
 
+    /// Has `device` write `bytes` of zeroes by itself, whole sectors. One that cannot says
+    /// [`BlkStatus::NOTSUPP`], or [`BlkStatus::TARGET`].
+    pub fn write_zeroes(
+        &mut self,
+        device: &'env Device,
+        sector: u64,
+        bytes: u32,
+        opf: Opf,
+    ) -> Result<usize> {
+        if opf.op() != Op::WriteZeroes || bytes == 0 || bytes % 512 != 0 {
+            return Err(EINVAL);
+        }
+        // SAFETY: There is no memory.
+        let (index, slot) = unsafe { self.next_slot(ptr::null_mut(), 0) }?;
+        let bio = self.alloc(slot, device, 0, opf)?;
+        // SAFETY: The bio is new and ours. One of this operation has a size and no data.
+        unsafe {
+            (*bio.as_ptr()).bi_iter.bi_sector = sector;
+            (*bio.as_ptr()).bi_iter.bi_size = bytes;
+        }
+        // SAFETY: The bio was just made and has no data.
+        unsafe { self.submit(slot, bio, None) };
+        Ok(index)
+    }
+
     /// Flushes the cache of `device`. What was not done before is not part of it.
     pub fn flush(&mut self, device: &'env Device) -> Result<usize> {
         // SAFETY: There is no memory.

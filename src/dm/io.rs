@@ -115,6 +115,11 @@ impl BioPool {
         self.one(|batch| batch.write(device, sector, buffer, opf))
     }
 
+    /// Writes zeroes, see [`Batch::write_zeroes`].
+    pub fn write_zeroes(&self, device: &Device, sector: u64, bytes: u32, opf: Opf) -> IoResult {
+        self.one(|batch| batch.write_zeroes(device, sector, bytes, opf))
+    }
+
     /// Flushes the cache of `device`.
     pub fn flush(&self, device: &Device) -> IoResult {
         self.one(|batch| batch.flush(device))

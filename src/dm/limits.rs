@@ -53,13 +53,6 @@ impl QueueLimits {
         limits.max_discard_sectors = limits.max_discard_sectors.min(sectors);
     }
 
-    /// Lets no write-zeroes be larger than `sectors`; 0 means that none are supported.
-    pub fn limit_write_zeroes_sectors(&mut self, sectors: u32) {
-        let limits = &mut self.0;
-        limits.max_write_zeroes_sectors = limits.max_write_zeroes_sectors.min(sectors);
-        limits.max_hw_wzeroes_unmap_sectors = limits.max_hw_wzeroes_unmap_sectors.min(sectors);
-    }
-
     /// Says that completions come by themselves: the block layer fails bios that someone polls for.
     pub(super) fn never_poll(&mut self) {
         self.0.features &= !bindings::DM_FEAT_POLL;

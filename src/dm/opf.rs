@@ -44,6 +44,7 @@ const FUA: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_FUA);
 const PREFLUSH: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_PREFLUSH);
 const SYNC: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_SYNC);
 const META: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_META);
+const NOUNMAP: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_NOUNMAP);
 const RAHEAD: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_RAHEAD);
 const NOWAIT: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_NOWAIT);
 const ATOMIC: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_ATOMIC);
@@ -54,13 +55,15 @@ const FAILFAST: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_FAILFAS
 
 /// What makes sense on a bio of one's own. Other flags of a user's bio may stand for things that it
 /// has and a new bio does not: someone who polls, an integrity payload, a cache to be freed to.
-const OWN: bindings::blk_opf_t = OP_MASK | FUA | PREFLUSH | SYNC | META;
+const OWN: bindings::blk_opf_t = OP_MASK | FUA | PREFLUSH | SYNC | META | NOUNMAP;
 
 impl Opf {
     /// A read.
     pub const READ: Self = Self(READ);
     /// A write.
     pub const WRITE: Self = Self(WRITE);
+    /// Zeroes, without giving back the space that they are on.
+    pub const WRITE_ZEROES: Self = Self(WRITE_ZEROES | NOUNMAP);
 
     pub(super) const fn from_raw(raw: bindings::blk_opf_t) -> Self {
         Self(raw)

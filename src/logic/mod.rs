@@ -15,6 +15,7 @@
 //! | [`extents`]  | Where is a slot?                                                           |
 //! | [`table`]    | Which slot serves a block of main?                                         |
 //! | [`presence`] | Can there be any remap in this range at all?                               |
+//! | [`reach`]      | How far does a long range go that is served in one way?                    |
 //! | [`alloc`]    | Which slots take new data?                                                 |
 //! | [`classify`] | Does an error suspect the medium, or is it passed up?                      |
 //! | [`bisect`]   | Which single blocks of a failed range are bad?                             |
@@ -55,6 +56,7 @@ pub mod load;
 pub mod message;
 pub mod places;
 pub mod presence;
+pub mod reach;
 pub mod slot;
 pub mod status;
 pub mod table;

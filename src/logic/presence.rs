@@ -44,6 +44,39 @@ impl<'a, W: Word<u64>> Presence<'a, W> {
         }
     }
 
+    /// How many sectors from `sector` on, at most `sectors`, are in whole MiB with nothing remapped. The MiB
+    /// where they begin counts, too: of one that has something, both its bit and the one before are set.
+    pub fn clean(&self, sector: u64, sectors: u64) -> u64 {
+        let end = sector.saturating_add(sectors);
+        let first = sector >> SHIFT;
+        let mut word = first / 64;
+        // The bits of MiB that are looked at, and the bit before the word.
+        let mut wanted = u64::MAX << (first % 64);
+        let mut before = match word.checked_sub(1) {
+            Some(before) => self.word(before * 64).map_or(1, |word| word.load() >> 63),
+            // Nothing is before the first MiB.
+            None => 1,
+        };
+        let found = loop {
+            let Some(bits) = self.word(word.saturating_mul(64)).map(Word::load) else {
+                break word.saturating_mul(64);
+            };
+            let marked = bits & (bits << 1 | before) & wanted;
+            if marked != 0 {
+                break word
+                    .saturating_mul(64)
+                    .saturating_add(marked.trailing_zeros().into());
+            }
+            (wanted, before) = (u64::MAX, bits >> 63);
+            word = word.saturating_add(1);
+            if word.saturating_mul(64 << SHIFT) >= end {
+                break u64::MAX;
+            }
+        };
+        let found = found.saturating_mul(1 << SHIFT).max(sector);
+        found.min(end) - sector
+    }
+
     /// Marks the range. For the writer.
     #[inline]
     pub fn set(&self, sector: u64, sectors: u64) {
@@ -179,6 +212,10 @@ mod tests {
                         let near = plain[from..=last + 1].contains(&true);
                         assert!(told || !plain[from..=last].contains(&true), "missed");
                         assert!(near || !told, "nothing is near");
+                        let exact = plain[from..=last].iter().position(|marked| *marked);
+                        let clean = presence.clean(at, sectors.into());
+                        let first = |marked: usize| ((from + marked) as u64 * 2048).max(at) - at;
+                        assert!(clean <= exact.map_or(sectors.into(), first), "missed");
                     }
                 }
             }
@@ -198,5 +235,13 @@ mod tests {
         assert!(presence.any(63 * 2048, 1));
         assert!(presence.any(62 * 2048, 1));
         assert!(!presence.any(61 * 2048, 1));
+        assert_eq!(presence.clean(61 * 2048, 5000), 2048);
+        assert_eq!(presence.clean(64 * 2048, 5), 0);
+        assert_eq!(presence.clean(u64::MAX - 1, 5), 0);
+        assert_eq!(presence.clean(0, u64::MAX), 62 * 2048);
+        presence.clear();
+        assert_eq!(presence.clean(3, u64::MAX), 64 * 2048 - 3);
+        assert_eq!(presence.clean(64 * 2048 - 1, 1), 1);
+        assert_eq!(presence.clean(5, 0), 0);
     }
 }

@@ -73,11 +73,12 @@ use crate::logic::classify::Verdict;
 use crate::logic::latch::Answer;
 use crate::logic::latch::Ticket;
 use crate::logic::limit::Limit;
+use crate::logic::presence::Presence;
 use crate::logic::presence::SMALL;
+use crate::logic::reach::reach;
 use crate::logic::status::Health;
 use crate::logic::status::MetadataState;
 use crate::logic::status::Status;
-use crate::logic::table::Run;
 use crate::logic::table::RunKind;
 use changes::Changes;
 use core::fmt::Write;
@@ -95,9 +96,6 @@ use registry::StateRef;
 use spares::Spares;
 use state::Locked;
 use writer::growth;
-
-/// The largest write-zeroes: what fails is served whole.
-const ZEROES_SECTORS: u32 = 2 << 11;
 
 /// The most blocks of a bio that are looked up at a time.
 const BLOCKS_MAX: u32 = 4096;
@@ -304,7 +302,6 @@ impl dm::Target for DmRemap {
         limits.clear_feature(dm::QueueFeature::Dax);
         limits.clear_feature(dm::QueueFeature::AtomicWrites);
         limits.limit_discard_sectors(self.main.max_discard_sectors());
-        limits.limit_write_zeroes_sectors(ZEROES_SECTORS);
     }
 }
 
@@ -455,15 +452,16 @@ impl DmRemap {
             return bio.kill();
         };
         let blocks = state.blocks(bio.sectors());
-        let run = match bio.sectors() > SMALL && state.is_clean_all_over(sector, bio.sectors()) {
-            true => Run {
-                kind: RunKind::Main,
-                count: blocks,
-            },
-            // Those without data can be gigabytes long, and each block is looked up.
-            false => map
-                .view()
-                .run(state.block_of(sector), blocks.min(BLOCKS_MAX)),
+        let run = match bio.sectors() > SMALL {
+            // Those without data can be gigabytes long.
+            true => reach(
+                &Presence::new(&state.presence),
+                &map.view(),
+                (state.block_of(sector), blocks),
+                state.block_shift,
+                BLOCKS_MAX,
+            ),
+            false => map.view().run(state.block_of(sector), blocks),
         };
         if bio.accept_partial(state.sectors(run.count)).is_err() {
             // None of whole blocks.

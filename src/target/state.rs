@@ -244,13 +244,7 @@ impl State {
     /// large range it cannot.
     #[inline(always)]
     pub(super) fn is_clean(&self, sector: u64, sectors: u32) -> bool {
-        sectors <= presence::SMALL && self.is_clean_all_over(sector, sectors)
-    }
-
-    /// The same of any range.
-    #[inline(always)]
-    pub(super) fn is_clean_all_over(&self, sector: u64, sectors: u32) -> bool {
-        !Presence::new(&self.presence).any(sector, sectors)
+        sectors <= presence::SMALL && !Presence::new(&self.presence).any(sector, sectors)
     }
 
     /// Where bios are registered.

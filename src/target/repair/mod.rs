@@ -323,6 +323,11 @@ impl Repair<'_> {
         }
     }
 
+    /// How long a bio may take, in milliseconds.
+    fn patience(&self) -> u64 {
+        u64::from(self.state.limits.get(Limit::DeadlineMs))
+    }
+
     fn is_late(&self) -> bool {
         dm::monotonic_ms() >= self.deadline
     }
@@ -334,6 +339,10 @@ impl Repair<'_> {
         while done < self.blocks() {
             let count = CHUNK_BLOCKS.min(self.blocks().saturating_sub(done));
             self.lists.moves.clear();
+            if done != 0 && self.bio.op() == dm::Op::WriteZeroes {
+                // There can be gigabytes of them. Each part has the time of a bio of its own.
+                self.deadline = dm::monotonic_ms().saturating_add(self.patience());
+            }
             self.write_in_place(done, count)?;
             self.move_blocks()?;
             done = done.saturating_add(count);
@@ -449,6 +458,15 @@ impl Repair<'_> {
         let bytes = self.state.bytes(part.count);
         let offset = self.offset(at.saturating_add(part.first));
         let sector = sector.saturating_add(u64::from(self.state.sectors(part.first)));
+        if kind == RunKind::Main && self.bio.op() == dm::Op::WriteZeroes {
+            // As they came to it.
+            let opf = dm::Opf::WRITE_ZEROES.sync();
+            match self.state.pool.write_zeroes(device, sector, bytes, opf) {
+                // It cannot, or not so many.
+                Err(BlkStatus::NOTSUPP | BlkStatus::TARGET) => (),
+                written => return written,
+            }
+        }
         let opf = dm::Opf::WRITE.sync();
         let fua = self.bio.opf().is_fua() && !device.emulates_fua();
         let opf = if fua { opf.fua() } else { opf };

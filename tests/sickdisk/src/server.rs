@@ -32,6 +32,9 @@ use crate::SECTOR;
 const DEPTH: u16 = 64;
 const MAX_IO_BYTES: u32 = 1 << 20;
 
+/// The most sectors that are discarded or zeroed at a time by a disk that has long ones: 2 GiB.
+const LONG_SECTORS: u32 = 4 << 20;
+
 /// How often held requests are looked at.
 const HOLD_POLL: Duration = Duration::from_millis(2);
 
@@ -45,6 +48,7 @@ pub struct Options {
     caches: bool,
     fua: bool,
     read_only: bool,
+    without_data: u32,
 }
 
 impl Options {
@@ -58,6 +62,7 @@ impl Options {
             caches: true,
             fua: true,
             read_only: false,
+            without_data: MAX_IO_BYTES / SECTOR as u32,
         }
     }
 
@@ -96,6 +101,13 @@ impl Options {
     #[must_use]
     pub fn without_fua(mut self) -> Self {
         self.fua = false;
+        self
+    }
+
+    /// Discards and zeroes 2 GiB at a time, as most disks do that have these at all.
+    #[must_use]
+    pub fn long_discards(mut self) -> Self {
+        self.without_data = LONG_SECTORS;
         self
     }
 
@@ -142,8 +154,8 @@ impl Options {
             max_sectors: MAX_IO_BYTES / SECTOR as u32,
             sectors,
             discard_granularity: self.logical_block,
-            max_discard_sectors: MAX_IO_BYTES / SECTOR as u32,
-            max_write_zeroes_sectors: MAX_IO_BYTES / SECTOR as u32,
+            max_discard_sectors: self.without_data,
+            max_write_zeroes_sectors: self.without_data,
             max_discard_segments: 1,
             ..ublk::Parameters::default()
         }

@@ -10,6 +10,8 @@ use super::unwritable;
 use vmtest::guest::run;
 use vmtest::guest::sickdisk::Entry;
 use vmtest::guest::sickdisk::Operation;
+use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
 use vmtest::guest::succeed;
@@ -229,5 +231,97 @@ fn innocent_errors_of_zeroes_pass_up() {
         assert_ne!(ran.status, 0, "{status:?}");
         remap.main.disk().heal(50, 1);
         assert_eq!(remap.device().remapped(), 8, "{status:?}");
+    }
+}
+
+/// A device on disks that discard and zero 2 GiB at a time, in which one block of main, at 21 MiB, is
+/// remapped.
+fn long(block: u32) -> (Remap, u64) {
+    let disk = |sectors: u64| {
+        Options::memory(sectors * 512)
+            .logical_block(block)
+            .long_discards()
+    };
+    let (main, spare) = (disk(Remap::MAIN_SECTORS), disk(Remap::SPARE_SECTORS));
+    let remap = Remap::on(main, spare, "");
+    let (sector, unit) = (21 * 2048, u64::from(block) / 512);
+    remap.main.disk().spoil(sector, unit, bad());
+    let device = remap.open();
+    device.write(sector, &stamps(sector, unit, 1)).unwrap();
+    assert_eq!(remap.device().remapped(), 1);
+    (remap, sector)
+}
+
+/// What reached a disk of an operation, by where and how much.
+fn reached(disk: &SickDisk, operation: Operation) -> Vec<(u64, u64)> {
+    let disk = disk.disk();
+    let entries = disk.record().entries().iter();
+    let of_kind = entries.filter(|entry| entry.operation == operation);
+    of_kind.map(|entry| (entry.sector, entry.sectors)).collect()
+}
+
+/// P8, P11: what has no data goes to main in pieces as long as nothing is remapped in them, however
+/// long that is.
+#[test]
+fn long_ones_are_cut_at_remaps_only() {
+    let _test = vmtest::begin!();
+    for block in [512, 4096] {
+        let (remap, sector) = long(block);
+        let unit = u64::from(block) / 512;
+        let end = Remap::MAIN_SECTORS;
+        let name = remap.path();
+        let name = name.file_name().unwrap_or_default().to_string_lossy();
+        let read = |limit: &str| {
+            let path = format!("/sys/block/{name}/queue/{limit}");
+            let text = std::fs::read_to_string(&path).expect(&path);
+            text.trim().parse::<u64>().expect(&path)
+        };
+        assert_eq!(read("write_zeroes_max_bytes"), 2 << 30);
+        assert_eq!(read("discard_max_bytes"), 2 << 30);
+
+        let pieces = [(0, sector), (sector + unit, end - sector - unit)];
+        remap.record();
+        succeed(&format!("blkdiscard --force {}", remap.path().display()));
+        assert_eq!(reached(&remap.main, Operation::Discard), pieces);
+
+        let device = remap.open();
+        for at in [0, sector - unit, sector + unit, end - unit] {
+            device.write(at, &stamps(at, unit, 1)).unwrap();
+        }
+        remap.record();
+        zero(&remap.path(), 0, end);
+        assert_eq!(reached(&remap.main, Operation::WriteZeroes), pieces);
+        assert_eq!(reached(&remap.spare, Operation::WriteZeroes).len(), 1);
+        for at in (0..end).step_by(2048) {
+            let found = generations(at, &device.read(at, 2048).unwrap());
+            assert!(found.iter().all(|&generation| generation == 0), "{at}");
+        }
+    }
+}
+
+/// P1, E7: of long zeroes that fail only the bad block moves, and the others are zeroed in place, as
+/// zeroes and not as data.
+#[test]
+fn long_zeroes_that_fail_are_moved() {
+    let _test = vmtest::begin!();
+    for block in [512, 4096] {
+        let (remap, _) = long(block);
+        let unit = u64::from(block) / 512;
+        let (end, sector) = (Remap::MAIN_SECTORS, 41 * 2048 + 80);
+        let device = remap.open();
+        for at in [sector - unit, sector, sector + unit, end - unit] {
+            device.write(at, &stamps(at, unit, 1)).unwrap();
+        }
+        remap.main.disk().spoil(sector, unit, unwritable());
+        remap.record();
+        zero(&remap.path(), 0, end);
+        assert_eq!(remap.device().remapped(), 2, "blocks of {block}");
+        for at in (0..end).step_by(2048) {
+            let found = generations(at, &device.read(at, 2048).unwrap());
+            assert!(found.iter().all(|&generation| generation == 0), "{at}");
+        }
+        let data = reached(&remap.main, Operation::Write);
+        let sectors: u64 = data.iter().map(|(_, sectors)| sectors).sum();
+        assert!(sectors < 2048, "{sectors} were written as data");
     }
 }
