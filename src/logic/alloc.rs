@@ -149,16 +149,18 @@ impl Allocator {
     }
 }
 
-/// Finds a slot that is only set aside, for when no other is left: what it is set aside for is a
-/// hint, and a write that fails now needs it more (E4). Only those that `wanted` accepts. Returns the
+/// Finds a slot from `first` on that is only set aside, for when no other is left: what it is set aside for is
+/// a hint, and a write that fails now needs it more (E4). Only those that `wanted` accepts. Returns the
 /// slot and its word.
 pub fn find_pending<S: Word<u64>>(
     slots: &[S],
-    wanted: impl Fn(SlotWord) -> bool,
+    first: u32,
+    wanted: impl Fn(u32, SlotWord) -> bool,
 ) -> Option<(u32, SlotWord)> {
-    slots.iter().zip(0u32..).find_map(|(cell, slot)| {
+    let slots = slots.get(first as usize..)?;
+    slots.iter().zip(first..).find_map(|(cell, slot)| {
         let word = SlotWord::from_memory(cell.load());
         let pending = word.state() == State::Pending && !word.is_doubt() && !word.is_held();
-        (pending && wanted(word)).then_some((slot, word))
+        (pending && wanted(slot, word)).then_some((slot, word))
     })
 }

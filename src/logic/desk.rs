@@ -20,6 +20,12 @@ pub struct Range {
 }
 
 impl Range {
+    /// No region at all: what has it keeps nobody from anything.
+    pub const NOTHING: Range = Range {
+        first: u64::MAX,
+        last: 0,
+    };
+
     /// The regions that some sectors touch.
     pub const fn new(sector: u64, sectors: u32) -> Self {
         let last = sector.saturating_add((sectors as u64).saturating_sub(1));
@@ -232,5 +238,19 @@ mod tests {
     fn ranges_reach_to_the_end() {
         assert!(Range::new(u64::MAX, 8).overlaps(&Range::new(u64::MAX - 1, 1)));
         assert!(Range::new(0, 0).overlaps(&Range::new(0, 1)));
+    }
+
+    #[test]
+    fn nothing_is_in_nobodys_way() {
+        let all = Range {
+            first: 0,
+            last: Range::new(u64::MAX, 1).last,
+        };
+        assert!(!all.overlaps(&Range::NOTHING) && !Range::NOTHING.overlaps(&all));
+        assert!(!Range::NOTHING.overlaps(&Range::NOTHING));
+        let mut desk = Desk::new();
+        desk.move_begin(all);
+        assert!(desk.start(Range::NOTHING, false).is_some() && desk.move_clear());
+        assert!(desk.start(Range::NOTHING, false).is_some());
     }
 }

@@ -5,7 +5,7 @@
 //! One bit for each MiB of main says that some block of it, or of the next one, may be remapped, pending
 //! or in doubt. It stands in front of the remap table, so that an I/O to a clean area costs one load and
 //! one test: of the bit where it begins, as long as it is not larger than a MiB. The writer sets both bits
-//! before the first such block of the MiB is published.
+//! before the first such block of the MiB is published, and takes back those that stand for nothing any more.
 
 use super::word::Word;
 
@@ -33,21 +33,17 @@ impl<'a, W: Word<u64>> Presence<'a, W> {
         Presence { words }
     }
 
-    /// Whether anything in the range may be remapped. Ranges that begin where the bitmap does not cover
-    /// them may.
+    /// Whether anything in a range of at most [`SMALL`] sectors may be remapped. Where the bitmap does not cover
+    /// its beginning it may.
     #[inline(always)]
-    pub fn any(&self, sector: u64, sectors: u32) -> bool {
-        if sectors <= SMALL {
-            self.bit(sector >> SHIFT)
-        } else {
-            Self::any_bit(self.words, sector, sectors)
-        }
+    pub fn any(&self, sector: u64) -> bool {
+        self.bit(sector >> SHIFT)
     }
 
     /// How many sectors from `sector` on, at most `sectors`, are in whole MiB with nothing remapped. The MiB
     /// where they begin counts, too: of one that has something, both its bit and the one before are set.
-    pub fn clean(&self, sector: u64, sectors: u64) -> u64 {
-        let end = sector.saturating_add(sectors);
+    pub fn clean(&self, sector: u64, sectors: u32) -> u64 {
+        let end = sector.saturating_add(sectors.into());
         let first = sector >> SHIFT;
         let mut word = first / 64;
         // The bits of MiB that are looked at, and the bit before the word.
@@ -96,10 +92,25 @@ impl<'a, W: Word<u64>> Presence<'a, W> {
         }
     }
 
-    /// Takes back all marks. For the writer, when no reader looks at this bitmap.
-    pub fn clear(&self) {
-        for word in self.words {
-            word.store(0);
+    /// Takes back the marks that stand for nothing any more, of those that were set for `sector`. `is_used` tells
+    /// whether something is remapped in the MiB that begins at a sector. For the writer.
+    pub fn forget(&self, sector: u64, is_used: impl Fn(u64) -> bool) {
+        let own = sector >> SHIFT;
+        if is_used(own << SHIFT) {
+            return;
+        }
+        // Each bit stands for a neighbour, too.
+        for (bit, neighbour) in [
+            (Some(own), own.checked_add(1)),
+            (own.checked_sub(1), own.checked_sub(1)),
+        ] {
+            let used = neighbour.is_some_and(|mib| is_used(mib.saturating_mul(1 << SHIFT)));
+            let Some(bit) = bit.filter(|_| !used) else {
+                continue;
+            };
+            if let Some(word) = self.word(bit) {
+                word.store(word.load() & !(1 << (bit % 64)));
+            }
         }
     }
 
@@ -115,39 +126,11 @@ impl<'a, W: Word<u64>> Presence<'a, W> {
             None => true,
         }
     }
-
-    /// Not inlined: large ranges are rare, and this takes registers that have to be saved.
-    #[inline(never)]
-    fn any_bit(words: &'a [W], sector: u64, sectors: u32) -> bool {
-        let Some(end) = sector.checked_add(u64::from(sectors)) else {
-            return true;
-        };
-        // The last one is looked after by the bit before.
-        let last = end.saturating_sub(1) >> SHIFT;
-        let last = last.saturating_sub(1);
-        let mut at = sector >> SHIFT;
-        while at <= last {
-            let Some(word) = Presence::new(words).word(at) else {
-                return true;
-            };
-            let word = word.load();
-            let end = (at | 63).min(last);
-            // Bits `at` to `end` of the word.
-            let mask = (u64::MAX << (at % 64)) & (u64::MAX >> (63 - end % 64));
-            if word & mask != 0 {
-                return true;
-            }
-            let Some(next) = end.checked_add(1) else {
-                return false;
-            };
-            at = next;
-        }
-        false
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::word::Word;
     use super::words_for;
     use super::Presence;
     use core::sync::atomic::AtomicU64;
@@ -170,78 +153,89 @@ mod tests {
         let presence = Presence::new(&words);
         presence.set(2048 * 70, 8);
         // I/O that ends before the MiB does not need to be told so, if it begins in the one before.
-        assert!(presence.any(2048 * 69, 1));
-        assert!(!presence.any(2048 * 69 - 1, 2048));
-        assert!(presence.any(2048 * 70 - 1, 2));
-        assert!(presence.any(2048 * 71 - 1, 1));
-        assert!(!presence.any(2048 * 71, 1));
-        assert!(presence.any(0, 2048 * 256));
-        assert!(!presence.any(0, 2048 * 70));
-        assert!(presence.any(0, 2048 * 70 + 1));
-        assert!(presence.any(2048 * 70, 0));
-        presence.clear();
-        assert!(!presence.any(0, 2048 * 256));
+        assert!(presence.any(2048 * 69));
+        assert!(!presence.any(2048 * 69 - 1));
+        assert!(presence.any(2048 * 71 - 1));
+        assert!(!presence.any(2048 * 71));
+        assert_eq!(presence.clean(3, 2048 * 100), 2048 * 70 - 3);
+        assert_eq!(presence.clean(2048 * 70, 1), 0);
+        assert_eq!(presence.clean(2048 * 71, 2048 * 100), 2048 * 100);
+        assert_eq!(presence.clean(2048 * 71, 0), 0);
         presence.set(0, 1);
-        assert!(presence.any(0, 8));
-        assert!(!presence.any(2048, 8));
+        assert!(presence.any(8));
+        assert!(!presence.any(2048));
+        assert_eq!(presence.clean(2047, 5000), 0);
+        assert_eq!(presence.clean(2048, 5000), 5000);
     }
 
-    /// Whatever begins where, of whatever size: nothing is missed, and what is more than a MiB away from
-    /// all that is marked is clean.
+    /// Whatever begins where: nothing is missed, and what is more than a MiB away from all that is marked is
+    /// clean. So it is again for what was marked once.
     #[test]
     fn agrees_with_a_plain_list() {
-        let words = bitmap(5);
-        let presence = Presence::new(&words);
-        let mut plain = [false; 322];
         let mut seed = 1u64;
-        for _ in 0..60 {
+        let mut below = |bound: u64| {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(99);
-            let first = seed >> 33 & 255;
-            let count = 1 + (seed >> 50 & 3);
-            presence.set(first * 2048 + 5, (count - 1) * 2048 + 1);
-            plain[first as usize..(first + count) as usize].fill(true);
+            (seed >> 33) % bound
+        };
+        let words = bitmap(6);
+        let presence = Presence::new(&words);
+        let mut plain = [false; 330];
+        for round in 0..300 {
+            let (first, count) = (below(256), 1 + below(4));
+            let own = first as usize..(first + count) as usize;
+            if round % 3 == 0 {
+                presence.set(first * 2048 + 5, (count - 1) * 2048 + 1);
+                plain[own].fill(true);
+            } else {
+                for mib in own.filter(|mib| *mib % 5 != 1) {
+                    plain[mib] = false;
+                    let is_used = |sector| plain[(sector / 2048) as usize];
+                    presence.forget(mib as u64 * 2048 + 7, is_used);
+                }
+            }
             for from in (0..319u64).step_by(7) {
-                for sectors in [1u32, 8, 2000, 2048, 2049, 4096, 5000, 20_000, 200_000] {
-                    for at in [from * 2048, from * 2048 + 9, from * 2048 + 2047] {
-                        let last = (at + u64::from(sectors) - 1) >> 11;
-                        if last >= 319 {
-                            continue;
-                        }
-                        let (from, last) = (from as usize, last as usize);
-                        let told = presence.any(at, sectors);
-                        let near = plain[from..=last + 1].contains(&true);
-                        assert!(told || !plain[from..=last].contains(&true), "missed");
-                        assert!(near || !told, "nothing is near");
+                for at in [from * 2048, from * 2048 + 9, from * 2048 + 2047] {
+                    let from = from as usize;
+                    assert_eq!(presence.any(at), plain[from] || plain[from + 1]);
+                    for sectors in [1u32, 8, 2048, 2049, 5000, 20_000] {
+                        let last = ((at + u64::from(sectors) - 1) >> 11) as usize;
                         let exact = plain[from..=last].iter().position(|marked| *marked);
-                        let clean = presence.clean(at, sectors.into());
+                        let clean = presence.clean(at, sectors);
                         let first = |marked: usize| ((from + marked) as u64 * 2048).max(at) - at;
-                        assert!(clean <= exact.map_or(sectors.into(), first), "missed");
+                        let exact = exact.map_or(sectors.into(), first);
+                        assert!(clean <= exact, "missed");
+                        // Between two that are marked nobody knows.
+                        let alone = plain[from..=last + 1].iter().all(|marked| !marked);
+                        assert!(!alone || clean == exact, "nothing is near");
                     }
                 }
             }
         }
+        for mib in 0..330 {
+            presence.forget(mib * 2048, |_| false);
+        }
+        assert!(words.iter().all(|word| word.load() == 0));
     }
 
     #[test]
     fn outside_is_possible() {
+        let presence = Presence::<AtomicU64>::new(&[]);
+        assert!(presence.any(0) && presence.any(u64::MAX));
+        presence.set(0, 8);
+        presence.forget(0, |_| false);
+        presence.forget(u64::MAX, |_| false);
+        assert_eq!(presence.clean(0, 9), 0);
+
         let words = bitmap(1);
         let presence = Presence::new(&words);
-        assert!(presence.any(64 * 2048, 8));
-        assert!(presence.any(0, 66 * 2048));
-        assert!(presence.any(u64::MAX - 1, 8));
-        assert!(presence.any(u64::MAX - 1, 5000));
+        assert!(presence.any(64 * 2048) && presence.any(u64::MAX));
+        assert_eq!(presence.clean(u64::MAX - 1, 5), 0);
+        assert_eq!(presence.clean(3, u32::MAX), 64 * 2048 - 3);
+        assert_eq!(presence.clean(64 * 2048 - 1, 1), 1);
         presence.set(u64::MAX - 1, 8);
         presence.set(63 * 2048, 2 * 2048);
-        assert!(presence.any(63 * 2048, 1));
-        assert!(presence.any(62 * 2048, 1));
-        assert!(!presence.any(61 * 2048, 1));
-        assert_eq!(presence.clean(61 * 2048, 5000), 2048);
-        assert_eq!(presence.clean(64 * 2048, 5), 0);
-        assert_eq!(presence.clean(u64::MAX - 1, 5), 0);
-        assert_eq!(presence.clean(0, u64::MAX), 62 * 2048);
-        presence.clear();
-        assert_eq!(presence.clean(3, u64::MAX), 64 * 2048 - 3);
-        assert_eq!(presence.clean(64 * 2048 - 1, 1), 1);
-        assert_eq!(presence.clean(5, 0), 0);
+        assert!(presence.any(63 * 2048) && presence.any(62 * 2048));
+        assert!(!presence.any(61 * 2048));
+        assert_eq!(presence.clean(61 * 2048, 50_000), 2 * 2048);
     }
 }

@@ -3,7 +3,8 @@
 //! How far does a long range go that is served in one way?
 //!
 //! Discards and zeroes can be gigabytes long. Whole MiB in which nothing is remapped are told by the presence
-//! bits, 64 of them by one word. Only in the others each block is looked up, and not without end.
+//! bits, 64 of them by one word. Only in the others each block is looked up, and not without end. In the same way
+//! it is found out which of the bits still stand for something.
 
 use super::presence::Presence;
 use super::presence::SMALL;
@@ -28,7 +29,9 @@ pub fn reach(
         let at = main_block.saturating_add(u64::from(length));
         let rest = count - length;
         let clean = match (sectors(at), sectors(u64::from(rest))) {
-            (Some(sector), Some(rest)) => presence.clean(sector, rest) >> block_shift,
+            (Some(sector), Some(rest)) => {
+                presence.clean(sector, u32::try_from(rest).unwrap_or(u32::MAX)) >> block_shift
+            }
             _ => 0,
         };
         if clean != 0 {
@@ -56,6 +59,21 @@ pub fn reach(
         kind: RunKind::Main,
         count: length,
     }
+}
+
+/// Block `main_block` is not remapped any more: takes back the marks that stood for it and for nothing else. For the
+/// writer.
+pub fn forget(
+    presence: &Presence<'_, impl Word<u64>>,
+    view: &View<'_, impl Word<u32>, impl Word<u64>>,
+    main_block: u64,
+    block_shift: u32,
+) {
+    let blocks = SMALL >> block_shift;
+    presence.forget(main_block << block_shift, |sector| {
+        let run = view.run(sector >> block_shift, blocks);
+        run.kind != RunKind::Main || run.count != blocks
+    });
 }
 
 #[cfg(test)]
@@ -147,6 +165,37 @@ mod tests {
             }
             check(&some, shift, &ranges);
             check(&[], shift, &[(0, all), (7, all - 7), (whole, 1)]);
+        }
+    }
+
+    /// Marks go when the last block does that they stand for.
+    #[test]
+    fn marks_are_taken_back() {
+        let words: Vec<AtomicU64> = (0..2).map(|_| AtomicU64::new(0)).collect();
+        let presence = Presence::new(&words);
+        let buckets: Vec<AtomicU32> = (0..64).map(|_| AtomicU32::new(0)).collect();
+        // Two in MiB 5, and one in MiB 7.
+        let blocks = [5 * 256 + 1, 5 * 256 + 255, 7 * 256];
+        let slots: Vec<AtomicU64> = blocks
+            .iter()
+            .map(|block| {
+                let word = SlotWord::new(*block, State::Valid, Origin::Auto).unwrap();
+                AtomicU64::new(word.to_memory())
+            })
+            .collect();
+        let view = View::new(&buckets, &slots);
+        let mut counts = Counts::default();
+        for (block, slot) in blocks.iter().zip(0..) {
+            presence.set(block << 3, 8);
+            view.insert(&mut counts, *block, slot).unwrap();
+        }
+        let marked = || -> Vec<u64> { (0..20).filter(|mib| presence.any(mib << 11)).collect() };
+        assert_eq!(marked(), [4, 5, 6, 7]);
+        for (slot, left) in [(0, [4, 5, 6, 7].as_slice()), (1, &[6, 7]), (2, &[])] {
+            let block = blocks[slot];
+            assert!(view.remove(&mut counts, block, slot as u32));
+            super::forget(&presence, &view, block, 3);
+            assert_eq!(marked(), left);
         }
     }
 

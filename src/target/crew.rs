@@ -150,7 +150,11 @@ pub(super) fn dispatch(state: &State) {
     // Held all the time: who frees a range meanwhile waits, and then sees what was put back.
     let mut desk = state.desk.lock();
     for mut bio in state.deferred.take_all() {
-        let range = Range::new(bio.target_sector(), bio.sectors());
+        let range = match bio.sectors() {
+            // A flush, which is of no place.
+            0 => Range::NOTHING,
+            sectors => Range::new(bio.target_sector(), sectors),
+        };
         let quick = !bio.per_bio().failed;
         let Some(number) = desk.start(range, quick) else {
             state.deferred.push(bio);

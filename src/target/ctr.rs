@@ -363,9 +363,11 @@ impl Line<'_> {
     /// Finds the state that the old table uses, or makes one of what is on the spares.
     fn find_state(&self, claims: Claims) -> CtrResult<Found> {
         if let Some(known) = claims.find(&self.parts()?).map_err(in_use)? {
+            known.state.cover(self.main.sectors())?;
             return self.join_state(claims, known);
         }
         if let Some(state) = self.find_renamed(&claims)? {
+            state.cover(self.main.sectors())?;
             let known = Known {
                 state,
                 members: [None; MEMBERS_MAX as usize],
@@ -976,7 +978,7 @@ impl Line<'_> {
                 name,
                 uuid,
                 block_shift,
-                presence,
+                presence <- dm::Growing::new(presence),
                 map <- dm::Published::new(map),
                 gate: Gate::new(),
                 probing: Atomic::new(0),

@@ -455,7 +455,7 @@ impl DmRemap {
         let run = match bio.sectors() > SMALL {
             // Those without data can be gigabytes long.
             true => reach(
-                &Presence::new(&state.presence),
+                &Presence::new(state.presence.get()),
                 &map.view(),
                 (state.block_of(sector), blocks),
                 state.block_shift,

@@ -281,7 +281,7 @@ impl<'a> Relocation<'a> {
             let own = self.own_slot(block)?;
             let run = match own {
                 Some(run) => run,
-                None => self.take_slots(self.run_length(next))?,
+                None => self.take_slots(next)?,
             };
             self.fill_slots(run, next, own.is_some())?;
             next = next.saturating_add(run.count as usize);
@@ -292,7 +292,7 @@ impl<'a> Relocation<'a> {
     /// The slot that is set aside for a block, if it is of use.
     fn own_slot(&self, block: Move) -> Result<Option<SlotRun>, BlkStatus> {
         let state = self.state;
-        // Under the lock: a slot that is set aside may be taken away, if it is not in use (`steal_slot`).
+        // Under the lock: a slot that is set aside may be taken away, if it is not in use (`steal_slots`).
         state.with_writer(self.spares, |writer, io| {
             let settled = writer.settle(state, io, block.main_block);
             settled.map_err(|_| self.error)?;
@@ -546,11 +546,18 @@ impl<'a> Relocation<'a> {
         }
     }
 
-    /// Finds slots, in need those that are only set aside.
-    fn take_slots(&mut self, want: u32) -> Result<SlotRun, BlkStatus> {
+    /// Finds slots for the moves from number `next` on, in need those that are only set aside: as many of
+    /// these as all of them need.
+    fn take_slots(&mut self, next: usize) -> Result<SlotRun, BlkStatus> {
+        let want = self.run_length(next);
+        let rest = self.lists.moves.len().saturating_sub(next);
         let taken = self.state.with_writer(self.spares, |writer, io| {
             match writer.take_slots(self.state, io, want) {
-                Err(error) if error == ENOSPC => writer.steal_slot(self.state, io, self.own),
+                Err(error) if error == ENOSPC => {
+                    let all = u32::try_from(rest).unwrap_or(want);
+                    writer.steal_slots(self.state, io, self.own, all)?;
+                    writer.take_slots(self.state, io, want)
+                }
                 other => other,
             }
         });

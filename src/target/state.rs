@@ -28,6 +28,7 @@
 //! Counters are written under `writer` or by rare events, and read at any time.
 
 use super::activate::Start;
+use super::cells::cells64;
 use super::cells::Cell64;
 use super::crew;
 use super::gate::Gate;
@@ -37,6 +38,7 @@ use super::life::Disk;
 use super::life::Life;
 use super::life::SpareTickets;
 use super::limits::Limits;
+use super::map::patient;
 use super::map::Map;
 use super::mover;
 use super::names::LogName;
@@ -85,7 +87,8 @@ pub(super) struct State {
     pub(super) uuid: Uuid,
     /// A slot and a block of main have `1 << block_shift` sectors.
     pub(super) block_shift: u32,
-    pub(super) presence: KVVec<Cell64>,
+    #[pin]
+    pub(super) presence: dm::Growing<Cell64>,
     #[pin]
     pub(super) map: dm::Published<Map>,
     pub(super) gate: Gate,
@@ -244,7 +247,29 @@ impl State {
     /// large range it cannot.
     #[inline(always)]
     pub(super) fn is_clean(&self, sector: u64, sectors: u32) -> bool {
-        sectors <= presence::SMALL && !Presence::new(&self.presence).any(sector, sectors)
+        sectors <= presence::SMALL && !Presence::new(self.presence.get()).any(sector)
+    }
+
+    /// Has presence bits for a main of so many sectors. Allocates, and takes the writer's lock.
+    pub(super) fn cover(&self, main_sectors: u64) -> Result {
+        let words = presence::words_for(main_sectors).ok_or(ENOMEM)?;
+        if words <= self.presence.get().len() {
+            return Ok(());
+        }
+        // Old ones are kept, so let there be few.
+        let roomy = words.saturating_add(words / 2);
+        let longer = cells64(core::iter::empty(), roomy, patient())?;
+        let locked = self.writer.lock();
+        let before = self.presence.get().len();
+        for (new, old) in longer.iter().zip(self.presence.get()) {
+            new.store(old.load());
+        }
+        let superblock = locked.writer.metadata.superblock();
+        if presence::words_for(superblock.main_sectors).is_none_or(|used| used > before) {
+            // Main was as large once, and remaps beyond the bits that there were have none so far.
+            self.with_map(|map| map.mark_presence(&longer, self.block_shift));
+        }
+        self.presence.grow(longer)
     }
 
     /// Where bios are registered.

@@ -152,11 +152,16 @@ fn what_is_in_doubt_is_not_given_out() {
 #[test]
 fn pending_slots_are_found() {
     let slots = slots(&[true, false, false]);
-    assert_eq!(find_pending(&slots, |_| true), None);
+    let any = |_, _| true;
+    assert_eq!(find_pending(&slots, 0, any), None);
     let pending = SlotWord::new(7, State::Pending, Origin::Auto).unwrap();
     slots[1].store(pending.with_doubt(true).to_memory(), Ordering::Relaxed);
-    assert_eq!(find_pending(&slots, |_| true), None);
+    assert_eq!(find_pending(&slots, 0, any), None);
     slots[2].store(pending.to_memory(), Ordering::Relaxed);
-    assert_eq!(find_pending(&slots, |_| true), Some((2, pending)));
-    assert_eq!(find_pending(&slots, |word| word != pending), None);
+    assert_eq!(find_pending(&slots, 0, any), Some((2, pending)));
+    assert_eq!(find_pending(&slots, 2, any), Some((2, pending)));
+    assert_eq!(find_pending(&slots, 3, any), None);
+    assert_eq!(find_pending(&slots, 4, any), None);
+    assert_eq!(find_pending(&slots, 0, |_, word| word != pending), None);
+    assert_eq!(find_pending(&slots, 0, |slot, _| slot != 2), None);
 }

@@ -222,7 +222,7 @@ impl World {
         let least = self.acknowledged[block].load(Acquire);
         let name = self.names[block];
         let registered = &self.registered[reader];
-        let read = if Presence::new(&self.presence).any(name * 8, 8) {
+        let read = if Presence::new(&self.presence).any(name * 8) {
             registered.fetch_add(1, AcqRel);
             let map = &self.maps[self.current.load(Acquire)];
             let found = map.table().lookup(name);

@@ -458,6 +458,29 @@ impl Metadata {
         self.raise_epoch()
     }
 
+    /// Gives a member the slots back that a replica of another one's table took which is not there any more.
+    /// They can be used after the next [`Metadata::sync`]. Returns whether there were any.
+    pub fn regain_slots(&mut self, host: u8) -> bool {
+        let taken = self.superblock.guests(host).map(|(_, _, range)| range.0);
+        let first = taken.min();
+        let Some(member) = self.superblock.member_mut(host) else {
+            return false;
+        };
+        let geometry = &member.geometry;
+        let end = first.unwrap_or(geometry.data_end());
+        let room = end.saturating_sub(geometry.data_start());
+        let slots = room >> geometry.slot_sectors().trailing_zeros();
+        let slots = u32::try_from(slots)
+            .unwrap_or(u32::MAX)
+            .min(geometry.slots());
+        let more = slots > member.slots;
+        if more {
+            member.slots = slots;
+            self.stale = true;
+        }
+        more
+    }
+
     /// How many slots member `host` would keep if it took a replica of the table of `member`; none if
     /// it has no room for it.
     pub fn slots_beside(&self, host: u8, member: u8) -> Option<u32> {

@@ -77,6 +77,12 @@ impl Writer {
             // If that is not possible, the buckets may still have to be others.
             number_ahead(&mut extents, index, member, block);
         }
+        for (index, member) in superblock.members() {
+            if extents.known(index) < member.usable_slots() {
+                // Some that a replica had taken are there again.
+                number_ahead(&mut extents, index, member, member.high_water);
+            }
+        }
         if extents.end() == before && remaps.is_none() && !forgotten {
             return None;
         }
@@ -136,7 +142,16 @@ impl Writer {
             generations.push_within_capacity(0)?;
         }
         self.counts = state.with_map(|old| map.copy_from(old))?;
+        let known = state.with_map(|old| {
+            core::array::from_fn::<_, { MEMBERS_MAX as usize }, _>(|member| {
+                old.extents().known(member as u8)
+            })
+        });
         state.map.replace(map);
+        for (member, known) in (0u8..).zip(known) {
+            // Without numbers they could not be given out when they were initialised, or came back.
+            self.use_slots_from(state, member, known);
+        }
         let unused = core::mem::replace(&mut self.generations, generations);
         if buckets != was {
             pr_info!("{}: Adaptive hash table: {was} -> {buckets}\n", state.name);

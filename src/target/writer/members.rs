@@ -180,6 +180,14 @@ impl Writer {
         }
     }
 
+    /// The same of those from `first` on.
+    pub(super) fn use_slots_from(&mut self, state: &State, member: u8, first: u32) {
+        if self.gives_slots(member) {
+            let range = (first, self.usable_slots(member));
+            self.free_slots(state, member, range);
+        }
+    }
+
     fn usable_slots(&self, member: u8) -> u32 {
         let member = self.metadata.superblock().member(member);
         member.map_or(0, |member| member.usable_slots())
@@ -582,7 +590,16 @@ impl Writer {
         self.metadata
             .remove_member(index)
             .map_err(|why| Error::from_errno(-why.errno().number()))?;
+        // What its replicas took from others is theirs again, if this gets to the spares.
+        let before: [u32; MEMBERS_MAX as usize] =
+            core::array::from_fn(|member| self.usable_slots(member as u8));
+        for member in 0..MEMBERS_MAX {
+            let _ = self.metadata.regain_slots(member);
+        }
         self.sync(state, io)?;
+        for (member, before) in (0u8..).zip(before) {
+            self.use_slots_from(state, member, before);
+        }
         self.forget_slots(state, index);
         self.idle &= !member_bit(index);
         self.resting &= !member_bit(index);

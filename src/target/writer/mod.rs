@@ -43,6 +43,8 @@ use crate::logic::format::table_block;
 use crate::logic::format::table_block::ENTRIES;
 use crate::logic::format::BlockId;
 use crate::logic::presence::Presence;
+use crate::logic::presence::SMALL;
+use crate::logic::reach;
 use crate::logic::slot::Entry;
 use crate::logic::slot::SlotWord;
 use crate::logic::table::Counts;
@@ -55,6 +57,9 @@ use slots::Shortage;
 
 /// The most slots that are staged for one commit.
 pub(super) const STAGED_MAX: usize = 1024;
+
+/// Of how many MiB the presence bits are taken back at a time.
+const PLACES_MAX: u32 = 64;
 
 /// What becomes of the buckets when a staged change is published.
 #[derive(Clone, Copy)]
@@ -88,6 +93,8 @@ pub(super) struct Writer {
     /// The generation of each slot's entry.
     generations: KVVec<u64>,
     staged: KVec<Staged>,
+    /// Slots that were set aside and are freed for others.
+    stolen: KVec<u32>,
     /// How short of slots the spare was when users were told last.
     told: Shortage,
     /// How its metadata was then.
@@ -133,6 +140,7 @@ impl Writer {
             counts,
             generations,
             staged: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            stolen: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             told: Shortage::None,
             told_copies,
             older_claims: false,
@@ -246,7 +254,8 @@ impl Writer {
                 Ok(())
             }
             _ => {
-                // Bios may be on their way to it for as long as it is not loaded anew.
+                // Bios may be on their way to it until the next activation.
+                self.note_held(state, slot);
                 let word = match good {
                     true => SlotWord::FREE.with_held(true),
                     false => self.retired(state, slot),
@@ -415,16 +424,18 @@ impl Writer {
             state.with_map(|map| {
                 let range = (first, first.saturating_add(ENTRIES));
                 let slots = map.extents().numbers(id.member, range);
-                let entries =
-                    slots.map(
-                        |slot| match staged.iter().find(|change| change.slot == slot) {
-                            Some(change) => change.entry,
-                            None => Entry {
-                                word: map.word(slot),
-                                generation: generations.get(slot as usize).copied().unwrap_or(0),
-                            },
+                let entries = slots.map(|slot| {
+                    let Some(slot) = slot else {
+                        return Entry::UNUSED;
+                    };
+                    match staged.iter().find(|change| change.slot == slot) {
+                        Some(change) => change.entry,
+                        None => Entry {
+                            word: map.word(slot),
+                            generation: generations.get(slot as usize).copied().unwrap_or(0),
                         },
-                    );
+                    }
+                });
                 table_block::encode(image, &name, id.block, sequence, entries);
             });
         })
@@ -454,6 +465,7 @@ impl Writer {
                     self.publish(state, change, false);
                 }
                 self.clear_doubt(state, blocks);
+                self.clear_presence(state, staged);
             }
         }
         self.note(state, outcome)
@@ -483,7 +495,7 @@ impl Writer {
                     table.set_slot(slot, entry.word.with_doubt(doubt));
                 }
                 Publish::Insert | Publish::Replace(_) => {
-                    Presence::new(&state.presence)
+                    Presence::new(state.presence.get())
                         .set(state.sector_of(main_block), u64::from(state.sectors(1)));
                     table.set_slot(slot, entry.word.with_doubt(doubt));
                     let replaced = match change.publish {
@@ -513,13 +525,37 @@ impl Writer {
         }
     }
 
+    /// Takes back the presence bits of blocks that main serves again. It is not looked at many places, as the lock
+    /// is held.
+    fn clear_presence(&self, state: &State, staged: &[Staged]) {
+        let removed = staged.iter().filter_map(|change| match change.publish {
+            Publish::Remove(main_block) => Some(main_block),
+            _ => None,
+        });
+        let (mut last, mut places) = (None, 0u32);
+        for main_block in removed {
+            let place = state.sector_of(main_block) / u64::from(SMALL);
+            if last == Some(place) {
+                continue;
+            }
+            (last, places) = (Some(place), places.saturating_add(1));
+            if places > PLACES_MAX {
+                return;
+            }
+            state.with_map(|map| {
+                let presence = Presence::new(state.presence.get());
+                reach::forget(&presence, &map.view(), main_block, state.block_shift);
+            });
+        }
+    }
+
     /// What is in these table blocks is durable everywhere now.
     fn clear_doubt(&self, state: &State, blocks: &[BlockId]) {
         state.with_map(|map| {
             for block in blocks {
                 let first = block.block.saturating_mul(ENTRIES);
                 let range = (first, first.saturating_add(ENTRIES));
-                for slot in map.extents().numbers(block.member, range) {
+                for slot in map.extents().numbers(block.member, range).flatten() {
                     let word = map.word(slot);
                     if word.is_doubt() {
                         map.view().set_slot(slot, word.with_doubt(false));

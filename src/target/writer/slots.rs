@@ -201,14 +201,16 @@ impl Writer {
         })
     }
 
-    /// Takes a slot that was set aside for the next write of a lost block: a block that fails now
-    /// needs it more. The lost block is still lost, and still reads as an error.
-    pub(in crate::target) fn steal_slot(
+    /// Frees up to `want` slots that were set aside for the next writes of lost blocks, in one go: blocks that
+    /// fail now need them more. The lost blocks are still lost, and still read as errors. Fails with [`ENOSPC`]
+    /// if there is none.
+    pub(in crate::target) fn steal_slots(
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
         own: Blocks,
-    ) -> Result<SlotRun> {
+        want: u32,
+    ) -> Result {
         // Whoever has a pending block's range may be about to use its slot. The caller does that for its
         // own blocks, and for no others of its range.
         let desk = state.desk.lock();
@@ -223,22 +225,42 @@ impl Writer {
                 desk.is_busy(range)
             }
         };
-        let found = state.with_map(|map| alloc::find_pending(map.slots(), |word| !is_busy(word)));
+        let mut stolen = core::mem::take(&mut self.stolen);
+        stolen.clear();
+        let mut next = Some(0u32);
+        while let Some(first) = next.filter(|_| stolen.len() < want as usize) {
+            let found = state.with_map(|map| {
+                let gives = |slot: u32| {
+                    let member = map.extents().slot(slot).map(|(member, _)| member);
+                    member.is_some_and(|member| self.gives_slots(member))
+                };
+                let wanted = |slot, word| gives(slot) && !is_busy(word);
+                alloc::find_pending(map.slots(), first, wanted)
+            });
+            let Some((slot, word)) = found else {
+                break;
+            };
+            next = slot.checked_add(1);
+            let removal = Publish::Remove(word.main_block());
+            if self.stage(state, slot, SlotWord::FREE, removal).is_err()
+                || stolen.push_within_capacity(slot).is_err()
+            {
+                break;
+            }
+        }
         drop(desk);
-        // Who gets the range from here on looks for the block's slot under the writer's lock, which is
-        // ours until the slot is free.
-        let (slot, word) = found.ok_or(ENOSPC)?;
-        self.stage(
-            state,
-            slot,
-            SlotWord::FREE,
-            Publish::Remove(word.main_block()),
-        )?;
-        self.commit(state, io)?;
-        Ok(SlotRun {
-            first: slot,
-            count: 1,
-        })
+        // Who gets a range from here on looks for the block's slot under the writer's lock, which is
+        // ours until the slots are free.
+        let committed = match stolen.is_empty() {
+            true => Err(ENOSPC),
+            false => self.commit(state, io),
+        };
+        // No bio was on its way to any of them. What is in doubt stays what it was.
+        for slot in &stolen {
+            self.give_back(state, *slot);
+        }
+        self.stolen = stolen;
+        committed
     }
 
     /// Has the next slots taken from somewhere else.

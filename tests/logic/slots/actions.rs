@@ -45,7 +45,7 @@ impl World {
             |cell: &&AtomicU64| SlotWord::from_memory(cell.load(Ordering::Relaxed)).is_available();
         assert_eq!(usable.iter().filter(free).count(), 0, "{:#?}", self.log);
         let wanted = |word: SlotWord| !range.contains(&word.main_block());
-        let Some((slot, word)) = find_pending(usable, wanted) else {
+        let Some((slot, word)) = find_pending(usable, 0, |_, word| wanted(word)) else {
             let stealable = |(block, (served, _)): (&u64, &(Served, u64))| {
                 served.pending && !range.contains(block) && !self.doubt.contains_key(block)
             };

@@ -349,3 +349,39 @@ fn a_bad_slot_is_replaced_without_auto_remap() {
     assert!(device.read(96, 16).unwrap() == stamps(96, 16, 2));
     assert_ne!(remap.slot_of(100), Some(slot));
 }
+
+/// P13: a spare whose slots are all set aside for blocks that cannot be read gives as many away in one commit
+/// as a write needs, be its bad blocks neighbours or not.
+#[test]
+fn slots_that_are_set_aside_are_taken_together() {
+    let _test = vmtest::begin!();
+    let (remap, capacity) = small("");
+    let device = remap.open();
+    remap.main.disk().spoil(0, at(capacity), unreadable());
+    for block in 0..capacity {
+        device.read(at(block), 8).unwrap_err();
+    }
+    assert_eq!(remap.device().pending(), capacity);
+    let saves = || {
+        let saves = remap.device().status_value("saves").expect("saves");
+        let (done, _) = saves.split_once('/').expect("two numbers");
+        done.parse::<u64>().expect("a number")
+    };
+    for (first, step) in [(1000, 1), (2000, 2)] {
+        for block in (first..first + 64).step_by(step) {
+            remap.main.disk().spoil(at(block), 8, unwritable());
+        }
+        let before = saves();
+        device
+            .write(at(first), &stamps(at(first), at(64), 1))
+            .unwrap();
+        let took = saves() - before;
+        assert!(took <= 8, "{took} commits for every block in {step}");
+        assert!(device.read(at(first), at(64)).unwrap() == stamps(at(first), at(64), 1));
+    }
+    assert_eq!(remap.device().remapped(), 96);
+    assert_eq!(remap.device().pending(), capacity - 96);
+    for block in 0..capacity {
+        device.read(at(block), 8).unwrap_err();
+    }
+}

@@ -4,6 +4,7 @@
 
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::PowerCut;
 use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
@@ -12,6 +13,7 @@ use vmtest::guest::Direct;
 use super::losing::both_in_use;
 use super::set::Set;
 use super::set::BLOCK;
+use super::set::TINY;
 
 /// Whether flushes and FUA writes are good again, after one error at most.
 #[track_caller]
@@ -166,4 +168,30 @@ fn writes_while_a_spare_is_lost() {
         });
         comes_right(&set);
     }
+}
+
+/// E7: a flush that has failed is of no region: what fails elsewhere does not wait for its end.
+#[test]
+fn a_failed_flush_keeps_no_region() {
+    let _test = vmtest::begin!();
+    let (set, second) = both_in_use();
+    set.write(second, 2).unwrap();
+    // It is asked whether the spare is there, and that hangs.
+    set.spares[1].disk().fail_flushes(Status::Io, 1);
+    set.spares[1].disk().hold(0..TINY, Direction::Read);
+    let device = set.open();
+    let sector = 250 * BLOCK;
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| device.flush());
+        assert!(eventually(|| set.spares[1].disk().waiting().len() == 1));
+        let once = Fault::bad(Direction::Read).times(1);
+        set.main.disk().spoil(sector, 1, once);
+        let reader = scope.spawn(|| set.open().read(sector, BLOCK).is_ok());
+        let served = eventually(|| reader.is_finished());
+        assert!(!flush.is_finished());
+        set.spares[1].disk().release();
+        assert!(served, "the read waits for the flush");
+        assert!(reader.join().unwrap());
+        flush.join().unwrap().unwrap_err();
+    });
 }

@@ -233,3 +233,38 @@ fn flushes_go_to_the_spares_that_need_them() {
     device.flush().unwrap();
     set.expect("flush", "good");
 }
+
+/// P7: the slots that a replica of another spare's table took are there again once that spare has left, and
+/// what they serve then is there after a power cut.
+#[test]
+fn slots_behind_a_replica_that_left_are_used_again() {
+    let _test = vmtest::begin!();
+    for used in [0, 40] {
+        let mut set = Set::new(&[1]);
+        let (_, capacity) = set.device().status_fraction(0);
+        set.remap(0..used, 1);
+        let new = set.add_disk(1);
+        set.reload(&[0, new], "").unwrap();
+        set.expect_whole(2);
+        let (_, both) = set.device().status_fraction(0);
+        assert!(both < 2 * capacity, "no replica is on the other one");
+        set.reload(&[0], "").unwrap();
+        set.expect_whole(1);
+        let (_, left) = set.device().status_fraction(0);
+        assert_eq!(left, capacity, "with {used} in use");
+        set.remap(used..capacity, 1);
+        assert_eq!(set.device().remapped(), capacity);
+        set.spoil(capacity..capacity + 1);
+        set.write(capacity..capacity + 1, 1).unwrap_err();
+        set.open().flush().unwrap();
+        set.power_cut(|_| PowerCut::Drop);
+        set.activate(&[0], "");
+        set.expect_whole(1);
+        set.check(0..capacity, 1);
+        // They can be taken once more.
+        set.free_slots(0..capacity);
+        set.reload(&[0, new], "format").unwrap();
+        set.expect_whole(2);
+        assert_eq!(set.device().status_fraction(0).1, both);
+    }
+}
