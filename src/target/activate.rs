@@ -16,6 +16,10 @@
 //! At the end, what users have yet to hear of flushes of spares that are in the table no more is left to main.
 //!
 //! A set in good order is not written to at all (M4).
+//!
+//! The first activation is refused if something of that cannot be written. Later ones are not (P15): main is
+//! served, what is remapped as far as its spares answer, and what could not be written is written when that
+//! is possible, before any other commit. Main must not be frozen by a spare that is dead.
 
 use super::changes::has_numbers;
 use super::changes::Changes;
@@ -91,51 +95,102 @@ pub(super) fn activate(
     go_without(state, writer, start.as_ref(), spares, changes)?;
     writer.use_all(state);
     if let Some(todo) = start {
-        if todo.format {
-            join(state, writer, changes)?;
-            writer.sync(state, &mut io)?;
-            turn_away(state, writer, &mut io, changes)?;
-            let name = &state.name;
-            pr_info!("{name}: formatted spare {}\n", Show(state.uuid));
-            let line = changes.line.as_ref().and_then(|line| line.to_str().ok());
-            if let Some(line) = line {
-                pr_info!("{name}: the line to use from now on: {line}\n");
-            }
-        }
-        let repaired = todo.rewrites.len().saturating_add(todo.dirty.len());
-        while let Some(rewrite) = todo.rewrites.last() {
-            writer.equalise(state, &mut io, rewrite)?;
-            // Whoever tries again need not wait for the spare that this one was read from.
-            let _ = todo.rewrites.pop();
-        }
-        for blocks in todo.dirty.chunks(COMMIT_BLOCKS_MAX) {
-            writer.commit_blocks(state, &mut io, blocks)?;
-        }
-        if repaired != 0 {
-            let name = &state.name;
-            pr_info!("{name}: repaired {repaired} metadata blocks\n");
-        }
+        begin(state, writer, &mut io, todo, changes)?;
+    }
+    let recorded = record(state, writer, &mut io);
+    match recorded {
+        Err(error) if !used => return Err(error),
+        Err(_) => pr_err!(
+            "{}: going on without: nothing is remapped until metadata can be written\n",
+            state.name
+        ),
+        Ok(()) => (),
+    }
+    // Who could not be written to a moment ago is not asked again.
+    if recorded.is_ok() || changes.has_joining() {
+        change_set(state, writer, &mut io, spares, changes, used)?;
     }
     *start = None;
-    if writer.metadata.is_unsettled() {
-        writer.commit_blocks(state, &mut io, &[])?;
-    }
-    writer.refresh(state, &mut io)?;
-    if join(state, writer, changes)? {
-        writer.sync(state, &mut io)?;
-        turn_away(state, writer, &mut io, changes)?;
-    }
-    check_members(state, writer, spares)?;
-    change_members(state, writer, &mut io, spares, changes)?;
-    if writer
-        .metadata
-        .superblock()
-        .members()
-        .all(|(_, member)| member.high_water == 0)
-    {
-        writer.extend(state, &mut io)?;
-    }
     leave_flushes(state, writer, spares, used);
+    Ok(())
+}
+
+/// What comes before anybody is served for the first time.
+fn begin(
+    state: &State,
+    writer: &mut Writer,
+    io: &mut SpareIo<'_>,
+    todo: &mut Start,
+    changes: &Changes,
+) -> Result {
+    let name = &state.name;
+    if todo.format {
+        join(state, writer, changes)?;
+        writer.sync(state, io)?;
+        turn_away(state, writer, io, changes)?;
+        todo.format = false;
+        pr_info!("{name}: formatted spare {}\n", Show(state.uuid));
+        let line = changes.line.as_ref().and_then(|line| line.to_str().ok());
+        if let Some(line) = line {
+            pr_info!("{name}: the line to use from now on: {line}\n");
+        }
+    }
+    let repaired = todo.rewrites.len().saturating_add(todo.dirty.len());
+    while let Some(rewrite) = todo.rewrites.last() {
+        writer.equalise(state, io, rewrite)?;
+        // Whoever tries again need not wait for the spare that this one was read from.
+        let _ = todo.rewrites.pop();
+    }
+    for blocks in todo.dirty.chunks(COMMIT_BLOCKS_MAX) {
+        writer.commit_blocks(state, io, blocks)?;
+    }
+    todo.dirty.clear();
+    if repaired != 0 {
+        pr_info!("{name}: repaired {repaired} metadata blocks\n");
+    }
+    Ok(())
+}
+
+/// Writes what an earlier commit or superblock pass has left behind.
+fn record(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>) -> Result {
+    if writer.metadata.is_unsettled() {
+        writer.commit_blocks(state, io, &[])?;
+    }
+    writer.refresh(state, io)
+}
+
+/// Brings members and redundancy to what the table says.
+fn change_set(
+    state: &State,
+    writer: &mut Writer,
+    io: &mut SpareIo<'_>,
+    spares: &Spares,
+    changes: &Changes,
+    used: bool,
+) -> Result {
+    if join(state, writer, changes)? {
+        let joined = match writer.sync(state, io) {
+            Ok(()) => turn_away(state, writer, io, changes),
+            Err(error) => {
+                withdraw(state, writer, changes);
+                Err(error)
+            }
+        };
+        if !used {
+            joined?;
+        }
+    }
+    check_members(state, writer, spares, changes, used)?;
+    change_members(state, writer, io, spares, changes)?;
+    let mut marks = writer.metadata.superblock().members();
+    let unused = marks.all(|(_, member)| member.high_water == 0);
+    drop(marks);
+    if unused {
+        let extended = writer.extend(state, io);
+        if !used {
+            extended?;
+        }
+    }
     Ok(())
 }
 
@@ -168,7 +223,8 @@ fn go_without(
         .members()
         .filter(|(index, member)| !member.missing && !named(*index))
         .fold(0, |mask, (index, _)| mask | member_bit(index));
-    if let Some(index) = not_without(&writer.metadata, start, absent) {
+    let needed = not_without(&writer.metadata, start, absent);
+    if let Some(index) = needed.filter(|_| start.is_some()) {
         // Nothing has changed so far: a table that names it does.
         tell_needed(state, index);
         return Err(EIO);
@@ -195,11 +251,19 @@ fn go_without(
                 }
             }
             // Also where a read-only table went without it: nobody has compared its replicas.
-            lose(state, writer, index)?;
+            let lost = lose(state, writer, index);
+            if start.is_some() || strangers & member_bit(index) != 0 {
+                lost?;
+            }
             let same = matches!(back, Return::Same);
             writer.metadata.set_present(index, same);
         } else if changes.leaving & member_bit(index) == 0 {
-            lose(state, writer, index)?;
+            // If that is not possible any more, as another one has died since the table was loaded, nothing can
+            // be written until a table names it.
+            let lost = lose(state, writer, index);
+            if start.is_some() {
+                lost?;
+            }
             writer.metadata.set_present(index, false);
         }
     }
@@ -262,6 +326,20 @@ fn join(state: &State, writer: &mut Writer, changes: &Changes) -> Result<bool> {
     Ok(joined)
 }
 
+/// Takes those back that were to join, as the other spares could not be told.
+fn withdraw(state: &State, writer: &mut Writer, changes: &Changes) {
+    for (change, index) in changes.joining.iter().zip(0u8..) {
+        let member = writer.metadata.superblock().member(index);
+        let Some(member) = member.filter(|_| change.is_some()) else {
+            continue;
+        };
+        if !member.has_supers() && writer.metadata.remove_member(index).is_ok() {
+            pr_err!("{}: spare {index} cannot join the set\n", state.name);
+        }
+    }
+    writer.show_members(state);
+}
+
 /// Fails if a spare that was to join did not take its superblocks: it is none. It was lost at once, or
 /// nearly all of its copies were written off.
 fn turn_away(
@@ -286,11 +364,19 @@ fn turn_away(
     result
 }
 
-/// Fails if the table names a spare that is no member: users would count on it.
-fn check_members(state: &State, writer: &Writer, spares: &Spares) -> Result {
+/// Fails if the table names a spare that is no member: users would count on it. Where others are `used`, one
+/// that could not join is told and that is all.
+fn check_members(
+    state: &State,
+    writer: &Writer,
+    spares: &Spares,
+    changes: &Changes,
+    used: bool,
+) -> Result {
     let superblock = writer.metadata.superblock();
+    let joins = |index: u8| changes.joins(index) && used;
     let mut stranger = spares.iter();
-    match stranger.find(|(index, _)| superblock.member(*index).is_none()) {
+    match stranger.find(|(index, _)| superblock.member(*index).is_none() && !joins(*index)) {
         None => Ok(()),
         Some((index, _)) => {
             pr_err!("{}: spare {index} is not a member of the set\n", state.name);

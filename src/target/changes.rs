@@ -67,6 +67,12 @@ impl Changes {
         self.joining.iter().any(Option::is_some)
     }
 
+    /// Whether a spare joins under this number.
+    pub(super) fn joins(&self, index: u8) -> bool {
+        let change = self.joining.get(usize::from(index));
+        change.is_some_and(Option::is_some)
+    }
+
     /// The name of a member, or of a spare that joins under this number.
     pub(super) fn name_of(&self, superblock: &Superblock, index: u8) -> Option<Name> {
         let joins = self.joining.get(usize::from(index)).copied().flatten();

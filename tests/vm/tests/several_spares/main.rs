@@ -12,6 +12,7 @@ mod identity;
 mod joining;
 mod losing;
 mod loss;
+mod only_spare;
 mod refusals;
 mod refusing;
 mod replacing;
