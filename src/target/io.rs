@@ -24,6 +24,7 @@ use crate::logic::format::CopyId;
 use crate::logic::format::Place;
 use crate::logic::format::Superblock;
 use crate::logic::format::BLOCK_BYTES;
+use crate::logic::format::REPLICAS;
 use crate::logic::format::SUPER_COPIES;
 use crate::logic::latch::Ticket;
 use core::ops::Range;
@@ -37,6 +38,9 @@ pub(super) struct SpareIo<'a> {
     pub(super) spares: &'a Spares,
     /// One metadata block.
     pub(super) buffer: &'a mut dm::IoBuffer,
+    /// Whether every block of a slot table is read after it was written: some place has taken writes and could
+    /// not be read.
+    pub(super) is_careful: bool,
 }
 
 /// How often a write is tried that fails for reasons other than the medium, while other spares work.
@@ -52,6 +56,7 @@ impl<'a> SpareIo<'a> {
             state,
             spares,
             buffer,
+            is_careful: false,
         }
     }
 
@@ -94,8 +99,13 @@ impl<'a> SpareIo<'a> {
                 } => match self.make(superblock, block, content, &mut fill) {
                     Ok(()) => {
                         let copy = matches!(content, Content::Copy { .. });
+                        // There is no other one that it could be read from.
+                        let single = superblock.member(block.member).is_some_and(|member| {
+                            !(0..REPLICAS).all(|replica| member.replica_lives(replica))
+                        });
                         let written = self.write(superblock, place, fua);
-                        if copy || suspicious == Some(place) {
+                        let doubted = self.is_careful || suspicious == Some(place);
+                        if copy || single || doubted {
                             written.and_then(|()| self.verify(superblock, place))
                         } else {
                             written

@@ -28,6 +28,7 @@ use super::Op;
 use super::ALL_REPLICAS;
 use super::COMMIT_BLOCKS_MAX;
 use super::EXTEND_BLOCKS_MAX;
+use super::REBUILD_BLOCKS_MAX;
 
 /// A block that a failed commit left in two states.
 #[derive(Clone, Copy, Debug)]
@@ -526,7 +527,7 @@ impl Metadata {
             }) => {
                 let table = self.superblock.member(member);
                 let mark = table.map_or(0, |table| table.high_water);
-                let to = next.saturating_add(EXTEND_BLOCKS_MAX).min(mark);
+                let to = next.saturating_add(REBUILD_BLOCKS_MAX).min(mark);
                 let job = Job::Rebuild {
                     member,
                     replica,

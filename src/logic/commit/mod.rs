@@ -47,7 +47,8 @@
 //!
 //! A replica that is void is made again from the other one ([`Metadata::begin_rebuild`]), at its own
 //! place or at another ([`Metadata::rehost`]): block by block, byte by byte, while commits go on and
-//! send it back to what they change. When all blocks are there and flushed, the superblocks say so.
+//! send it back to what they change. When all blocks are there and flushed, the superblocks say so. Each step of
+//! that is short, as others wait for it (M9a).
 //!
 //! With one replica left there is no second copy to fall back to. Then a block is not rewritten in
 //! place but written to another one, a free reserve block or its own place, by turns, and each
@@ -93,5 +94,9 @@ pub const COMMIT_BLOCKS_MAX: usize = 16;
 
 /// The most blocks that the high-water mark can be raised by in one go.
 pub const EXTEND_BLOCKS_MAX: u32 = 64;
+
+/// The most blocks of a void replica that are made again in one go. Each is read, written and read again: with
+/// the flush, and a pass over all superblock copies at the end, that is no more than 64 I/Os (M9a).
+pub const REBUILD_BLOCKS_MAX: u32 = 8;
 
 const ALL_REPLICAS: u8 = (1 << REPLICAS) - 1;

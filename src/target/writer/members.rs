@@ -23,12 +23,15 @@ use crate::dm;
 use crate::logic::breaker::PROBE_INTERVAL_MS;
 use crate::logic::commit::Failure;
 use crate::logic::commit::Outcome;
+use crate::logic::commit::Rebuild;
+use crate::logic::commit::REBUILD_BLOCKS_MAX;
 use crate::logic::format::member_bit;
 use crate::logic::format::BlockId;
 use crate::logic::format::Geometry;
 use crate::logic::format::BLOCK_BYTES;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::format::REPLICAS;
+use crate::logic::format::RESERVE_BLOCKS;
 use crate::logic::format::SUPER_COPIES;
 use crate::logic::slot::SlotWord;
 use crate::logic::word::Word;
@@ -38,11 +41,18 @@ use crate::target::map::UNKNOWN;
 use crate::target::spares::Spare;
 use crate::target::state::State;
 use crate::target::state::STRANGERS_SHIFT;
+use core::ops::Range;
 use kernel::prelude::*;
 use kernel::sync::atomic::Full;
 
 /// How many replicas get another place in one activation at the most.
 const MOVES_MAX: u8 = 2 * MEMBERS_MAX;
+
+/// How many blocks are written anew in one activation at the most, to make replicas again from them.
+const MENDS_MAX: u8 = 2 * RESERVE_BLOCKS;
+
+/// How many blocks are looked at in one step.
+const LOOK_BLOCKS: u32 = 32;
 
 /// How long a spare is left alone to which writing has failed, in milliseconds.
 const REST_MS: u64 = PROBE_INTERVAL_MS as u64;
@@ -157,6 +167,8 @@ impl Writer {
             | core::mem::take(&mut self.held);
         self.activation = self.activation.wrapping_add(1);
         self.moves = 0;
+        self.mends = 0;
+        self.hopeless = 0;
         for member in (0..8).filter(|member| idle & member_bit(*member) != 0) {
             self.use_member(state, member);
         }
@@ -330,6 +342,10 @@ impl Writer {
     /// Takes one step towards full redundancy: a part of a void replica is copied from the other one, or a
     /// replica is given another place. `shunned` members get no replicas, and those that they have are
     /// moved away; a bit each.
+    ///
+    /// Others wait for the lock that the caller has, so each step is short (M9a). And there is an end to them:
+    /// places that fail are not tried again, nor is a replica whose source cannot be read wherever it is
+    /// written, until the next activation. Then the log has said so.
     pub(in crate::target) fn restore(
         &mut self,
         state: &State,
@@ -338,21 +354,25 @@ impl Writer {
     ) -> Result<Restored> {
         if self.metadata.is_unsettled() {
             self.commit_blocks(state, io, &[])?;
+            return Ok(Restored::More);
         }
         if self.metadata.rebuilding().is_some() {
             return self.rebuild(state, io);
         }
         if let Some((member, replica)) = self.next_void(shunned) {
             self.metadata.begin_rebuild(member, replica);
+            self.is_source_bad = false;
             return self.rebuild(state, io);
         }
         // Where one place after the other turns out bad, an end has to be made of it: each takes slots.
         let may_move = self.moves < MOVES_MAX;
         match self.next_move(state, shunned).filter(|_| may_move) {
             Some((member, replica, host)) => {
-                self.moves = self.moves.saturating_add(1);
                 // From then on the other one is the only one.
-                self.mend(state, io, member, replica ^ 1)?;
+                if !self.look_through(state, io, member, replica)? {
+                    return Ok(Restored::More);
+                }
+                self.moves = self.moves.saturating_add(1);
                 self.give_place(state, member, replica, host)?;
                 let outcome = io.drive(self.metadata.sync(), |_, _, _| ());
                 self.note(state, &outcome)?;
@@ -369,61 +389,124 @@ impl Writer {
         let Some(rebuild) = self.metadata.rebuilding() else {
             return Ok(Restored::Done);
         };
-        let outcome = io.drive(self.metadata.rebuild(), |_, _, _| ());
-        if let Outcome::Failed {
-            why: Failure::NoPlace,
-            ..
-        } = outcome
-        {
-            // There it is not possible.
-            self.failed_places |= place_bit(rebuild.member, rebuild.replica);
-            self.metadata.give_up_rebuild();
-            return Ok(Restored::More);
-        }
-        if let Err(error) = self.note(state, &outcome) {
-            // The source may be bad: what memory has is good.
-            let mended = self.mend(state, io, rebuild.member, rebuild.replica ^ 1);
-            return match mended {
-                Ok(true) => Ok(Restored::More),
-                Ok(false) => Err(error),
-                Err(error) => Err(error),
+        let Rebuild {
+            member, replica, ..
+        } = rebuild;
+        if core::mem::take(&mut self.is_source_bad) {
+            // What memory has is good.
+            let blocks = rebuild.next..rebuild.next.saturating_add(REBUILD_BLOCKS_MAX);
+            return match self.mend(state, io, member, replica, blocks)? {
+                Some(_) => Ok(Restored::More),
+                // It was something else.
+                None => Err(EIO),
             };
+        }
+        let outcome = io.drive(self.metadata.rebuild(), |_, _, _| ());
+        match outcome {
+            Outcome::Failed {
+                why: Failure::NoPlace,
+                ..
+            } => {
+                // There it is not possible.
+                self.failed_places |= place_bit(member, replica);
+                self.metadata.give_up_rebuild();
+                return Ok(Restored::More);
+            }
+            Outcome::Failed { .. } => {
+                self.note(state, &outcome).or_else(|error| {
+                    // It may have been the source.
+                    self.is_source_bad = self.metadata.rebuilding().is_some();
+                    self.is_source_bad.then_some(()).ok_or(error)
+                })?;
+                return Ok(Restored::More);
+            }
+            Outcome::Committed => self.note(state, &outcome)?,
         }
         if self.metadata.rebuilding().is_none() {
             pr_info!(
-                "{}: replica {} of the slot table of spare {} is complete again\n",
-                state.name,
-                rebuild.replica,
-                rebuild.member
+                "{}: replica {replica} of the slot table of spare {member} is complete again\n",
+                state.name
             );
         }
         Ok(Restored::More)
     }
 
-    /// Reads a replica, and writes anew what is not good in it. Returns whether there was something.
-    fn mend(
+    /// Looks at the next blocks of what is the only replica without this one. Returns whether all of it was
+    /// looked at, and is good.
+    fn look_through(
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
         member: u8,
         replica: u8,
     ) -> Result<bool> {
-        let mut mended = false;
-        let mut block = 0;
-        loop {
-            let superblock = self.metadata.superblock();
-            let used = superblock.member(member).map_or(0, |m| m.high_water);
-            if block >= used {
-                return Ok(mended);
-            }
-            let id = BlockId { member, block };
-            let place = superblock.table_place(replica, id).ok_or(EINVAL)?;
-            if !io.is_good(superblock, id, place) {
-                self.commit_blocks(state, io, &[id])?;
-                mended = true;
-            }
-            block = block.saturating_add(1);
+        let table = self.metadata.superblock().member(member);
+        let end = table.map_or(0, |table| table.high_water);
+        let looked = self.looked.take();
+        let looked = looked.filter(|(of, other, _)| (*of, *other) == (member, replica));
+        let first = looked.map_or(0, |(_, _, next)| next);
+        let last = first.saturating_add(LOOK_BLOCKS).min(end);
+        let mended = self.mend(state, io, member, replica, first..last)?;
+        let next = mended.unwrap_or(last);
+        if mended.is_none() && next >= end {
+            return Ok(true);
         }
+        self.looked = Some((member, replica, next));
+        Ok(false)
+    }
+
+    /// Reads blocks of what is the only replica without this one, and writes the first one anew that is not
+    /// good. Tells which one that was.
+    fn mend(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        member: u8,
+        replica: u8,
+        blocks: Range<u32>,
+    ) -> Result<Option<u32>> {
+        let used = self.metadata.superblock().member(member);
+        let used = used.map_or(0, |member| member.high_water);
+        for block in blocks.start..blocks.end.min(used) {
+            let id = BlockId { member, block };
+            if self.is_settled(io, id, replica ^ 1) {
+                continue;
+            }
+            self.mends = self.mends.saturating_add(1);
+            io.is_careful = true;
+            let outcome = self.write_blocks(state, io, &[id], &[]);
+            io.is_careful = false;
+            let written = self.finish(state, &[id], &[], &outcome);
+            let no_place = matches!(
+                outcome,
+                Outcome::Failed {
+                    why: Failure::NoPlace,
+                    ..
+                }
+            );
+            if no_place || self.mends >= MENDS_MAX || !self.is_settled(io, id, replica ^ 1) {
+                let name = &state.name;
+                pr_err!(
+                    "{name}: replica {replica} of the slot table of spare {member} cannot be made \
+                     again: block {block} of the other one cannot be read, wherever it is written\n"
+                );
+                self.hopeless |= place_bit(member, replica);
+                self.metadata.give_up_rebuild();
+            } else {
+                written?;
+            }
+            return Ok(Some(block));
+        }
+        Ok(None)
+    }
+
+    /// Whether a block of a replica is good, or that replica does not count any more.
+    fn is_settled(&self, io: &mut SpareIo<'_>, id: BlockId, replica: u8) -> bool {
+        let superblock = self.metadata.superblock();
+        let table = superblock.member(id.member);
+        let place = superblock.table_place(replica, id);
+        let place = place.filter(|_| table.is_some_and(|table| table.replica_lives(replica)));
+        place.is_none_or(|place| io.is_good(superblock, id, place))
     }
 
     /// A void replica that may be copied to where it is.
@@ -438,8 +521,8 @@ impl Writer {
             let member = superblock.member(*index);
             let host = member.and_then(|m| m.areas.get(usize::from(*replica)));
             let host = host.map_or(u8::MAX, |area| area.host);
-            let failed = self.failed_places & place_bit(*index, *replica) != 0;
-            !failed && shunned & member_bit(host) == 0
+            let failed = self.failed_places | self.hopeless;
+            failed & place_bit(*index, *replica) == 0 && shunned & member_bit(host) == 0
         })
     }
 
@@ -465,10 +548,14 @@ impl Writer {
             let [a, b] = member.areas.map(|area| area.host);
             // First the one that need not stay at home.
             [1u8, 0].into_iter().find_map(|replica| {
+                if self.hopeless & place_bit(index, replica) != 0 {
+                    return None;
+                }
                 let (own, other) = if replica == 0 { (a, b) } else { (b, a) };
                 let alive = member.replica_lives(replica);
                 let stays = alive && shunned & member_bit(own) == 0;
-                let alone = stays && own == other && (own != index || replica == 1);
+                let both = own == other && member.replica_lives(replica ^ 1);
+                let alone = stays && both && (own != index || replica == 1);
                 if stays && !alone {
                     return None;
                 }
@@ -567,7 +654,8 @@ impl Writer {
             let table = superblock.member(owner);
             let area = table.and_then(|table| table.areas.get(usize::from(replica)));
             let here = owner == index || area.is_some_and(|area| area.host == index);
-            here && self.failed_places & place_bit(owner, replica) == 0
+            let failed = self.failed_places | self.hopeless;
+            here && failed & place_bit(owner, replica) == 0
         });
         let known = (0..REPLICAS).any(|replica| member.replica_lives(replica));
         !waits && member.has_supers() && (known || member.high_water == 0)

@@ -115,6 +115,14 @@ pub(super) struct Writer {
     strangers: u8,
     /// Replicas that cannot be made again where they are; a bit each.
     failed_places: u16,
+    /// Replicas that cannot be made again anywhere, as the other one cannot be read; a bit each.
+    hopeless: u16,
+    /// How many blocks were written anew in this activation for replicas that were made again from them.
+    mends: u8,
+    /// Whether what is made again failed, and its source is to be looked at.
+    is_source_bad: bool,
+    /// How far a replica was looked through: whose table, which, and the next block.
+    looked: Option<(u8, u8, u32)>,
     /// How many metadata blocks had been repaired when redundancy was restored last.
     restored_at: u64,
     /// The sequence of the last superblock that was written to its end.
@@ -151,6 +159,10 @@ impl Writer {
             rested_at: 0,
             strangers: 0,
             failed_places: 0,
+            hopeless: 0,
+            mends: 0,
+            is_source_bad: false,
+            looked: None,
             restored_at: u64::MAX,
             durable,
             moves: 0,

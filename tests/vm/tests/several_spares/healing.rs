@@ -4,8 +4,14 @@
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::Mapped;
 
 use super::set::Set;
+
+/// Where the slot table of a spare with one table block is, and behind it another one that is not in use yet.
+const TABLE: (u64, u64) = (33 * 8, 8);
+/// Where the reserve blocks of that are.
+const RESERVE: (u64, u64) = (8, 31 * 8);
 
 /// With one spare, in the data area; with two, on either.
 #[test]
@@ -83,4 +89,62 @@ fn an_end_to_all_tries() {
     set.check(0..10, 1);
     set.check(20..30, 2);
     set.check(40..50, 3);
+}
+
+/// M9a: a block of a replica cannot be read, wherever it is written: its places take writes. Making
+/// redundancy again comes to an end, which is told if it is none, also by a resume.
+#[test]
+fn an_end_to_restoring_from_what_cannot_be_read() {
+    let mut test = vmtest::begin!();
+    for alone in [false, true] {
+        let mut set = Set::new(&[1, 1]);
+        set.remap(0..10, 1);
+        if alone {
+            // There is no place on the first spare for what the other one has: all but the first slots, the
+            // superblock copies and what lies between them.
+            let data: u64 = set.of(0, "data_start").expect("told").parse().unwrap();
+            let mut spare = set.spares[0].disk();
+            let bad = Fault::bad(Direction::Write);
+            spare.spoil(data + 24 * 8, 1784 - data - 24 * 8, bad);
+            spare.spoil(1792, 2040 - 1792, bad);
+        }
+        set.kill(1);
+        set.remap(20..30, 2);
+        set.expect("spares", "1/2");
+        for (first, sectors) in [RESERVE, TABLE] {
+            let bad = Fault::bad(Direction::Read);
+            set.spares[0].disk().spoil(first, sectors, bad);
+        }
+        set.revive(1);
+        for _ in 0..2 {
+            set.device().suspend().unwrap();
+            resume(set.device());
+            set.check(0..10, 1);
+            set.check(20..30, 2);
+            set.write(100..110, 3).unwrap();
+            set.expect("metadata", if alone { "degraded" } else { "enabled" });
+        }
+        let told = || test.kernel_log().contains("cannot be made again");
+        assert!(!alone || eventually(told), "{}", set.device().status());
+        // That its places work again is found out by the next resume.
+        let all = set.spares[0].disk().sectors();
+        set.spares[0].disk().heal(0, all);
+        set.device().suspend().unwrap();
+        resume(set.device());
+        set.expect_whole(2);
+        set.again(&[0, 1], "");
+        set.expect_whole(2);
+        set.check(0..10, 1);
+        set.check(20..30, 2);
+    }
+}
+
+/// Resumes, unless that takes for ever.
+#[track_caller]
+fn resume(device: &Mapped) {
+    std::thread::scope(|scope| {
+        let resumed = scope.spawn(|| device.resume());
+        assert!(eventually(|| resumed.is_finished()), "it does not end");
+        resumed.join().unwrap().unwrap();
+    });
 }

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 
 use vmtest::guest::device_number;
 use vmtest::guest::drop_caches;
+use vmtest::guest::eventually;
 use vmtest::guest::load;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
@@ -227,13 +228,14 @@ impl Set {
         self.device().message(&line).expect("moved back");
     }
 
+    /// Waits until the status says so: redundancy is made again in the background.
     #[track_caller]
     pub(super) fn expect(&self, key: &str, value: &str) {
-        let status = self.device().status();
-        assert_eq!(
-            self.device().status_value(key).as_deref(),
-            Some(value),
-            "{key} in {status}"
+        let is_so = || self.device().status_value(key).as_deref() == Some(value);
+        assert!(
+            eventually(is_so),
+            "{key} is not {value} in {}",
+            self.device().status()
         );
     }
 
