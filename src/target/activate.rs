@@ -195,14 +195,17 @@ fn change_set(
 }
 
 /// Waits for no more flushes of spares that the table does not name: there will be none. `used` tells
-/// whether there was another table before; if not, users have nothing to hear of a spare that is lost.
+/// whether there was another table before; if not, users have nothing to hear of a spare that is lost, or serves
+/// nothing: what a device before this one may have left in its cache was not for it.
 fn leave_flushes(state: &State, writer: &Writer, spares: &Spares, used: bool) {
     for index in 0..MEMBERS_MAX {
         let there = spares.get(index).is_some();
         if used && !there {
             let serves = writer.metadata.superblock().member(index).is_some();
             state.life.leave_spare(index, serves);
-        } else if !used && (!there || state.is_lost(index)) {
+        } else if !used
+            && (!there || state.is_lost(index) || writer.claims(state, index) == 0)
+        {
             state.life.reset_spare(index);
         }
     }

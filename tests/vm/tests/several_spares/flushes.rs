@@ -195,3 +195,49 @@ fn a_failed_flush_keeps_no_region() {
         flush.join().unwrap().unwrap_err();
     });
 }
+
+/// E6: of two spares one holds nothing, and dies after a write that nobody has flushed. Nothing is lost with it, and
+/// so no flush fails; also if the device is suspended before anybody asks.
+#[test]
+fn a_spare_that_never_held_anything_dies() {
+    let _test = vmtest::begin!();
+    for suspends in [true, false] {
+        let set = Set::new(&[8, 8]);
+        set.write(0..1, 1).unwrap();
+        set.kill(1);
+        if suspends {
+            set.device().suspend().unwrap();
+            set.device().resume().unwrap();
+        } else {
+            set.remap(0..1, 1);
+        }
+        set.expect("spares", "1/2");
+        set.expect("flush", "good");
+        set.open().flush().unwrap();
+        set.write(0..1, 2).unwrap();
+        set.open().flush().unwrap();
+    }
+}
+
+/// The only one, which holds nothing, is dead before anybody has flushed.
+#[test]
+fn a_spare_that_never_held_anything_and_is_alone() {
+    let _test = vmtest::begin!();
+    let set = Set::new(&[8]);
+    set.write(0..1, 1).unwrap();
+    set.kill(0);
+    set.open().flush().unwrap();
+    set.expect("flush", "good");
+}
+
+/// What the table before had written to a spare may be in its cache still.
+#[test]
+fn a_spare_that_was_used_before() {
+    let _test = vmtest::begin!();
+    let mut set = Set::new(&[8, 8]);
+    set.remap(0..1, 1);
+    set.write(0..1, 2).unwrap();
+    set.again(&[0, 1], "");
+    set.kill(0);
+    set.open().flush().unwrap_err();
+}
