@@ -102,6 +102,13 @@ pub const fn tells_of_device(status: Status) -> bool {
     )
 }
 
+/// Whether a spare that answers a write with `status`, again and again, takes none, while what it has can be read:
+/// others have to do without it. One that lacks memory for a moment, or does not know an operation, is used.
+#[inline]
+pub const fn refuses(status: Status) -> bool {
+    tells_of_device(status) || matches!(status, Status::NoSpc)
+}
+
 /// Whether an I/O that ended with `status` may have reached the medium, or the disk's cache. If not, it
 /// was refused on its way.
 #[inline]

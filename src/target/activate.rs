@@ -91,6 +91,10 @@ pub(super) fn activate(
     // Before that, nobody has written anything.
     let used = start.is_none();
     let all = spares.with(&leaving.spares);
+    // Whoever was silent a moment ago may be what is to be back.
+    for index in 0..MEMBERS_MAX {
+        state.life.note_answer(index);
+    }
     let mut io = SpareIo::new(state, &all, block);
     go_without(state, writer, start.as_ref(), spares, changes)?;
     writer.use_all(state);

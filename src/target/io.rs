@@ -148,7 +148,9 @@ impl<'a> SpareIo<'a> {
     /// Reads a metadata block into the buffer.
     pub(super) fn read(&mut self, place: Place) -> dm::IoResult {
         let (device, at) = self.spares.locate(place).ok_or(dm::BlkStatus::OFFLINE)?;
-        read_twice(&self.state.pool, device, at, self.buffer, BLOCK_BYTES)
+        read_twice(&self.state.pool, device, at, self.buffer, BLOCK_BYTES)?;
+        self.state.life.note_answer(place.member);
+        Ok(())
     }
 
     /// Whether there is a good copy of a table block at a place.
@@ -185,12 +187,22 @@ impl<'a> SpareIo<'a> {
         let several = self.spares.count() > 1;
         loop {
             match self.state.pool.write(device, at, self.buffer.all(), opf) {
-                Ok(()) if flush => return self.flush(superblock, place.member, ticket),
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.state.life.note_answer(place.member);
+                    return match flush {
+                        true => self.flush(superblock, place.member, ticket),
+                        false => Ok(()),
+                    };
+                }
                 Err(status) if !is_suspect(Operation::Write, status) => {
                     tries += 1;
                     if !several || tries >= GONE_TRIES {
-                        return Err(self.other(superblock, place));
+                        let refuses = several && classify::refuses(status_of(status));
+                        return Err(match refuses && self.another_works(superblock, place.member) {
+                            // What it has can be read as before, and others do without its copies.
+                            true => Fault::Gone,
+                            false => self.other(superblock, place),
+                        });
                     }
                     fsleep(Delta::from_millis(GONE_WAIT_MS));
                 }
@@ -237,28 +249,48 @@ impl<'a> SpareIo<'a> {
         if self.is_alive(superblock, place.member, None) {
             return Fault::Other;
         }
-        let mut others = superblock.members();
-        let works = others.any(|(index, member)| {
-            index != place.member && !member.missing && self.is_alive(superblock, index, None)
-        });
-        if works {
+        if self.another_works(superblock, place.member) {
             Fault::Gone
         } else {
             Fault::Other
         }
     }
 
+    /// Whether the spare of a member other than this one answers.
+    fn another_works(&mut self, superblock: &Superblock, than: u8) -> bool {
+        let mut others = superblock.members();
+        others.any(|(index, member)| {
+            index != than && !member.missing && self.is_alive(superblock, index, None)
+        })
+    }
+
     /// Whether the spare of a member can read a superblock copy other than the one at `except`. That
-    /// takes the buffer, whose content is made anew for the next write.
+    /// takes the buffer, whose content is made anew for the next write. One that did not answer is not asked
+    /// again for a while, as its silence may take as long as its drive likes, under the writer's lock.
     pub(super) fn is_alive(
         &mut self,
         superblock: &Superblock,
         member: u8,
         except: Option<u64>,
     ) -> bool {
-        (0..SUPER_COPIES)
+        if self.state.life.is_silent(member) {
+            return false;
+        }
+        let mut places = (0..SUPER_COPIES)
             .filter_map(|copy| superblock.super_place(CopyId { member, copy }))
-            .any(|place| Some(place.sector) != except && self.read(place).is_ok())
+            .filter(|place| Some(place.sector) != except);
+        let alive = places.any(|place| {
+            let located = self.spares.locate(place);
+            located.is_some_and(|(device, at)| {
+                let opf = dm::Opf::READ.sync();
+                let data = self.buffer.slice_mut(0..BLOCK_BYTES);
+                data.is_ok_and(|data| self.state.pool.read(device, at, data, opf).is_ok())
+            })
+        });
+        if !alive {
+            self.state.life.note_silent(member);
+        }
+        alive
     }
 }
 

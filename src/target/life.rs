@@ -13,6 +13,7 @@
 use crate::dm;
 use crate::logic::breaker::Breaker;
 use crate::logic::breaker::Need;
+use crate::logic::breaker::PROBE_INTERVAL_MS;
 use crate::logic::cache::Cache;
 use crate::logic::cache::Sent;
 use crate::logic::format::MEMBERS_MAX;
@@ -105,6 +106,8 @@ pub(super) struct Life {
     good: Atomic<u64>,
     /// How often places to ask were drawn.
     draws: Atomic<u64>,
+    /// When each spare was found not to answer, in milliseconds, and one more; 0 if it has done something since.
+    silent: [Atomic<u64>; SPARES],
     main_flush: Atomic<u64>,
     spare_flush: [Atomic<u64>; SPARES],
     /// Whether a spare's cache may hold what users wrote.
@@ -122,6 +125,7 @@ impl Life {
             spare_write: [const { Circuit::new() }; SPARES],
             good: Atomic::new(0),
             draws: Atomic::new(0),
+            silent: [const { Atomic::new(0) }; SPARES],
             main_flush: Atomic::new(0),
             spare_flush: [const { Atomic::new(0) }; SPARES],
             spare_cache: [const { Atomic::new(Cache::new().to_word()) }; SPARES],
@@ -249,6 +253,24 @@ impl Life {
             let opens = many && !gone.is_open() && gone.disproved(now);
             (gone.to_word(), opens)
         })
+    }
+
+    /// A spare did not answer when it was asked whether it lives.
+    pub(super) fn note_silent(&self, member: u8) {
+        let now = dm::monotonic_ms().saturating_add(1);
+        nth(&self.silent, member).store(now, Relaxed);
+    }
+
+    /// A spare has answered.
+    pub(super) fn note_answer(&self, member: u8) {
+        nth(&self.silent, member).store(0, Relaxed);
+    }
+
+    /// Whether a spare was asked a moment ago, and has not answered.
+    pub(super) fn is_silent(&self, member: u8) -> bool {
+        let asked = nth(&self.silent, member).load(Relaxed);
+        let until = asked.saturating_add(u64::from(PROBE_INTERVAL_MS));
+        asked != 0 && dm::monotonic_ms() < until
     }
 
     /// A user's I/O of this block of main has succeeded.
@@ -433,6 +455,7 @@ impl Life {
     /// Users have nothing to hear of a spare.
     pub(super) fn reset_spare(&self, member: u8) {
         self.forget_breakers_of(member);
+        self.note_answer(member);
         self.update(nth(&self.spare_cache, member), |word| {
             (Cache::from_word(word).given_up().to_word(), ())
         });

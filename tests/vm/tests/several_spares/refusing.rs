@@ -45,3 +45,28 @@ fn others_take_what_one_refuses() {
         }
     }
 }
+
+/// The same where the spare has other reasons than its medium: a thin volume whose pool is full, a path that
+/// takes no writes, somebody else's reservation.
+#[test]
+fn others_take_what_one_refuses_for_other_reasons() {
+    let _test = vmtest::begin!();
+    for status in [Status::NoSpace, Status::Transport, Status::Reservation] {
+        let set = Set::new(&[8, 8]);
+        set.remap(0..8, 1);
+        assert_eq!(set.place(0), Some(0), "{status:?}");
+        set.open().flush().unwrap();
+
+        set.spares[0].disk().die(status, Direction::Write);
+        set.remap(8..40, 1);
+        assert_eq!(set.place(39), Some(1), "{status:?}");
+        set.write(0..1, 2).unwrap();
+        assert_eq!(set.place(0), Some(1), "{status:?}");
+        set.check(0..1, 2);
+        set.check(1..40, 1);
+        set.expect("bad_slots", "0");
+        let told = set.device().message("evacuate 0").unwrap();
+        assert!(told.contains(", 0 stay"), "{told}");
+        set.check(1..40, 1);
+    }
+}
