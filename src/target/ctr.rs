@@ -40,6 +40,7 @@ use super::spares::Spare;
 use super::spares::Spares;
 use super::state::Counters;
 use super::state::Leaving;
+use super::state::Leftover;
 use super::state::Locked;
 use super::state::State;
 use super::writer::growth;
@@ -971,6 +972,7 @@ impl Line<'_> {
         };
         let map = KBox::new(map, GFP_KERNEL)?;
         let tools = mover::Tools::new()?;
+        let leftover = Leftover::new()?;
         let zeroes = dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
         let (name, block_shift) = (self.name.try_clone()?, self.block_shift);
         Ok(Arc::pin_init(
@@ -994,6 +996,7 @@ impl Line<'_> {
                 log <- dm::RateLimit::new(5, 10),
                 pool <- dm::BioPool::new(POOL_BIOS),
                 zeroes,
+                leftover <- new_mutex!(leftover, "dm_remap_leftover"),
                 mover <- dm::IoMutex::new(new_mutex!(tools, "dm_remap_mover")),
                 writer <- dm::IoMutex::new(new_mutex!(locked, "dm_remap_writer")),
                 dispatch <- new_work!("dm_remap_dispatch"),

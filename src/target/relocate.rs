@@ -14,15 +14,21 @@
 //!
 //! A crash before the commit leaves the old state, and slots that nobody knows of.
 //!
+//! Who has the writer's lock may wait for a spare that hangs. So a bio waits for it no longer than it can be
+//! held (P10), and fails then; the slots that it had are given back by whoever has the lock next. It waits as long
+//! for room in the map, if the others that fail at the same time have taken that.
+//!
 //! The flush or the commit may find out that a spare is gone, with the data that it has just taken: that goes
 //! to others then, in the same way, before the caller acknowledges anything.
 
 use super::io::is_suspect;
+use super::io::SpareIo;
 use super::life::Direction;
 use super::life::SpareTickets;
 use super::spares::Spares;
 use super::state::State;
 use super::writer::Publish;
+use super::writer::Writer;
 use super::writer::STAGED_MAX;
 use super::DmRemap;
 use crate::dm;
@@ -38,6 +44,8 @@ use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
 use crate::logic::slot::State as SlotState;
 use kernel::prelude::*;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 
 /// How many slots of a spare may fail for one bio before any there has taken data: more, and it is the spare
 /// that failed and not its medium.
@@ -80,6 +88,8 @@ struct Placed {
 pub(super) struct Lists {
     /// Blocks that have to go to slots.
     pub(super) moves: KVec<Move>,
+    /// Those of them that have none so far, and those that are just being written.
+    queue: KVec<Move>,
     placed: KVec<Placed>,
     /// Slots that failed, or that are replaced.
     retired: KVec<u32>,
@@ -95,8 +105,9 @@ impl Lists {
     /// Makes the lists.
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
-            moves: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
-            placed: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            moves: KVec::with_capacity(MOVES_MAX, GFP_KERNEL)?,
+            queue: KVec::with_capacity(QUEUE_MAX, GFP_KERNEL)?,
+            placed: KVec::with_capacity(MOVES_MAX, GFP_KERNEL)?,
             retired: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             lost: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             failing: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
@@ -104,6 +115,12 @@ impl Lists {
         })
     }
 }
+
+/// How many blocks are moved at a time, so that their changes fit into one commit with room for what bad slots add.
+pub(super) const MOVES_MAX: usize = STAGED_MAX / 2;
+
+/// As many as there are moves, and all of those that are being written once more at its end.
+const QUEUE_MAX: usize = 2 * MOVES_MAX;
 
 /// How many weak blocks of one bio are moved; the others will be found again.
 const WEAK_MAX: usize = 64;
@@ -173,6 +190,10 @@ pub(super) struct Relocation<'a> {
     pub(super) error: BlkStatus,
     /// When to give up, in milliseconds.
     pub(super) deadline: u64,
+    /// Until when others are waited for who have the writer's lock, or the room in the map.
+    pub(super) patience: u64,
+    /// Whose map is enlarged if there is no room in it.
+    pub(super) target: Option<&'a DmRemap>,
     /// Whether this is to find out whether the spare works again.
     pub(super) probes: bool,
     /// Whether the slots that served the blocks before are in order, and are just left.
@@ -211,6 +232,8 @@ impl<'a> Relocation<'a> {
             origin,
             error,
             deadline: u64::MAX,
+            patience: u64::MAX,
+            target: None,
             probes: false,
             leaves: false,
             written: 0,
@@ -231,7 +254,6 @@ impl<'a> Relocation<'a> {
         if !self.probes && !self.state.admits_to_spares(self.spares) {
             return Err(self.error);
         }
-        let mut moves = self.lists.moves.len();
         // How many are where they are to go, while others have to be moved once more.
         let mut done = 0usize;
         let (placed, committed) = loop {
@@ -245,12 +267,11 @@ impl<'a> Relocation<'a> {
                 break (placed, committed.map(|count| done.saturating_add(count)));
             }
             // A spare was lost with what it had taken: once more, to others.
-            self.lists.moves.truncate(moves);
+            let moves = self.lists.moves.len();
             if committed.is_ok() {
                 self.leave_out_placed();
             }
             done = done.saturating_add(moves.saturating_sub(self.lists.moves.len()));
-            moves = self.lists.moves.len();
             (self.written, self.failed, self.again) = (0, Default::default(), false);
         };
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
@@ -276,8 +297,11 @@ impl<'a> Relocation<'a> {
     /// Writes the data of all moves to slots. A block whose slot fails goes to the end of the queue and
     /// gets another one.
     fn place(&mut self) -> dm::IoResult {
+        let Lists { moves, queue, .. } = &mut *self.lists;
+        queue.clear();
+        moves.iter().try_for_each(|block| push(queue, *block))?;
         let mut next = 0;
-        while let Some(block) = self.lists.moves.get(next).copied() {
+        while let Some(block) = self.lists.queue.get(next).copied() {
             let own = self.own_slot(block)?;
             let run = match own {
                 Some(run) => run,
@@ -285,6 +309,15 @@ impl<'a> Relocation<'a> {
             };
             self.fill_slots(run, next, own.is_some())?;
             next = next.saturating_add(run.count as usize);
+            if self.lists.queue.len() > MOVES_MAX {
+                // Many had to look for another slot. No block is in the rest twice.
+                let mut number = 0usize;
+                self.lists.queue.retain(|_| {
+                    number = number.saturating_add(1);
+                    number > next
+                });
+                next = 0;
+            }
         }
         Ok(())
     }
@@ -293,7 +326,7 @@ impl<'a> Relocation<'a> {
     fn own_slot(&self, block: Move) -> Result<Option<SlotRun>, BlkStatus> {
         let state = self.state;
         // Under the lock: a slot that is set aside may be taken away, if it is not in use (`steal_slots`).
-        state.with_writer(self.spares, |writer, io| {
+        let own = state.with_writer_by(self.patience, self.spares, |writer, io| {
             let settled = writer.settle(state, io, block.main_block);
             settled.map_err(|_| self.error)?;
             Ok(match state.slot_of(block.main_block) {
@@ -309,13 +342,14 @@ impl<'a> Relocation<'a> {
                 }
                 _ => None,
             })
-        })
+        });
+        own.unwrap_or(Err(self.error))
     }
 
     /// How many moves from number `next` on are of consecutive blocks with consecutive data and can
     /// go to new slots together.
     fn run_length(&self, next: usize) -> u32 {
-        let rest = self.lists.moves.get(next..).unwrap_or(&[]);
+        let rest = self.lists.queue.get(next..).unwrap_or(&[]);
         let Some(first) = rest.first() else {
             return 0;
         };
@@ -341,7 +375,7 @@ impl<'a> Relocation<'a> {
 
     /// Writes the data of as many moves from number `next` on as there are slots in `run`.
     fn fill_slots(&mut self, run: SlotRun, next: usize, own: bool) -> dm::IoResult {
-        let first = *self.lists.moves.get(next).ok_or(BlkStatus::IOERR)?;
+        let first = *self.lists.queue.get(next).ok_or(BlkStatus::IOERR)?;
         let mut search = Bisect::new(run.count).ok_or(BlkStatus::INVAL)?;
         // Slots before this one are placed or have failed.
         let mut settled = 0u32;
@@ -435,7 +469,7 @@ impl<'a> Relocation<'a> {
         for index in settled..run.count {
             let mut block = self.move_at(next, index)?;
             block.own_failed |= own;
-            push(&mut self.lists.moves, block)?;
+            push(&mut self.lists.queue, block)?;
         }
         Ok(())
     }
@@ -445,7 +479,10 @@ impl<'a> Relocation<'a> {
         let member = self.state.slot_place(slot).map(|place| place.member);
         member.is_some_and(|member| {
             let state = self.state;
-            state.with_writer(self.spares, |writer, io| writer.is_gone(state, io, member))
+            let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
+                writer.is_gone(state, io, member)
+            });
+            gone.unwrap_or(false)
         })
     }
 
@@ -457,7 +494,8 @@ impl<'a> Relocation<'a> {
         let bit = member_bit(member);
         let first = self.left & bit == 0;
         self.left |= bit;
-        first && state.writer.lock().writer.let_rest(state, member)
+        let rests = |writer: &mut Writer, _: &mut SpareIo<'_>| writer.let_rest(state, member);
+        first && state.with_writer_by(self.patience, self.spares, rests) == Some(true)
     }
 
     fn note_placed(&mut self, first: u32, index: u32, next: usize) -> dm::IoResult {
@@ -473,12 +511,13 @@ impl<'a> Relocation<'a> {
     fn slot_failed(&mut self, first: u32, index: u32, next: usize, own: bool) -> dm::IoResult {
         let mut block = self.move_at(next, index)?;
         block.own_failed |= own;
-        push(&mut self.lists.moves, block)?;
-        // One that has a claim is retired together with being replaced, and not before.
-        if !own {
-            push(&mut self.lists.retired, first.saturating_add(index))?;
-        }
+        push(&mut self.lists.queue, block)?;
+        // One that has a claim is retired together with being replaced, and not before. Where so many fail,
+        // some are found out again.
         let slot = first.saturating_add(index);
+        if !own && push(&mut self.lists.retired, slot).is_err() {
+            self.give_back(core::iter::once(slot));
+        }
         let Some(failed) = self.failed_of(slot) else {
             return Ok(());
         };
@@ -489,7 +528,10 @@ impl<'a> Relocation<'a> {
             return Err(self.error);
         }
         if !own && self.is_scratched(slot) {
-            self.state.writer.lock().writer.jump();
+            let jump = |writer: &mut Writer, _: &mut SpareIo<'_>| writer.jump();
+            let _ = self
+                .state
+                .with_writer_by(self.patience, self.spares, jump);
         }
         Ok(())
     }
@@ -532,18 +574,15 @@ impl<'a> Relocation<'a> {
 
     fn move_at(&self, next: usize, index: u32) -> Result<Move, BlkStatus> {
         self.lists
-            .moves
+            .queue
             .get(next.saturating_add(index as usize))
             .copied()
             .ok_or(BlkStatus::IOERR)
     }
 
-    /// Gives back slots that were taken.
+    /// Gives back slots that were taken. Waits for nobody: it may be late.
     fn give_back(&self, slots: impl Iterator<Item = u32>) {
-        let mut locked = self.state.writer.lock();
-        for slot in slots {
-            locked.writer.give_back(self.state, slot);
-        }
+        self.state.leave_slots(slots);
     }
 
     /// Finds slots for the moves from number `next` on, in need those that are only set aside: as many of
@@ -551,32 +590,80 @@ impl<'a> Relocation<'a> {
     fn take_slots(&mut self, next: usize) -> Result<SlotRun, BlkStatus> {
         let want = self.run_length(next);
         let rest = self.lists.moves.len().saturating_sub(next);
-        let taken = self.state.with_writer(self.spares, |writer, io| {
-            match writer.take_slots(self.state, io, want) {
-                Err(error) if error == ENOSPC => {
-                    let all = u32::try_from(rest).unwrap_or(want);
-                    writer.steal_slots(self.state, io, self.own, all)?;
-                    writer.take_slots(self.state, io, want)
+        let all = u32::try_from(rest).unwrap_or(want);
+        let state = self.state;
+        loop {
+            let taken = state.with_writer_by(self.patience, self.spares, |writer, io| {
+                match writer.take_slots(state, io, want) {
+                    Err(error) if error == ENOSPC => {
+                        writer.steal_slots(state, io, self.own, all)?;
+                        writer.take_slots(state, io, want)
+                    }
+                    other => other,
                 }
-                other => other,
+            });
+            match taken {
+                Some(Ok(run)) => return Ok(run),
+                Some(Err(error)) if error == ENOMEM && self.waits_for_room() => (),
+                Some(Err(error)) => {
+                    if error == ENOSPC {
+                        state.complain("no free slot is left");
+                    }
+                    return Err(self.error);
+                }
+                None => return Err(self.error),
             }
-        });
-        taken.map_err(|error| {
-            if error == ENOSPC {
-                self.state.complain("no free slot is left");
+        }
+    }
+
+    /// Has the map enlarged, and waits for a moment. False if that was for too long, or nobody can.
+    fn waits_for_room(&self) -> bool {
+        let Some(target) = self.target else {
+            return false;
+        };
+        if dm::monotonic_ms() >= self.patience {
+            return false;
+        }
+        let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
+        fsleep(Delta::from_millis(1));
+        true
+    }
+
+    /// Waits until the map takes what was placed.
+    fn have_room(&self) -> dm::IoResult {
+        let count = u32::try_from(self.lists.placed.len()).unwrap_or(u32::MAX);
+        loop {
+            let room = self
+                .state
+                .with_writer_by(self.patience, self.spares, |writer, _| {
+                    writer.has_room(self.state, count)
+                });
+            match room {
+                Some(true) => return Ok(()),
+                Some(false) if self.waits_for_room() => (),
+                // Those that have a slot already need none.
+                Some(false) => return Ok(()),
+                None => return Err(self.error),
             }
-            self.error
-        })
+        }
     }
 
     /// Whether the set goes on without one of the spares that have taken data.
     fn find_gone(&self) -> bool {
         let state = self.state;
         let written = |member: u8| self.written & member_bit(member) != 0;
-        state.with_writer(self.spares, |writer, io| {
+        let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
             let mut spares = self.spares.iter().filter(|(member, _)| written(*member));
             spares.any(|(member, _)| writer.is_gone(state, io, member))
-        })
+        });
+        gone.unwrap_or(false)
+    }
+
+    /// Nothing becomes of what was placed.
+    fn give_up(&self, status: BlkStatus) -> BlkStatus {
+        self.give_back(self.lists.placed.iter().map(|placed| placed.slot));
+        self.give_back(self.lists.retired.iter().copied());
+        status
     }
 
     /// Data before metadata (P3). `tickets` were taken before the data was written.
@@ -588,14 +675,15 @@ impl<'a> Relocation<'a> {
         let flushed = self.state.flush_spares(self.spares, self.written, tickets);
         if let Err(status) = flushed {
             self.again = self.find_gone();
-            self.give_back(self.lists.placed.iter().map(|placed| placed.slot));
-            self.give_back(self.lists.retired.iter().copied());
-            return Err(status);
+            return Err(self.give_up(status));
+        }
+        if let Err(status) = self.have_room() {
+            return Err(self.give_up(status));
         }
         let (state, origin, leaves) = (self.state, self.origin, self.leaves);
         let (placed, retired) = (&self.lists.placed, &mut self.lists.retired);
         let low_water = state.limits.get(Limit::LowWater);
-        let (result, short) = state.with_writer(self.spares, |writer, io| {
+        let done = state.with_writer_by(self.patience, self.spares, |writer, io| {
             let mut staged = Ok(());
             for Placed { main_block, slot } in placed {
                 let publish = match state.slot_of(*main_block) {
@@ -611,8 +699,10 @@ impl<'a> Relocation<'a> {
                         staged = Err(error);
                     }
                     (Ok(()), Publish::Replace(old)) => {
-                        // The list has room for as many as were placed.
-                        let _ = push(retired, old);
+                        // Unless very many slots have failed, there is room for it.
+                        if push(retired, old).is_err() {
+                            writer.note_older_claims();
+                        }
                     }
                     _ => (),
                 }
@@ -648,6 +738,9 @@ impl<'a> Relocation<'a> {
                 self.tells && writer.has_news(state, low_water),
             )
         });
+        let Some((result, short)) = done else {
+            return Err(self.give_up(self.error));
+        };
         self.tell |= short;
         match result {
             Ok(()) => {

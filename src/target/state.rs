@@ -16,7 +16,8 @@
 //! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and
 //!    never for data I/O, so that no slow block is waited for. Nothing is allocated below it.
 //! 4. `desk`, a mutex: who has which range. Held for a moment.
-//! 5. RCU, for a moment: looking at the map. `map` and `end_io` take nothing else.
+//! 5. `leftover`, a mutex: held for a moment.
+//! 6. RCU, for a moment: looking at the map. `map` and `end_io` take nothing else.
 //!
 //! The lock of the [`registry`](super::registry) stands apart: it is taken with none of these, and none
 //! below it.
@@ -121,6 +122,9 @@ pub(super) struct State {
     pub(super) pool: dm::BioPool,
     /// Zeroes, to be written.
     pub(super) zeroes: dm::IoBuffer,
+    /// Slots that nothing became of, to be given back by whoever has the writer's lock next.
+    #[pin]
+    pub(super) leftover: Mutex<Leftover>,
     #[pin]
     pub(super) mover: dm::IoMutex<mover::Tools>,
     #[pin]
@@ -134,8 +138,36 @@ pub(super) struct State {
     pub(super) growth: Work<State, 1>,
 }
 
+/// How often is looked whether the writer's lock is free, in milliseconds.
+const LOCK_MS: i64 = 1;
+
 /// How often is looked whether an old map can be freed, in milliseconds.
 const RECLAIM_MS: i64 = 20;
+
+/// How many slots are kept that nothing became of.
+const LEFTOVER_MAX: usize = 2048;
+
+/// Slots that nothing became of.
+pub(super) struct Leftover {
+    slots: KVec<u32>,
+    /// Whether there were too many of them: those are held until the next activation.
+    pub(super) too_many: bool,
+}
+
+impl Leftover {
+    /// None so far.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            slots: KVec::with_capacity(LEFTOVER_MAX, GFP_KERNEL)?,
+            too_many: false,
+        })
+    }
+
+    /// Takes one out.
+    pub(super) fn pop(&mut self) -> Option<u32> {
+        self.slots.pop()
+    }
+}
 
 /// What is behind the writer's lock.
 pub(super) struct Locked {
@@ -293,6 +325,45 @@ impl State {
         let mut locked = self.writer.lock();
         let Locked { writer, block, .. } = &mut *locked;
         work(writer, &mut SpareIo::new(self, spares, block))
+    }
+
+    /// The same, for who must not wait for the lock after `until`, in milliseconds: its holder may wait for a
+    /// spare that hangs. None if it was not to be had.
+    pub(super) fn with_writer_by<R>(
+        &self,
+        until: u64,
+        spares: &Spares,
+        work: impl FnOnce(&mut Writer, &mut SpareIo<'_>) -> R,
+    ) -> Option<R> {
+        if until == u64::MAX {
+            return Some(self.with_writer(spares, work));
+        }
+        let mut locked = loop {
+            if let Some(locked) = self.writer.try_lock() {
+                break locked;
+            }
+            if dm::monotonic_ms() >= until {
+                return None;
+            }
+            fsleep(Delta::from_millis(LOCK_MS));
+        };
+        let Locked { writer, block, .. } = &mut *locked;
+        Some(work(writer, &mut SpareIo::new(self, spares, block)))
+    }
+
+    /// Gives back slots that are held and that nothing became of. Does not wait for who has the writer's lock.
+    pub(super) fn leave_slots(&self, slots: impl Iterator<Item = u32>) {
+        let mut locked = self.writer.try_lock();
+        for slot in slots {
+            if let Some(locked) = &mut locked {
+                locked.writer.give_back(self, slot);
+                continue;
+            }
+            let mut leftover = self.leftover.lock();
+            if leftover.slots.push_within_capacity(slot).is_err() {
+                leftover.too_many = true;
+            }
+        }
     }
 
     /// Flushes the cache of a disk, for what was written since `ticket` was taken. A flush that failed

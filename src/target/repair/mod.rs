@@ -29,7 +29,8 @@
 //!
 //! A disk may take seconds for a bad block. From the first slow failure on, blocks are tried one by
 //! one, which meets each bad block once. When the bio's deadline is over, the rest of a write is
-//! moved unconfirmed, and the rest of a read fails and is not recorded (E7). What the spare serves and
+//! moved unconfirmed, and the rest of a read fails and is not recorded (E7). But a bio that waited for others
+//! until it was late gets one try: what it has waited for says nothing about its blocks. What the spare serves and
 //! cannot take in time fails, too: moving it would be no faster.
 //!
 //! A crash at any point of a write finds the bio not acknowledged: the blocks have their old
@@ -105,6 +106,8 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
         lists: &mut tools.lists,
         failed_at: failed_at.unwrap_or(now),
         deadline: failed_at.unwrap_or(now).saturating_add(deadline),
+        patience: now.saturating_add(deadline),
+        tried: false,
         verdicts: [None; 2],
         probes_spare,
         spare_slow: false,
@@ -153,7 +156,8 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     bio.complete(status.err().unwrap_or(BlkStatus::OK));
 
     weak::move_weak(state, &main, &spares, tools);
-    state.with_writer(&spares, |writer, io| {
+    // Others may wait for the range, and whoever has the lock comes here, too.
+    let _ = state.with_writer_by(0, &spares, |writer, io| {
         if writer.active {
             writer.prepare(state, io);
         }
@@ -164,11 +168,13 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
 /// Answers a flush that has failed on the spare of a member: with its error. But if that spare is gone,
 /// the set goes on without it, and so do later flushes.
 fn end_flush(state: &State, spares: &Spares, bio: dm::OwnedBio<DmRemap>, member: Option<u8>) {
-    let tell = state.with_writer(spares, |writer, io| {
+    let patience = u64::from(state.limits.get(Limit::DeadlineMs));
+    let until = dm::monotonic_ms().saturating_add(patience);
+    let tell = state.with_writer_by(until, spares, |writer, io| {
         member.is_some_and(|member| writer.is_gone(state, io, member))
             && writer.copies_changed(state)
     });
-    if tell {
+    if tell == Some(true) {
         let target = bio.target();
         let _ = target.events.enqueue::<_, 0>(target.teller.clone());
     }
@@ -180,15 +186,17 @@ fn end_flush(state: &State, spares: &Spares, bio: dm::OwnedBio<DmRemap>, member:
 /// Makes again what the metadata has lost of its redundancy, part by part, so that others come to the
 /// writer in between. What is not possible is tried again after the next repair.
 fn restore(state: &State, spares: &Spares) {
+    let patience = u64::from(state.limits.get(Limit::DeadlineMs));
     while !state.stopping.load(Relaxed) {
-        let restored = state.with_writer(spares, |writer, io| {
+        let until = dm::monotonic_ms().saturating_add(patience);
+        let restored = state.with_writer_by(until, spares, |writer, io| {
             if writer.active && writer.wants_restoring() {
                 writer.restore(state, io, 0)
             } else {
                 Ok(Restored::Done)
             }
         });
-        if !matches!(restored, Ok(Restored::More)) {
+        if !matches!(restored, Some(Ok(Restored::More))) {
             return;
         }
     }
@@ -288,6 +296,10 @@ struct Repair<'a> {
     failed_at: u64,
     /// When it has to be answered.
     deadline: u64,
+    /// Until when it waits for others who change the map: its own time for that begins with its turn.
+    patience: u64,
+    /// Whether it had its try: one that failed, or took long.
+    tried: bool,
     /// Whether the medium is to blame for failures to read and to write main, once that was asked.
     verdicts: [Option<bool>; 2],
     /// Whether the bio is to find out whether the spare works again.
@@ -323,13 +335,9 @@ impl Repair<'_> {
         }
     }
 
-    /// How long a bio may take, in milliseconds.
-    fn patience(&self) -> u64 {
-        u64::from(self.state.limits.get(Limit::DeadlineMs))
-    }
-
+    /// Whether its time is over.
     fn is_late(&self) -> bool {
-        dm::monotonic_ms() >= self.deadline
+        self.tried && dm::monotonic_ms() >= self.deadline
     }
 
     fn write(&mut self) -> dm::IoResult {
@@ -341,7 +349,9 @@ impl Repair<'_> {
             self.lists.moves.clear();
             if done != 0 && self.bio.op() == dm::Op::WriteZeroes {
                 // There can be gigabytes of them. Each part has the time of a bio of its own.
-                self.deadline = dm::monotonic_ms().saturating_add(self.patience());
+                let limit = u64::from(self.state.limits.get(Limit::DeadlineMs));
+                self.deadline = dm::monotonic_ms().saturating_add(limit);
+                self.patience = self.deadline;
             }
             self.write_in_place(done, count)?;
             self.move_blocks()?;
@@ -437,7 +447,8 @@ impl Repair<'_> {
     /// Slots that could not be read have new content.
     fn mend(&self, first: u32, count: u32) {
         let state = self.state;
-        state.with_writer(self.spares, |_, _| {
+        // If that takes too long, the next write of them does it.
+        let _ = state.with_writer_by(self.patience, self.spares, |_, _| {
             state.with_map(|map| {
                 for slot in first..first.saturating_add(count) {
                     let before = state.is_content_lost(map, slot);
@@ -517,9 +528,18 @@ impl Repair<'_> {
             error,
         );
         relocation.deadline = self.deadline;
+        relocation.patience = self.patience;
+        relocation.target = Some(self.bio.target());
         relocation.probes = self.probes_spare;
         let moved = relocation.run();
         self.tell |= relocation.tell;
+        let grows = self
+            .state
+            .with_writer_by(0, self.spares, |writer, _| writer.wants_growth(self.state));
+        if grows == Some(true) {
+            let target = self.bio.target();
+            let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
+        }
         self.state.counters.auto_remaps.add(moved? as u64);
         Ok(())
     }
@@ -543,6 +563,8 @@ impl Repair<'_> {
             (_, Operation::Read) => Some(Direction::MainRead),
             _ => Some(Direction::MainWrite),
         };
+        let took = dm::monotonic_ms().saturating_sub(begun);
+        self.tried |= result.is_err() || took > SLOW_MS;
         match result {
             Ok(()) => {
                 match direction {
@@ -625,14 +647,17 @@ impl Repair<'_> {
     }
 
     fn settle(&mut self, main_block: u64) -> dm::IoResult {
-        self.state.with_writer(self.spares, |writer, io| {
-            if !writer.active {
-                return Err(BlkStatus::IOERR);
-            }
-            writer
-                .settle(self.state, io, main_block)
-                .map_err(|_| BlkStatus::IOERR)
-        })
+        let settled = self
+            .state
+            .with_writer_by(self.patience, self.spares, |writer, io| {
+                if !writer.active {
+                    return Err(BlkStatus::IOERR);
+                }
+                writer
+                    .settle(self.state, io, main_block)
+                    .map_err(|_| BlkStatus::IOERR)
+            });
+        settled.unwrap_or(Err(BlkStatus::IOERR))
     }
 
     /// Where a run lies: whether on the spare of a member, and where there. Of a spare that is not there,
@@ -667,7 +692,10 @@ impl Repair<'_> {
     fn is_gone(&self, kind: RunKind) -> bool {
         self.member_of(kind).is_some_and(|member| {
             let state = self.state;
-            state.with_writer(self.spares, |writer, io| writer.is_gone(state, io, member))
+            let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
+                writer.is_gone(state, io, member)
+            });
+            gone.unwrap_or(false)
         })
     }
 

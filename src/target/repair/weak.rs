@@ -43,7 +43,9 @@ pub(super) fn move_weak(state: &State, main: &dm::Device, spares: &Spares, tools
         if late || !state.deferred.is_empty() || state.stopping.load(Relaxed) {
             return;
         }
-        if !state.writer.lock().writer.active {
+        let until = begun.saturating_add(DRAIN_MS);
+        let active = state.with_writer_by(until, spares, |writer, _| writer.active);
+        if active != Some(true) {
             return;
         }
         state
@@ -93,5 +95,6 @@ fn move_one(
     let mut relocation = Relocation::new(state, spares, lists, (source, own), Origin::Auto, error);
     // The bio is answered, and its target may be gone.
     relocation.tells = false;
+    relocation.patience = dm::monotonic_ms().saturating_add(DRAIN_MS);
     relocation.run().is_ok()
 }

@@ -162,7 +162,10 @@ impl Writer {
 
     /// Begins a new activation: gives out slots of all members again that are there.
     pub(in crate::target) fn use_all(&mut self, state: &State) {
-        let idle = core::mem::take(&mut self.idle)
+        self.take_leftover(state);
+        let too_many = core::mem::take(&mut state.leftover.lock().too_many);
+        let idle = if too_many { u8::MAX } else { 0 }
+            | core::mem::take(&mut self.idle)
             | core::mem::take(&mut self.resting)
             | core::mem::take(&mut self.held);
         self.activation = self.activation.wrapping_add(1);

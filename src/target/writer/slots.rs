@@ -72,7 +72,7 @@ impl Writer {
     }
 
     /// Whether the table, as it is, takes `more` blocks and keeps some buckets empty.
-    pub(super) fn has_room(&self, state: &State, more: u32) -> bool {
+    pub(in crate::target) fn has_room(&self, state: &State, more: u32) -> bool {
         let buckets = state.with_map(Map::buckets);
         let taken = u64::from(self.counts.used)
             .saturating_add(u64::from(self.counts.tombstones))
@@ -111,6 +111,7 @@ impl Writer {
         io: &mut SpareIo<'_>,
         want: u32,
     ) -> Result<SlotRun> {
+        self.take_leftover(state);
         if self.has_rested() {
             self.end_rest(state);
         }
@@ -279,6 +280,17 @@ impl Writer {
                 map.view().set_slot(slot, SlotWord::IDLE);
             }
         });
+    }
+
+    /// Gives back what others have left who could not wait for the lock.
+    pub(in crate::target) fn take_leftover(&mut self, state: &State) {
+        loop {
+            let slot = state.leftover.lock().pop();
+            match slot {
+                Some(slot) => self.give_back(state, slot),
+                None => return,
+            }
+        }
     }
 
     /// Has slots ready for the next bio that fails, so that nothing has to be waited for then. If that

@@ -6,6 +6,7 @@ use super::number;
 use super::slots_used;
 use super::unreadable;
 use super::unwritable;
+use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::Status;
@@ -383,5 +384,69 @@ fn slots_that_are_set_aside_are_taken_together() {
     assert_eq!(remap.device().pending(), capacity - 96);
     for block in 0..capacity {
         device.read(at(block), 8).unwrap_err();
+    }
+}
+
+/// P10: many large writes that fail at once, and together need more room than the map in memory has: with a nearly
+/// empty spare, none of them fails for want of it.
+#[test]
+fn there_is_room_for_all_that_fails_at_once() {
+    let _test = vmtest::begin!();
+    let remap = Remap::on(Options::memory(64 << 20), Options::memory(40 << 20), "");
+    remap.main.disk().spoil(0, 7 * 4096, unwritable());
+    // Each of them is one bio, and none is answered before the others are under way.
+    remap.main.disk().hold(0..7 * 4096, Direction::Write);
+    std::thread::scope(|scope| {
+        for number in 0..7 {
+            let path = remap.path();
+            scope.spawn(move || {
+                let offset = number * 4096 * 512;
+                vmtest::guest::succeed(&format!(
+                    "fallocate --zero-range -o {offset} -l {} {}",
+                    2 << 20,
+                    path.display()
+                ));
+            });
+        }
+        let waits = |number| {
+            let main = remap.main.disk();
+            let mut waiting = main.waiting().iter();
+            waiting.any(|one| one.sector / 4096 == number)
+        };
+        let all = || (0..7).all(waits);
+        let all = eventually(all);
+        remap.main.disk().release();
+        assert!(all);
+    });
+    assert_eq!(remap.device().remapped(), 7 * 4096);
+    let read = remap.open().read(0, 1024).unwrap();
+    assert!(read.iter().all(|byte| *byte == 0));
+}
+
+/// P16: a spare that does not answer is asked whether it lives once a second, and not by each who has to write
+/// metadata.
+#[test]
+fn a_spare_that_is_silent_is_asked_now_and_then() {
+    let _test = vmtest::begin!();
+    for status in [Status::Medium, Status::Io, Status::Offline] {
+        let remap = Remap::new(4096);
+        for block in 0..40 {
+            remap.main.disk().spoil(at(block), 8, unreadable());
+        }
+        let begun = std::time::Instant::now();
+        let mut spare = remap.spare.disk();
+        spare.die(status, Direction::Both);
+        spare.record_mut().restart(false);
+        drop(spare);
+        for block in 0..40 {
+            assert!(remap.open().read(at(block), 8).is_err());
+        }
+        remap.device().suspend().unwrap();
+        let asked = remap.spare.disk().record().reads;
+        // There are four copies of the superblock; and the block that is about to be written is read.
+        let most = 2 * 41 + 4 * (begun.elapsed().as_secs() + 1);
+        assert!(asked <= most, "{status:?}: asked {asked} times, not {most}");
+        remap.spare.disk().revive();
+        remap.device().resume().unwrap();
     }
 }

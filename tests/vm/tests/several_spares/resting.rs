@@ -11,6 +11,9 @@ use vmtest::guest::sickdisk::Status;
 use super::losing::both_in_use;
 use super::set::Set;
 use super::set::BLOCK;
+use vmtest::guest::sickdisk::Options;
+use vmtest::guest::sickdisk::SickDisk;
+use vmtest::guest::stamps;
 
 /// Has the next write to the slot behind that of a block time out, once.
 fn disturb(set: &Set, block: u64) {
@@ -77,4 +80,48 @@ fn a_spare_that_has_rested() {
     set.remap(301..340, 1);
     assert_eq!(set.place(339), Some(1));
     set.check(300..340, 1);
+}
+
+/// A large write meets bad slots of a spare that then has to rest, and more of them on the other one: each block
+/// gets its slot, however often it had to look for another one.
+#[test]
+fn a_large_write_meets_bad_slots_and_a_spare_that_rests() {
+    let _test = vmtest::begin!();
+    let disk = |mib: u64| SickDisk::start(Options::memory(mib << 20)).expect("start a disk");
+    let mut set = Set {
+        device: None,
+        main: disk(64),
+        spares: vec![disk(8), disk(8)],
+    };
+    vmtest::guest::load();
+    set.activate(&[0, 1], "");
+    let device = set.open();
+    let unwritable = Fault::bad(Direction::Write);
+    set.main.disk().spoil(0, 4096, unwritable);
+    let slot_of = |block: u64| {
+        let told = set.device().message(&format!("verify {block}")).unwrap();
+        let sector = told.split_whitespace().rev().nth(1).unwrap();
+        sector.parse::<u64>().unwrap()
+    };
+    // The slots of both: the first spare refuses once, and so the second one has its turn.
+    device.write(0, &stamps(0, 1, 1)).unwrap();
+    let first = slot_of(0) + 1;
+    let refusing = unwritable.status(Status::Timeout);
+    set.spares[0].disk().spoil(first, 1, refusing.times(1));
+    device.write(1, &stamps(1, 1, 1)).unwrap();
+    assert_eq!(set.member_of(1), Some(1));
+    let second = slot_of(1) + 1;
+    std::thread::sleep(Duration::from_millis(1100));
+    // Where the next ones are looked for.
+    set.spares[1].disk().spoil(second, 3, unwritable);
+    set.spares[1].disk().spoil(second + 3, 1, refusing);
+    for number in 0..10 {
+        set.spares[0]
+            .disk()
+            .spoil(first + 20 * number, 1, unwritable);
+    }
+    device.write(1024, &stamps(1024, 512, 1)).unwrap();
+    assert_eq!(set.member_of(1024 + 511), Some(0));
+    assert!(device.read(1024, 512).unwrap() == stamps(1024, 512, 1));
+    assert_eq!(set.device().remapped(), 514);
 }
