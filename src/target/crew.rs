@@ -20,6 +20,7 @@
 
 use super::relocate::Lists;
 use super::repair;
+use super::spares::Spares;
 use super::state::State;
 use super::DmRemap;
 use crate::dm;
@@ -117,6 +118,57 @@ impl WorkItem for Teller {
 
     fn run(this: Arc<Teller>) {
         this.events.raise();
+    }
+}
+
+/// Sets aside what main could not read, once that was told: a spare may take long for it. Nothing else depends on it
+/// but that what it is told of is in nobody's range.
+#[pin_data]
+pub(super) struct Noter {
+    state: Arc<State>,
+    spares: Spares,
+    /// Runs the teller.
+    events: Arc<dm::WorkQueue>,
+    teller: Arc<Teller>,
+    #[pin]
+    work: Work<Noter>,
+}
+
+impl Noter {
+    pub(super) fn new(
+        state: &Arc<State>,
+        spares: &Spares,
+        events: &Arc<dm::WorkQueue>,
+        teller: &Arc<Teller>,
+    ) -> Result<Arc<Self>> {
+        let noter = try_pin_init!(Self {
+            state: state.clone(),
+            spares: spares.clone(),
+            events: events.clone(),
+            teller: teller.clone(),
+            work <- new_work!("dm_remap_noter"),
+        });
+        Arc::pin_init(noter, GFP_KERNEL)
+    }
+
+    /// Waits until it seems to have nothing to do.
+    pub(super) fn wait_until_idle(&self) {
+        dm::wait_until_idle(&self.work);
+    }
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Noter { self.work }
+}
+
+impl WorkItem for Noter {
+    type Pointer = Arc<Noter>;
+
+    fn run(this: Arc<Noter>) {
+        let _scope = dm::NoIoScope::enter();
+        if repair::set_noted_aside(&this.state, &this.spares) {
+            let _ = this.events.enqueue::<_, 0>(this.teller.clone());
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::activate::Start;
 use super::cells::cells64;
 use super::changes::Changes;
 use super::crew;
+use super::crew::Noter;
 use super::crew::Teller;
 use super::gate::Gate;
 use super::life::Life;
@@ -28,6 +29,7 @@ use super::mover;
 use super::mover::DATA_BYTES;
 use super::names::LogName;
 use super::names::Show;
+use super::notes::Notes;
 use super::registry;
 use super::registry::ClaimError;
 use super::registry::Claims;
@@ -178,6 +180,9 @@ pub(super) fn construct(
         ctor.set_num_bios(dm::BioKind::Discard, 1);
         ctor.set_discards_supported(true);
     }
+    let teller = Teller::new(ctor.events())?;
+    let events = Arc::new(dm::WorkQueue::new(c"dm-remap-events", 1)?, GFP_KERNEL)?;
+    let noter = Noter::new(&state, &spares, &events, &teller)?;
     let target = KBox::pin(
         DmRemap {
             main_sectors: main.sectors(),
@@ -189,9 +194,10 @@ pub(super) fn construct(
             resumed: Atomic::new(false),
             queue: dm::WorkQueue::new(c"dm-remap", 0)?,
             growth: dm::WorkQueue::new(c"dm-remap-growth", 1)?,
-            events: dm::WorkQueue::new(c"dm-remap-events", 1)?,
+            events,
             crew: crew::hire(&state)?,
-            teller: Teller::new(ctor.events())?,
+            teller,
+            noter,
             state,
         },
         GFP_KERNEL,
@@ -973,6 +979,7 @@ impl Line<'_> {
         let map = KBox::new(map, GFP_KERNEL)?;
         let tools = mover::Tools::new()?;
         let leftover = Leftover::new()?;
+        let notes = Notes::new()?;
         let zeroes = dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
         let (name, block_shift) = (self.name.try_clone()?, self.block_shift);
         Ok(Arc::pin_init(
@@ -983,6 +990,7 @@ impl Line<'_> {
                 presence <- dm::Growing::new(presence),
                 map <- dm::Published::new(map),
                 gate: Gate::new(),
+                notes,
                 probing: Atomic::new(0),
                 stopping: Atomic::new(false),
                 lost: Atomic::new(0),

@@ -98,6 +98,8 @@ impl Circuit {
 /// See the module's documentation.
 pub(super) struct Life {
     watched: Atomic<bool>,
+    /// Whether there are [notes](super::notes): `map` looks there only if successes matter, too.
+    noted: Atomic<bool>,
     main_read: Circuit,
     main_write: Circuit,
     spare_read: [Circuit; SPARES],
@@ -119,6 +121,7 @@ impl Life {
     pub(super) const fn new() -> Self {
         Self {
             watched: Atomic::new(false),
+            noted: Atomic::new(false),
             main_read: Circuit::new(),
             main_write: Circuit::new(),
             spare_read: [const { Circuit::new() }; SPARES],
@@ -190,7 +193,7 @@ impl Life {
                     .iter()
                     .any(|word| !Breaker::from_word(*word).is_quiet())
             };
-            self.circuits().any(failing) || self.is_flush_latched()
+            self.noted.load(Relaxed) || self.circuits().any(failing) || self.is_flush_latched()
         };
         loop {
             let now = any();
@@ -198,6 +201,13 @@ impl Life {
             if any() == now {
                 return;
             }
+        }
+    }
+
+    /// Says whether there are notes.
+    pub(super) fn watch_notes(&self, any: bool) {
+        if self.noted.xchg(any, Full) != any {
+            self.watch();
         }
     }
 

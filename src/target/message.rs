@@ -14,6 +14,7 @@ use super::state::Locked;
 use super::DmRemap;
 use crate::dm;
 use crate::logic::format::member_bit;
+use crate::logic::limit::Limit;
 use crate::logic::message;
 use crate::logic::message::Message;
 use crate::logic::message::MessageError;
@@ -23,6 +24,8 @@ use core::fmt;
 use core::fmt::Write;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 
 /// Handles a message.
 pub(super) fn handle(
@@ -202,6 +205,15 @@ fn verify(target: &DmRemap, sector: u64, text: &mut Text<'_, '_>) {
     let state = &**target.state;
     let main_block = sector >> state.block_shift;
     let offset = sector & u64::from(state.sectors(1).saturating_sub(1));
+    // What main could not read a moment ago is about to get its slot.
+    let patience = u64::from(state.limits.get(Limit::DeadlineMs));
+    let until = dm::monotonic_ms().saturating_add(patience);
+    while state.is_noted(main_block) && dm::monotonic_ms() < until {
+        fsleep(Delta::from_millis(1));
+    }
+    if state.is_noted(main_block) {
+        return text.line(format_args!("sector {sector}: main, unreadable"));
+    }
     let found = state.with_map(|map| map.view().lookup(main_block));
     let Some((slot, word)) = found else {
         return text.line(format_args!("sector {sector}: main"));

@@ -9,7 +9,7 @@
 //! | `registry`   | which part of which disk is in use as what, and by which state              |
 //! | `state`      | what outlives tables, and the order of locks                                |
 //! | `spares`     | the spares of a table                                                       |
-//! | `map`, `cells`, `gate` | what the path of a bio looks at                                   |
+//! | `map`, `cells`, `gate`, `notes` | what the path of a bio looks at                                   |
 //! | `load`, `activate`     | from the spare's metadata to a state; its first writes            |
 //! | `life`, `limits`       | breakers, latched flush errors; the numbers that users set        |
 //! | `crew`       | who repairs what, and when                                                  |
@@ -51,6 +51,7 @@ mod map;
 mod message;
 mod mover;
 mod names;
+mod notes;
 mod probe;
 mod registry;
 mod relocate;
@@ -82,6 +83,7 @@ use crate::logic::status::Status;
 use crate::logic::table::RunKind;
 use changes::Changes;
 use core::fmt::Write;
+use crew::Noter;
 use crew::Repairer;
 use crew::Teller;
 use kernel::prelude::*;
@@ -148,9 +150,10 @@ pub(crate) struct DmRemap {
     /// Runs what waits for memory, and so must not keep a repair waiting.
     growth: dm::WorkQueue,
     /// Runs the teller, who waits for device mapper.
-    events: dm::WorkQueue,
+    events: Arc<dm::WorkQueue>,
     crew: KVec<Arc<Repairer>>,
     teller: Arc<Teller>,
+    noter: Arc<Noter>,
     state: StateRef,
 }
 
@@ -206,6 +209,7 @@ impl dm::Target for DmRemap {
         for repairer in &self.crew {
             repairer.wait_until_idle();
         }
+        self.noter.wait_until_idle();
         self.state.wait_until_idle();
         self.queue.flush();
         self.growth.flush();
@@ -452,6 +456,14 @@ impl DmRemap {
             return bio.kill();
         };
         let blocks = state.blocks(bio.sectors());
+        if WRITE && watched {
+            let first = state.block_of(sector);
+            if state.notes.first_in(first, u64::from(blocks)).is_some() {
+                // Like what is pending, but the map does not know of it so far.
+                drop(ticket);
+                return self.map_behind_gate(bio);
+            }
+        }
         let run = match bio.sectors() > SMALL {
             // Those without data can be gigabytes long.
             true => reach(
@@ -500,7 +512,7 @@ impl DmRemap {
         }
     }
 
-    /// Leaves a write to a range behind the gate to the worker.
+    /// Leaves a write to a range behind the gate, or with a noted block, to the worker.
     #[cold]
     fn map_behind_gate<'a>(&self, mut bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
         if bio.op() == dm::Op::Discard {

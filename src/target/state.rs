@@ -10,12 +10,12 @@
 //! 1. `mover`, a mutex: moving blocks that did not fail. There is one gate, and whoever has this may
 //!    close it. Messages wait for it; repairers only try, as its holder may wait for them.
 //! 2. The desk's range: a repairer has that of its bio, the holder of `mover` that of its blocks. No
-//!    range has two, so that a block's place in the map changes for its holder alone, but for two
+//!    range has two, so that a block's place in the map changes for its holder alone, but for three
 //!    things that the holder of `writer` may do: settle a doubt, and take away the slot of a pending
-//!    block that is in nobody's range.
+//!    block that is in nobody's range, or give one to a noted block that is in none.
 //! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and
 //!    never for data I/O, so that no slow block is waited for. Nothing is allocated below it.
-//! 4. `desk`, a mutex: who has which range. Held for a moment.
+//! 4. `desk`, a mutex: who has which range, and which blocks are noted. Held for a moment.
 //! 5. `leftover`, a mutex: held for a moment.
 //! 6. RCU, for a moment: looking at the map. `map` and `end_io` take nothing else.
 //!
@@ -43,12 +43,14 @@ use super::map::patient;
 use super::map::Map;
 use super::mover;
 use super::names::LogName;
+use super::notes::Notes;
 use super::spares::Spares;
 use super::writer::growth;
 use super::writer::Writer;
 use super::DmRemap;
 use crate::dm;
 use crate::logic::desk::Desk;
+use crate::logic::desk::Range;
 use crate::logic::format::member_bit;
 use crate::logic::format::Member;
 use crate::logic::format::Place;
@@ -93,6 +95,8 @@ pub(super) struct State {
     #[pin]
     pub(super) map: dm::Published<Map>,
     pub(super) gate: Gate,
+    /// Blocks that main could not read, until they are pending.
+    pub(super) notes: Notes,
     /// Bios that wait for a repairer.
     pub(super) deferred: dm::BioList<DmRemap>,
     /// Which blocks are being worked on.
@@ -506,6 +510,39 @@ impl State {
                 self.name
             );
         }
+    }
+
+    /// Notes a block that main cannot read, and that has no slot. It counts as pending from here on. For who has
+    /// its range.
+    pub(super) fn note(&self, main_block: u64) {
+        let _desk = self.desk.lock();
+        if self.notes.add(main_block) {
+            self.counters.pending.add(1);
+            self.life.watch_notes(true);
+        }
+    }
+
+    /// Whether a block is noted.
+    pub(super) fn is_noted(&self, main_block: u64) -> bool {
+        self.notes.has(main_block)
+    }
+
+    /// A block is noted no more. Returns whether it was; whoever calls this sees to the count.
+    pub(super) fn forget_note(&self, main_block: u64) -> bool {
+        if self.notes.is_empty() {
+            return false;
+        }
+        let _desk = self.desk.lock();
+        let noted = self.notes.remove(main_block);
+        self.life.watch_notes(!self.notes.is_empty());
+        noted
+    }
+
+    /// The first noted block from `from` on that is in nobody's range.
+    pub(super) fn next_noted(&self, from: u64) -> Option<u64> {
+        let desk = self.desk.lock();
+        let range = |block| Range::new(self.sector_of(block), self.sectors(1));
+        self.notes.next(from, |block| !desk.is_busy(range(block)))
     }
 
     /// The slot that a main block has now, and its word.

@@ -22,10 +22,11 @@
 //! ([`Repair::blames_medium`]). If not, it is the device that failed, and the error goes up.
 //!
 //! Bad blocks of a read fail the bio with the error that main gave, after everything that can be
-//! read was read into it. Before it is answered they are set aside as pending, so that their next
-//! write goes to the spare, however soon it comes (E4). That is a hint: if it cannot be stored, the
-//! next read finds it out again. Blocks that could be read in the end, after they had
-//! failed by themselves, are weak, and are moved to the spare then ([`weak`]).
+//! read was read into it. Before it is answered they are [noted](super::notes), so that their next
+//! write goes to the spare, however soon it comes (E4). They are set aside as pending when it is
+//! answered, as no read error of main waits for the spare (E7). That is a hint: if it cannot be stored,
+//! the next read finds it out again. Blocks that could be read in the end, after they had failed by
+//! themselves, are weak, and are moved to the spare then ([`weak`]).
 //!
 //! A disk may take seconds for a bad block. From the first slow failure on, blocks are tried one by
 //! one, which meets each bad block once. When the bio's deadline is over, the rest of a write is
@@ -51,11 +52,11 @@ use super::relocate::Lists;
 use super::relocate::Move;
 use super::relocate::Relocation;
 use super::relocate::Source;
+use super::relocate::MOVES_MAX;
 use super::relocate::SLOW_MS;
 use super::spares::Spares;
 use super::state::State;
 use super::writer::Restored;
-use super::writer::STAGED_MAX;
 use super::DmRemap;
 use crate::dm;
 use crate::dm::BlkStatus;
@@ -70,13 +71,15 @@ use crate::logic::limit::Limit;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::State as SlotState;
+use crate::logic::table::Run;
 use crate::logic::table::RunKind;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 
-/// How many blocks of a bio are served at a time, so that their changes fit into one commit with
-/// room for what bad slots add.
-const CHUNK_BLOCKS: u32 = STAGED_MAX as u32 / 2;
+/// How many blocks of a bio are served at a time.
+const CHUNK_BLOCKS: u32 = MOVES_MAX as u32;
 
 /// Serves a bio. The caller has its range at the desk.
 pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut Tools) {
@@ -147,8 +150,13 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     }
     // Before the answer: whoever has another copy, md or btrfs, writes it here at once, and that has to
     // go to the spare.
-    tell |= note_failing(state, &spares, &tools.lists);
-    tell |= note_lost(state, &spares, &tools.lists);
+    let until = dm::monotonic_ms().saturating_add(deadline);
+    tell |= note_failing(state, until, &spares, &tools.lists);
+    if note_lost(state, &tools.lists) {
+        let target = bio.target();
+        let _ = target.queue.enqueue::<_, 0>(target.noter.clone());
+    }
+    let reads = bio.op() == dm::Op::Read;
     if tell {
         let target = bio.target();
         let _ = target.events.enqueue::<_, 0>(target.teller.clone());
@@ -156,6 +164,10 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
     bio.complete(status.err().unwrap_or(BlkStatus::OK));
 
     weak::move_weak(state, &main, &spares, tools);
+    if reads {
+        // Other reads may wait for the range, and none may wait for the spare.
+        return;
+    }
     // Others may wait for the range, and whoever has the lock comes here, too.
     let _ = state.with_writer_by(0, &spares, |writer, io| {
         if writer.active {
@@ -187,7 +199,8 @@ fn end_flush(state: &State, spares: &Spares, bio: dm::OwnedBio<DmRemap>, member:
 /// writer in between. What is not possible is tried again after the next repair.
 fn restore(state: &State, spares: &Spares) {
     let patience = u64::from(state.limits.get(Limit::DeadlineMs));
-    while !state.stopping.load(Relaxed) {
+    // Nobody has to be waited for to see that there is nothing to do.
+    while state.counters.degraded.get() != 0 && !state.stopping.load(Relaxed) {
         let until = dm::monotonic_ms().saturating_add(patience);
         let restored = state.with_writer_by(until, spares, |writer, io| {
             if writer.active && writer.wants_restoring() {
@@ -217,42 +230,86 @@ fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
     data.failed && !data.probes && fails
 }
 
-/// Remembers blocks of main that cannot be read, so that their next write goes to the spare.
-/// Returns whether there is something that users wait for.
-fn note_lost(state: &State, spares: &Spares, lists: &Lists) -> bool {
+/// Remembers blocks of main that cannot be read, so that their next write goes to the spare. Waits for nobody.
+/// Returns whether there are any.
+fn note_lost(state: &State, lists: &Lists) -> bool {
     let Some(first) = lists.lost.first() else {
         return false;
     };
-    let low_water = state.limits.get(Limit::LowWater);
-    state.with_writer(spares, |writer, io| {
-        if !writer.active {
-            return false;
-        }
-        state.report("cannot be read", lists.lost.len(), *first);
+    let locked = state.writer.try_lock();
+    if locked.is_some_and(|locked| !locked.writer.active) {
+        return false;
+    }
+    state.report("cannot be read", lists.lost.len(), *first);
+    // A full spare has better use for its slots.
+    if state.counters.left.get() != 0 {
         for main_block in &lists.lost {
-            if state.slot_of(*main_block).is_some() {
-                continue;
-            }
-            // A full spare has better use for its slots.
-            let staged = writer.set_aside(state, io, *main_block, Origin::Auto);
-            if staged.is_err() {
-                break;
+            if state.slot_of(*main_block).is_none() {
+                state.note(*main_block);
             }
         }
-        // If this fails, the next read finds it out again.
-        let _ = writer.commit(state, io);
-        writer.has_news(state, low_water)
-    })
+    }
+    !state.notes.is_empty()
 }
 
+/// Sets aside slots for blocks that are noted, until there are none. Returns whether there is something that users
+/// wait for.
+pub(super) fn set_noted_aside(state: &State, spares: &Spares) -> bool {
+    let low_water = state.limits.get(Limit::LowWater);
+    let mut tell = false;
+    while !state.notes.is_empty() {
+        if state.next_noted(0).is_none() {
+            // Somebody has their range.
+            fsleep(Delta::from_millis(RANGE_MS));
+            continue;
+        }
+        tell |= state.with_writer(spares, |writer, io| {
+            let (mut taken, mut from) = ([0u64; NOTED_MAX], 0);
+            let mut count = 0usize;
+            for place in &mut taken {
+                let Some(block) = state.next_noted(from) else {
+                    break;
+                };
+                (*place, from) = (block, block.saturating_add(1));
+                count = count.saturating_add(1);
+                if writer.active && state.slot_of(block).is_none() {
+                    // A full spare has better use for its slots.
+                    let _ = writer.set_aside(state, io, block, Origin::Auto);
+                }
+            }
+            // If this fails, the next read finds it out again.
+            let _ = writer.commit(state, io);
+            for block in taken.iter().take(count) {
+                // What is set aside is forgotten with that, and has its place in the count.
+                if state.forget_note(*block) {
+                    state.counters.pending.sub(1);
+                }
+            }
+            if writer.active {
+                writer.prepare(state, io);
+            }
+            writer.has_news(state, low_water)
+        });
+    }
+    restore(state, spares);
+    tell
+}
+
+/// How many blocks are set aside with one commit.
+const NOTED_MAX: usize = 64;
+
+/// How often is looked whether a range is free, in milliseconds.
+const RANGE_MS: i64 = 5;
+
 /// Remembers slots that cannot be read, so that the next write of their blocks goes to others: these
-/// may take it and lose it again. A spare that cannot be read at all says nothing about them (P6).
+/// may take it and lose it again. A spare that cannot be read at all says nothing about them (P6). Waits for
+/// nobody after `until`: the next read finds it out again.
 /// Returns whether users have to be told.
-fn note_failing(state: &State, spares: &Spares, lists: &Lists) -> bool {
+fn note_failing(state: &State, until: u64, spares: &Spares, lists: &Lists) -> bool {
     let Some(first) = lists.failing.first() else {
         return false;
     };
-    state.with_writer(spares, |writer, io| {
+    let noted = state.with_writer_by(until, spares, |writer, io| {
         let mut alive = [None; MEMBERS_MAX as usize];
         let mut noted = 0usize;
         for main_block in &lists.failing {
@@ -281,7 +338,8 @@ fn note_failing(state: &State, spares: &Spares, lists: &Lists) -> bool {
             state.report("cannot be read from the spare", noted, *first);
         }
         noted != 0
-    })
+    });
+    noted.unwrap_or(false)
 }
 
 struct Repair<'a> {
@@ -383,11 +441,29 @@ impl Repair<'_> {
         while at < end {
             let main_block = self.first().saturating_add(u64::from(at));
             let run = self.state.run(main_block, end.saturating_sub(at));
+            let noted = match run.kind {
+                // With no slot left, main may take it.
+                RunKind::Main if self.state.counters.left.get() != 0 => self
+                    .state
+                    .notes
+                    .first_in(main_block, u64::from(run.count)),
+                _ => None,
+            };
+            // Up to there it is main's.
+            let run = Run {
+                count: match noted.map(|noted| noted.wrapping_sub(main_block)) {
+                    Some(0) => 1,
+                    Some(before) => u32::try_from(before).unwrap_or(run.count),
+                    None => run.count,
+                },
+                ..run
+            };
             match run.kind {
                 RunKind::Doubt => {
                     self.settle(main_block)?;
                     continue;
                 }
+                RunKind::Main if noted == Some(main_block) => self.note_moves(at, run.count)?,
                 RunKind::Pending { .. } => self.note_moves(at, run.count)?,
                 // With no other slot left, these are better than none.
                 RunKind::Failing { .. } if self.state.counters.left.get() != 0 => {
@@ -506,7 +582,10 @@ impl Repair<'_> {
     fn move_blocks(&mut self) -> dm::IoResult {
         let moves = self.lists.moves.iter();
         let fresh = moves
-            .filter(|block| self.state.slot_of(block.main_block).is_none())
+            .filter(|block| {
+                let slot = self.state.slot_of(block.main_block);
+                slot.is_none() && !self.state.is_noted(block.main_block)
+            })
             .count();
         let allowed =
             fresh == 0 || (self.state.auto_remap.load(Relaxed) && self.blames_medium(WRITE));

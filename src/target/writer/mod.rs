@@ -46,7 +46,9 @@ use crate::logic::presence::Presence;
 use crate::logic::presence::SMALL;
 use crate::logic::reach;
 use crate::logic::slot::Entry;
+use crate::logic::slot::Origin;
 use crate::logic::slot::SlotWord;
+use crate::logic::slot::State as SlotState;
 use crate::logic::table::Counts;
 use crate::logic::text::Uuid;
 use crate::logic::word::Word;
@@ -492,9 +494,15 @@ impl Writer {
             Publish::Replace(old) => Some(old),
             _ => None,
         };
+        let gets_slot = matches!(change.publish, Publish::Insert | Publish::Replace(_));
+        let noted = gets_slot && state.is_noted(main_block);
         state.with_map(|map| {
             let table = map.view();
-            let before = map.word(slot);
+            let before = match noted {
+                // It counts as pending so far.
+                true => PENDING,
+                false => map.word(slot),
+            };
             let lost = || {
                 let slots = [Some(slot), replaced].into_iter().flatten();
                 slots
@@ -531,6 +539,9 @@ impl Writer {
             state.counters.lost.add(lost());
             state.counters.lost.sub(lost_before);
         });
+        if noted {
+            state.forget_note(main_block);
+        }
         // A removal in doubt is committed again as what it was, with a new generation.
         if let Some(place) = self.generations.get_mut(slot as usize) {
             *place = entry.generation;
@@ -613,6 +624,12 @@ impl Writer {
 const NOT_TRIED: Outcome = Outcome::Failed {
     issued: false,
     why: Failure::Device,
+};
+
+/// Any block that is pending.
+const PENDING: SlotWord = match SlotWord::new(0, SlotState::Pending, Origin::Auto) {
+    Some(word) => word,
+    None => SlotWord::BAD,
 };
 
 /// No block at all.

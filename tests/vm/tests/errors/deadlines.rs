@@ -344,3 +344,50 @@ fn those_that_wait_for_a_commit_are_answered_in_time() {
     }
     assert_eq!(remap.device().remapped(), 3);
 }
+
+/// What main cannot read is told at once, whatever the spare does: it hangs here, and none waits for it. What
+/// is written there afterwards goes to the spare all the same.
+#[test]
+fn a_read_error_does_not_wait_for_the_spare() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(4096);
+    remap.open().write(0, &stamps(0, 1024, 1)).unwrap();
+    // More regions than repairers, two blocks in each.
+    let sectors = || (0..12).flat_map(|region| [region * 2048, region * 2048 + 80]);
+    for sector in sectors() {
+        remap.main.disk().spoil(sector, 8, unreadable());
+    }
+    remap
+        .spare
+        .disk()
+        .hold(0..Remap::SPARE_SECTORS, Direction::Both);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = sectors()
+            .map(|sector| {
+                let device = remap.open();
+                scope.spawn(move || device.read(sector, 8))
+            })
+            .collect();
+        let answered = || readers.iter().all(|reader| reader.is_finished());
+        let answered = eventually(answered);
+        if !answered {
+            remap.spare.disk().release();
+        }
+        assert!(answered, "a read waits for the spare");
+        for reader in readers {
+            let error = reader.join().unwrap().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(Status::Medium.errno()));
+        }
+        // What is near them is read and written.
+        let device = remap.open();
+        device.write(16, &stamps(16, 8, 2)).unwrap();
+        assert!(device.read(16, 8).unwrap() == stamps(16, 8, 2));
+        let writer = scope.spawn(move || device.write(80, &stamps(80, 8, 2)));
+        assert_eq!(remap.device().pending(), 24);
+        remap.spare.disk().release();
+        writer.join().unwrap().unwrap();
+    });
+    assert!(remap.open().read(80, 8).unwrap() == stamps(80, 8, 2));
+    assert_eq!(remap.device().remapped(), 1);
+    assert_eq!(remap.device().pending(), 23);
+}
