@@ -11,7 +11,7 @@ use super::limit::Wrong;
 /// All messages, for replies and errors.
 pub const HELP: &str = "remap <sector> [<count>], \
     add_remap <main sector> <spare sector> <count>, \
-    remove_remap <sector> [<count>], clear_all, evacuate <spare>, use_spare <spare>, verify <sector>, save, sync, status, \
+    remove_remap <sector> [<count>], clear_all, evacuate <spare>, use_spare <spare>, forget_spare <spare>, verify <sector>, save, sync, status, \
     metadata_status, set_auto_remap 0|1, set <limit> <number>, clear_stats, ping, help";
 
 const SET: &str = "set read_retries|error_threshold|low_water|deadline_ms <number>";
@@ -59,6 +59,11 @@ pub enum Message {
     },
     /// Use a spare again that was evacuated.
     UseSpare {
+        /// The spare's number in the set.
+        spare: u64,
+    },
+    /// Give up a spare that is lost, with what only it has.
+    ForgetSpare {
         /// The spare's number in the set.
         spare: u64,
     },
@@ -237,6 +242,14 @@ pub fn parse<'a>(words: &[&'a str]) -> Result<Message, MessageError<'a>> {
             }),
             _ => Err(MessageError::Count {
                 usage: "use_spare <spare>",
+            }),
+        },
+        "forget_spare" => match rest {
+            [spare] => Ok(Message::ForgetSpare {
+                spare: number(spare, "spare")?,
+            }),
+            _ => Err(MessageError::Count {
+                usage: "forget_spare <spare>",
             }),
         },
         "verify" => match rest {
@@ -489,6 +502,8 @@ mod tests {
                 Errno::Invalid,
             ),
             ("verify", "use: verify <sector>", Errno::Invalid),
+            ("forget_spare", "use: forget_spare <spare>", Errno::Invalid),
+            ("forget_spare x", "spare \"x\" is not", Errno::Invalid),
             ("set_auto_remap", "use: set_auto_remap 0|1", Errno::Invalid),
             ("set_auto_remap on", "\"on\" is neither 0", Errno::Invalid),
         ] {

@@ -214,7 +214,7 @@ mod tests {
         for mib in 0..330 {
             presence.forget(mib * 2048, |_| false);
         }
-        assert!(words.iter().all(|word| word.load() == 0));
+        assert!(words.iter().all(|word| Word::load(word) == 0));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! What one word says about one slot, on the spare and in memory.
 //!
 //! ```text
-//!  63    62    61       60        59..54   53    52       51..48  47..0
-//!  doubt held  failing  replaced  zero     raw   manual   state   main block
-//!  `--- memory only -------------------'   `----------- on the spare ------'
+//!  63    62    61       60        59..55   54    53    52       51..48  47..0
+//!  doubt held  failing  replaced  zero     lost  raw   manual   state   main block
+//!  `--- memory only -------------------'   `-------------- on the spare --------'
 //! ```
 
 /// What a slot is used for.
@@ -21,6 +21,10 @@ pub enum State {
     Pending = 2,
     /// The slot itself failed. It is not used again.
     Bad = 3,
+    /// The truth of its main block was on a spare that was given up (M9b). The slot is set aside for that
+    /// block's next write; until then reads are errors. On the spare it is a valid one with a mark, which a
+    /// feature of the superblock announces.
+    Lost = 4,
 }
 
 /// Who asked for a remap.
@@ -55,13 +59,18 @@ impl SlotWord {
     const STATE_MASK: u64 = 0xf << Self::STATE_SHIFT;
     const MANUAL: u64 = 1 << 52;
     const RAW: u64 = 1 << 53;
+    const LOST: u64 = 1 << 54;
     const REPLACED: u64 = 1 << 60;
     const FAILING: u64 = 1 << 61;
     const HELD: u64 = 1 << 62;
     const DOUBT: u64 = 1 << 63;
     const MEMORY_ONLY: u64 = Self::REPLACED | Self::FAILING | Self::HELD | Self::DOUBT;
-    const KNOWN: u64 =
-        Self::MAIN_MASK | Self::STATE_MASK | Self::MANUAL | Self::RAW | Self::MEMORY_ONLY;
+    const KNOWN: u64 = Self::MAIN_MASK
+        | Self::STATE_MASK
+        | Self::MANUAL
+        | Self::RAW
+        | Self::LOST
+        | Self::MEMORY_ONLY;
 
     /// States above [`State::Bad`]: those with a bit that none of the four has.
     const UNKNOWN_STATES: u64 = !3 << Self::STATE_SHIFT & Self::STATE_MASK;
@@ -77,9 +86,14 @@ impl SlotWord {
             Origin::Auto => 0,
             Origin::Manual => Self::MANUAL,
         };
-        Some(SlotWord(
-            main_block | ((state as u64) << Self::STATE_SHIFT) | manual,
-        ))
+        Some(SlotWord(main_block | Self::state_bits(state) | manual))
+    }
+
+    const fn state_bits(state: State) -> u64 {
+        match state {
+            State::Lost => Self::LOST | (State::Valid as u64) << Self::STATE_SHIFT,
+            state => (state as u64) << Self::STATE_SHIFT,
+        }
     }
 
     /// What a memory cell holds.
@@ -119,6 +133,7 @@ impl SlotWord {
     pub const fn state(self) -> State {
         match (self.0 & Self::STATE_MASK) >> Self::STATE_SHIFT {
             0 => State::Free,
+            1 if self.0 & Self::LOST != 0 => State::Lost,
             1 => State::Valid,
             2 => State::Pending,
             _ => State::Bad,
@@ -148,14 +163,14 @@ impl SlotWord {
     /// say that it does.
     #[inline(always)]
     pub const fn is_claim(self) -> bool {
-        matches!(self.state(), State::Valid | State::Pending)
+        matches!(self.state(), State::Valid | State::Pending | State::Lost)
     }
 
     /// Whether the slot serves its main block and there is nothing else to be said of it: neither in doubt
     /// nor failing.
     #[inline(always)]
     pub const fn is_plain(self) -> bool {
-        self.0 & (Self::STATE_MASK | Self::DOUBT | Self::FAILING)
+        self.0 & (Self::STATE_MASK | Self::DOUBT | Self::FAILING | Self::LOST)
             == (State::Valid as u64) << Self::STATE_SHIFT
     }
 
@@ -217,6 +232,11 @@ impl SlotWord {
         SlotWord(self.0 | Self::REPLACED)
     }
 
+    /// Whether the slot is only set aside for its block's next write: it holds nothing so far.
+    pub const fn is_set_aside(self) -> bool {
+        matches!(self.state(), State::Pending | State::Lost)
+    }
+
     /// Whether the slot's content was there before and was not copied from main (`add_remap`).
     pub const fn is_raw(self) -> bool {
         self.0 & Self::RAW != 0
@@ -230,8 +250,8 @@ impl SlotWord {
     /// The same main block and origin in another state, with no memory-only marks.
     pub const fn with_state(self, state: State) -> Self {
         SlotWord(
-            (self.0 & !(Self::STATE_MASK | Self::MEMORY_ONLY))
-                | ((state as u64) << Self::STATE_SHIFT),
+            (self.0 & !(Self::STATE_MASK | Self::LOST | Self::MEMORY_ONLY))
+                | Self::state_bits(state),
         )
     }
 }
@@ -262,7 +282,13 @@ mod tests {
     #[test]
     fn fields_do_not_touch_each_other() {
         let top = SlotWord::MAIN_BLOCKS_MAX - 1;
-        for state in [State::Free, State::Valid, State::Pending, State::Bad] {
+        for state in [
+            State::Free,
+            State::Valid,
+            State::Pending,
+            State::Bad,
+            State::Lost,
+        ] {
             for origin in [Origin::Auto, Origin::Manual] {
                 let word = SlotWord::new(top, state, origin)
                     .unwrap()
@@ -287,7 +313,7 @@ mod tests {
 
     #[test]
     fn unknown_bits_are_refused() {
-        for bit in (54..64).chain(50..52) {
+        for bit in (55..64).chain(50..52) {
             assert_eq!(SlotWord::from_disk(1 << bit), None, "bit {bit}");
         }
     }

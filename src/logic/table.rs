@@ -86,6 +86,12 @@ pub enum RunKind {
         /// The slot of the range's first block.
         first: u32,
     },
+    /// Not at all, until the next write, which goes to consecutive slots that are set aside: the spare that had
+    /// them was given up (M9b).
+    Lost {
+        /// The slot of the range's first block.
+        first: u32,
+    },
     /// Not at all, until a commit settles what holds (M6).
     Doubt,
 }
@@ -101,6 +107,7 @@ impl RunKind {
             Some((slot, word)) if word.state() == State::Pending => {
                 RunKind::Pending { first: slot }
             }
+            Some((slot, word)) if word.state() == State::Lost => RunKind::Lost { first: slot },
             Some((slot, word)) if word.is_failing() => RunKind::Failing { first: slot },
             Some((slot, _)) => RunKind::Slots { first: slot },
         }
@@ -113,7 +120,8 @@ impl RunKind {
             (RunKind::Main, RunKind::Main) | (RunKind::Doubt, RunKind::Doubt) => true,
             (RunKind::Slots { first }, RunKind::Slots { first: slot })
             | (RunKind::Failing { first }, RunKind::Failing { first: slot })
-            | (RunKind::Pending { first }, RunKind::Pending { first: slot }) => {
+            | (RunKind::Pending { first }, RunKind::Pending { first: slot })
+            | (RunKind::Lost { first }, RunKind::Lost { first: slot }) => {
                 first.checked_add(length) == Some(slot)
             }
             _ => false,

@@ -5,6 +5,7 @@
 //! A message that succeeds has its reply printed. Of one that fails, device mapper hands on the
 //! errno only, so what is wrong and what is allowed goes to the kernel log.
 
+use super::forget;
 use super::io::SpareIo;
 use super::life::Disk;
 use super::mover;
@@ -164,6 +165,16 @@ pub(super) fn handle(
             drop(locked);
             text.line(format_args!("spare {member} is in use"));
         }
+        Message::ForgetSpare { spare } => {
+            let member = u8::try_from(spare).map_err(|_| ENODEV)?;
+            let result = forget::forget(target, ti, member);
+            target.tell_news();
+            let lost =
+                result.inspect_err(|_| state.complain("forget_spare: the spare is still a member"))?;
+            text.line(format_args!(
+                "spare {member} is given up, {lost} blocks are lost until they are written"
+            ));
+        }
         Message::AddRemap {
             main_sector,
             spare_sector,
@@ -237,6 +248,9 @@ fn verify(target: &DmRemap, sector: u64, text: &mut Text<'_, '_>) {
         )),
         SlotState::Pending => text.line(format_args!(
             "sector {sector}: main, unreadable, next write to {spare} sector {at} ({origin})"
+        )),
+        SlotState::Lost => text.line(format_args!(
+            "sector {sector}: lost, next write to {spare} sector {at} ({origin})"
         )),
         _ => text.line(format_args!(
             "sector {sector}: {spare} sector {at} ({origin})"

@@ -16,6 +16,7 @@
 //! | `repair`     | one failed bio                                                              |
 //! | `relocate`   | moving blocks to slots                                                      |
 //! | `mover`, `closed`      | moving blocks that did not fail, by message; keeping others out   |
+//! | `forget`     | giving up a spare that is lost                                              |
 //! | `writer`, `io` | every change of the map, in memory and on the spare                       |
 //! | `message`    | what users say                                                              |
 //!
@@ -30,6 +31,8 @@
 //!          served by slots of a spare that is not there ----------> worker, or an error
 //!          pending: reads --------------------------------------> main
 //!                   writes ------------------------------> worker
+//!          lost: reads -----------------------------------------> an error
+//!                writes ---------------------------------> worker
 //!          in doubt -------------------------------------> worker
 //!   end_io: unregister
 //!          good, or an error that the medium did not make -------> done
@@ -42,6 +45,7 @@ mod changes;
 mod closed;
 mod crew;
 mod ctr;
+mod forget;
 mod gate;
 mod io;
 mod life;
@@ -484,13 +488,21 @@ impl DmRemap {
             RunKind::Pending { .. } if !WRITE => {
                 self.map_to_main::<WRITE>(bio, sector, ticket, watched)
             }
-            RunKind::Slots { .. } | RunKind::Failing { .. } | RunKind::Pending { .. }
+            RunKind::Slots { .. }
+            | RunKind::Failing { .. }
+            | RunKind::Pending { .. }
+            | RunKind::Lost { .. }
                 if bio.op() == dm::Op::Discard =>
             {
                 // A hint only. The slot keeps its content, which is as good as any other.
                 bio.complete(BlkStatus::OK)
             }
-            RunKind::Failing { .. } | RunKind::Pending { .. } | RunKind::Doubt if WRITE => {
+            RunKind::Failing { .. }
+            | RunKind::Pending { .. }
+            | RunKind::Lost { .. }
+            | RunKind::Doubt
+                if WRITE =>
+            {
                 drop(ticket);
                 self.leave_to_worker(bio)
             }
@@ -505,6 +517,8 @@ impl DmRemap {
                     }
                 }
             }
+            // Only a write can be served.
+            RunKind::Lost { .. } => bio.complete(BlkStatus::IOERR),
             RunKind::Pending { .. } | RunKind::Doubt => {
                 drop(ticket);
                 self.leave_to_worker(bio)

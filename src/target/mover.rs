@@ -449,7 +449,7 @@ impl Mover<'_> {
         let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
         let run = state.run(part.first, count);
         let count = match run.kind {
-            RunKind::Slots { .. } | RunKind::Failing { .. } => {
+            RunKind::Slots { .. } | RunKind::Failing { .. } | RunKind::Lost { .. } => {
                 tally.there = tally.there.saturating_add(u64::from(run.count));
                 return Ok(u64::from(run.count));
             }
@@ -679,7 +679,7 @@ impl Mover<'_> {
             return Ok(1);
         }
         let activation = state.writer.lock().writer.activation();
-        if word.state() == SlotState::Pending {
+        if word.is_set_aside() {
             self.set_aside_elsewhere(main_block, slot, word)?;
             *left = Some(Left { slot, activation });
             return Ok(1);
@@ -702,12 +702,12 @@ impl Mover<'_> {
         Ok(1)
     }
 
-    /// Sets another slot aside for a block that main cannot read, and leaves the one that it has.
+    /// Sets another slot aside for a block that cannot be read, and leaves the one that it has.
     fn set_aside_elsewhere(&mut self, main_block: u64, old: u32, word: SlotWord) -> Result {
         let state = self.state;
         state.with_writer(&self.target.spares, |writer, io| {
             let run = writer.take_slots(state, io, 1)?;
-            let fresh = SlotWord::new(main_block, SlotState::Pending, word.origin());
+            let fresh = SlotWord::new(main_block, word.state(), word.origin());
             let staged = fresh
                 .ok_or(ERANGE)
                 .and_then(|fresh| writer.stage(state, run.first, fresh, Publish::Replace(old)));
@@ -761,6 +761,8 @@ impl Mover<'_> {
             Some((slot, word)) if word.state() == SlotState::Pending => {
                 self.note_copied(main_block, slot, 1, None)
             }
+            // Main would show what it had before.
+            Some((_, word)) if word.state() == SlotState::Lost => Err(EIO),
             Some((slot, _)) => self.copy_run_back(first, main_block, slot, 1),
         }
     }

@@ -331,7 +331,7 @@ impl<'a> Relocation<'a> {
             settled.map_err(|_| self.error)?;
             Ok(match state.slot_of(block.main_block) {
                 Some((slot, word))
-                    if word.state() == SlotState::Pending
+                    if word.is_set_aside()
                         && !block.own_failed
                         && state.locate(self.spares, slot, true).is_some() =>
                 {
@@ -360,7 +360,7 @@ impl<'a> Relocation<'a> {
         };
         let mut count = 1u32;
         for block in rest.iter().skip(1) {
-            let pending = |(_, word): (u32, SlotWord)| word.state() == SlotState::Pending;
+            let pending = |(_, word): (u32, SlotWord)| word.is_set_aside();
             let distance = count.saturating_mul(step);
             if block.main_block != first.main_block.saturating_add(u64::from(count))
                 || block.offset != first.offset.saturating_add(distance)

@@ -553,6 +553,9 @@ impl State {
     /// Whether a slot serves a block of main, and its content is lost until that is written.
     pub(super) fn is_content_lost(&self, map: &Map, slot: u32) -> bool {
         let word = map.word(slot);
+        if word.state() == SlotState::Lost {
+            return word.claims(word.main_block());
+        }
         let serves = word.state() == SlotState::Valid && word.claims(word.main_block());
         let away = || {
             let place = map.extents().place(slot);
@@ -670,7 +673,7 @@ pub(super) struct Counters {
     pub(super) remapped: Counter,
     /// Slots that are set aside for a block that could not be read.
     pub(super) pending: Counter,
-    /// Slots that serve a block of main and cannot be read: they failed, or their spare is lost.
+    /// Slots that serve a block of main and cannot be read: they failed, or their spare is lost or was given up.
     pub(super) lost: Counter,
     /// Slots that failed.
     pub(super) bad: Counter,
@@ -743,11 +746,15 @@ impl Counters {
             degraded: Counter::new(0),
             stuck: Counter::new(0),
         };
-        let (mut remapped, mut pending, mut bad) = (0u64, 0u64, 0u64);
+        let (mut remapped, mut pending, mut bad, mut lost) = (0u64, 0u64, 0u64, 0u64);
         for cell in map.slots() {
             let count = match SlotWord::from_memory(cell.load()).state() {
                 SlotState::Free => continue,
                 SlotState::Valid => &mut remapped,
+                SlotState::Lost => {
+                    lost = lost.wrapping_add(1);
+                    &mut remapped
+                }
                 SlotState::Pending => &mut pending,
                 SlotState::Bad => &mut bad,
             };
@@ -756,6 +763,7 @@ impl Counters {
         counters.remapped.set(remapped);
         counters.pending.set(pending);
         counters.bad.set(bad);
+        counters.lost.set(lost);
         counters.show_copies(superblock, 0);
         counters
     }
@@ -798,7 +806,7 @@ impl Counters {
     fn of(&self, state: SlotState) -> Option<&Counter> {
         match state {
             SlotState::Free => None,
-            SlotState::Valid => Some(&self.remapped),
+            SlotState::Valid | SlotState::Lost => Some(&self.remapped),
             SlotState::Pending => Some(&self.pending),
             SlotState::Bad => Some(&self.bad),
         }

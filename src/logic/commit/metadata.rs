@@ -16,6 +16,7 @@ use super::super::format::Member;
 use super::super::format::Statistics;
 use super::super::format::Superblock;
 use super::super::format::BLOCK_SECTORS;
+use super::super::format::INCOMPAT_LOST;
 use super::super::format::MEMBERS_MAX;
 use super::super::format::REPLICAS;
 use super::super::format::SUPER_COPIES;
@@ -457,6 +458,13 @@ impl Metadata {
         member.void_replicas |= 1 << replica;
         self.rebuild = None;
         self.raise_epoch()
+    }
+
+    /// Says that there may be entries of lost blocks. There may be when the next [`Metadata::sync`] has
+    /// succeeded (M11).
+    pub fn announce_lost(&mut self) {
+        self.superblock.incompat |= INCOMPAT_LOST;
+        self.stale = true;
     }
 
     /// Gives a member the slots back that a replica of another one's table took which is not there any more.

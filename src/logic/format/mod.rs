@@ -57,6 +57,7 @@ pub use self::reserve::Reserve;
 pub use self::statistics::Statistics;
 pub use self::superblock::CopyId;
 pub use self::superblock::Superblock;
+pub use self::superblock::INCOMPAT_LOST;
 
 /// Bytes in a sector.
 pub const SECTOR_BYTES: u64 = 512;

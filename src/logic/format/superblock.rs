@@ -84,7 +84,9 @@ pub const COMPAT_KNOWN: u64 = 0;
 /// Features that may be ignored for reading, known to this version.
 pub const RO_COMPAT_KNOWN: u64 = 0;
 /// Features that may not be ignored, known to this version.
-pub const INCOMPAT_KNOWN: u64 = 0;
+pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LOST;
+/// There may be entries of lost blocks: who does not know them would take a slot without content for the truth.
+pub const INCOMPAT_LOST: u64 = 1;
 
 /// What the superblock says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,8 @@
 //!
 //! 1. Main: tried whole, in halves, down to single blocks. A block that fails by itself is bad (E2).
 //! 2. Slots: the same; a slot that fails a write by itself is bad, and its block moves on.
-//! 3. Pending blocks are not tried: they are known to be bad, and the bio has new content for them. Nor
+//! 3. Pending blocks are not tried: they are known to be bad, and the bio has new content for them. So it is for
+//!    blocks that were lost with a spare. Nor
 //!    are slots that could not be read lately, as long as there are others.
 //!
 //! Bad blocks of a write are moved to slots, as [`relocate`](super::relocate) says. That happens only
@@ -464,7 +465,7 @@ impl Repair<'_> {
                     continue;
                 }
                 RunKind::Main if noted == Some(main_block) => self.note_moves(at, run.count)?,
-                RunKind::Pending { .. } => self.note_moves(at, run.count)?,
+                RunKind::Pending { .. } | RunKind::Lost { .. } => self.note_moves(at, run.count)?,
                 // With no other slot left, these are better than none.
                 RunKind::Failing { .. } if self.state.counters.left.get() != 0 => {
                     self.note_moves(at, run.count)?;
@@ -753,6 +754,7 @@ impl Repair<'_> {
                 let (member, device, sector) = place.ok_or(BlkStatus::IOERR)?;
                 Ok((Some(member), device, sector))
             }
+            RunKind::Lost { .. } => Err(BlkStatus::IOERR),
             _ => Ok((None, self.main, self.state.sector_of(main_block))),
         }
     }

@@ -29,7 +29,11 @@ impl Repair<'_> {
                 self.settle(main_block)?;
                 continue;
             }
-            let part = self.read_run(run.kind, main_block, at, run.count);
+            let part = match run.kind {
+                // Its spare was given up.
+                RunKind::Lost { .. } => Err(BlkStatus::IOERR),
+                kind => self.read_run(kind, main_block, at, run.count),
+            };
             status = status.and(part);
             let hopeless = self.verdicts.get(READ) == Some(&Some(false));
             if status.is_err() && (hopeless || self.is_late()) {

@@ -25,6 +25,7 @@
 //! against the newer claim, or it does not.
 
 pub(super) mod growth;
+mod losses;
 mod members;
 mod news;
 mod slots;

@@ -193,6 +193,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ("remove_remap", "remove_remap 8"),
     ("verify", "verify 99"),
     ("evacuate", "evacuate 1"),
+    ("forget_spare", "forget_spare 1"),
     ("use-spare", "use_spare 1"),
     ("set", "set low_water 5"),
     ("set_auto_remap", "set_auto_remap 1"),

@@ -436,6 +436,14 @@ impl Findings {
                 }
             }
         }
+        let lost = set
+            .slots()
+            .filter(|(_, entry)| entry.word.state() == SlotState::Lost)
+            .count();
+        if lost > 0 {
+            let text = format!("{lost} blocks were lost with a spare that was given up, and are errors until they are written");
+            self.add(Severity::Note, "lost-blocks", text);
+        }
         let bad = set
             .slots()
             .filter(|(_, entry)| entry.word.state() == SlotState::Bad)

@@ -161,6 +161,7 @@ pub enum StateSaid {
     Valid,
     Pending,
     Bad,
+    Lost,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -339,6 +340,7 @@ fn encode_entry(id: SlotId, entry: &Entry) -> EntrySaid {
             State::Valid => StateSaid::Valid,
             State::Pending => StateSaid::Pending,
             State::Bad => StateSaid::Bad,
+            State::Lost => StateSaid::Lost,
         },
         main_block: word.main_block(),
         manual: word.origin() == Origin::Manual,
@@ -559,6 +561,7 @@ fn decode_entry(said: &EntrySaid) -> Result<Entry, DumpError> {
         StateSaid::Valid => State::Valid,
         StateSaid::Pending => State::Pending,
         StateSaid::Bad => State::Bad,
+        StateSaid::Lost => State::Lost,
     };
     let Some(word) = SlotWord::new(said.main_block, state, origin) else {
         return wrong(format!(

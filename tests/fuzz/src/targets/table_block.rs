@@ -88,9 +88,10 @@ fn holds(entry: &Entry, bytes: &[u8]) {
     let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("8 bytes"));
     let (word, generation) = (number(&bytes[..8]), number(&bytes[8..]));
     assert_eq!(entry.generation, generation);
-    assert_eq!(word >> 54, 0, "unknown bits were accepted");
+    assert_eq!(word >> 55, 0, "unknown bits were accepted");
     let state = match word >> 48 & 15 {
         0 => State::Free,
+        1 if word >> 54 & 1 != 0 => State::Lost,
         1 => State::Valid,
         2 => State::Pending,
         3 => State::Bad,
@@ -103,7 +104,7 @@ fn holds(entry: &Entry, bytes: &[u8]) {
         word & (SlotWord::MAIN_BLOCKS_MAX - 1)
     );
     assert!(!entry.word.is_held() && !entry.word.is_doubt());
-    let claims = matches!(state, State::Valid | State::Pending);
+    let claims = matches!(state, State::Valid | State::Pending | State::Lost);
     assert_eq!(entry.word.is_claim(), claims);
     assert_eq!(entry.word.claims(entry.word.main_block()), claims);
     assert_eq!(entry.word.is_available(), state == State::Free);

@@ -6,6 +6,7 @@ mod adding;
 mod crashes;
 mod evacuating;
 mod flushes;
+mod forgetting;
 mod growing;
 mod healing;
 mod identity;

@@ -469,6 +469,13 @@ fn slots(set: &Set, spares: &[Spare], output: &mut Output<'_>) -> Result<()> {
         count(SlotState::Pending),
         count(SlotState::Bad),
     )?;
+    let lost = count(SlotState::Lost);
+    if lost != 0 {
+        put!(
+            output,
+            "  and {lost} for sectors that were lost with a spare that was given up\n"
+        )?;
+    }
     if set.claims.is_empty() && count(SlotState::Bad) == 0 {
         return Ok(());
     }
@@ -513,6 +520,7 @@ fn line(
         SlotState::Valid => "valid",
         SlotState::Pending => "pending",
         SlotState::Bad => "bad",
+        SlotState::Lost => "lost",
     };
     let origin = match (
         entry.word.is_claim(),

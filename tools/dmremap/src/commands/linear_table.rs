@@ -367,10 +367,13 @@ pub(crate) fn table_name(path: &Path) -> Result<String> {
 fn slots<'a>(set: &'a Set, spares: &'a [Spare]) -> impl Iterator<Item = (u64, Target)> + 'a {
     set.claims.iter().filter_map(|(main_block, slot)| {
         let entry = set.entry(*slot)?;
-        if entry.word.state() != State::Valid {
-            return None;
-        }
-        let target = match set.slot_place(spares, *slot) {
+        let place = match entry.word.state() {
+            State::Valid => set.slot_place(spares, *slot),
+            // What its spare had is lost, and main has something else.
+            State::Lost => None,
+            State::Free | State::Pending | State::Bad => return None,
+        };
+        let target = match place {
             Some(place) => Target::Linear {
                 device: Device::Spare(place.spare),
                 sector: place.sector,

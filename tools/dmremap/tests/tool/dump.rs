@@ -189,7 +189,8 @@ fn words() -> impl Strategy<Value = SlotWord> {
         Just(State::Free),
         Just(State::Valid),
         Just(State::Pending),
-        Just(State::Bad)
+        Just(State::Bad),
+        Just(State::Lost)
     ];
     let origin = prop_oneof![Just(Origin::Auto), Just(Origin::Manual)];
     (0..super::image::MAIN_SECTORS, state, origin, any::<bool>()).prop_map(

@@ -142,6 +142,7 @@ proptest! {
                         device: Device::Spare(0),
                         sector: slot_sector(first) + offset,
                     },
+                    RunKind::Lost { .. } => Target::Error,
                     RunKind::Doubt => unreachable!("nothing is in doubt"),
                 };
                 prop_assert_eq!(resolve(&tables, sector), expected);
@@ -177,6 +178,36 @@ fn the_command_prints_what_dmsetup_takes() {
         first + 300
     );
     assert_eq!(ran.out, expected);
+}
+
+/// M9b: a block that was lost with a spare is an error, and not what main has there; `check` and `dump` tell of it.
+#[test]
+fn lost_blocks_are_errors() {
+    let image = Image::formatted();
+    let claims = [
+        (0, claim(40, State::Lost)),
+        (1, claim(41, State::Lost)),
+        (2, claim(42, State::Valid)),
+    ];
+    image.commit(1, &claims);
+    let first = image.member().geometry.data_start() + 2;
+    let ran = image.run(
+        "linear-table",
+        &["--main", "/dev/m", "--main-sectors", "110"],
+    );
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let spare = image.text();
+    let expected = format!(
+        "0 40 linear /dev/m 0\n40 2 error\n42 1 linear {spare} {first}\n43 67 linear /dev/m 43\n"
+    );
+    assert_eq!(ran.out, expected);
+    let ran = image.run("check", &[]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    assert!(ran.out.contains("2 blocks were lost"), "{ran:?}");
+    let ran = image.run("dump", &[]);
+    assert!(ran.out.contains("2 for sectors that were lost"), "{ran:?}");
+    let ran = image.run("dump", &["--json"]);
+    assert!(ran.out.contains("\"lost\""), "{ran:?}");
 }
 
 #[test]
