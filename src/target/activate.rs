@@ -9,8 +9,8 @@
 //! 3. Replicas that differ are made equal (M3): the truth was chosen before, and is chosen again.
 //! 4. Claims that lost against newer ones are freed (M5): they lose again.
 //! 5. Superblock copies that miss something are written.
-//! 6. Spares join, replicas that are void are made again, members come back or leave: each is one
-//!    version of the superblock (see `writer/members.rs`).
+//! 6. Spares join and leave: each is one version of the superblock (see `writer/members.rs`). Replicas are made
+//!    again, and members come back, in the background ([`restorer`](super::restorer)).
 //! 7. The first slots are initialised, if there are none.
 //!
 //! At the end, what users have yet to hear of flushes of spares that are in the table no more is left to main.
@@ -132,6 +132,7 @@ fn begin(
         join(state, writer, changes)?;
         writer.sync(state, io)?;
         turn_away(state, writer, io, changes)?;
+        place_replicas(state, writer, io);
         todo.format = false;
         pr_info!("{name}: formatted spare {}\n", Show(state.uuid));
         let line = changes.line.as_ref().and_then(|line| line.to_str().ok());
@@ -185,7 +186,7 @@ fn change_set(
         }
     }
     check_members(state, writer, spares, changes, used)?;
-    change_members(state, writer, io, spares, changes)?;
+    change_members(state, writer, io, changes)?;
     let mut marks = writer.metadata.superblock().members();
     let unused = marks.all(|(_, member)| member.high_water == 0);
     drop(marks);
@@ -392,60 +393,42 @@ fn check_members(
     }
 }
 
-/// Brings the set into the best order that is possible. What is not possible is tried again by the next
-/// activation, and the status tells of it.
+/// Takes those out of the set that are to leave it. What is not possible is tried again by the next activation,
+/// and the status tells of it. The rest is done in the background (see `restorer.rs`).
 fn change_members(
     state: &State,
     writer: &mut Writer,
     io: &mut SpareIo<'_>,
-    spares: &Spares,
     changes: &Changes,
 ) -> Result {
-    if let Err(error) = restore(state, writer, io) {
-        let name = &state.name;
-        pr_warn!("{name}: the metadata has less redundancy than it could have: {error:?}\n");
-    }
     for index in 0..MEMBERS_MAX {
-        let Some(member) = writer.metadata.superblock().member(index) else {
+        let leaves = changes.leaving & member_bit(index) != 0;
+        if !leaves || writer.metadata.superblock().member(index).is_none() {
             continue;
-        };
-        let missing = member.missing;
-        let there = spares.get(index).is_some();
-        if missing && there && !writer.is_whole(index) {
-            if writer.metadata.is_present(index) {
-                let name = &state.name;
-                pr_warn!("{name}: spare {index} is not used: its metadata is not complete\n");
-            }
-        } else if missing && there {
-            // Then there is one spare more to put replicas on.
-            let back = writer.take_back(state, io, index);
-            if back.and_then(|()| restore(state, writer, io)).is_err() {
-                state.complain("a spare that is back holds no replicas yet");
-            }
-        } else if !there && writer.claims(state, index) == 0 {
-            // One that is lost and served nothing is not waited for.
-            let mut removed = writer.remove_member(state, io, index);
-            if removed.is_err() && !writer.metadata.is_usable(index) {
-                // It was lost with that, and then there is less to do.
-                removed = writer.remove_member(state, io, index);
-            }
-            if let Err(error) = removed {
-                let name = &state.name;
-                pr_warn!("{name}: spare {index} cannot leave the set yet: {error:?}\n");
-            }
-        } else if changes.leaving & member_bit(index) != 0 {
+        }
+        if writer.claims(state, index) != 0 {
             // A repair was under way to it when the table was loaded. Its data would be an error.
             let name = &state.name;
             pr_err!("{name}: spare {index} serves blocks by now: load a table with it\n");
             return Err(EBUSY);
         }
+        let mut removed = writer.remove_member(state, io, index);
+        if removed.is_err() && !writer.metadata.is_usable(index) {
+            // It was lost with that, and then there is less to do.
+            removed = writer.remove_member(state, io, index);
+        }
+        if let Err(error) = removed {
+            let name = &state.name;
+            pr_warn!("{name}: spare {index} cannot leave the set yet: {error:?}\n");
+        }
     }
     Ok(())
 }
 
-fn restore(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>) -> Result {
-    while writer.restore(state, io, 0)? == Restored::More {}
-    Ok(())
+/// The tables of a new set have nothing in them, and each replica gets its place before that changes. What is not
+/// possible is tried again in the background.
+fn place_replicas(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>) {
+    while matches!(writer.restore(state, io, 0), Ok(Restored::More)) {}
 }
 
 /// Writes down that everything is in order. If this fails, nothing is lost: the metadata is good

@@ -20,6 +20,7 @@
 
 use super::relocate::Lists;
 use super::repair;
+use super::restorer::Restorer;
 use super::spares::Spares;
 use super::state::State;
 use super::DmRemap;
@@ -39,6 +40,9 @@ use kernel::workqueue::WorkItem;
 #[pin_data]
 pub(super) struct Repairer {
     state: Arc<State>,
+    /// Where the restorer runs.
+    background: Arc<dm::WorkQueue>,
+    restorer: Arc<Restorer>,
     /// Its number at the desk.
     number: usize,
     /// What to do next.
@@ -74,6 +78,10 @@ impl WorkItem for Repairer {
         desk.end(this.number);
         drop(desk);
         this.state.desk_changed.notify_all();
+        if this.state.counters.degraded.get() != 0 {
+            // Whatever it is that was lost, others need not wait for it.
+            let _ = this.background.enqueue(this.restorer.clone());
+        }
         dispatch(&this.state);
     }
 }
@@ -127,9 +135,10 @@ impl WorkItem for Teller {
 pub(super) struct Noter {
     state: Arc<State>,
     spares: Spares,
-    /// Runs the teller.
+    /// Runs the others.
     events: Arc<dm::WorkQueue>,
     teller: Arc<Teller>,
+    restorer: Arc<Restorer>,
     #[pin]
     work: Work<Noter>,
 }
@@ -140,12 +149,14 @@ impl Noter {
         spares: &Spares,
         events: &Arc<dm::WorkQueue>,
         teller: &Arc<Teller>,
+        restorer: &Arc<Restorer>,
     ) -> Result<Arc<Self>> {
         let noter = try_pin_init!(Self {
             state: state.clone(),
             spares: spares.clone(),
             events: events.clone(),
             teller: teller.clone(),
+            restorer: restorer.clone(),
             work <- new_work!("dm_remap_noter"),
         });
         Arc::pin_init(noter, GFP_KERNEL)
@@ -169,21 +180,31 @@ impl WorkItem for Noter {
         if repair::set_noted_aside(&this.state, &this.spares) {
             let _ = this.events.enqueue::<_, 0>(this.teller.clone());
         }
+        if this.state.counters.degraded.get() != 0 {
+            let _ = this.events.enqueue::<_, 0>(this.restorer.clone());
+        }
     }
 }
 
-/// Makes the repairers for a table.
-pub(super) fn hire(state: &Arc<State>) -> Result<KVec<Arc<Repairer>>> {
+/// Makes the repairers for a table. The restorer is to run on a queue of its own.
+pub(super) fn hire(
+    state: &Arc<State>,
+    background: &Arc<dm::WorkQueue>,
+    restorer: &Arc<Restorer>,
+) -> Result<KVec<Arc<Repairer>>> {
     let mut crew = KVec::with_capacity(JOBS, GFP_KERNEL)?;
     for number in 0..JOBS {
         let tools = Tools {
             lists: Lists::new()?,
             data: dm::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?,
         };
-        let state = state.clone();
+        let (state, background) = (state.clone(), background.clone());
+        let restorer = restorer.clone();
         let repairer = Arc::pin_init(
             try_pin_init!(Repairer {
                 state,
+                background,
+                restorer,
                 number,
                 bio <- new_mutex!(None, "dm_remap_bio"),
                 tools <- new_mutex!(tools, "dm_remap_tools"),

@@ -38,6 +38,7 @@ use super::registry::Name;
 use super::registry::Part;
 use super::registry::StateRef;
 use super::registry::User;
+use super::restorer::Restorer;
 use super::spares::Spare;
 use super::spares::Spares;
 use super::state::Counters;
@@ -181,8 +182,10 @@ pub(super) fn construct(
         ctor.set_discards_supported(true);
     }
     let teller = Teller::new(ctor.events())?;
-    let events = Arc::new(dm::WorkQueue::new(c"dm-remap-events", 1)?, GFP_KERNEL)?;
-    let noter = Noter::new(&state, &spares, &events, &teller)?;
+    // Each at a time: the restorer and the noter may take long.
+    let events = Arc::new(dm::WorkQueue::new(c"dm-remap-events", 3)?, GFP_KERNEL)?;
+    let restorer = Restorer::new((*state).clone(), spares.clone(), teller.clone())?;
+    let noter = Noter::new(&state, &spares, &events, &teller, &restorer)?;
     let target = KBox::pin(
         DmRemap {
             main_sectors: main.sectors(),
@@ -194,10 +197,11 @@ pub(super) fn construct(
             resumed: Atomic::new(false),
             queue: dm::WorkQueue::new(c"dm-remap", 0)?,
             growth: dm::WorkQueue::new(c"dm-remap-growth", 1)?,
+            crew: crew::hire(&state, &events, &restorer)?,
             events,
-            crew: crew::hire(&state)?,
             teller,
             noter,
+            restorer,
             state,
         },
         GFP_KERNEL,

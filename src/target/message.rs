@@ -302,6 +302,9 @@ fn metadata_status(target: &DmRemap, text: &mut Text<'_, '_>) {
             member.relocations().count()
         ));
     }
+    let restoring = locked.writer.is_restoring();
+    let restoring = if restoring { "yes" } else { "no" };
+    text.line(format_args!("restoring={restoring}"));
 }
 
 /// How a spare is called where there may be several.

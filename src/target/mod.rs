@@ -60,6 +60,7 @@ mod probe;
 mod registry;
 mod relocate;
 mod repair;
+mod restorer;
 mod spares;
 mod state;
 mod writer;
@@ -99,6 +100,7 @@ use kernel::sync::Arc;
 use life::Direction;
 use life::Disk;
 use registry::StateRef;
+use restorer::Restorer;
 use spares::Spares;
 use state::Locked;
 use writer::growth;
@@ -153,11 +155,12 @@ pub(crate) struct DmRemap {
     queue: dm::WorkQueue,
     /// Runs what waits for memory, and so must not keep a repair waiting.
     growth: dm::WorkQueue,
-    /// Runs the teller, who waits for device mapper.
+    /// Runs the teller, who waits for device mapper, the noter and the restorer.
     events: Arc<dm::WorkQueue>,
     crew: KVec<Arc<Repairer>>,
     teller: Arc<Teller>,
     noter: Arc<Noter>,
+    restorer: Arc<Restorer>,
     state: StateRef,
 }
 
@@ -207,6 +210,7 @@ impl dm::Target for DmRemap {
 
     fn presuspend_undo(&self, _ti: &dm::TargetInfo) {
         self.state.stopping.store(false, Relaxed);
+        let _ = self.events.enqueue(self.restorer.clone());
     }
 
     fn postsuspend(&self, ti: &dm::TargetInfo) {
@@ -215,6 +219,7 @@ impl dm::Target for DmRemap {
         }
         self.noter.wait_until_idle();
         self.state.wait_until_idle();
+        self.restorer.wait_until_idle();
         self.queue.flush();
         self.growth.flush();
         self.events.flush();
@@ -254,6 +259,9 @@ impl dm::Target for DmRemap {
             let _ = self.growth.enqueue::<_, 1>((*self.state).clone());
         }
         self.state.stopping.store(false, Relaxed);
+        if locked.writer.active {
+            let _ = self.events.enqueue(self.restorer.clone());
+        }
         // Later, what users said by message counts.
         if !self.resumed.xchg(true, Relaxed) {
             self.state.limits.set_from(&self.options);

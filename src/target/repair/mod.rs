@@ -57,7 +57,6 @@ use super::relocate::MOVES_MAX;
 use super::relocate::SLOW_MS;
 use super::spares::Spares;
 use super::state::State;
-use super::writer::Restored;
 use super::DmRemap;
 use crate::dm;
 use crate::dm::BlkStatus;
@@ -175,7 +174,6 @@ pub(super) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut T
             writer.prepare(state, io);
         }
     });
-    restore(state, &spares);
 }
 
 /// Answers a flush that has failed on the spare of a member: with its error. But if that spare is gone,
@@ -193,27 +191,6 @@ fn end_flush(state: &State, spares: &Spares, bio: dm::OwnedBio<DmRemap>, member:
     }
     let status = bio.status();
     bio.complete(status);
-    restore(state, spares);
-}
-
-/// Makes again what the metadata has lost of its redundancy, part by part, so that others come to the
-/// writer in between. What is not possible is tried again after the next repair.
-fn restore(state: &State, spares: &Spares) {
-    let patience = u64::from(state.limits.get(Limit::DeadlineMs));
-    // Nobody has to be waited for to see that there is nothing to do.
-    while state.counters.degraded.get() != 0 && !state.stopping.load(Relaxed) {
-        let until = dm::monotonic_ms().saturating_add(patience);
-        let restored = state.with_writer_by(until, spares, |writer, io| {
-            if writer.active && writer.wants_restoring() {
-                writer.restore(state, io, 0)
-            } else {
-                Ok(Restored::Done)
-            }
-        });
-        if !matches!(restored, Some(Ok(Restored::More))) {
-            return;
-        }
-    }
 }
 
 /// Whether a bio failed on a device that was found to have failed as a whole, since.
@@ -292,7 +269,6 @@ pub(super) fn set_noted_aside(state: &State, spares: &Spares) -> bool {
             writer.has_news(state, low_water)
         });
     }
-    restore(state, spares);
     tell
 }
 

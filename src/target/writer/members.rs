@@ -169,6 +169,7 @@ impl Writer {
             | core::mem::take(&mut self.resting)
             | core::mem::take(&mut self.held);
         self.activation = self.activation.wrapping_add(1);
+        self.unrestored = true;
         self.moves = 0;
         self.mends = 0;
         self.hopeless = 0;
@@ -336,10 +337,23 @@ impl Writer {
         })
     }
 
-    /// Whether redundancy was lost since it was restored last.
+    /// Whether redundancy is to be restored: in a new activation, or as some was lost since it was restored
+    /// last.
     pub(in crate::target) fn wants_restoring(&self) -> bool {
         let superblock = self.metadata.superblock();
-        superblock.is_degraded() && self.restored_at != superblock.statistics.metadata_repairs
+        let lost = self.restored_at != superblock.statistics.metadata_repairs;
+        self.unrestored || superblock.is_degraded() && lost
+    }
+
+    /// Redundancy is what it can be for now, or that has `failed` until something else happens.
+    pub(in crate::target) fn end_restoring(&mut self, failed: bool) {
+        self.unrestored = false;
+        self.restoring_failed = failed;
+    }
+
+    /// Whether redundancy is being restored.
+    pub(in crate::target) fn is_restoring(&self) -> bool {
+        self.unrestored || !self.restoring_failed && self.wants_restoring()
     }
 
     /// Takes one step towards full redundancy: a part of a void replica is copied from the other one, or a
@@ -631,18 +645,47 @@ impl Writer {
         Ok(())
     }
 
-    /// A spare whose metadata was made again is used again.
+    /// A spare that was lost and whose metadata was made again is used again.
     pub(in crate::target) fn take_back(
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
-        member: u8,
-    ) -> Result {
-        self.metadata.return_member(member);
+        index: u8,
+    ) -> Result<Restored> {
+        let member = self.metadata.superblock().member(index);
+        let returns = member.is_some_and(|member| member.missing);
+        if !returns || !self.metadata.is_present(index) {
+            return Ok(Restored::Done);
+        }
+        let name = &state.name;
+        if !self.is_whole(index) {
+            pr_warn!("{name}: spare {index} is not used: its metadata is not complete\n");
+            return Ok(Restored::Done);
+        }
+        self.metadata.return_member(index);
         self.sync(state, io)?;
-        self.use_member(state, member);
-        pr_info!("{}: spare {member} is back\n", state.name);
-        Ok(())
+        self.use_member(state, index);
+        pr_info!("{name}: spare {index} is back\n");
+        Ok(Restored::Done)
+    }
+
+    /// One that is lost, and that serves nothing, is not waited for. Does a step of that.
+    pub(in crate::target) fn give_up(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        index: u8,
+    ) -> Result<Restored> {
+        let member = self.metadata.superblock().member(index);
+        let lost = member.is_some_and(|member| member.missing);
+        if !lost || self.claims(state, index) != 0 {
+            return Ok(Restored::Done);
+        }
+        self.remove_step(state, io, index).or_else(|error| {
+            let name = &state.name;
+            pr_warn!("{name}: spare {index} cannot leave the set yet: {error:?}\n");
+            Ok(Restored::Done)
+        })
     }
 
     /// Whether everything of a member that is missing, and everything that it holds for others, was made
@@ -671,11 +714,26 @@ impl Writer {
         io: &mut SpareIo<'_>,
         index: u8,
     ) -> Result {
+        while self.remove_step(state, io, index)? == Restored::More {}
+        Ok(())
+    }
+
+    /// One step of that.
+    fn remove_step(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        index: u8,
+    ) -> Result<Restored> {
         if self.claims(state, index) != 0 {
             return Err(EBUSY);
         }
-        self.set_idle(state, index);
-        while self.restore(state, io, member_bit(index))? == Restored::More {}
+        if !self.is_idle(index) {
+            self.set_idle(state, index);
+        }
+        if self.restore(state, io, member_bit(index))? == Restored::More {
+            return Ok(Restored::More);
+        }
         let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
         let (geometry, missing) = (member.geometry, member.missing);
         self.metadata
@@ -704,7 +762,7 @@ impl Writer {
                 state.name
             );
         }
-        Ok(())
+        Ok(Restored::Done)
     }
 
     /// The slots of a member that has left are nothing any more.

@@ -108,6 +108,10 @@ pub(super) struct Writer {
     idle: u8,
     /// Members with slots that are held for nobody until the next activation; a bit each.
     held: u8,
+    /// Whether this activation has not restored redundancy yet.
+    unrestored: bool,
+    /// Whether that has failed lately.
+    restoring_failed: bool,
     /// Which activation this is.
     activation: u64,
     /// The same, for a while: writing to them has failed.
@@ -157,6 +161,8 @@ impl Writer {
             older_claims: false,
             idle: 0,
             held: 0,
+            unrestored: false,
+            restoring_failed: false,
             activation: 0,
             resting: 0,
             rested_at: 0,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A spare that is added while the device is in use.
 
+use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::Power;
@@ -233,6 +234,8 @@ fn a_crash_while_a_spare_joins() {
         set.device().load(&set.line(&[0, 1], "")).unwrap();
         set.run_on(&power);
         let resumed = set.device().resume();
+        // The rest comes in the background.
+        assert!(eventually(|| power.is_off() || set.is_restored()));
         if resumed.is_ok() && !power.is_off() {
             set.expect_whole(2);
             break;

@@ -18,5 +18,6 @@ mod refusals;
 mod refusing;
 mod replacing;
 mod resting;
+mod restoring;
 mod returning;
 mod set;

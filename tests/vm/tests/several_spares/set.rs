@@ -104,6 +104,7 @@ impl Set {
     ) -> Result<(), Refusal> {
         let line = self.line(spares, arguments);
         self.device = Some(Mapped::try_new(&line)?);
+        self.wait_until_restored();
         Ok(())
     }
 
@@ -146,7 +147,25 @@ impl Set {
         let device = self.device();
         device.load(&self.line(spares, arguments))?;
         device.suspend()?;
-        device.resume()
+        device.resume()?;
+        self.wait_until_restored();
+        Ok(())
+    }
+
+    /// Waits until redundancy is what it can be: that is done in the background.
+    #[track_caller]
+    pub(super) fn wait_until_restored(&self) {
+        assert!(
+            eventually(|| self.is_restored()),
+            "{}",
+            self.device().status()
+        );
+    }
+
+    #[track_caller]
+    pub(super) fn is_restored(&self) -> bool {
+        let told = self.device().message("metadata_status").expect("told");
+        told.lines().all(|line| line != "restoring=yes")
     }
 
     /// A disk answers no more.
@@ -242,6 +261,7 @@ impl Set {
     /// Whether all that there is is in order.
     #[track_caller]
     pub(super) fn expect_whole(&self, spares: usize) {
+        self.wait_until_restored();
         self.expect("spares", &format!("{spares}/{spares}"));
         self.expect("metadata", "enabled");
         self.expect("superblocks", &(4 * spares).to_string());

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Making again what the metadata has lost of its redundancy, in the background.
+//!
+//! A resume does not wait for it, nor does who noticed the loss: what is to be copied may be millions of
+//! blocks. It runs by itself, one short step after the other with the writer's lock, which others get in
+//! between (M9a, P16), and has no range at the desk. Each step begins with what is there then. It ends with a
+//! suspend, and the next table's restorer goes on.
+//!
+//! In this order: members that are lost and serve nothing are given up, as all that was on them would be
+//! copied for nothing; replicas are made again; and members that are back and have everything are used again,
+//! which may be places for more replicas.
+
+use super::crew::Teller;
+use super::io::SpareIo;
+use super::spares::Spares;
+use super::state::State;
+use super::writer::Restored;
+use super::writer::Writer;
+use crate::dm;
+use crate::logic::format::MEMBERS_MAX;
+use kernel::new_work;
+use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::Arc;
+use kernel::workqueue::impl_has_work;
+use kernel::workqueue::Work;
+use kernel::workqueue::WorkItem;
+
+/// Restores redundancy for a table.
+#[pin_data]
+pub(super) struct Restorer {
+    state: Arc<State>,
+    spares: Spares,
+    teller: Arc<Teller>,
+    #[pin]
+    work: Work<Restorer>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Restorer { self.work }
+}
+
+impl WorkItem for Restorer {
+    type Pointer = Arc<Restorer>;
+
+    fn run(this: Arc<Restorer>) {
+        let _scope = dm::NoIoScope::enter();
+        let result = this.restore();
+        let tell = {
+            let mut locked = this.state.writer.lock();
+            let writer = &mut locked.writer;
+            if !this.is_stopping() {
+                writer.end_restoring(result.is_err());
+            }
+            writer.copies_changed(&this.state)
+        };
+        if let Err(error) = result {
+            let name = &this.state.name;
+            pr_warn!(
+                "{name}: the metadata has less redundancy than it could have: {error:?}\n"
+            );
+        }
+        if tell {
+            this.teller.raise();
+        }
+    }
+}
+
+impl Restorer {
+    /// For the table that has these spares.
+    pub(super) fn new(state: Arc<State>, spares: Spares, teller: Arc<Teller>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            try_pin_init!(Self {
+                state,
+                spares,
+                teller,
+                work <- new_work!("dm_remap_restore"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Waits until it seems to have nothing to do.
+    pub(super) fn wait_until_idle(&self) {
+        dm::wait_until_idle(&self.work);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.state.stopping.load(Relaxed)
+    }
+
+    fn restore(&self) -> Result {
+        for index in 0..MEMBERS_MAX {
+            if self.spares.get(index).is_some() {
+                continue;
+            }
+            self.in_steps(|writer, io| writer.give_up(&self.state, io, index))?;
+        }
+        self.in_steps(|writer, io| writer.restore(&self.state, io, 0))?;
+        for (index, _) in self.spares.iter() {
+            self.in_steps(|writer, io| writer.take_back(&self.state, io, index))?;
+        }
+        self.in_steps(|writer, io| writer.restore(&self.state, io, 0))
+    }
+
+    /// Does one step after the other.
+    fn in_steps(
+        &self,
+        mut step: impl FnMut(&mut Writer, &mut SpareIo<'_>) -> Result<Restored>,
+    ) -> Result {
+        while !self.is_stopping() {
+            let restored = self.state.with_writer(&self.spares, |writer, io| {
+                match writer.active && writer.wants_restoring() {
+                    true => step(writer, io),
+                    false => Ok(Restored::Done),
+                }
+            })?;
+            if restored == Restored::Done {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
