@@ -31,7 +31,7 @@ fn a_main_that_was_once_larger_is_still_the_one() {
         // In use, too.
         device.load(&line(&larger, &spare, "")).unwrap();
         device.resume().unwrap();
-        device.load(&line(&main, &spare, "")).unwrap();
+        device.load(&line(main, &spare, "")).unwrap();
         device.resume().unwrap();
         device.remove();
     }
