@@ -317,11 +317,13 @@ pub(super) fn redirect(
     loop {
         let ready = state.with_writer(&target.spares, |writer, io| {
             check_redirect(state, writer, blocks, member, slot_of)?;
-            writer.extend_to(state, io, member, last)
+            writer.extend_towards(state, io, member, last)
         });
         match ready {
+            Ok(true) => break,
+            Ok(false) => (),
             Err(error) if error == ENOMEM => target.grow(Some((member, last)))?,
-            other => break other?,
+            Err(error) => return Err(error),
         }
         if must_stop(state) {
             return Err(EINTR);

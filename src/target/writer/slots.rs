@@ -169,24 +169,24 @@ impl Writer {
         }
     }
 
-    /// Initialises as much of the slot table as it takes to use a given slot of a member.
-    pub(in crate::target) fn extend_to(
+    /// Initialises some of the slot table so that a given slot of a member can be used. Returns whether that is
+    /// enough: a far slot takes many steps, and others wait for the lock.
+    pub(in crate::target) fn extend_towards(
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
         index: u8,
         slot: u32,
-    ) -> Result {
-        loop {
-            let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
-            if slot < member.usable_slots() {
-                return Ok(());
-            }
-            if slot >= member.slots {
-                return Err(ERANGE);
-            }
-            self.extend_member(state, io, index)?;
+    ) -> Result<bool> {
+        let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
+        if slot < member.usable_slots() {
+            return Ok(true);
         }
+        if slot >= member.slots {
+            return Err(ERANGE);
+        }
+        self.extend_member(state, io, index)?;
+        Ok(false)
     }
 
     /// Whether a slot of a member can be given out, initialised or not.

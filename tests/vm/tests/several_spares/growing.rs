@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The map grows for that spare whose slots are asked for.
 
+use std::process::Command;
+
+use vmtest::guest::eventually;
 use vmtest::guest::load;
+use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::Refusal;
@@ -106,4 +110,34 @@ fn an_end_to_all_turns() {
     for sector in 0..=sector {
         assert_eq!(set.member_of(sector), Some((sector % 2) as u8));
     }
+}
+
+/// E8, P16: `add_remap` to a far slot initialises the slot table in front of it in parts, and ends within one
+/// at a signal, or a suspend.
+#[test]
+fn a_far_slot_is_reached_in_parts() {
+    let _test = vmtest::begin!();
+    let set = Set::new(&[256]);
+    let (before, slots) = (set.number_of(0, "usable_slots"), set.number_of(0, "slots"));
+    assert!(before < slots / 3, "{before} of {slots}");
+    // A block of the second part, behind superblock copies and reserve blocks: by then memory is no reason to stop.
+    let next = (33 + before / ENTRIES + BLOCKS) * 8;
+    set.spares[0].disk().hold(next..next + 8, Direction::Write);
+    let far = set.number_of(0, "data_start") + (slots - 1) * BLOCK;
+    let mut message = Command::new("dmsetup")
+        .args(["message", set.device().name(), "0", "add_remap", "0"])
+        .args([far.to_string(), BLOCK.to_string()])
+        .spawn()
+        .expect("run dmsetup");
+    let waits = eventually(|| !set.spares[0].disk().waiting().is_empty());
+    message.kill().expect("a signal");
+    set.spares[0].disk().release();
+    message.wait().expect("it ends");
+    assert!(waits, "nothing is initialised");
+    let after = set.number_of(0, "usable_slots");
+    assert!(before < after && after < slots, "{after} of {slots}");
+    // The next one goes on, and gets there.
+    let line = format!("add_remap 0 {far} {BLOCK}");
+    set.device().message(&line).unwrap();
+    assert_eq!(set.slot_of(0), far);
 }
