@@ -55,6 +55,8 @@ fn who_noticed_a_loss_holds_no_range() {
     let _test = vmtest::begin!();
     let set = Set::new(&[1, 1]);
     set.remap(0..10, 1);
+    // What an activation looks for is not looked for in the middle of this.
+    set.wait_until_restored();
     set.wear_out(20..30);
     // With one spare left, both replicas are there, and making the second one hangs.
     let table = SECOND_HOME..SECOND_HOME + 8;
