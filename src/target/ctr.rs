@@ -996,6 +996,7 @@ impl Line<'_> {
                 gate: Gate::new(),
                 notes,
                 probing: Atomic::new(0),
+                waiting: Atomic::new(0),
                 stopping: Atomic::new(false),
                 lost: Atomic::new(0),
                 deferred: dm::BioList::new(),

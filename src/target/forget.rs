@@ -21,12 +21,14 @@ use super::DmRemap;
 use crate::dm;
 use crate::logic::format::member_bit;
 use kernel::prelude::*;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 
 /// Gives up the spare of a member. Returns how many blocks are lost with it.
 pub(super) fn forget(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<u64> {
     let state = &**target.state;
     check(target, ti, member)?;
-    let mut lost = 0u64;
+    let (mut lost, mut from) = (0u64, 0);
     loop {
         // A suspend waits for the mover's lock.
         let mover = state.mover.lock();
@@ -35,23 +37,34 @@ pub(super) fn forget(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Resul
             return Err(EINTR);
         }
         let part = state.with_writer(&target.spares, |writer, io| {
-            writer.lose_blocks(state, io, member)
+            writer.lose_blocks(state, io, member, from)
         })?;
         drop(mover);
         lost = lost.saturating_add(u64::from(part.lost));
         // Here memory can be waited for.
         target.grow(None)?;
-        if part.done {
+        let Some(next) = part.next else {
             break;
+        };
+        from = next;
+        if part.lost == 0 {
+            // Somebody has the next one's range.
+            fsleep(Delta::from_millis(1));
         }
+        state.let_others_write();
     }
     loop {
+        state.let_others_write();
         let _mover = state.mover.lock();
         target.check_active(ti)?;
         if must_stop(state) {
             return Err(EINTR);
         }
         let done = state.with_writer(&target.spares, |writer, io| {
+            if writer.metadata.superblock().member(member).is_none() {
+                // The restorer was faster: it had nothing any more.
+                return Ok(true);
+            }
             match writer.restore(state, io, member_bit(member))? {
                 Restored::More => Ok(false),
                 Restored::Done => writer.remove_member(state, io, member).map(|()| true),

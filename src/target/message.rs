@@ -11,6 +11,7 @@ use super::life::Disk;
 use super::mover;
 use super::mover::Tally;
 use super::names::Show;
+use super::closed::must_stop;
 use super::state::Locked;
 use super::DmRemap;
 use crate::dm;
@@ -219,7 +220,7 @@ fn verify(target: &DmRemap, sector: u64, text: &mut Text<'_, '_>) {
     // What main could not read a moment ago is about to get its slot.
     let patience = u64::from(state.limits.get(Limit::DeadlineMs));
     let until = dm::monotonic_ms().saturating_add(patience);
-    while state.is_noted(main_block) && dm::monotonic_ms() < until {
+    while state.is_noted(main_block) && dm::monotonic_ms() < until && !must_stop(state) {
         fsleep(Delta::from_millis(1));
     }
     if state.is_noted(main_block) {

@@ -314,9 +314,17 @@ pub(super) fn redirect(
         state.complain("add_remap: the spare is lost");
         return Err(EIO);
     }
+    let mut checked = false;
     loop {
         let ready = state.with_writer(&target.spares, |writer, io| {
-            check_redirect(state, writer, blocks, member, slot_of)?;
+            if !writer.active {
+                // Suspended meanwhile: nothing is written then.
+                return Err(EBUSY);
+            }
+            if !checked {
+                check_redirect(state, writer, blocks, member, slot_of)?;
+                checked = true;
+            }
             writer.extend_towards(state, io, member, last)
         });
         match ready {
@@ -328,6 +336,7 @@ pub(super) fn redirect(
         if must_stop(state) {
             return Err(EINTR);
         }
+        state.let_others_write();
     }
     // Nothing is copied, so a part is what goes into one commit.
     in_parts_of(STAGED_MAX as u64, target, ti, blocks, |_, part| {
@@ -562,6 +571,10 @@ impl Mover<'_> {
             return Ok(());
         }
         state.with_writer(&self.target.spares, |writer, io| {
+            // It may have been noted, and nobody had its range before.
+            if state.slot_of(main_block).is_some() {
+                return Ok(());
+            }
             writer.set_aside(state, io, main_block, Origin::Manual)?;
             writer.commit(state, io)
         })

@@ -56,10 +56,12 @@ impl WorkItem for Restorer {
             writer.copies_changed(&this.state)
         };
         if let Err(error) = result {
-            let name = &this.state.name;
-            pr_warn!(
-                "{name}: the metadata has less redundancy than it could have: {error:?}\n"
-            );
+            if this.state.log.allow() {
+                let name = &this.state.name;
+                pr_warn!(
+                    "{name}: the metadata has less redundancy than it could have: {error:?}\n"
+                );
+            }
         }
         if tell {
             this.teller.raise();
@@ -110,6 +112,7 @@ impl Restorer {
         mut step: impl FnMut(&mut Writer, &mut SpareIo<'_>) -> Result<Restored>,
     ) -> Result {
         while !self.is_stopping() {
+            self.state.let_others_write();
             let restored = self.state.with_writer(&self.spares, |writer, io| {
                 match writer.active && writer.wants_restoring() {
                     true => step(writer, io),

@@ -67,8 +67,11 @@ use crate::logic::text::Uuid;
 use crate::logic::word::Word;
 use kernel::prelude::*;
 use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::Full;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::rcu;
+use kernel::sync::lock::mutex::MutexBackend;
+use kernel::sync::lock::Guard;
 use kernel::sync::Arc;
 use kernel::sync::CondVar;
 use kernel::sync::Mutex;
@@ -110,6 +113,8 @@ pub(super) struct State {
     pub(super) counters: Counters,
     /// How many repairers want the mover's lock.
     pub(super) probing: Atomic<i32>,
+    /// How many look for the writer's lock now and then.
+    pub(super) waiting: Atomic<i32>,
     /// The device is about to be suspended: what takes long has to come to its end.
     pub(super) stopping: Atomic<bool>,
     /// Members that the set goes on without; a bit each. What is written to their slots goes elsewhere.
@@ -144,6 +149,9 @@ pub(super) struct State {
 
 /// How often is looked whether the writer's lock is free, in milliseconds.
 const LOCK_MS: i64 = 1;
+
+/// How long those go first who look for it, in milliseconds.
+const LET_MS: i64 = 100;
 
 /// How often is looked whether an old map can be freed, in milliseconds.
 const RECLAIM_MS: i64 = 20;
@@ -342,25 +350,51 @@ impl State {
         if until == u64::MAX {
             return Some(self.with_writer(spares, work));
         }
-        let mut locked = loop {
-            if let Some(locked) = self.writer.try_lock() {
-                break locked;
+        let locked = match self.writer.try_lock() {
+            None => {
+                self.waiting.fetch_add(1, Full);
+                let locked = self.poll_writer(until);
+                self.waiting.fetch_sub(1, Full);
+                locked
             }
-            if dm::monotonic_ms() >= until {
-                return None;
-            }
-            fsleep(Delta::from_millis(LOCK_MS));
+            at_once => at_once,
         };
+        let mut locked = locked?;
         let Locked { writer, block, .. } = &mut *locked;
         Some(work(writer, &mut SpareIo::new(self, spares, block)))
     }
 
-    /// Gives back slots that are held and that nothing became of. Does not wait for who has the writer's lock.
+    fn poll_writer(&self, until: u64) -> Option<Guard<'_, Locked, MutexBackend>> {
+        while dm::monotonic_ms() < until {
+            fsleep(Delta::from_millis(LOCK_MS));
+            if let Some(locked) = self.writer.try_lock() {
+                return Some(locked);
+            }
+        }
+        None
+    }
+
+    /// Lets those go first who look for the writer's lock now and then, as they cannot wait for it: for who takes
+    /// it again and again. Not with the lock.
+    pub(super) fn let_others_write(&self) {
+        for _ in 0..LET_MS / LOCK_MS {
+            if self.waiting.load(Relaxed) == 0 {
+                break;
+            }
+            fsleep(Delta::from_millis(LOCK_MS));
+        }
+    }
+
+    /// Gives back those slots of some that are held, which nothing became of. Does not wait for who has the writer's lock.
     pub(super) fn leave_slots(&self, slots: impl Iterator<Item = u32>) {
         let mut locked = self.writer.try_lock();
         for slot in slots {
             if let Some(locked) = &mut locked {
                 locked.writer.give_back(self, slot);
+                continue;
+            }
+            // Others are set aside for a block, and what becomes of them later is not ours.
+            if self.with_map(|map| map.word(slot)) != SlotWord::FREE.with_held(true) {
                 continue;
             }
             let mut leftover = self.leftover.lock();

@@ -417,15 +417,15 @@ impl Repair<'_> {
         let mut at = start;
         while at < end {
             let main_block = self.first().saturating_add(u64::from(at));
-            let run = self.state.run(main_block, end.saturating_sub(at));
-            let noted = match run.kind {
+            let left = end.saturating_sub(at);
+            // Before the map, as the noter forgets a block behind having published its slot.
+            let noted = self.state.notes.first_in(main_block, u64::from(left));
+            let run = self.state.run(main_block, left);
+            let noted = noted.filter(|noted| {
                 // With no slot left, main may take it.
-                RunKind::Main if self.state.counters.left.get() != 0 => self
-                    .state
-                    .notes
-                    .first_in(main_block, u64::from(run.count)),
-                _ => None,
-            };
+                let takes = run.kind == RunKind::Main && self.state.counters.left.get() != 0;
+                takes && noted.wrapping_sub(main_block) < u64::from(run.count)
+            });
             // Up to there it is main's.
             let run = Run {
                 count: match noted.map(|noted| noted.wrapping_sub(main_block)) {

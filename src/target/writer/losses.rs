@@ -5,6 +5,7 @@
 use super::Publish;
 use super::Writer;
 use super::STAGED_MAX;
+use crate::logic::desk::Range;
 use crate::logic::slot::SlotWord;
 use crate::logic::slot::State as SlotState;
 use crate::target::io::SpareIo;
@@ -18,23 +19,25 @@ const PART: usize = STAGED_MAX / 4;
 pub(in crate::target) struct Part {
     /// How many blocks are lost now.
     pub(in crate::target) lost: u32,
-    /// Whether the spare has nothing any more.
-    pub(in crate::target) done: bool,
+    /// From which slot on to look further; none if the spare has nothing any more.
+    pub(in crate::target) next: Option<u32>,
 }
 
 impl Writer {
     /// Gives blocks that the slots of a member serve, or are set aside for, other slots: the next write goes there,
-    /// and until then they are lost, or still unreadable. A part of them. The superblocks must have announced it.
+    /// and until then they are lost, or still unreadable. A part of them, from a slot on. The superblocks must have
+    /// announced it.
     pub(in crate::target) fn lose_blocks(
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
         member: u8,
+        from: u32,
     ) -> Result<Part> {
         self.retire_older_claims(state, io)?;
         let mut left = core::mem::take(&mut self.stolen);
         left.clear();
-        let staged = self.stage_losses(state, io, member, &mut left);
+        let staged = self.stage_losses(state, io, member, &mut left, from);
         let committed = match &staged {
             Ok(_) => self.commit(state, io),
             Err(_) => {
@@ -68,22 +71,32 @@ impl Writer {
         io: &mut SpareIo<'_>,
         member: u8,
         left: &mut KVec<u32>,
+        from: u32,
     ) -> Result<Part> {
         let mut part = Part {
             lost: 0,
-            done: false,
+            next: Some(from),
         };
-        let mut next = 0u32;
+        let mut next = from;
         while left.len() < PART {
             let Some((slot, word)) = next_claim(state, member, next) else {
-                part.done = left.is_empty();
+                // Once more from the first one, until there is none.
+                part.next = (from != 0 || !left.is_empty()).then_some(0);
                 break;
             };
-            next = slot.saturating_add(1);
             let main_block = word.main_block();
+            let range = Range::new(state.sector_of(main_block), state.sectors(1));
+            if state.desk.lock().is_busy(range) {
+                // Its place changes for who has its range alone.
+                part.next = Some(slot);
+                break;
+            }
+            next = slot.saturating_add(1);
+            part.next = Some(next);
             if word.is_doubt() {
                 if !left.is_empty() {
                     // What is staged comes first.
+                    part.next = Some(slot);
                     break;
                 }
                 self.settle(state, io, main_block)?;

@@ -173,6 +173,7 @@ impl Writer {
         self.moves = 0;
         self.mends = 0;
         self.hopeless = 0;
+        self.failed_places = 0;
         for member in (0..8).filter(|member| idle & member_bit(*member) != 0) {
             self.use_member(state, member);
         }
@@ -349,6 +350,9 @@ impl Writer {
     pub(in crate::target) fn end_restoring(&mut self, failed: bool) {
         self.unrestored = false;
         self.restoring_failed = failed;
+        if failed {
+            self.restored_at = self.metadata.superblock().statistics.metadata_repairs;
+        }
     }
 
     /// Whether redundancy is being restored.
@@ -664,7 +668,8 @@ impl Writer {
         }
         self.metadata.return_member(index);
         self.sync(state, io)?;
-        self.use_member(state, index);
+        // Bios may be on their way to those that are held.
+        self.use_idle_slots(state, index);
         pr_info!("{name}: spare {index} is back\n");
         Ok(Restored::Done)
     }
@@ -745,14 +750,16 @@ impl Writer {
         for member in 0..MEMBERS_MAX {
             let _ = self.metadata.regain_slots(member);
         }
-        self.sync(state, io)?;
-        for (member, before) in (0u8..).zip(before) {
-            self.use_slots_from(state, member, before);
-        }
+        // Nobody asks for these any more, whatever becomes of the superblocks.
         self.forget_slots(state, index);
         self.idle &= !member_bit(index);
         self.resting &= !member_bit(index);
         self.held &= !member_bit(index);
+        self.failed_places &= !(place_bit(index, 0) | place_bit(index, 1));
+        self.sync(state, io)?;
+        for (member, before) in (0u8..).zip(before) {
+            self.use_slots_from(state, member, before);
+        }
         self.show_copies(state);
         pr_info!("{}: spare {index} has left the set\n", state.name);
         let spare = io.spares.get(index).filter(|_| !missing);
