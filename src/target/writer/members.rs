@@ -177,7 +177,28 @@ impl Writer {
         for member in (0..8).filter(|member| idle & member_bit(*member) != 0) {
             self.use_member(state, member);
         }
+        let missing = |member: &u8| {
+            let record = self.metadata.superblock().member(*member);
+            record.is_some_and(|record| record.missing)
+        };
+        for member in (0..MEMBERS_MAX).filter(missing) {
+            self.set_free_slots_idle(state, member);
+        }
         self.show_copies(state);
+    }
+
+    /// Slots of a member that is missing wait for it, and for nobody who is on the way to them, as there is
+    /// none now.
+    fn set_free_slots_idle(&self, state: &State, member: u8) {
+        let usable = self.usable_slots(member);
+        state.with_map(|map| {
+            let numbers = (0..usable).filter_map(|slot| map.extents().number(member, slot));
+            for number in numbers {
+                if map.word(number) == SlotWord::FREE.with_held(true) {
+                    map.view().set_slot(number, SlotWord::IDLE);
+                }
+            }
+        });
     }
 
     /// All slots of a member that are not in use can be given out, unless it is idle. Nobody fills any,
