@@ -9,6 +9,7 @@ use super::line;
 use super::line_of;
 use super::MAIN;
 use super::SPARE;
+use vmtest::guest::eventually;
 use vmtest::guest::forge_superblocks;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
@@ -162,5 +163,8 @@ fn one_of_several_spares_is_back_under_another_name() {
     device.resume().unwrap();
     let opened = Direct::open(&device.path());
     assert!(opened.read(1000, 8).unwrap() == stamps(1000, 8, 1));
-    assert_eq!(device.status_value("spares").as_deref(), Some("2/2"));
+    // That is settled in the background.
+    assert!(eventually(
+        || device.status_value("spares").as_deref() == Some("2/2")
+    ));
 }
