@@ -97,7 +97,8 @@ impl Drop for Closed<'_> {
     }
 }
 
-fn range(state: &State, blocks: Blocks) -> Range {
+/// The range at the desk that blocks are in.
+pub(super) fn range(state: &State, blocks: Blocks) -> Range {
     // Parts are small.
     let sectors = u32::try_from(blocks.count << state.block_shift).unwrap_or(u32::MAX);
     Range::new(state.sector_of(blocks.first), sectors)

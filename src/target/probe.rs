@@ -6,6 +6,7 @@
 //! ([`places`](crate::logic::places)): media fail in patterns, and the answer should not take the time
 //! of a bad block.
 
+use super::closed;
 use super::closed::Closed;
 use super::life::Direction;
 use super::mover;
@@ -87,6 +88,7 @@ pub(super) fn can_write(
         Err(found) => return found,
     };
     let (mut failed, mut busy) = (0, 0);
+    let own = closed::range(state, suspects);
     for block in candidates(target, suspects) {
         if failed >= WRITES {
             return Life::Dead;
@@ -98,6 +100,10 @@ pub(super) fn can_write(
             first: block,
             count: 1,
         };
+        if closed::range(state, one).overlaps(&own) {
+            // Busy as long as this is asked, which says nothing of the others: of a small main there are many such.
+            continue;
+        }
         let Some(_closed) = Closed::attempt(state, one, DRAIN_MS) else {
             busy += 1;
             continue;

@@ -2,7 +2,11 @@
 //! E2: a main that is bad in a pattern is not dead, however the bad places lie: every write is served as
 //! long as there are slots, and no breaker opens.
 
+use std::time::Duration;
+
 use super::bad;
+use super::unwritable;
+use vmtest::guest::sickdisk::Options;
 use vmtest::guest::stamps;
 use vmtest::guest::Remap;
 
@@ -73,4 +77,18 @@ fn a_large_bad_area() {
     remap.main.disk().spoil(16 << 11, 32 << 11, bad());
     let places = (17u64 << 11..46 << 11).step_by(701);
     check("a large area", &remap, places);
+}
+
+/// A main of 2 MiB, half of which somebody has to himself who asks whether it lives: the other half answers.
+#[test]
+fn a_small_main_is_not_taken_for_dead() {
+    let _test = vmtest::begin!();
+    let disk = |mib: u64| Options::memory(mib << 20);
+    let remap = Remap::on(disk(2), disk(1), "2 error_threshold 1");
+    remap.main.disk().spoil(100, 100, unwritable());
+    let places = (100..200).inspect(|_| {
+        // What was found out before a write failed is asked again.
+        std::thread::sleep(Duration::from_millis(20));
+    });
+    check("a small main", &remap, places);
 }
