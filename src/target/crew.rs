@@ -186,7 +186,7 @@ impl WorkItem for Noter {
     }
 }
 
-/// Makes the repairers for a table. The restorer is to run on a queue of its own.
+/// Makes the repairers for a table. The restorer runs on the queue `background`, so that no repair waits for it.
 pub(super) fn hire(
     state: &Arc<State>,
     background: &Arc<dm::WorkQueue>,

@@ -750,7 +750,8 @@ impl Mover<'_> {
                 RunKind::Main => run.count,
                 // Where that fails, it is seen block by block for which.
                 RunKind::Slots { first: slot }
-                    if self.copy_run_back(part.first, *end, slot, run.count).is_ok() =>
+                    if run.count > 1
+                        && self.copy_run_back(part.first, *end, slot, run.count).is_ok() =>
                 {
                     run.count
                 }
@@ -787,14 +788,12 @@ impl Mover<'_> {
     fn copy_run_back(&mut self, first: u64, main_block: u64, slot: u32, count: u32) -> Result {
         let state = self.state;
         let (main, to) = (&self.target.main, state.sector_of(main_block));
-        let (member, last) = (
-            state.slot_place(slot),
-            state.slot_place(slot.saturating_add(count.saturating_sub(1))),
-        );
         // Numbers that follow each other may be of two members.
-        let (member, last) = member.zip(last).ok_or(EIO)?;
-        let sectors = u64::from(state.sectors(count.saturating_sub(1)));
-        if member.member != last.member || last.sector.checked_sub(member.sector) != Some(sectors) {
+        let others = count.saturating_sub(1);
+        let start = state.slot_place(slot).ok_or(EIO)?;
+        let last = state.slot_place(slot.saturating_add(others)).ok_or(EIO)?;
+        let sectors = u64::from(state.sectors(others));
+        if start.member != last.member || last.sector.checked_sub(start.sector) != Some(sectors) {
             return Err(EIO);
         }
         let place = state.locate(&self.target.spares, slot, false);

@@ -177,28 +177,13 @@ impl Writer {
         for member in (0..8).filter(|member| idle & member_bit(*member) != 0) {
             self.use_member(state, member);
         }
-        let missing = |member: &u8| {
-            let record = self.metadata.superblock().member(*member);
-            record.is_some_and(|record| record.missing)
-        };
-        for member in (0..MEMBERS_MAX).filter(missing) {
-            self.set_free_slots_idle(state, member);
+        for member in (0..MEMBERS_MAX).filter(|member| self.is_missing(*member)) {
+            // They wait for it, and for nobody who is on the way to them, as there is none now.
+            let range = (0, self.usable_slots(member));
+            let is_held = |word| word == SlotWord::FREE.with_held(true);
+            self.change_slots(state, member, range, is_held, SlotWord::IDLE);
         }
         self.show_copies(state);
-    }
-
-    /// Slots of a member that is missing wait for it, and for nobody who is on the way to them, as there is
-    /// none now.
-    fn set_free_slots_idle(&self, state: &State, member: u8) {
-        let usable = self.usable_slots(member);
-        state.with_map(|map| {
-            let numbers = (0..usable).filter_map(|slot| map.extents().number(member, slot));
-            for number in numbers {
-                if map.word(number) == SlotWord::FREE.with_held(true) {
-                    map.view().set_slot(number, SlotWord::IDLE);
-                }
-            }
-        });
     }
 
     /// All slots of a member that are not in use can be given out, unless it is idle. Nobody fills any,
@@ -226,6 +211,12 @@ impl Writer {
         }
     }
 
+    /// Whether the set goes without a member that it has.
+    fn is_missing(&self, member: u8) -> bool {
+        let member = self.metadata.superblock().member(member);
+        member.is_some_and(|member| member.missing)
+    }
+
     fn usable_slots(&self, member: u8) -> u32 {
         let member = self.metadata.superblock().member(member);
         member.map_or(0, |member| member.usable_slots())
@@ -245,19 +236,31 @@ impl Writer {
         range: (u32, u32),
         is_meant: impl Fn(SlotWord) -> bool,
     ) {
-        let freed = state.with_map(|map| {
-            let numbers = (range.0..range.1).filter_map(|slot| map.extents().number(member, slot));
-            let mut freed = 0u32;
-            for number in numbers {
-                if is_meant(map.word(number)) {
-                    map.view().set_slot(number, SlotWord::FREE);
-                    freed = freed.saturating_add(1);
-                }
-            }
-            freed
-        });
+        let freed = self.change_slots(state, member, range, is_meant, SlotWord::FREE);
         self.allocator.add(freed);
         state.counters.left.set(u64::from(self.slots_left()));
+    }
+
+    /// Sets those slots of a member's range that are meant to something else. Returns how many there were.
+    fn change_slots(
+        &self,
+        state: &State,
+        member: u8,
+        range: (u32, u32),
+        is_meant: impl Fn(SlotWord) -> bool,
+        to: SlotWord,
+    ) -> u32 {
+        state.with_map(|map| {
+            let numbers = (range.0..range.1).filter_map(|slot| map.extents().number(member, slot));
+            let mut changed = 0u32;
+            for number in numbers {
+                if is_meant(map.word(number)) {
+                    map.view().set_slot(number, to);
+                    changed = changed.saturating_add(1);
+                }
+            }
+            changed
+        })
     }
 
     /// Holds back all free slots of a member.
@@ -646,21 +649,9 @@ impl Writer {
         } else {
             let kept = self.slots_without(state, host, member).ok_or(ENOSPC)?;
             // What is cut off is free; nobody may get it from here on.
-            let usable = self
-                .metadata
-                .superblock()
-                .member(host)
-                .map_or(0, |member| member.usable_slots());
-            let taken = state.with_map(|map| {
-                let numbers = (kept..usable).filter_map(|slot| map.extents().number(host, slot));
-                let free = numbers.filter(|number| map.word(*number).is_available());
-                let mut taken = 0u32;
-                for number in free {
-                    map.view().set_slot(number, SlotWord::FREE.with_held(true));
-                    taken = taken.saturating_add(1);
-                }
-                taken
-            });
+            let range = (kept, self.usable_slots(host));
+            let held = SlotWord::FREE.with_held(true);
+            let taken = self.change_slots(state, host, range, SlotWord::is_available, held);
             self.allocator.remove(taken);
             self.metadata.rehost(member, replica, host, kept)
         };
@@ -677,9 +668,7 @@ impl Writer {
         io: &mut SpareIo<'_>,
         index: u8,
     ) -> Result<Restored> {
-        let member = self.metadata.superblock().member(index);
-        let returns = member.is_some_and(|member| member.missing);
-        if !returns || !self.metadata.is_present(index) {
+        if !self.is_missing(index) || !self.metadata.is_present(index) {
             return Ok(Restored::Done);
         }
         let name = &state.name;
@@ -702,9 +691,7 @@ impl Writer {
         io: &mut SpareIo<'_>,
         index: u8,
     ) -> Result<Restored> {
-        let member = self.metadata.superblock().member(index);
-        let lost = member.is_some_and(|member| member.missing);
-        if !lost || self.claims(state, index) != 0 {
+        if !self.is_missing(index) || self.claims(state, index) != 0 {
             return Ok(Restored::Done);
         }
         self.remove_step(state, io, index).or_else(|error| {

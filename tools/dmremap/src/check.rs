@@ -436,18 +436,18 @@ impl Findings {
                 }
             }
         }
-        let lost = set
-            .slots()
-            .filter(|(_, entry)| entry.word.state() == SlotState::Lost)
-            .count();
+        let count = |state| {
+            let slots = set.slots();
+            slots
+                .filter(|(_, entry)| entry.word.state() == state)
+                .count()
+        };
+        let lost = count(SlotState::Lost);
         if lost > 0 {
             let text = format!("{lost} blocks were lost with a spare that was given up, and are errors until they are written");
             self.add(Severity::Note, "lost-blocks", text);
         }
-        let bad = set
-            .slots()
-            .filter(|(_, entry)| entry.word.state() == SlotState::Bad)
-            .count();
+        let bad = count(SlotState::Bad);
         if bad > 0 {
             let text = format!("{bad} slots failed and are not used any more");
             self.add(Severity::Note, "bad-slots", text);

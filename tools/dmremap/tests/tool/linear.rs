@@ -162,22 +162,27 @@ fn errors_are_merged_and_the_end_is_cut() {
     );
 }
 
-#[test]
-fn the_command_prints_what_dmsetup_takes() {
-    let image = Image::used();
-    let first = image.member().geometry.data_start();
+/// The table of a main of 110 sectors.
+fn table(image: &Image) -> String {
     let ran = image.run(
         "linear-table",
         &["--main", "/dev/m", "--main-sectors", "110"],
     );
     assert_eq!(ran.status, 0, "{ran:?}");
-    let spare = image.text();
+    ran.out
+}
+
+#[test]
+fn the_command_prints_what_dmsetup_takes() {
+    let image = Image::used();
+    let first = image.member().geometry.data_start();
+    let (table, spare) = (table(&image), image.text());
     let expected = format!(
         "0 77 linear /dev/m 0\n77 1 linear {spare} {}\n78 22 linear /dev/m 78\n\
          100 2 linear {spare} {first}\n102 8 linear /dev/m 102\n",
         first + 300
     );
-    assert_eq!(ran.out, expected);
+    assert_eq!(table, expected);
 }
 
 /// M9b: a block that was lost with a spare is an error, and not what main has there; `check` and `dump` tell of it.
@@ -191,16 +196,11 @@ fn lost_blocks_are_errors() {
     ];
     image.commit(1, &claims);
     let first = image.member().geometry.data_start() + 2;
-    let ran = image.run(
-        "linear-table",
-        &["--main", "/dev/m", "--main-sectors", "110"],
-    );
-    assert_eq!(ran.status, 0, "{ran:?}");
-    let spare = image.text();
+    let (table, spare) = (table(&image), image.text());
     let expected = format!(
         "0 40 linear /dev/m 0\n40 2 error\n42 1 linear {spare} {first}\n43 67 linear /dev/m 43\n"
     );
-    assert_eq!(ran.out, expected);
+    assert_eq!(table, expected);
     let ran = image.run("check", &[]);
     assert_eq!(ran.status, 0, "{ran:?}");
     assert!(ran.out.contains("2 blocks were lost"), "{ran:?}");
