@@ -208,9 +208,7 @@ fn leave_flushes(state: &State, writer: &Writer, spares: &Spares, used: bool) {
         if used && !there {
             let serves = writer.metadata.superblock().member(index).is_some();
             state.life.leave_spare(index, serves);
-        } else if !used
-            && (!there || state.is_lost(index) || writer.claims(state, index) == 0)
-        {
+        } else if !used && (!there || state.is_lost(index) || writer.claims(state, index) == 0) {
             state.life.reset_spare(index);
         }
     }

@@ -198,11 +198,13 @@ impl<'a> SpareIo<'a> {
                     tries += 1;
                     if !several || tries >= GONE_TRIES {
                         let refuses = several && classify::refuses(status_of(status));
-                        return Err(match refuses && self.another_works(superblock, place.member) {
-                            // What it has can be read as before, and others do without its copies.
-                            true => Fault::Gone,
-                            false => self.other(superblock, place),
-                        });
+                        return Err(
+                            match refuses && self.another_works(superblock, place.member) {
+                                // What it has can be read as before, and others do without its copies.
+                                true => Fault::Gone,
+                                false => self.other(superblock, place),
+                            },
+                        );
                     }
                     fsleep(Delta::from_millis(GONE_WAIT_MS));
                 }

@@ -5,13 +5,13 @@
 //! A message that succeeds has its reply printed. Of one that fails, device mapper hands on the
 //! errno only, so what is wrong and what is allowed goes to the kernel log.
 
+use super::closed::must_stop;
 use super::forget;
 use super::io::SpareIo;
 use super::life::Disk;
 use super::mover;
 use super::mover::Tally;
 use super::names::Show;
-use super::closed::must_stop;
 use super::state::Locked;
 use super::DmRemap;
 use crate::dm;
@@ -170,8 +170,8 @@ pub(super) fn handle(
             let member = u8::try_from(spare).map_err(|_| ENODEV)?;
             let result = forget::forget(target, ti, member);
             target.tell_news();
-            let lost =
-                result.inspect_err(|_| state.complain("forget_spare: the spare is still a member"))?;
+            let lost = result
+                .inspect_err(|_| state.complain("forget_spare: the spare is still a member"))?;
             text.line(format_args!(
                 "spare {member} is given up, {lost} blocks are lost until they are written"
             ));

@@ -751,7 +751,9 @@ impl Mover<'_> {
                 // Where that fails, it is seen block by block for which.
                 RunKind::Slots { first: slot }
                     if run.count > 1
-                        && self.copy_run_back(part.first, *end, slot, run.count).is_ok() =>
+                        && self
+                            .copy_run_back(part.first, *end, slot, run.count)
+                            .is_ok() =>
                 {
                     run.count
                 }
@@ -828,7 +830,10 @@ impl Mover<'_> {
         let Some(at) = copied.at else {
             return (copied.count, Ok(()));
         };
-        if self.compare_run(copied.main_block, at, copied.count).is_ok() {
+        if self
+            .compare_run(copied.main_block, at, copied.count)
+            .is_ok()
+        {
             return (copied.count, Ok(()));
         }
         for index in 0..copied.count {

@@ -56,8 +56,13 @@ impl Notes {
         if self.is_empty() {
             return None;
         }
-        let noted = self.blocks.iter().filter_map(|cell| cell.load().checked_sub(1));
-        noted.filter(|noted| noted.wrapping_sub(block) < count).min()
+        let noted = self
+            .blocks
+            .iter()
+            .filter_map(|cell| cell.load().checked_sub(1));
+        noted
+            .filter(|noted| noted.wrapping_sub(block) < count)
+            .min()
     }
 
     /// Whether a block is noted.
@@ -94,7 +99,10 @@ impl Notes {
 
     /// The first one from `from` on that `wanted` picks.
     pub(super) fn next(&self, from: u64, wanted: impl Fn(u64) -> bool) -> Option<u64> {
-        let noted = self.blocks.iter().filter_map(|cell| cell.load().checked_sub(1));
+        let noted = self
+            .blocks
+            .iter()
+            .filter_map(|cell| cell.load().checked_sub(1));
         noted.filter(|block| *block >= from && wanted(*block)).min()
     }
 }

@@ -529,9 +529,7 @@ impl<'a> Relocation<'a> {
         }
         if !own && self.is_scratched(slot) {
             let jump = |writer: &mut Writer, _: &mut SpareIo<'_>| writer.jump();
-            let _ = self
-                .state
-                .with_writer_by(self.patience, self.spares, jump);
+            let _ = self.state.with_writer_by(self.patience, self.spares, jump);
         }
         Ok(())
     }
@@ -593,14 +591,14 @@ impl<'a> Relocation<'a> {
         let all = u32::try_from(rest).unwrap_or(want);
         let state = self.state;
         loop {
-            let taken = state.with_writer_by(self.patience, self.spares, |writer, io| {
-                match writer.take_slots(state, io, want) {
-                    Err(error) if error == ENOSPC => {
-                        writer.steal_slots(state, io, self.own, all)?;
-                        writer.take_slots(state, io, want)
-                    }
-                    other => other,
+            let taken = state.with_writer_by(self.patience, self.spares, |writer, io| match writer
+                .take_slots(state, io, want)
+            {
+                Err(error) if error == ENOSPC => {
+                    writer.steal_slots(state, io, self.own, all)?;
+                    writer.take_slots(state, io, want)
                 }
+                other => other,
             });
             match taken {
                 Some(Ok(run)) => return Ok(run),

@@ -127,7 +127,11 @@ fn next_claim(state: &State, member: u8, first: u32) -> Option<(u32, SlotWord)> 
         let slots = u32::try_from(map.slots().len()).unwrap_or(u32::MAX);
         (first..slots).find_map(|slot| {
             let word = map.word(slot);
-            let own = || map.extents().slot(slot).is_some_and(|(owner, _)| owner == member);
+            let own = || {
+                map.extents()
+                    .slot(slot)
+                    .is_some_and(|(owner, _)| owner == member)
+            };
             if !word.is_claim() || !own() {
                 return None;
             }

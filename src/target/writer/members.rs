@@ -732,12 +732,7 @@ impl Writer {
     }
 
     /// One step of that.
-    fn remove_step(
-        &mut self,
-        state: &State,
-        io: &mut SpareIo<'_>,
-        index: u8,
-    ) -> Result<Restored> {
+    fn remove_step(&mut self, state: &State, io: &mut SpareIo<'_>, index: u8) -> Result<Restored> {
         if self.claims(state, index) != 0 {
             return Err(EBUSY);
         }
