@@ -620,7 +620,9 @@ impl Writer {
             }
             Outcome::Failed { why, .. } => {
                 state.counters.stuck.set(1);
-                pr_err!("{}: metadata was not written: {}\n", state.name, Show(why));
+                if state.log.allow() {
+                    pr_err!("{}: metadata was not written: {}\n", state.name, Show(why));
+                }
                 Err(Error::from_errno(-why.errno().number()))
             }
         }
