@@ -4,10 +4,32 @@
 //!
 //! Jobs serve failed bios, several at a time, but no two in the same region: each block is changed by
 //! one at a time, and a slow region has one job and not all of them. Besides them, one range may be
-//! moved by somebody else. One place is kept for jobs that are quick.
+//! moved by somebody else. Some places are kept, so that no kind of bio waits for all of another kind.
 
 /// How many jobs there are at a time.
-pub const JOBS: usize = 8;
+pub const JOBS: usize = 9;
+
+/// What a job serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bio {
+    /// One that failed, and has data to be kept: it may wait for main and for spares.
+    FailedWrite,
+    /// A read that failed. One place is kept for these: what main cannot read is told without asking a spare.
+    FailedRead,
+    /// One that has not met a bad block yet. It may have any place, of which one is kept for these.
+    Deferred,
+}
+
+impl Bio {
+    /// It may have one of so many places, the first ones.
+    const fn places(self) -> usize {
+        match self {
+            Bio::FailedWrite => JOBS - 2,
+            Bio::FailedRead => JOBS - 1,
+            Bio::Deferred => JOBS,
+        }
+    }
+}
 
 /// A region has this many sectors, as a power of two: 1 MiB.
 const REGION_SHIFT: u32 = 11;
@@ -68,13 +90,12 @@ impl Desk {
 
     /// Starts a job and returns its number; none if somebody has a part of its range, or there is no
     /// place.
-    pub fn start(&mut self, range: Range, quick: bool) -> Option<usize> {
+    pub fn start(&mut self, range: Range, bio: Bio) -> Option<usize> {
         if self.is_busy(range) {
             return None;
         }
-        let places = if quick { JOBS } else { JOBS - 1 };
         let free = |place: &Option<Range>| place.is_none();
-        let number = self.jobs.iter().take(places).position(free)?;
+        let number = self.jobs.iter().take(bio.places()).position(free)?;
         *self.jobs.get_mut(number)? = Some(range);
         Some(number)
     }
@@ -104,6 +125,7 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
+    use super::Bio;
     use super::Desk;
     use super::Range;
     use super::JOBS;
@@ -114,65 +136,74 @@ mod tests {
     #[test]
     fn one_job_a_region() {
         let mut desk = Desk::new();
-        let first = desk.start(Range::new(0, 8), false).unwrap();
-        assert_eq!(desk.start(Range::new(2040, 8), false), None);
-        assert_eq!(desk.start(Range::new(2040, 16), true), None);
-        let second = desk.start(Range::new(MIB, 8), false).unwrap();
+        let first = desk.start(Range::new(0, 8), Bio::FailedWrite).unwrap();
+        assert_eq!(desk.start(Range::new(2040, 8), Bio::FailedWrite), None);
+        assert_eq!(desk.start(Range::new(2040, 16), Bio::Deferred), None);
+        let second = desk.start(Range::new(MIB, 8), Bio::FailedWrite).unwrap();
         assert_ne!(first, second);
         desk.end(first);
-        assert_eq!(desk.start(Range::new(2040, 16), true), None);
+        assert_eq!(desk.start(Range::new(2040, 16), Bio::Deferred), None);
         desk.end(second);
-        assert!(desk.start(Range::new(2040, 16), true).is_some());
+        assert!(desk.start(Range::new(2040, 16), Bio::Deferred).is_some());
     }
 
     #[test]
-    fn one_place_is_kept() {
+    fn places_are_kept() {
         let mut desk = Desk::new();
-        for job in 0..JOBS as u64 - 1 {
-            assert!(desk.start(Range::new(job * MIB, 1), false).is_some());
+        for job in 0..JOBS as u64 - 2 {
+            let range = Range::new(job * MIB, 1);
+            assert!(desk.start(range, Bio::FailedWrite).is_some());
         }
-        let last = JOBS as u64 * MIB;
-        assert_eq!(desk.start(Range::new(last, 1), false), None);
-        assert_eq!(desk.start(Range::new(last, 1), true), Some(JOBS - 1));
-        assert_eq!(desk.start(Range::new(last + MIB, 1), true), None);
+        let range = |number| Range::new((JOBS as u64 + number) * MIB, 1);
+        assert_eq!(desk.start(range(0), Bio::FailedWrite), None);
+        assert_eq!(desk.start(range(0), Bio::FailedRead), Some(JOBS - 2));
+        assert_eq!(desk.start(range(1), Bio::FailedRead), None);
+        assert_eq!(desk.start(range(1), Bio::Deferred), Some(JOBS - 1));
+        assert_eq!(desk.start(range(2), Bio::Deferred), None);
     }
 
     #[test]
     fn moving_waits_for_jobs_and_keeps_them_out() {
         let mut desk = Desk::new();
-        let job = desk.start(Range::new(0, 8), false).unwrap();
+        let job = desk.start(Range::new(0, 8), Bio::FailedWrite).unwrap();
         desk.move_begin(Range::new(100, 8));
         assert!(!desk.move_clear());
-        assert_eq!(desk.start(Range::new(200, 8), false), None);
+        assert_eq!(desk.start(Range::new(200, 8), Bio::FailedWrite), None);
         desk.end(job);
         assert!(desk.move_clear());
-        assert_eq!(desk.start(Range::new(200, 8), false), None);
-        assert!(desk.start(Range::new(5 * MIB, 8), false).is_some());
+        assert_eq!(desk.start(Range::new(200, 8), Bio::FailedWrite), None);
+        assert!(desk
+            .start(Range::new(5 * MIB, 8), Bio::FailedWrite)
+            .is_some());
         desk.move_end();
-        assert!(desk.start(Range::new(200, 8), false).is_some());
+        assert!(desk.start(Range::new(200, 8), Bio::FailedWrite).is_some());
     }
 
     /// The jobs by their numbers, and the regions that they have.
     #[derive(Default)]
     struct Naive {
-        jobs: Vec<(usize, Vec<u64>, bool)>,
+        jobs: Vec<(usize, Vec<u64>)>,
         moving: Vec<u64>,
     }
 
     impl Naive {
         fn has_job(&self, regions: &[u64]) -> bool {
             let meets = |job: &[u64]| job.iter().any(|region| regions.contains(region));
-            self.jobs.iter().any(|(_, job, _)| meets(job))
+            self.jobs.iter().any(|(_, job)| meets(job))
         }
 
         fn is_busy(&self, regions: &[u64]) -> bool {
             self.has_job(regions) || regions.iter().any(|region| self.moving.contains(region))
         }
 
-        fn has_place(&self, quick: bool) -> bool {
-            let ordinary = |job: &&(usize, Vec<u64>, bool)| job.0 != JOBS - 1;
-            let taken = self.jobs.iter().filter(ordinary).count();
-            taken < JOBS - 1 || (quick && self.jobs.len() < JOBS)
+        fn has_place(&self, bio: Bio) -> bool {
+            let kept = match bio {
+                Bio::FailedWrite => 2,
+                Bio::FailedRead => 1,
+                Bio::Deferred => 0,
+            };
+            let allowed = |job: &&(usize, Vec<u64>)| job.0 < JOBS - kept;
+            self.jobs.iter().filter(allowed).count() < JOBS - kept
         }
     }
 
@@ -195,24 +226,26 @@ mod tests {
             regions.dedup();
             match below(9) {
                 0..=5 => {
-                    let quick = below(4) == 0;
-                    let (busy, place) = (naive.is_busy(&regions), naive.has_place(quick));
+                    let bio = match below(4) {
+                        0 => Bio::Deferred,
+                        1 => Bio::FailedRead,
+                        _ => Bio::FailedWrite,
+                    };
+                    let (busy, place) = (naive.is_busy(&regions), naive.has_place(bio));
                     assert_eq!(desk.is_busy(range), busy);
-                    let job = desk.start(range, quick);
+                    let job = desk.start(range, bio);
                     assert_eq!(job.is_some(), !busy && place);
                     if let Some(job) = job {
-                        assert!(job < JOBS && naive.jobs.iter().all(|(other, _, _)| *other != job));
-                        naive.jobs.push((job, regions, quick));
+                        assert!(job < JOBS && naive.jobs.iter().all(|(other, _)| *other != job));
+                        naive.jobs.push((job, regions));
                         started += 1;
                     }
                     taken += u32::from(busy);
                     full += u32::from(!place);
-                    let slow = naive.jobs.iter().filter(|(_, _, quick)| !quick).count();
-                    assert!(slow < JOBS);
                 }
                 6 | 7 if !naive.jobs.is_empty() => {
                     let index = below(naive.jobs.len() as u64) as usize;
-                    let (job, _, _) = naive.jobs.swap_remove(index);
+                    let (job, _) = naive.jobs.swap_remove(index);
                     desk.end(job);
                 }
                 8 if naive.moving.is_empty() => {
@@ -250,7 +283,7 @@ mod tests {
         assert!(!Range::NOTHING.overlaps(&Range::NOTHING));
         let mut desk = Desk::new();
         desk.move_begin(all);
-        assert!(desk.start(Range::NOTHING, false).is_some() && desk.move_clear());
-        assert!(desk.start(Range::NOTHING, false).is_some());
+        assert!(desk.start(Range::NOTHING, Bio::FailedWrite).is_some() && desk.move_clear());
+        assert!(desk.start(Range::NOTHING, Bio::FailedWrite).is_some());
     }
 }

@@ -391,3 +391,47 @@ fn a_read_error_does_not_wait_for_the_spare() {
     assert_eq!(remap.device().remapped(), 1);
     assert_eq!(remap.device().pending(), 23);
 }
+
+/// E7: nor does it wait for writes that fail on main and do: more of them than there are repairers.
+#[test]
+fn a_read_error_does_not_wait_for_writes_that_move() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(4096);
+    let region = |number: u64| number * 2048;
+    for number in 0..12 {
+        remap.main.disk().spoil(region(number), 8, unwritable());
+    }
+    for number in 12..16 {
+        remap.main.disk().spoil(region(number), 8, unreadable());
+    }
+    remap
+        .spare
+        .disk()
+        .hold(0..Remap::SPARE_SECTORS, Direction::Both);
+    std::thread::scope(|scope| {
+        let start = |number| {
+            let device = remap.open();
+            scope.spawn(move || device.write(region(number), &stamps(region(number), 8, 1)))
+        };
+        let writers: Vec<_> = (0..12).map(start).collect();
+        // As many as may are with the spare.
+        assert!(eventually(|| remap.spare.disk().waiting().len() >= 7));
+        let readers: Vec<_> = (12..16)
+            .map(|number| {
+                let device = remap.open();
+                scope.spawn(move || device.read(region(number), 8))
+            })
+            .collect();
+        let answered = eventually(|| readers.iter().all(|reader| reader.is_finished()));
+        remap.spare.disk().release();
+        assert!(answered, "a read waits for writes");
+        for reader in readers {
+            let error = reader.join().unwrap().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(Status::Medium.errno()));
+        }
+        for writer in writers {
+            writer.join().unwrap().unwrap();
+        }
+    });
+    assert_eq!(remap.device().remapped(), 12);
+}
