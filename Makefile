@@ -77,7 +77,7 @@ help:
 	@echo 'make quick      the tests of pure logic, and those in virtual machines on a kernel that is a program'
 	@echo '                (User Mode Linux) and built for it first, which takes 7 minutes; TEST="name" restricts them'
 	@echo 'make test-debug the tests in virtual machines, on such a kernel that looks for mistakes (KASAN, lockdep,'
-	@echo '                kmemleak ...) and is built for it first, which takes 8 minutes; TEST="name" restricts them'
+	@echo '                kmemleak ...) and is built for it first, which takes 20 minutes; TEST="name" restricts them'
 	@echo 'make check      formatting, lints, documentation, licences, shell scripts'
 	@echo 'make doc        the documentation of all crates and of the module, and its examples compiled'
 	@echo 'make editor     src/rust-project.json, so that rust-analyzer knows the kernel crate'

@@ -3,7 +3,6 @@
  * The mistakes of mistakes.rs that are made with the kernel's objects.
  */
 #include <linux/bug.h>
-#include <linux/delay.h>
 #include <linux/errno.h>
 #include <linux/mutex.h>
 #include <linux/rcupdate.h>
@@ -17,8 +16,9 @@ static void sleep_in_atomic_context(void)
 {
 	static DEFINE_SPINLOCK(lock);
 
+	/* It does not sleep, but may. */
 	spin_lock(&lock);
-	msleep(1);
+	kfree(kmalloc(8, GFP_KERNEL));
 	spin_unlock(&lock);
 }
 
