@@ -8,7 +8,7 @@ export KVER DM_REMAP_HERE TEST
 # Nothing goes on when make itself is killed.
 run := setpriv --pdeathsig TERM
 
-.PHONY: module test quick test-debug check doc editor fuzz bench bench-check bench-host demo vm promises packages install uninstall \
+.PHONY: module test test-system quick test-debug check doc editor fuzz bench bench-check bench-host demo vm promises packages install uninstall \
 	clean help
 .NOTPARALLEL:
 
@@ -17,6 +17,9 @@ module:
 
 test:
 	@$(run) scripts/test
+
+test-system:
+	@DM_REMAP_THOROUGH=1 $(run) scripts/test
 
 quick:
 	@$(run) scripts/quick
@@ -71,9 +74,11 @@ help:
 	@echo '                kernel if its headers have the Rust artefacts, else for Debian 13 backports'
 	@echo 'make demo       a failing disk without dm-remap and with it, in a virtual machine'
 	@echo 'make vm         a shell in a virtual machine that has the module loaded'
-	@echo 'make test       all tests: pure logic here, everything else in virtual machines, as many at once as'
+	@echo 'make test       all tests: pure logic here, everything else in virtual machines, one more at once than'
 	@echo '                there are processors (or DM_REMAP_JOBS=N); TEST="errors::moves logic::load" runs only'
 	@echo '                those programs, modules or tests, or all whose names begin so'
+	@echo 'make test-system what is too much for each run: packages that are installed, and all cases where the'
+	@echo '                tests above take a sample, which takes hours; TEST="crash_replay" restricts it'
 	@echo 'make quick      the tests of pure logic, and those in virtual machines on a kernel that is a program'
 	@echo '                (User Mode Linux) and built for it first, which takes 7 minutes; TEST="name" restricts them'
 	@echo 'make test-debug the tests in virtual machines, on such a kernel that looks for mistakes (KASAN, lockdep,'

@@ -3,7 +3,7 @@
 //! the Debian root.
 //!
 //! A [`plan`] says which [jobs](job) there are, by what was [chosen](choice) and what the test files
-//! [say about themselves](remarks); [`lanes`] run them, as many at once as there are processors; a
+//! [say about themselves](remarks); [`lanes`] run them, one more at once than there are processors; a
 //! [`report`] is what one says of its tests. The last line on standard output is the sum.
 
 mod choice;
@@ -76,6 +76,8 @@ fn run(arguments: &Arguments) -> Result<bool, Error> {
         programs: &programs,
         times: &times,
         lanes: lane_count(std::env::var("DM_REMAP_JOBS").ok().as_deref())?,
+        // The tests read it, too: who has a sample of something then takes all of it.
+        thorough: std::env::var("DM_REMAP_THOROUGH").is_ok_and(|value| value == "1"),
     };
     plan.check()?;
     let summary = run_plan(&plan)?;
@@ -96,6 +98,9 @@ fn run_plan(plan: &Plan<'_>) -> Result<Summary, Error> {
     let mut summary = Summary::default();
     for reason in plan.skipped() {
         summary.skip(&reason);
+    }
+    for heavy in plan.left() {
+        summary.leave(heavy);
     }
     let mut lanes = Lanes::new(plan.lanes, plan.checkout);
     lanes.add(plan.first_jobs()?);
@@ -125,10 +130,10 @@ fn finish(checkout: &Path, summary: &Summary) -> Result<bool, Error> {
     Ok(summary.well())
 }
 
-/// As many as there are processors, unless DM_REMAP_JOBS says otherwise.
+/// One more than there are processors, unless DM_REMAP_JOBS says otherwise: much of what a test does is to wait.
 fn lane_count(told: Option<&str>) -> Result<usize, Error> {
     match told {
-        None | Some("") => Ok(std::thread::available_parallelism()?.get()),
+        None | Some("") => Ok(std::thread::available_parallelism()?.get() + 1),
         Some(text) => text
             .parse()
             .ok()
@@ -153,7 +158,7 @@ mod tests {
 
     #[test]
     fn jobs_are_counted_or_refused() {
-        assert!(lane_count(None).unwrap() > 0);
+        assert!(lane_count(None).unwrap() > 1);
         assert_eq!(lane_count(Some("3")).unwrap(), 3);
         for text in ["0", "-1", "two", "2.5"] {
             let error = lane_count(Some(text)).unwrap_err().to_string();

@@ -11,6 +11,7 @@ use crate::job::Job;
 use crate::kernel::Oldest;
 use crate::kernel::On;
 use crate::lanes::file_name;
+use crate::remarks::Heavy;
 use crate::remarks::Need;
 use crate::times::Times;
 use crate::workspace::build_command;
@@ -37,6 +38,7 @@ struct Script {
     whole: bool,
     /// Whether it takes names of its tests, and where each has a folder of its name.
     tests: Option<&'static str>,
+    heavy: Option<Heavy<&'static str>>,
     /// How long it takes if that is not known yet.
     seconds: f64,
 }
@@ -48,6 +50,7 @@ const SCRIPTS: [Script; 5] = [
         after: &[PROGRAMS],
         whole: false,
         tests: None,
+        heavy: None,
         seconds: 10.0,
     },
     Script {
@@ -56,14 +59,17 @@ const SCRIPTS: [Script; 5] = [
         after: &[MODULE],
         whole: true,
         tests: None,
+        heavy: Some(Heavy::Wholly("it installs packages")),
         seconds: 60.0,
     },
     Script {
         name: "fuzz",
         command: "env -u DM_REMAP_FUZZ_SECONDS scripts/fuzz",
-        after: &[],
+        // It is a build of its own: the other one is first, as nearly everything waits for that.
+        after: &[PROGRAMS],
         whole: false,
         tests: Some("tests/fuzz/corpus"),
+        heavy: Some(Heavy::Partly("more inputs")),
         seconds: 120.0,
     },
     Script {
@@ -72,6 +78,7 @@ const SCRIPTS: [Script; 5] = [
         after: &[PROGRAMS],
         whole: false,
         tests: None,
+        heavy: None,
         seconds: 30.0,
     },
     Script {
@@ -80,6 +87,7 @@ const SCRIPTS: [Script; 5] = [
         after: &[PROGRAMS, MODULE],
         whole: true,
         tests: None,
+        heavy: None,
         seconds: 300.0,
     },
 ];
@@ -100,6 +108,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) programs: &'a [Program],
     pub(crate) times: &'a Times,
     pub(crate) lanes: usize,
+    /// Whether it is for `make test-system`: what is heavy, and all of that.
+    pub(crate) thorough: bool,
 }
 
 /// Some tests of a program, on a kernel.
@@ -150,10 +160,42 @@ impl<'a> Plan<'a> {
         let machines = self.programs.iter();
         let machines = machines.filter(|program| program.place == Place::Machine);
         let mut skipped: Vec<String> = machines.filter_map(unfit).collect();
-        if self.on == On::Stock && self.oldest.is_none() {
+        if self.on == On::Stock && self.is_usual() && self.oldest.is_none() {
             skipped.push("the oldest kernel: there is none beside this one".into());
         }
         skipped
+    }
+
+    /// What is left for `make test-system`, wholly or in part.
+    pub(crate) fn left(&self) -> Vec<Heavy> {
+        if !self.is_usual() {
+            return Vec::new();
+        }
+        let scripts = self.scripts().filter_map(|script| {
+            let of = |what: &str| format!("{} ({what})", script.name);
+            Some(script.heavy.as_ref()?.map(of))
+        });
+        let fit = self.programs.iter().filter(|it| self.unfit(it).is_none());
+        let programs = fit.filter_map(|program| {
+            let of = |what: &str| format!("{} ({what})", program.name);
+            Some(program.remarks.heavy.as_ref()?.map(of))
+        });
+        scripts.chain(programs).collect()
+    }
+
+    /// Whether it is the run of everything but what is too heavy for that.
+    fn is_usual(&self) -> bool {
+        self.choice.is_everything() && !self.thorough
+    }
+
+    /// Whether something belongs to this run by how heavy it is. What is named does anyway.
+    fn has_place<S>(&self, heavy: Option<&Heavy<S>>) -> bool {
+        match heavy {
+            _ if !self.choice.is_everything() => true,
+            Some(Heavy::Wholly(_)) => self.thorough,
+            Some(Heavy::Partly(_)) => true,
+            None => !self.thorough,
+        }
     }
 
     /// Why a program cannot run on the kernel that was asked for.
@@ -172,7 +214,11 @@ impl<'a> Plan<'a> {
 
     fn chosen(&self) -> impl Iterator<Item = &'a Program> + '_ {
         let chosen = self.programs.iter();
-        chosen.filter(|program| self.choice.wants(&program.name) && self.unfit(program).is_none())
+        chosen.filter(|program| {
+            self.choice.wants(&program.name)
+                && self.has_place(program.remarks.heavy.as_ref())
+                && self.unfit(program).is_none()
+        })
     }
 
     fn needs(&self, need: Need) -> bool {
@@ -185,6 +231,7 @@ impl<'a> Plan<'a> {
         let mut scripts: Vec<&Script> = self
             .scripts()
             .filter(|script| self.choice.wants(script.name))
+            .filter(|script| self.has_place(script.heavy.as_ref()))
             .collect();
         if self.needs(Need::DkmsPackage)
             && !scripts.iter().any(|script| script.name == DKMS_PACKAGE)
@@ -206,16 +253,16 @@ impl<'a> Plan<'a> {
         if self.chosen().any(|program| program.place == Place::Machine) || wanted(MODULE) {
             jobs.push(self.build_of_module());
         }
-        if let (Some(oldest), true) = (&self.oldest, self.choice.is_everything()) {
+        if let (Some(oldest), true) = (&self.oldest, self.is_usual()) {
             let mut job = self.build(OLDEST_MODULE, &["scripts/module"]);
             job.environment = oldest.environment();
-            // They take turns anyway.
-            job.after.push(MODULE.into());
+            // They take turns anyway; and what nearly everything waits for has the processors first.
+            job.after = vec![MODULE.into(), PROGRAMS.into()];
             jobs.push(job);
         }
-        if self.on == On::Stock && self.choice.is_everything() {
+        if self.on == On::Stock && self.is_usual() {
             let mut job = self.build(NEWER_KERNEL, &["scripts/newer-kernel"]);
-            job.after.push(MODULE.into());
+            job.after = vec![MODULE.into(), PROGRAMS.into()];
             job.seconds = 0.0;
             jobs.push(job);
         }
@@ -252,7 +299,7 @@ impl<'a> Plan<'a> {
     }
 
     fn build_of_programs(&self) -> Job {
-        if !self.choice.is_everything() {
+        if !self.is_usual() {
             let mut job = self.build(PROGRAMS, &[]);
             job.command = build_command(Some(&self.chosen().collect::<Vec<_>>()));
             return job;
@@ -319,7 +366,7 @@ impl<'a> Plan<'a> {
         let (Some(oldest), Some(names)) = (&self.oldest, &program.remarks.on_oldest) else {
             return Ok(None);
         };
-        if !self.choice.is_everything() {
+        if !self.is_usual() {
             return Ok(None);
         }
         let mut tests = all.to_vec();
@@ -467,15 +514,32 @@ mod tests {
 
     /// What `then` sees of the plan for these names.
     fn with_plan<T>(on: On, names: &str, then: impl FnOnce(&Plan<'_>) -> T) -> T {
+        with_any_plan(on, names, false, then)
+    }
+
+    fn with_any_plan<T>(
+        on: On,
+        names: &str,
+        thorough: bool,
+        then: impl FnOnce(&Plan<'_>) -> T,
+    ) -> T {
         let programs = [
             Program::imagined("logic", Place::Host, ""),
-            Program::imagined("errors", Place::Machine, ""),
+            Program::imagined(
+                "errors",
+                Place::Machine,
+                "//! More in test-system: all of them.",
+            ),
             Program::imagined(
                 "abstraction",
                 Place::Machine,
                 "//! Needs: the example modules.",
             ),
-            Program::imagined("dkms", Place::Machine, "//! Needs: dkms-package."),
+            Program::imagined(
+                "dkms",
+                Place::Machine,
+                "//! Needs: dkms-package.\n//! Only in test-system: it installs packages.",
+            ),
         ];
         then(&Plan {
             checkout: checkout(),
@@ -485,6 +549,7 @@ mod tests {
             programs: &programs,
             times: &Times::default(),
             lanes: 2,
+            thorough,
         })
     }
 
@@ -515,7 +580,6 @@ mod tests {
                 MODULE,
                 OLDEST_MODULE,
                 PROGRAMS,
-                DKMS_PACKAGE,
                 "doc",
                 "fuzz",
                 "machine-room",
@@ -526,6 +590,32 @@ mod tests {
         assert_eq!(module.environment, [("DM_REMAP_EXAMPLES", "1".to_string())]);
         let skipped = with_plan(On::Stock, "", |plan| plan.skipped());
         assert!(skipped.is_empty());
+    }
+
+    #[test]
+    fn what_is_heavy_is_left_and_told_and_has_a_run_of_its_own() {
+        let left = with_plan(On::Stock, "", |plan| plan.left());
+        let wholly = |what: &str| Heavy::Wholly(what.to_string());
+        let partly = |what: &str| Heavy::Partly(what.to_string());
+        assert_eq!(
+            left,
+            [
+                wholly("dkms-package (it installs packages)"),
+                partly("fuzz (more inputs)"),
+                partly("errors (all of them)"),
+                wholly("dkms (it installs packages)"),
+            ]
+        );
+        with_any_plan(On::Stock, "", true, |plan| {
+            let jobs = plan.first_jobs().unwrap();
+            let expected = [MODULE, PROGRAMS, DKMS_PACKAGE, "fuzz"];
+            assert_eq!(names(&jobs), expected);
+            let programs: Vec<&str> = plan.chosen().map(|it| it.name.as_str()).collect();
+            assert_eq!(programs, ["errors", "dkms"]);
+            assert!(plan.left().is_empty() && plan.skipped().is_empty());
+        });
+        // Nothing is said of it where something was asked for.
+        assert!(with_plan(On::Stock, "errors", |plan| plan.left()).is_empty());
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! //! Alone: why nothing may run beside it.
 //! //! Also on the oldest kernel.
 //! //! Also on the oldest kernel: moves.
+//! //! Only in test-system: why it is too much for each run.
+//! //! More in test-system: what.
 //! ```
 
 /// What has to be there before a program can run.
@@ -16,9 +18,29 @@ pub(crate) enum Need {
     DkmsPackage,
 }
 
+/// What is too much for each run, and has its place in `make test-system`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heavy<S = String> {
+    /// All of it, and why.
+    Wholly(S),
+    /// A sample of it runs each time; what there is besides.
+    Partly(S),
+}
+
+impl<S: AsRef<str>> Heavy<S> {
+    /// The same, with other words.
+    pub(crate) fn map(&self, words: impl FnOnce(&str) -> String) -> Heavy {
+        match self {
+            Self::Wholly(why) => Heavy::Wholly(words(why.as_ref())),
+            Self::Partly(what) => Heavy::Partly(words(what.as_ref())),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Remarks {
     pub(crate) needs: Vec<Need>,
+    pub(crate) heavy: Option<Heavy>,
     pub(crate) alone: bool,
     /// Whether it runs on the oldest kernel, too, or what of it: nothing named is all.
     pub(crate) on_oldest: Option<Vec<String>>,
@@ -47,6 +69,10 @@ impl Remarks {
             });
         } else if text.starts_with("Alone: ") {
             self.alone = true;
+        } else if let Some(why) = text.strip_prefix("Only in test-system: ") {
+            self.heavy = Some(Heavy::Wholly(why.strip_suffix('.')?.into()));
+        } else if let Some(what) = text.strip_prefix("More in test-system: ") {
+            self.heavy = Some(Heavy::Partly(what.strip_suffix('.')?.into()));
         } else if let Some(rest) = text.strip_prefix("Also on the oldest kernel") {
             let names = rest.strip_suffix('.')?;
             self.on_oldest = Some(match names.strip_prefix(": ") {
@@ -85,6 +111,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_heavy_says_why() {
+        let heavy = |line: &str| Remarks::new(line).unwrap().heavy;
+        assert_eq!(
+            heavy("//! Only in test-system: it installs packages.\n"),
+            Some(Heavy::Wholly("it installs packages".into()))
+        );
+        assert_eq!(
+            heavy("//! More in test-system: each sector.\n"),
+            Some(Heavy::Partly("each sector".into()))
+        );
+    }
+
+    #[test]
     fn all_of_it_on_the_oldest_kernel() {
         let remarks = Remarks::new("//! Also on the oldest kernel.\n").unwrap();
         assert_eq!(remarks.on_oldest, Some(Vec::new()));
@@ -92,7 +131,11 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_an_error() {
-        for line in ["//! Needs: luck.", "//! Also on the oldest kernel, moves."] {
+        for line in [
+            "//! Needs: luck.",
+            "//! Also on the oldest kernel, moves.",
+            "//! More in test-system: no end",
+        ] {
             assert!(Remarks::new(line).is_err(), "{line}");
         }
     }

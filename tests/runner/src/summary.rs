@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::job::Counts;
 use crate::job::Ended;
 use crate::lanes::minutes;
+use crate::remarks::Heavy;
 use crate::report::State;
 use crate::say;
 use crate::times::Times;
@@ -19,6 +20,9 @@ pub(crate) struct Summary {
     failed: usize,
     skipped: usize,
     failures: Vec<String>,
+    /// What `make test-system` has besides, wholly and in part.
+    left: Vec<String>,
+    thinned: Vec<String>,
     times: Times,
 }
 
@@ -26,6 +30,17 @@ impl Summary {
     pub(crate) fn skip(&mut self, reason: &str) {
         say(&format!("skipped: {reason}"));
         self.skipped += 1;
+    }
+
+    /// What did not run, or not all of it, as another run is for that. It is told at the end.
+    pub(crate) fn leave(&mut self, heavy: Heavy) {
+        match heavy {
+            Heavy::Wholly(what) => {
+                self.skipped += 1;
+                self.left.push(what);
+            }
+            Heavy::Partly(what) => self.thinned.push(what),
+        }
     }
 
     /// Takes what ended, and prints it: all of its output, but of tests that passed their lines alone.
@@ -94,6 +109,14 @@ impl Summary {
             say("the slowest tests:");
             for (seconds, name) in tests.iter().take(SLOWEST) {
                 println!("{seconds:>7.1}s  {name}");
+            }
+        }
+        for (list, what) in [
+            (&self.left, "skipped, as make test-system has it"),
+            (&self.thinned, "make test-system has more of this"),
+        ] {
+            if !list.is_empty() {
+                say(&format!("{what}: {}", list.join(", ")));
             }
         }
         for failure in &self.failures {
