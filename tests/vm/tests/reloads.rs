@@ -408,7 +408,7 @@ fn a_forced_removal_amid_repairs_loses_nothing() {
     let known = Traffic::until_gone(&mapped.path(), USED, |traffic| {
         let user = Direct::open(&mapped.path());
         traffic.goes_on();
-        assert!(mapped.remapped() > 0);
+        assert!(eventually(|| mapped.remapped() > 0));
         // While it is in use it stays, with a table that only gives errors.
         assert!(mapped.remove_with(&["--force"]).is_err());
         assert!(mapped.table().contains("error"), "{}", mapped.table());

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Device-mapper devices, by way of dmsetup.
+//! Device-mapper devices.
 
-use std::path::Path;
+use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
+use super::ioctl;
+use super::ioctl::Lines;
 use super::kmsg::Kmsg;
 use super::run::run;
 use super::wait::FOR_EVER;
@@ -22,7 +24,7 @@ pub struct Mapped {
 /// Device mapper's "no".
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// The error in words, as dmsetup gives it: "Invalid argument".
+    /// The error in words: "Invalid argument".
     pub error: String,
     /// What the kernel's log says about it, without what device mapper puts in front.
     pub reason: String,
@@ -31,25 +33,30 @@ pub struct Refusal {
 impl Mapped {
     /// Makes a device with this table.
     pub fn try_new(table: &str) -> Result<Self, Refusal> {
-        Self::create(&["--table", table])
+        Self::create(table, false)
     }
 
     /// Makes a read-only device with this table.
     pub fn try_read_only(table: &str) -> Result<Self, Refusal> {
-        Self::create(&["--readonly", "--table", table])
+        Self::create(table, true)
     }
 
-    fn create(arguments: &[&str]) -> Result<Self, Refusal> {
+    fn create(table: &str, read_only: bool) -> Result<Self, Refusal> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        dmsetup(&[&["create", &name], arguments].concat())?;
-        let mut device = Self {
+        told(|| {
+            let path = ioctl::create(&name)?;
+            let made = ioctl::load(&name, table, read_only).and_then(|()| ioctl::resume(&name));
+            if made.is_err() {
+                ioctl::remove(&name)?;
+            }
+            made.map(|()| path)
+        })
+        .map(|path| Self {
             name,
-            path: PathBuf::new(),
+            path,
             removed: false,
-        };
-        device.path = device.find_node();
-        Ok(device)
+        })
     }
 
     /// The same, for what must succeed.
@@ -63,17 +70,6 @@ impl Mapped {
         self.path.clone()
     }
 
-    /// The kernel's own node: those in /dev/mapper are made by udev, which does not run here.
-    fn find_node(&self) -> PathBuf {
-        let devices = std::fs::read_dir("/sys/class/block").expect("read /sys/class/block");
-        let ours = devices.flatten().find(|device| {
-            std::fs::read_to_string(device.path().join("dm/name"))
-                .is_ok_and(|name| name.trim() == self.name)
-        });
-        let ours = ours.expect("the device has appeared").file_name();
-        Path::new("/dev").join(ours)
-    }
-
     /// The name that it has for device mapper.
     pub fn name(&self) -> &str {
         &self.name
@@ -81,16 +77,14 @@ impl Mapped {
 
     /// Sends a message and returns the reply.
     pub fn message(&self, text: &str) -> Result<String, Refusal> {
-        // What follows is no option, whatever it looks like.
-        let mut arguments = vec!["message", "--", &self.name, "0"];
-        arguments.extend(text.split_whitespace());
-        dmsetup(&arguments).map(|reply| reply.trim_end().to_string())
+        let words: Vec<&str> = text.split_whitespace().collect();
+        told(|| ioctl::message(&self.name, &words.join(" ")))
     }
 
     /// The status line.
     #[track_caller]
     pub fn status(&self) -> String {
-        self.must(&["status"])
+        self.lines(Lines::Status)
     }
 
     /// A value of the status line: `status_value("health")` of `... health=1 ...`.
@@ -131,47 +125,51 @@ impl Mapped {
     /// The table that is in use.
     #[track_caller]
     pub fn table(&self) -> String {
-        self.must(&["table"])
+        self.lines(Lines::Table)
     }
 
     /// Loads another table, not yet in use.
     pub fn load(&self, table: &str) -> Result<(), Refusal> {
-        dmsetup(&["load", &self.name, "--table", table]).map(drop)
+        told(|| ioctl::load(&self.name, table, false))
     }
 
     /// The same, read-only.
     pub fn load_read_only(&self, table: &str) -> Result<(), Refusal> {
-        dmsetup(&["load", &self.name, "--readonly", "--table", table]).map(drop)
+        told(|| ioctl::load(&self.name, table, true))
     }
 
     /// The table that was loaded and is not yet in use; empty if there is none.
     #[track_caller]
     pub fn loaded_table(&self) -> String {
-        self.must(&["table", "--inactive"])
+        self.lines(Lines::LoadedTable)
     }
 
     /// Suspends: waits for I/O, and flushes and freezes the filesystem above.
     pub fn suspend(&self) -> Result<(), Refusal> {
-        dmsetup(&["suspend", &self.name]).map(drop)
+        self.suspend_with(&[])
     }
 
     /// Suspends without flushing: I/O under way may come back to be queued.
     pub fn suspend_noflush(&self) -> Result<(), Refusal> {
-        dmsetup(&["suspend", "--noflush", "--nolockfs", &self.name]).map(drop)
+        self.suspend_with(&["--noflush", "--nolockfs"])
     }
 
-    /// Suspends with these options of dmsetup.
+    /// Suspends with these options of dmsetup: `--noflush`, `--nolockfs`.
+    #[track_caller]
     pub fn suspend_with(&self, options: &[&str]) -> Result<(), Refusal> {
-        dmsetup(&[&["suspend"], options, &[self.name.as_str()]].concat()).map(drop)
+        let flag = |option: &&str| match *option {
+            "--noflush" => ioctl::FLAG_NOFLUSH,
+            "--nolockfs" => ioctl::FLAG_SKIP_LOCKFS,
+            other => panic!("what is {other}?"),
+        };
+        let flags = options.iter().map(flag).fold(0, |all, flag| all | flag);
+        told(|| ioctl::suspend(&self.name, flags))
     }
 
     /// How many events there were.
     #[track_caller]
     pub fn events(&self) -> u64 {
-        let told = self.must(&["info", "--columns", "--noheadings", "-o", "events"]);
-        told.trim()
-            .parse()
-            .unwrap_or_else(|_| panic!("{told:?} events"))
+        told(|| ioctl::events(&self.name)).unwrap_or_else(|refusal| panic!("{refusal:?}"))
     }
 
     /// Waits for an event after number `seen`. Tells whether there is one, or whether there is no hope.
@@ -183,7 +181,7 @@ impl Mapped {
 
     /// Resumes, with the table that was loaded last.
     pub fn resume(&self) -> Result<(), Refusal> {
-        dmsetup(&["resume", &self.name]).map(drop)
+        told(|| ioctl::resume(&self.name))
     }
 
     /// Removes it with these options of dmsetup, and does not try again if that is refused.
@@ -197,17 +195,15 @@ impl Mapped {
     #[track_caller]
     pub fn remove(mut self) {
         self.removed = true;
-        self.must(&["remove", "--retry"]);
+        if let Err(refusal) = told(|| ioctl::remove(&self.name)) {
+            panic!("{} is not removed: {refusal:?}", self.name);
+        }
     }
 
     #[track_caller]
-    fn must(&self, arguments: &[&str]) -> String {
-        let mut all = arguments.to_vec();
-        all.push(&self.name);
-        dmsetup(&all)
-            .unwrap_or_else(|refusal| panic!("dmsetup {}: {refusal:?}", all.join(" ")))
-            .trim_end()
-            .to_string()
+    fn lines(&self, what: Lines) -> String {
+        told(|| ioctl::lines(&self.name, what))
+            .unwrap_or_else(|refusal| panic!("{what:?} of {}: {refusal:?}", self.name))
     }
 }
 
@@ -216,8 +212,8 @@ impl Drop for Mapped {
         if self.removed {
             return;
         }
-        if let Err(refusal) = dmsetup(&["remove", "--retry", &self.name]) {
-            eprintln!("dmsetup remove {}: {refusal:?}", self.name);
+        if let Err(refusal) = told(|| ioctl::remove(&self.name)) {
+            eprintln!("{} is not removed: {refusal:?}", self.name);
             // Best effort: the disks below shall be able to go.
             let _ = dmsetup(&["remove", "--force", &self.name]);
             if !std::thread::panicking() {
@@ -227,8 +223,41 @@ impl Drop for Mapped {
     }
 }
 
+/// Does something, and tells what the kernel's log says if that is refused.
+fn told<T>(what: impl FnOnce() -> io::Result<T>) -> Result<T, Refusal> {
+    let mut log = Kmsg::from_now();
+    what().map_err(|error| Refusal::new(words(&error), &mut log))
+}
+
+/// An error as dmsetup has it.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or_default();
+    words.to_string()
+}
+
+impl Refusal {
+    /// The reason is what the log has by now.
+    fn new(error: String, log: &mut Kmsg) -> Self {
+        let log = log.text();
+        let reason: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("device-mapper:") || line.contains("dm-remap"))
+            .filter(|line| !line.contains("ioctl: error adding target to table"))
+            .map(|line| {
+                line.rsplit_once("device-mapper: ")
+                    .map_or(line, |(_, rest)| rest)
+            })
+            .collect();
+        Self {
+            error,
+            reason: reason.join("\n"),
+        }
+    }
+}
+
 /// Runs dmsetup; no udev is there to be waited for.
-fn dmsetup(arguments: &[&str]) -> Result<String, Refusal> {
+fn dmsetup(arguments: &[&str]) -> Result<(), Refusal> {
     let mut log = Kmsg::from_now();
     let output = Command::new("dmsetup")
         .arg("--noudevsync")
@@ -236,7 +265,7 @@ fn dmsetup(arguments: &[&str]) -> Result<String, Refusal> {
         .output()
         .expect("run dmsetup");
     if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        return Ok(());
     }
     let errors = String::from_utf8_lossy(&output.stderr);
     let error = errors
@@ -244,20 +273,6 @@ fn dmsetup(arguments: &[&str]) -> Result<String, Refusal> {
         .find(|line| line.contains("ioctl"))
         .or_else(|| errors.lines().next())
         .and_then(|line| line.rsplit(": ").next())
-        .unwrap_or("")
-        .to_string();
-    let log = log.text();
-    let reason: Vec<&str> = log
-        .lines()
-        .filter(|line| line.contains("device-mapper:") || line.contains("dm-remap"))
-        .filter(|line| !line.contains("ioctl: error adding target to table"))
-        .map(|line| {
-            line.rsplit_once("device-mapper: ")
-                .map_or(line, |(_, rest)| rest)
-        })
-        .collect();
-    Err(Refusal {
-        error,
-        reason: reason.join("\n"),
-    })
+        .unwrap_or("");
+    Err(Refusal::new(error.to_string(), &mut log))
 }

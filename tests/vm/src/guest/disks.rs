@@ -67,7 +67,9 @@ impl NullBlk {
     #[track_caller]
     fn with(mib: u32, block: u32, more: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        succeed("modprobe null_blk nr_devices=0");
+        if !Path::new("/sys/module/null_blk").exists() {
+            succeed("modprobe null_blk nr_devices=0");
+        }
         let configuration = Path::new("/sys/kernel/config");
         if !configuration.join("nullb").exists() {
             succeed("mount -t configfs configfs /sys/kernel/config");

@@ -37,11 +37,12 @@ pub fn identify(data: &[u8]) -> Vec<Content> {
 }
 
 fn identify_one(data: &[u8]) -> Content {
-    if data.iter().all(|&byte| byte == 0) {
-        return Content::Blank;
-    }
     if data.get(..8) != Some(MAGIC.as_slice()) {
-        return Content::Foreign;
+        // By words, which under emulation takes an eighth of the time.
+        return match data.chunks(8).all(|word| word == [0; 8]) {
+            true => Content::Blank,
+            false => Content::Foreign,
+        };
     }
     let (sector, generation) = (number(data, 8), number(data, 16));
     if data == stamp(sector, generation) {

@@ -311,8 +311,8 @@ fn a_disk_that_is_pulled() {
     drop(device);
     remap.remove();
     let remap = Mapped::new(&format!("{alone} 1 degraded"));
-    let status = remap.status();
-    assert!(status.contains("spares=1/1"), "{status}");
+    let is_forgotten = || remap.status().contains("spares=1/1");
+    assert!(eventually(is_forgotten), "{}", remap.status());
     remap.remove();
     let remap = Mapped::new(&alone);
     let device = Direct::open(&remap.path());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A spare that is replaced by another one while the device is in use.
 
+use vmtest::guest::eventually;
 use vmtest::guest::run;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
@@ -201,12 +202,8 @@ fn a_table_without_it_that_is_not_used() {
 impl Set {
     /// Has the users of a device meet bad blocks until some are remapped.
     fn remap_in_traffic(&self, traffic: &Traffic) {
-        for _ in 0..20 {
-            if self.device().remapped() > 20 {
-                return;
-            }
-            traffic.goes_on();
-        }
-        panic!("{}", self.device().status());
+        let some = || self.device().remapped() > 20;
+        assert!(eventually(some), "{}", self.device().status());
+        traffic.goes_on();
     }
 }
