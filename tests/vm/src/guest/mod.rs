@@ -86,6 +86,7 @@ pub use stamp::Content;
 pub use traffic::Known;
 pub use traffic::Traffic;
 pub use wait::eventually;
+pub use wait::hurry;
 pub use wait::timed;
 pub use watched::watched;
 
@@ -137,6 +138,12 @@ impl Test {
 pub fn slowness() -> u32 {
     let told = std::env::var(crate::machine::SLOWNESS);
     told.ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Whether all cases are to be tried, and not only a sample of them in which each kind of case occurs: that takes
+/// hours, and has its place in `make test-system`.
+pub fn thorough() -> bool {
+    std::env::var("DM_REMAP_THOROUGH").is_ok_and(|value| value == "1")
 }
 
 impl Drop for Test {

@@ -38,6 +38,13 @@ pub fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// Has the kernel not take its time with grace periods from now on, for tests that make and remove devices all the time: that
+/// waits for little else. What is waited for is the same.
+pub fn hurry() {
+    // Where there is one processor, there may be nothing to wait for.
+    let _ = std::fs::write("/sys/kernel/rcu_expedited", "1");
+}
+
 /// Does something and tells how long it took: for people to know.
 pub fn timed<T>(what: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::image;
 use super::unwritable;
+use vmtest::guest::hurry;
 use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::PowerCut;
 use vmtest::guest::stamps;
@@ -55,8 +56,7 @@ impl Bench {
     /// A device with blocks of 512 bytes, on which nothing is remapped. The spare has several table
     /// blocks, all in use.
     pub(crate) fn new() -> Self {
-        // Devices come and go hundreds of times, and each waits for RCU a dozen times.
-        let _ = std::fs::write("/sys/kernel/rcu_expedited", "1");
+        hurry();
         let remap = Remap::on(Options::memory(4 << 20), Options::memory(1 << 20), "");
         let mut main = remap.main.disk();
         main.spoil(WORN, WORN_END - WORN, unwritable());

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::time::Instant;
 
+use vmtest::guest::hurry;
 use vmtest::guest::identify;
 use vmtest::guest::Content;
 use vmtest::guest::Dice;
@@ -42,6 +42,8 @@ const TOGETHER: u64 = 16;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Count {
     points: u64,
+    /// Of all these, how many were tried.
+    tried: u64,
     torn: u64,
     reordered: u64,
     /// Of all these, how many found a spare whose formatting was cut off.
@@ -53,8 +55,8 @@ impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} crash points, {} torn, {} reordered, {} failed ({} in the middle of formatting)",
-            self.points, self.torn, self.reordered, self.failed, self.unformatted
+            "{} of {} crash points, {} torn, {} reordered, {} failed ({} in the middle of formatting)",
+            self.tried, self.points, self.torn, self.reordered, self.failed, self.unformatted
         )
     }
 }
@@ -160,25 +162,6 @@ impl Stage {
     }
 }
 
-/// While it is there, the kernel does not take its time with grace periods. Making and removing
-/// devices waits for little else.
-struct Hurry;
-
-const HURRY: &str = "/sys/kernel/rcu_expedited";
-
-impl Hurry {
-    fn new() -> Self {
-        fs::write(HURRY, "1").expect("expedite grace periods");
-        Self
-    }
-}
-
-impl Drop for Hurry {
-    fn drop(&mut self) {
-        let _ = fs::write(HURRY, "0");
-    }
-}
-
 /// A workload's replay.
 struct Replay<'a> {
     stage: Stage,
@@ -197,7 +180,7 @@ pub(crate) fn replay(
     thoroughness: &Thoroughness,
 ) {
     let start = Instant::now();
-    let _hurry = Hurry::new();
+    hurry();
     let shape = recorded.shape;
     let mut medium = Medium::new(&recorded.timeline, recorded.base.clone(), checks.as_one);
     let mut expect = Expect::new(&recorded.steps, shape.unit());
@@ -278,6 +261,7 @@ impl Replay<'_> {
     ) -> Result<(), String> {
         let number = self.count.points;
         self.count.points += 1;
+        self.count.tried += 1;
         match crash {
             Crash::Torn(..) => self.count.torn += 1,
             Crash::Reordered(_) | Crash::Scattered(_) => self.count.reordered += 1,

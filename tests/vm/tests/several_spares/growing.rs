@@ -80,16 +80,16 @@ fn an_end_to_all_turns() {
     let mut set = Set {
         device: None,
         main: disk(16),
-        spares: vec![disk(1500), disk(1500)],
+        spares: vec![disk(400), disk(400)],
     };
     set.activate(&[0, 1], "");
     let mut refused = None;
     for round in 0..20u8 {
         let (member, other) = (round % 2, (round + 1) % 2);
         set.reload(&[member.into(), other.into()], "").unwrap();
-        // Behind all that has a number so far.
+        // Behind all that has a number so far: what is initialised, and what is next, or a quarter more.
         let usable = set.number_of(member, "usable_slots");
-        let slot = usable / 4 * 5 + 3 * BLOCKS * ENTRIES;
+        let slot = (usable + BLOCKS * ENTRIES).max(usable / 4 * 5 + ENTRIES);
         let sector = u64::from(round);
         match set.redirect(sector, member, slot, 1) {
             Ok(()) => assert_eq!(set.member_of(sector), Some(member)),

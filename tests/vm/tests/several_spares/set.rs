@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use vmtest::guest::device_number;
 use vmtest::guest::drop_caches;
 use vmtest::guest::eventually;
+use vmtest::guest::hurry;
 use vmtest::guest::load;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
@@ -53,6 +54,7 @@ impl Set {
     /// Main of 64 MiB and blank spares of so many MiB, not in use.
     pub(super) fn inactive(mib: &[u64]) -> Self {
         load();
+        hurry();
         let disk = |mib: u64| {
             SickDisk::start(Options::memory(mib << 20).logical_block(4096)).expect("start a disk")
         };
