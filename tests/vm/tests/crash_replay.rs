@@ -13,11 +13,12 @@
 //! other writes to main, and all acknowledgements, there with nothing but what is durable. At each
 //! write to the spare there are torn and reordered ones in addition.
 //!
-//! | variable                    | what                                                             |
-//! |-----------------------------|------------------------------------------------------------------|
-//! | `DM_REMAP_CRASH_EXHAUSTIVE` | if it is 1: every tear of each write, many orders, longer workloads |
-//! | `DM_REMAP_CRASH_SEED`       | another choice of workloads, tears and orders                    |
-//! | `DM_REMAP_CRASH_POINT`      | only the point of this number                                    |
+//! | variable               | what                                          |
+//! |------------------------|-----------------------------------------------|
+//! | `DM_REMAP_CRASH_SEED`  | another choice of workloads, tears and orders |
+//! | `DM_REMAP_CRASH_POINT` | only the point of this number                 |
+//!
+//! More in test-system: all crash points, every tear of each write, many orders, longer workloads.
 
 #[path = "crash_replay/expect.rs"]
 mod expect;

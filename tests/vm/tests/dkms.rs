@@ -2,6 +2,7 @@
 //! The module as DKMS installs it: `modprobe dm_remap` finds it, and it works.
 //!
 //! Needs: dkms-package.
+//! Only in test-system: it takes what a package installed.
 
 use vmtest::guest::run;
 use vmtest::guest::succeed;

@@ -11,6 +11,8 @@
 //! | `DM_REMAP_MODEL_SEED`    | the first seed                                                  |
 //! | `DM_REMAP_MODEL_SEEDS`   | how many seeds, one after the other, each on new disks          |
 //! | `DM_REMAP_MODEL_OPS`     | transfers of each scenario and seed                             |
+//!
+//! More in test-system: longer histories of more seeds.
 
 #[path = "model/history.rs"]
 mod history;
@@ -26,6 +28,8 @@ mod sys;
 mod world;
 
 use std::time::Instant;
+
+use vmtest::guest::thorough;
 
 use plan::Shape;
 use plan::Step;
@@ -48,9 +52,13 @@ fn variable(name: &str, otherwise: u64) -> u64 {
 
 /// Runs a scenario for all seeds that are asked for.
 fn for_seeds(name: &str, transfers: u64, run: impl Fn(String, u64, u64)) {
+    let (longer, seeds) = match thorough() {
+        true => (4, 8),
+        false => (1, 1),
+    };
     let first = variable("DM_REMAP_MODEL_SEED", 1);
-    let transfers = variable("DM_REMAP_MODEL_OPS", transfers);
-    for seed in first..first + variable("DM_REMAP_MODEL_SEEDS", 1) {
+    let transfers = variable("DM_REMAP_MODEL_OPS", longer * transfers);
+    for seed in first..first + variable("DM_REMAP_MODEL_SEEDS", seeds) {
         run(
             format!("{name}, DM_REMAP_MODEL_SEED={seed} DM_REMAP_MODEL_OPS={transfers}"),
             seed,
@@ -143,35 +151,35 @@ fn exhausted(name: &str, block_bytes: u64, transfers: u64) {
 #[test]
 fn one_thread_and_blocks_of_4096() {
     let _test = vmtest::begin!();
-    alone("one_thread_and_blocks_of_4096", 4096, 1000);
+    alone("one_thread_and_blocks_of_4096", 4096, 600);
 }
 
 #[test]
 fn one_thread_and_blocks_of_512() {
     let _test = vmtest::begin!();
-    alone("one_thread_and_blocks_of_512", 512, 1000);
+    alone("one_thread_and_blocks_of_512", 512, 600);
 }
 
 #[test]
 fn threads_and_blocks_of_4096() {
     let _test = vmtest::begin!();
-    together("threads_and_blocks_of_4096", 4096, 7000);
+    together("threads_and_blocks_of_4096", 4096, 4000);
 }
 
 #[test]
 fn threads_and_blocks_of_512() {
     let _test = vmtest::begin!();
-    together("threads_and_blocks_of_512", 512, 7000);
+    together("threads_and_blocks_of_512", 512, 4000);
 }
 
 #[test]
 fn threads_and_a_full_spare_of_4096() {
     let _test = vmtest::begin!();
-    exhausted("threads_and_a_full_spare_of_4096", 4096, 5000);
+    exhausted("threads_and_a_full_spare_of_4096", 4096, 3000);
 }
 
 #[test]
 fn threads_and_a_full_spare_of_512() {
     let _test = vmtest::begin!();
-    exhausted("threads_and_a_full_spare_of_512", 512, 5000);
+    exhausted("threads_and_a_full_spare_of_512", 512, 3000);
 }

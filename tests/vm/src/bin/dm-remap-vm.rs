@@ -4,7 +4,7 @@
 //! * `dm-remap-vm PROGRAM [ARGUMENT...]`, as cargo's runner: a test program, in a machine or as it
 //!   is if its name says so. Ends as the program does; a complaint of the guest's kernel is a
 //!   failure, too. `DM_REMAP_VM_LIMIT` is the time of a processor that a machine gets, in seconds
-//!   (1200 if it is not set), `DM_REMAP_VM_LOG` where the kernel's log goes. A module that is older than its sources
+//!   (1200 if it is not set, or six hours where all cases are tried), `DM_REMAP_VM_LOG` where the kernel's log goes. A module that is older than its sources
 //!   is refused, unless `DM_REMAP_MODULE_IS_NEW` says that somebody takes care of that.
 //! * `dm-remap-vm shell [COMMAND...]`: a shell in a machine that has the module loaded, or a
 //!   command instead of the shell.
@@ -203,5 +203,9 @@ fn time_limit() -> Duration {
     let seconds = std::env::var("DM_REMAP_VM_LIMIT")
         .ok()
         .and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(1200))
+    let usual = match guest::thorough() {
+        true => 6 * 3600,
+        false => 1200,
+    };
+    Duration::from_secs(seconds.unwrap_or(usual))
 }

@@ -2,6 +2,8 @@
 //! P4: any one bad sector of the spare, at any time: nothing is lost, the damage is repaired or moved,
 //! and users are told. And the rules for the metadata (M1 to M8) held against the module: each test
 //! builds what the rule forbids, or what comes after it.
+//!
+//! More in test-system: each sector of each metadata block.
 
 mod bench;
 mod claims;
@@ -29,11 +31,6 @@ fn unreadable() -> Fault {
 /// The same, for writes only.
 fn unwritable() -> Fault {
     Fault::bad(Direction::Write)
-}
-
-/// Whether more than a sample of all faults is to be tried, which takes some minutes more.
-fn all_faults() -> bool {
-    std::env::var_os("DM_REMAP_ALL_FAULTS").is_some()
 }
 
 /// Prints a line also if the test passes.

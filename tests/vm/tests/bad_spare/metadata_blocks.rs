@@ -7,7 +7,6 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::all_faults;
 use super::bad;
 use super::bench::need;
 use super::bench::Bench;
@@ -18,6 +17,7 @@ use super::unreadable;
 use super::unwritable;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::SickDisk;
+use vmtest::guest::thorough;
 use vmtest::guest::Refusal;
 
 /// The kinds of metadata blocks.
@@ -32,19 +32,6 @@ enum Place {
     /// A table block that is never written after it was initialised.
     Idle(u8),
 }
-
-const PLACES: [Place; 10] = [
-    Place::Super(0),
-    Place::Super(1),
-    Place::Super(2),
-    Place::Super(3),
-    Place::Table(0),
-    Place::Table(1),
-    Place::Moved(0),
-    Place::Moved(1),
-    Place::Idle(0),
-    Place::Idle(1),
-];
 
 /// What may happen to one of its sectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -366,26 +353,44 @@ fn check_status(bench: &Bench, case: &Case) -> Check {
     })
 }
 
-/// The faults to be tried: each combination with one sector of the block, and with each if that is
-/// wanted.
+/// The places of the same kind: superblock copies, or the replicas of one block.
+const KINDS: [&[Place]; 4] = [
+    &[
+        Place::Super(0),
+        Place::Super(1),
+        Place::Super(2),
+        Place::Super(3),
+    ],
+    &[Place::Table(0), Place::Table(1)],
+    &[Place::Moved(0), Place::Moved(1)],
+    &[Place::Idle(0), Place::Idle(1)],
+];
+
+/// The faults to be tried: each combination of a kind of place with everything that may happen there, and whenever, at
+/// one of the places and in one sector of it, by turns; or at all places and in all sectors, if that is wanted.
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for place in PLACES {
-        for damage in DAMAGES {
+    let mut number = 0;
+    for places in KINDS {
+        for (turn, damage) in DAMAGES.into_iter().enumerate() {
             for moment in [Moment::Inactive, Moment::InUse] {
-                let number = cases.len() as u64;
-                let sectors = match damage {
-                    Damage::Misdirected | Damage::Stale | Damage::Zeroed => 0..1,
-                    _ if all_faults() => 0..8,
-                    // Others from combination to combination.
-                    _ => number % 7..number % 7 + 1,
-                };
-                cases.extend(sectors.map(|sector| Case {
-                    place,
-                    damage,
-                    moment,
-                    sector,
-                }));
+                // Each place has both moments, with as many damages.
+                let chosen = (turn + moment as usize) % places.len();
+                for (at, &place) in places.iter().enumerate() {
+                    let sectors = match damage {
+                        _ if at != chosen && !thorough() => 0..0,
+                        Damage::Misdirected | Damage::Stale | Damage::Zeroed => 0..1,
+                        _ if thorough() => 0..8,
+                        _ => number % 7..number % 7 + 1,
+                    };
+                    cases.extend(sectors.map(|sector| Case {
+                        place,
+                        damage,
+                        moment,
+                        sector,
+                    }));
+                }
+                number += 1;
             }
         }
     }

@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use super::all_faults;
 use super::bad;
 use super::bench::check_sector;
 use super::bench::need;
@@ -17,6 +16,7 @@ use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::PowerCut;
 use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
+use vmtest::guest::thorough;
 use vmtest::guest::Direct;
 
 /// What the slot is used for when it fails.
@@ -238,7 +238,7 @@ fn any_fault_of_any_slot_is_survived() {
             for status in [Status::Medium, Status::Io] {
                 // By turns, if it is to be a sample.
                 let nexts = match tried % 3 {
-                    _ if all_faults() => &[Next::Removal, Next::PowerCut][..],
+                    _ if thorough() => &[Next::Removal, Next::PowerCut][..],
                     0 => &[Next::Removal],
                     _ => &[Next::PowerCut],
                 };

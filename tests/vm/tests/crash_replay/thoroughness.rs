@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 //! How many of the possible crashes are tried.
 
+use vmtest::guest::thorough;
 use vmtest::guest::Dice;
 
 use crate::medium::Crash;
+
+/// Of the points, one in so many is tried where it is to be a sample.
+const SAMPLE: u64 = 2;
 
 /// How many.
 pub(crate) struct Thoroughness {
@@ -25,7 +29,7 @@ impl Thoroughness {
                     .unwrap_or_else(|_| panic!("{name}: {text:?} is no number")),
             )
         };
-        let exhaustive = number("DM_REMAP_CRASH_EXHAUSTIVE").is_some_and(|value: u64| value != 0);
+        let exhaustive = thorough();
         Self {
             exhaustive,
             only: number("DM_REMAP_CRASH_POINT"),
@@ -39,9 +43,12 @@ impl Thoroughness {
         normally * if self.exhaustive { 3 } else { 1 }
     }
 
-    /// Whether a point is to be tried.
+    /// Whether a point is to be tried. Of a sample it is chance, so that no kind of point is left out: kinds come by turns.
     pub(crate) fn includes(&self, point: u64) -> bool {
-        self.only.is_none_or(|only| only == point)
+        match self.only {
+            Some(only) => only == point,
+            None => self.exhaustive || Dice::new(self.seed.wrapping_add(point)).roll(SAMPLE) == 0,
+        }
     }
 
     /// Which sectors of a write are there when it is torn.
