@@ -8,8 +8,8 @@ export KVER DM_REMAP_HERE TEST
 # Nothing goes on when make itself is killed.
 run := setpriv --pdeathsig TERM
 
-.PHONY: module test test-system quick test-debug check doc editor fuzz bench bench-check bench-host demo vm promises packages install uninstall \
-	clean help
+.PHONY: module test test-system quick test-debug breakages check doc editor fuzz bench bench-check bench-host demo vm promises packages \
+	install uninstall clean help
 .NOTPARALLEL:
 
 module:
@@ -26,6 +26,9 @@ quick:
 
 test-debug:
 	@$(run) scripts/test-debug
+
+breakages:
+	@$(run) scripts/breakages
 
 check:
 	@$(run) scripts/check
@@ -83,6 +86,8 @@ help:
 	@echo '                (User Mode Linux) and built for it first, which takes 7 minutes; TEST="name" restricts them'
 	@echo 'make test-debug the tests in virtual machines, on such a kernel that looks for mistakes (KASAN, lockdep,'
 	@echo '                kmemleak ...) and is built for it first, which takes 20 minutes; TEST="name" restricts them'
+	@echo 'make breakages  breaks the module on purpose, one rule at a time, and looks whether the tests notice;'
+	@echo '                TEST="m7" runs those breakages whose names begin so'
 	@echo 'make check      formatting, lints, documentation, licences, shell scripts'
 	@echo 'make doc        the documentation of all crates and of the module, and its examples compiled'
 	@echo 'make editor     src/rust-project.json, so that rust-analyzer knows the kernel crate'

@@ -80,6 +80,7 @@ fn shape(block_bytes: u64) -> Shape {
         bad_slots: true,
         unreadable_slots: false,
         flushes_fail: true,
+        two_spares: false,
         alone: false,
     }
 }
@@ -106,12 +107,13 @@ fn alone(name: &str, block_bytes: u64, transfers: u64) {
     });
 }
 
-/// Threads that read and write all over each other.
+/// Threads that read and write all over each other; of large blocks, with two spares.
 fn together(name: &str, block_bytes: u64, transfers: u64) {
     for_seeds(name, transfers, |title, seed, transfers| {
         let start = Instant::now();
         let shape = Shape {
             area: MAIN_SECTORS / 2,
+            two_spares: block_bytes == 4096,
             ..shape(block_bytes)
         };
         let mut world = World::new(title.clone(), shape, AMPLE);

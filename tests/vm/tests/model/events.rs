@@ -5,8 +5,12 @@ use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Fading;
+use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::sickdisk::Operation;
 use vmtest::guest::sickdisk::Status;
 
 use super::World;
@@ -23,6 +27,12 @@ use crate::sys::Flags;
 
 /// Sectors of a metadata block.
 const METADATA_BLOCK: u64 = 8;
+
+/// Who is not answered in that time waits for the spare.
+const HUNG: Duration = Duration::from_secs(60);
+
+/// How many slots may seem bad while their spare takes nothing: what fails first, before it is seen that all do.
+const SEEM_BAD: u64 = 8;
 
 /// Says so when it is dropped.
 struct Over<'a>(&'a AtomicBool);
@@ -81,31 +91,31 @@ impl World {
                 disk.spoil(place, area.sectors, sick.fault());
                 done()
             }
-            Step::SpoilMetadata(part, sick) => {
-                // One at a time, and only while there are two of everything.
-                let whole =
-                    self.status_word("replicas=") == "2" && self.status_word("superblocks=") == "4";
-                if !whole {
-                    return Ok("not now".into());
-                }
-                let mut disk = self.remap.spare.disk();
+            Step::Refuse(milliseconds) => {
                 let slots = self.data_start..self.data_start + self.shape.slots;
+                let spare = || self.remap.spare.disk();
+                let sectors = slots.end - slots.start;
+                let bad = Fault::bad(Direction::Write);
+                let bad_slots = || self.status_word("bad_slots=").parse::<u64>().unwrap_or(0);
+                let before = bad_slots();
+                spare().spoil(slots.start, sectors, bad);
+                std::thread::sleep(Duration::from_millis(milliseconds));
+                let lost = bad_slots() - before;
+                spare().heal(slots.start, sectors);
+                if lost > SEEM_BAD {
+                    let what = format!("a spare that takes nothing has {lost} bad slots for that");
+                    self.accuse(self.book(), NOWHERE, &what);
+                }
+                Ok(format!("{lost} slots seem bad"))
+            }
+            Step::SpoilMetadata(part, sick) => {
                 // A place that is in use: it was written before.
-                let mut used: Vec<u64> = disk
-                    .record()
-                    .entries()
-                    .iter()
-                    .filter(|entry| entry.fua && !slots.contains(&entry.sector))
-                    .map(|entry| entry.sector)
-                    .collect();
+                let mut used = self.metadata_written(0);
                 used.sort_unstable();
                 used.dedup();
-                let place = used[part as usize % used.len()];
-                let before = self.metadata_spoilt.swap(place, Ordering::Relaxed);
-                disk.heal(before, METADATA_BLOCK);
-                disk.spoil(place, METADATA_BLOCK, sick.fault());
-                Ok(format!("sector {place}"))
+                Ok(self.spoil_metadata(used[part as usize % used.len()], sick))
             }
+            Step::SpoilMetadataAt(place, sick) => Ok(self.spoil_metadata(place, sick)),
             Step::HealSpare => {
                 let mut disk = self.remap.spare.disk();
                 let all = disk.sectors();
@@ -174,6 +184,83 @@ impl World {
                 spare().lag(slots, Direction::Read, Duration::ZERO);
                 Ok(format!("{there:?}, {back:?}"))
             }
+            Step::BackOntoFading(area, fading) => self.move_back_onto_fading(area, fading, begun),
+            Step::Pattern(number) => {
+                self.revive();
+                let all = Area {
+                    first: 0,
+                    sectors: MAIN_SECTORS,
+                };
+                self.heal_main(all, begun);
+                let mut written = all;
+                for (bad, at) in self.shape.pattern(MAIN_SECTORS).zip(0..) {
+                    let sick = Sick::Bad(Direction::Both, Status::Medium);
+                    self.spoil_main(bad, sick, begun);
+                    if at == number {
+                        written = bad;
+                    }
+                }
+                // One with bad neighbours on either side, if it has two.
+                let block = self.shape.block;
+                let first = (written.first + written.sectors).saturating_sub(3 * block);
+                let sectors = block;
+                let area = Area { first, sectors };
+                let write = Step::Write(area, Flags::default());
+                self.transfer(&mut self.open(), 0, write);
+                done()
+            }
+            Step::ReadWhileSpareHangs(area) => {
+                // What was under way may hold blocks that are near.
+                let name = self.remap.device().name();
+                self.revive();
+                self.control.suspend(name, false)?;
+                self.control.resume(name)?;
+                let bad = Sick::Bad(Direction::Read, Status::Medium);
+                self.spoil_main(area, bad, begun);
+                let spare = || self.remap.spare.disk();
+                let all = 0..spare().sectors();
+                spare().hold(all, Direction::Write);
+                let read = Step::Read(area, Flags::default());
+                let answered = std::thread::scope(|scope| {
+                    let reader = scope.spawn(|| self.transfer(&mut self.open(), 0, read));
+                    let begun = Instant::now();
+                    while !reader.is_finished() && begun.elapsed() < HUNG {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    let answered = reader.is_finished();
+                    spare().release();
+                    reader.join().expect("the read");
+                    answered
+                });
+                if !answered {
+                    let what = format!("a read of {area:?} waits for a spare that takes no writes");
+                    self.accuse(self.book(), area, &what);
+                }
+                done()
+            }
+            Step::MoveMany(area) => {
+                self.revive();
+                let block = self.shape.block;
+                self.move_away(Area {
+                    sectors: block,
+                    ..area
+                })?;
+                let slots = self.data_start..self.data_start + self.shape.slots;
+                // Some of those that come next.
+                let next = self.remap.slot_of(area.first).unwrap_or(slots.start);
+                for number in 0..12 {
+                    let slot = next + (1 + 40 * number) * block;
+                    if slots.contains(&slot) {
+                        let fault = Fault::bad(Direction::Write);
+                        self.remap.spare.disk().spoil(slot, block, fault);
+                    }
+                }
+                let bad = Sick::Bad(Direction::Write, Status::Medium);
+                self.spoil_main(area, bad, begun);
+                let write = Step::Write(area, Flags::default());
+                self.transfer(&mut self.open(), 0, write);
+                done()
+            }
             Step::FailFlush(which, times) => {
                 let mut book = self.book();
                 book.sickness.open(Excuse::Flush, begun);
@@ -234,6 +321,59 @@ impl World {
             }
             _ => unreachable!("{step:?} is no event"),
         }
+    }
+
+    /// Where the spare's metadata was written, from this entry of its record on.
+    pub(super) fn metadata_written(&self, from: usize) -> Vec<u64> {
+        let disk = self.remap.spare.disk();
+        let slots = self.data_start..self.data_start + self.shape.slots;
+        let entries = disk.record().entries().iter().skip(from);
+        entries
+            .filter(|entry| entry.operation == Operation::Write && entry.error.is_none())
+            .filter(|entry| entry.fua && !slots.contains(&entry.sector))
+            .map(|entry| entry.sector)
+            .collect()
+    }
+
+    /// Spoils a block of metadata: one at a time, and only while there are two of everything.
+    fn spoil_metadata(&self, place: u64, sick: Sick) -> String {
+        let superblocks = if self.shape.two_spares { "8" } else { "4" };
+        let whole =
+            self.status_word("replicas=") == "2" && self.status_word("superblocks=") == superblocks;
+        if !whole {
+            return "not now".into();
+        }
+        let mut disk = self.remap.spare.disk();
+        let before = self.metadata_spoilt.swap(place, Ordering::Relaxed);
+        disk.heal(before, METADATA_BLOCK);
+        disk.spoil(place, METADATA_BLOCK, sick.fault());
+        format!("sector {place}")
+    }
+
+    /// Main has nothing of what is moved back while it fades: whatever becomes of that, all that could be read
+    /// before can be read.
+    fn move_back_onto_fading(&self, area: Area, fading: Fading, begun: Time) -> io::Result<String> {
+        let mut device = self.open();
+        let flags = Flags::default();
+        self.heal_main(area, begun);
+        let there = self.move_away(area);
+        let could_be_read = device.read(area.first, area.sectors, flags).is_ok();
+        self.spoil_main(area, Sick::Fading(fading), begun);
+        let back = self.move_back(area, begun);
+        let answer = device.read(area.first, area.sectors, flags).map(drop);
+        let mut book = self.book();
+        let now = book.history.tick();
+        let excused = book.sickness.excuses_everything(begun, now)
+            || book.sickness.held(Excuse::SlotReads, begun, now);
+        if let (Err(error), true, false) = (answer, could_be_read, excused) {
+            let what = format!("{area:?} could be read before it was moved back: {error}");
+            self.accuse(book, area, &what);
+        }
+        drop(book);
+        self.transfer(&mut device, 0, Step::Read(area, flags));
+        self.heal_main(area, begun);
+        self.transfer(&mut device, 0, Step::Read(area, flags));
+        Ok(format!("{there:?}, {back:?}"))
     }
 
     /// Where an area of main is on a disk; of the spare, slots are meant.
@@ -393,8 +533,16 @@ impl World {
         }
         match step {
             Step::Cut(how) => {
+                if let Some(disk) = &self.second {
+                    disk.disk().die(Status::Offline, Direction::Both);
+                }
                 self.remap.power_off();
                 self.book().history.power_cut();
+                if let Some(disk) = &self.second {
+                    let mut disk = disk.disk();
+                    disk.revive();
+                    disk.power_cut(how).expect("cut the power");
+                }
                 self.remap.power_on(how);
                 self.closes(Excuse::Dead);
             }

@@ -48,6 +48,9 @@ impl Log {
             | Step::Remap(other)
             | Step::MoveUnderWrites(other, _)
             | Step::WeakUnderWrites(other, _)
+            | Step::BackOntoFading(other, _)
+            | Step::ReadWhileSpareHangs(other)
+            | Step::MoveMany(other)
             | Step::RemoveRemap(other) => other.overlaps(area),
             Step::ReuseUnderReads(from, to, _) => from.overlaps(area) || to.overlaps(area),
             // All that is written depends on these.

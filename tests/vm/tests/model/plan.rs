@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Fading;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::PowerCut;
 use vmtest::guest::sickdisk::Status;
@@ -27,8 +28,12 @@ pub(crate) enum Step {
     HealSpare,
     /// Slots, by their place in the data area.
     SpoilSlots(Area, Sick),
+    /// No slot of the first spare takes anything for so many milliseconds.
+    Refuse(u64),
     /// A block of metadata, chosen by this number.
     SpoilMetadata(u64, Sick),
+    /// The one at this sector of the spare.
+    SpoilMetadataAt(u64, Sick),
     /// Makes accesses slow for a while: the disk, where, milliseconds.
     Slow(Which, Area, u64),
     /// Holds accesses back for a while.
@@ -61,6 +66,22 @@ pub(crate) enum Step {
     CutAfterMove(Area, PowerCut),
     /// The same, but the spare takes only so many writes of that before the power is gone.
     CutDuringMove(Area, u32, PowerCut),
+    /// The same, after a flush of the spare has failed and dropped what it was to write.
+    CutAfterFailedFlush(Area, PowerCut),
+    /// The spare takes only so many writes of a move, and then the power is cut; what it took last is bad
+    /// from then on.
+    CutAndSpoil(Area, u32, PowerCut),
+    /// The spare takes only so many writes of a move. It is back when the same is written once more, to a
+    /// main that takes it.
+    HalfMove(Area, u32),
+    /// Moves an area to the spare and back to where main takes it and does not have it then.
+    BackOntoFading(Area, Fading),
+    /// Main is bad in a pattern, and written at this one of the bad places.
+    Pattern(u64),
+    /// Reads what main cannot read, while the spare takes no writes and does not refuse them either.
+    ReadWhileSpareHangs(Area),
+    /// Writes a large area of which all is bad, to a spare some of whose slots are, too.
+    MoveMany(Area),
     /// A disk dies after so many more writes.
     DieAfter(Which, u32, Status),
     Wait(u64),
@@ -108,6 +129,7 @@ pub(crate) enum Sick {
     Bad(Direction, Status),
     Times(Direction, u32),
     UntilWritten,
+    Fading(Fading),
 }
 
 impl Sick {
@@ -117,6 +139,7 @@ impl Sick {
             Sick::Bad(direction, status) => Fault::bad(direction).status(status),
             Sick::Times(direction, times) => Fault::bad(direction).times(times),
             Sick::UntilWritten => Fault::until_written(),
+            Sick::Fading(fading) => Fault::fading(fading),
         }
     }
 
@@ -125,7 +148,8 @@ impl Sick {
         let (direction, lasts, status) = match self {
             Sick::Bad(direction, status) => (direction, true, status),
             Sick::Times(direction, _) => (direction, false, Status::Medium),
-            Sick::UntilWritten => (Direction::Read, false, Status::Medium),
+            // It may be over when it is written, or begin then.
+            Sick::UntilWritten | Sick::Fading(_) => (Direction::Read, false, Status::Medium),
         };
         Ailment {
             reads: direction != Direction::Write,
@@ -158,6 +182,8 @@ pub(crate) struct Shape {
     pub(crate) bad_slots: bool,
     /// Slots become unreadable, too: content is lost, and honestly so.
     pub(crate) unreadable_slots: bool,
+    /// There are two spares, one of which takes nothing for a while.
+    pub(crate) two_spares: bool,
     /// Flushes fail, where whole disks do.
     pub(crate) flushes_fail: bool,
     /// Whole disks fail, power is cut, the device is made again: only where nothing
@@ -216,9 +242,17 @@ impl Shape {
         }
     }
 
+    /// Blocks, none of which is more likely than others: so most have never been touched.
+    fn anywhere(&self, dice: &mut Dice, blocks: u64) -> Area {
+        Area {
+            first: dice.roll(self.area / self.block - blocks) * self.block,
+            sectors: blocks * self.block,
+        }
+    }
+
     /// Anything else.
     pub(crate) fn event(&self, dice: &mut Dice) -> Step {
-        match dice.roll(if self.alone { 66 } else { 56 }) {
+        match dice.roll(if self.alone { 76 } else { 56 }) {
             0..=20 => Step::SpoilMain(self.few(dice, self.run), self.sick(dice)),
             21..=23 => Step::HealMain(self.place(dice, 1 + self.hot / 8 / self.block)),
             24..=28 => Step::Remap(self.few(dice, 24)),
@@ -244,6 +278,7 @@ impl Shape {
             45..=47 => Step::Say(self.words(dice)),
             48 => match self.unreadable_slots {
                 true => self.bad_slot(dice),
+                false if self.two_spares => Step::Refuse(100 + dice.roll(200)),
                 false => Step::Wait(1 + dice.roll(30)),
             },
             49 => Step::NoRemapping(1 + dice.roll(8)),
@@ -257,11 +292,7 @@ impl Shape {
             54 | 55 => Step::Cut(self.cut(dice)),
             56..=58 => {
                 let blocks = 1 + dice.roll(8);
-                let place = dice.roll(self.area / self.block - blocks);
-                let area = Area {
-                    first: place * self.block,
-                    sectors: blocks * self.block,
-                };
+                let area = self.anywhere(dice, blocks);
                 match dice.roll(3) {
                     0 => Step::CutAfterMove(area, self.cut(dice)),
                     _ => Step::CutDuringMove(area, dice.roll(8) as u32, self.cut(dice)),
@@ -275,8 +306,38 @@ impl Shape {
                 Status::Unsupported => Step::Die(self.which(dice), Status::Io),
                 status => Step::Die(self.which(dice), status),
             },
+            66 => Step::CutAfterFailedFlush(self.anywhere(dice, 1), self.cut(dice)),
+            67 | 68 => {
+                let (area, writes) = (self.anywhere(dice, 1), 1 + dice.roll(3));
+                Step::CutAndSpoil(area, writes as u32, self.cut(dice))
+            }
+            69 => Step::HalfMove(self.anywhere(dice, 1), 1 + dice.roll(3) as u32),
+            70 | 71 => {
+                let fading = match dice.roll(2) {
+                    0 => Fading::Unreadable,
+                    _ => Fading::Stale,
+                };
+                Step::BackOntoFading(self.few(dice, 24), fading)
+            }
+            72 => Step::Pattern(dice.roll(PATTERN)),
+            73 => Step::ReadWhileSpareHangs(self.few(dice, 4)),
+            // More blocks than a repair has lists for at a time.
+            74 if self.block == 1 => Step::MoveMany(self.anywhere(dice, 600)),
             _ => Step::Revive,
         }
+    }
+
+    /// The bad places of [`Step::Pattern`]: around the ends and all eighths of main, a bad run each.
+    pub(crate) fn pattern(&self, sectors: u64) -> impl Iterator<Item = Area> {
+        let (block, blocks) = (self.block, sectors / self.block);
+        (0..=PATTERN).map(move |number| {
+            let middle = blocks / PATTERN * number;
+            let (first, end) = (middle.saturating_sub(6), (middle + 2).min(blocks));
+            Area {
+                first: first * block,
+                sectors: (end - first) * block,
+            }
+        })
     }
 
     fn cut(&self, dice: &mut Dice) -> PowerCut {
@@ -366,6 +427,9 @@ impl Shape {
         WORDS[dice.roll(WORDS.len() as u64) as usize]
     }
 }
+
+/// Into how many parts a pattern divides main.
+const PATTERN: u64 = 8;
 
 /// How long to wait between events.
 pub(crate) fn pause(dice: &mut Dice) -> Duration {

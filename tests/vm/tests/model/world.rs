@@ -73,6 +73,8 @@ struct Slots {
 /// The device and its disks.
 pub(crate) struct World {
     remap: Remap,
+    /// Another spare; nothing is wrong with it.
+    second: Option<SickDisk>,
     control: Control,
     shape: Shape,
     /// Where the slots begin on the spare.
@@ -93,7 +95,12 @@ impl World {
     pub(crate) fn new(title: String, mut shape: Shape, spare_sectors: u64) -> Self {
         let block = shape.block as u32 * 512;
         let disk = |sectors: u64| Options::memory(sectors * 512).logical_block(block);
-        let mut remap = Remap::inactive(disk(MAIN_SECTORS), disk(spare_sectors), "");
+        let second = shape
+            .two_spares
+            .then(|| SickDisk::start(disk(spare_sectors)).expect("start the second spare"));
+        let named = |second: &SickDisk| format!("2 spare {}", second.path().display());
+        let arguments = second.as_ref().map_or_else(String::new, named);
+        let mut remap = Remap::inactive(disk(MAIN_SECTORS), disk(spare_sectors), &arguments);
         remap.spare.disk().record_mut().restart(true);
         remap.activate();
         let control = Control::open();
@@ -108,6 +115,7 @@ impl World {
         shape.slots = number("slots=") * shape.block;
         Self {
             remap,
+            second,
             control,
             shape,
             data_start: number("data_start="),
@@ -227,8 +235,12 @@ impl World {
                 Some((part.parse().ok()?, whole.parse().ok()?))
             };
             let (remapped, capacity) = fraction(1)?;
-            let (pending, _) = fraction(0)?;
+            let (pending_or_lost, _): (u64, u64) = fraction(0)?;
             let (used, _) = fraction(0)?;
+            let mut rest = status.split_whitespace();
+            let lost = rest.find_map(|word| word.strip_prefix("lost=")?.parse::<u64>().ok())?;
+            // That a slot cannot be read is found out anew by each activation.
+            let pending = pending_or_lost - lost;
             Some(Slots {
                 remapped,
                 pending,
@@ -350,15 +362,16 @@ impl World {
     }
 
     /// Sectors go bad and are written, and the power is cut then, or after so many writes to the
-    /// spare.
+    /// spare. Returns where metadata was written for that.
     fn cut_at_move(
         &mut self,
         mut device: Device,
         area: Area,
         writes: Option<u32>,
         how: PowerCut,
-    ) -> Device {
+    ) -> (Device, Vec<u64>) {
         let flags = Flags::default();
+        let before = self.remap.spare.disk().record().entries().len();
         let bad = Sick::Bad(Direction::Write, Status::Medium);
         self.event(Step::SpoilMain(area, bad));
         if let Some(writes) = writes {
@@ -366,10 +379,55 @@ impl World {
         }
         self.transfer(&mut device, 1, Step::Write(area, flags));
         drop(device);
+        let written = self.metadata_written(before);
         self.again(Step::Cut(how));
         device = self.open();
         self.transfer(&mut device, 1, Step::Read(area, flags));
+        (device, written)
+    }
+
+    /// The power is cut in a move, and what was read then is read again when the metadata block that was
+    /// written last is bad.
+    fn cut_and_spoil(&mut self, device: Device, area: Area, writes: u32, how: PowerCut) -> Device {
+        self.commit_beside(area);
+        let (device, written) = self.cut_at_move(device, area, Some(writes), how);
+        let Some(place) = written.last() else {
+            return device;
+        };
+        drop(device);
+        let bad = Sick::Bad(Direction::Both, Status::Medium);
+        self.event(Step::SpoilMetadataAt(*place, bad));
+        self.again(Step::Recreate);
+        let mut device = self.open();
+        self.transfer(&mut device, 1, Step::Read(area, Flags::default()));
         device
+    }
+
+    /// The spare dies in a move. It is back when the same is written to a main that takes it.
+    fn half_move(&mut self, mut device: Device, area: Area, writes: u32) -> Device {
+        self.commit_beside(area);
+        let write = Step::Write(area, Flags::default());
+        let bad = Sick::Bad(Direction::Write, Status::Medium);
+        self.event(Step::SpoilMain(area, bad));
+        self.event(Step::DieAfter(Which::Spare, writes, Status::Offline));
+        self.transfer(&mut device, 1, write);
+        self.event(Step::Revive);
+        self.event(Step::HealMain(area));
+        self.transfer(&mut device, 1, write);
+        drop(device);
+        self.again(Step::Recreate);
+        device = self.open();
+        self.transfer(&mut device, 1, Step::Read(area, Flags::default()));
+        device
+    }
+
+    /// Moves the block behind an area, as the first commit of an activation writes more than others.
+    fn commit_beside(&self, area: Area) {
+        self.event(Step::Revive);
+        self.event(Step::Remap(Area {
+            first: area.first + area.sectors,
+            sectors: self.shape.block,
+        }));
     }
 
     /// So many steps of all kinds, one after the other.
@@ -395,11 +453,19 @@ impl World {
                     device = self.open();
                 }
                 Step::CutAfterMove(area, how) => {
-                    device = self.cut_at_move(device, area, None, how);
+                    (device, _) = self.cut_at_move(device, area, None, how);
                 }
                 Step::CutDuringMove(area, writes, how) => {
-                    device = self.cut_at_move(device, area, Some(writes), how);
+                    (device, _) = self.cut_at_move(device, area, Some(writes), how);
                 }
+                Step::CutAfterFailedFlush(area, how) => {
+                    self.event(Step::FailFlush(Which::Spare, 1));
+                    (device, _) = self.cut_at_move(device, area, None, how);
+                }
+                Step::CutAndSpoil(area, writes, how) => {
+                    device = self.cut_and_spoil(device, area, writes, how);
+                }
+                Step::HalfMove(area, writes) => device = self.half_move(device, area, writes),
                 step @ (Step::Suspend { .. } | Step::Reload) => {
                     self.revive();
                     self.event(step);
