@@ -241,10 +241,10 @@ impl World {
             Step::MoveMany(area) => {
                 self.revive();
                 let block = self.shape.block;
-                self.move_away(Area {
+                let _ = self.move_away(Area {
                     sectors: block,
                     ..area
-                })?;
+                });
                 let slots = self.data_start..self.data_start + self.shape.slots;
                 // Some of those that come next.
                 let next = self.remap.slot_of(area.first).unwrap_or(slots.start);

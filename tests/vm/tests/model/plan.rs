@@ -306,23 +306,26 @@ impl Shape {
                 Status::Unsupported => Step::Die(self.which(dice), Status::Io),
                 status => Step::Die(self.which(dice), status),
             },
-            66 => Step::CutAfterFailedFlush(self.anywhere(dice, 1), self.cut(dice)),
-            67 | 68 => {
+            number @ 66..=74 => self.rare(number, dice),
+            _ => Step::Revive,
+        }
+    }
+
+    /// What dice may leave out for long, by its number.
+    pub(crate) fn rare(&self, number: u64, dice: &mut Dice) -> Step {
+        match number % 9 {
+            0 => Step::CutAfterFailedFlush(self.anywhere(dice, 1), self.cut(dice)),
+            1 | 2 => {
                 let (area, writes) = (self.anywhere(dice, 1), 1 + dice.roll(3));
                 Step::CutAndSpoil(area, writes as u32, self.cut(dice))
             }
-            69 => Step::HalfMove(self.anywhere(dice, 1), 1 + dice.roll(3) as u32),
-            70 | 71 => {
-                let fading = match dice.roll(2) {
-                    0 => Fading::Unreadable,
-                    _ => Fading::Stale,
-                };
-                Step::BackOntoFading(self.few(dice, 24), fading)
-            }
-            72 => Step::Pattern(dice.roll(PATTERN)),
-            73 => Step::ReadWhileSpareHangs(self.few(dice, 4)),
+            3 => Step::HalfMove(self.anywhere(dice, 1), 1 + dice.roll(3) as u32),
+            4 => Step::BackOntoFading(self.few(dice, 24), Fading::Unreadable),
+            5 => Step::BackOntoFading(self.few(dice, 24), Fading::Stale),
+            6 => Step::Pattern(dice.roll(PATTERN)),
+            7 => Step::ReadWhileSpareHangs(self.few(dice, 4)),
             // More blocks than a repair has lists for at a time.
-            74 if self.block == 1 => Step::MoveMany(self.anywhere(dice, 600)),
+            _ if self.block == 1 => Step::MoveMany(self.anywhere(dice, 600)),
             _ => Step::Revive,
         }
     }

@@ -48,6 +48,9 @@ pub(crate) const THREADS: usize = 8;
 /// Sectors that are read at a time when everything is.
 const LOOK: u64 = 64;
 
+/// After how many steps something rare has its turn.
+const RARE: u64 = 50;
+
 /// What is wrong everywhere.
 const NOWHERE: Area = Area {
     first: 0,
@@ -435,18 +438,22 @@ impl World {
         let mut dice = dice(seed, 0);
         let mut device = self.open();
         let mut without = 0_u64;
-        for _ in 0..steps {
+        for number in 0..steps {
             self.look_what_is_over();
             if without == 1 {
                 self.event(Step::Remapping);
             }
             without = without.saturating_sub(1);
-            if dice.roll(4) != 0 {
-                let step = self.shape.transfer(&mut dice);
-                self.transfer(&mut device, 1, step);
-                continue;
-            }
-            match self.shape.event(&mut dice) {
+            let event = match number % RARE {
+                0 => self.shape.rare(number / RARE, &mut dice),
+                _ if dice.roll(4) == 0 => self.shape.event(&mut dice),
+                _ => {
+                    let step = self.shape.transfer(&mut dice);
+                    self.transfer(&mut device, 1, step);
+                    continue;
+                }
+            };
+            match event {
                 step @ (Step::Recreate | Step::Cut(_)) => {
                     drop(device);
                     self.again(step);
