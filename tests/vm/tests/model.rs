@@ -145,6 +145,7 @@ fn exhausted(name: &str, block_bytes: u64, transfers: u64) {
         let failed = world.failed_changes();
         assert!(failed > 0, "{title}: there was room for everything");
         world.rush(seed, transfers / THREADS as u64);
+        world.reuse_slots();
         told(&title, &world, start);
         world.finish();
     });

@@ -334,6 +334,17 @@ impl World {
         }
     }
 
+    /// Moves blocks back whose slots are the only free ones, for others that are at the other end, while they are
+    /// read. Dice rarely find one with a slot and one without.
+    pub(crate) fn reuse_slots(&self) {
+        let sectors = self.shape.block;
+        for number in 0..8 {
+            let (first, last) = (number * sectors, self.shape.area - (number + 1) * sectors);
+            let [from, to] = [first, last].map(|first| Area { first, sectors });
+            self.event(Step::ReuseUnderReads(from, to, 20));
+        }
+    }
+
     /// So many transfers by each of several threads, while other things happen. The same seed
     /// gives the same transfers to each thread.
     pub(crate) fn rush(&self, seed: u64, transfers: u64) {
