@@ -9,24 +9,30 @@
 /// How many jobs there are at a time.
 pub const JOBS: usize = 9;
 
-/// What a job serves.
+/// What a job serves. The first places are for all; each kind but the first one has one besides, that is kept
+/// for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bio {
-    /// One that failed, and has data to be kept: it may wait for main and for spares.
-    FailedWrite,
-    /// A read that failed. One place is kept for these: what main cannot read is told without asking a spare.
-    FailedRead,
-    /// One that has not met a bad block yet. It may have any place, of which one is kept for these.
+    /// One that failed, and may have to wait for main and for spares.
+    Failed,
+    /// A read that failed on main: what main cannot read is told without asking a spare.
+    MainRead,
+    /// One that has not met a bad block yet.
     Deferred,
 }
 
 impl Bio {
-    /// It may have one of so many places, the first ones.
-    const fn places(self) -> usize {
-        match self {
-            Bio::FailedWrite => JOBS - 2,
-            Bio::FailedRead => JOBS - 1,
-            Bio::Deferred => JOBS,
+    /// How many places are kept for a kind.
+    const KEPT: usize = 2;
+
+    /// Whether it may have this place.
+    const fn may_have(self, place: usize) -> bool {
+        const READS: usize = JOBS - 2;
+        const DEFERRED: usize = JOBS - 1;
+        match place {
+            READS => matches!(self, Bio::MainRead),
+            DEFERRED => matches!(self, Bio::Deferred),
+            _ => place < JOBS - Self::KEPT,
         }
     }
 }
@@ -94,9 +100,10 @@ impl Desk {
         if self.is_busy(range) {
             return None;
         }
-        let free = |place: &Option<Range>| place.is_none();
-        let number = self.jobs.iter().take(bio.places()).position(free)?;
-        *self.jobs.get_mut(number)? = Some(range);
+        let mut places = self.jobs.iter_mut().enumerate();
+        let (number, place) =
+            places.find(|(number, place)| place.is_none() && bio.may_have(*number))?;
+        *place = Some(range);
         Some(number)
     }
 
@@ -136,10 +143,10 @@ mod tests {
     #[test]
     fn one_job_a_region() {
         let mut desk = Desk::new();
-        let first = desk.start(Range::new(0, 8), Bio::FailedWrite).unwrap();
-        assert_eq!(desk.start(Range::new(2040, 8), Bio::FailedWrite), None);
+        let first = desk.start(Range::new(0, 8), Bio::Failed).unwrap();
+        assert_eq!(desk.start(Range::new(2040, 8), Bio::Failed), None);
         assert_eq!(desk.start(Range::new(2040, 16), Bio::Deferred), None);
-        let second = desk.start(Range::new(MIB, 8), Bio::FailedWrite).unwrap();
+        let second = desk.start(Range::new(MIB, 8), Bio::Failed).unwrap();
         assert_ne!(first, second);
         desk.end(first);
         assert_eq!(desk.start(Range::new(2040, 16), Bio::Deferred), None);
@@ -152,31 +159,29 @@ mod tests {
         let mut desk = Desk::new();
         for job in 0..JOBS as u64 - 2 {
             let range = Range::new(job * MIB, 1);
-            assert!(desk.start(range, Bio::FailedWrite).is_some());
+            assert!(desk.start(range, Bio::Failed).is_some());
         }
         let range = |number| Range::new((JOBS as u64 + number) * MIB, 1);
-        assert_eq!(desk.start(range(0), Bio::FailedWrite), None);
-        assert_eq!(desk.start(range(0), Bio::FailedRead), Some(JOBS - 2));
-        assert_eq!(desk.start(range(1), Bio::FailedRead), None);
-        assert_eq!(desk.start(range(1), Bio::Deferred), Some(JOBS - 1));
-        assert_eq!(desk.start(range(2), Bio::Deferred), None);
+        assert_eq!(desk.start(range(0), Bio::Failed), None);
+        assert_eq!(desk.start(range(0), Bio::Deferred), Some(JOBS - 1));
+        assert_eq!(desk.start(range(1), Bio::Deferred), None);
+        assert_eq!(desk.start(range(1), Bio::MainRead), Some(JOBS - 2));
+        assert_eq!(desk.start(range(2), Bio::MainRead), None);
     }
 
     #[test]
     fn moving_waits_for_jobs_and_keeps_them_out() {
         let mut desk = Desk::new();
-        let job = desk.start(Range::new(0, 8), Bio::FailedWrite).unwrap();
+        let job = desk.start(Range::new(0, 8), Bio::Failed).unwrap();
         desk.move_begin(Range::new(100, 8));
         assert!(!desk.move_clear());
-        assert_eq!(desk.start(Range::new(200, 8), Bio::FailedWrite), None);
+        assert_eq!(desk.start(Range::new(200, 8), Bio::Failed), None);
         desk.end(job);
         assert!(desk.move_clear());
-        assert_eq!(desk.start(Range::new(200, 8), Bio::FailedWrite), None);
-        assert!(desk
-            .start(Range::new(5 * MIB, 8), Bio::FailedWrite)
-            .is_some());
+        assert_eq!(desk.start(Range::new(200, 8), Bio::Failed), None);
+        assert!(desk.start(Range::new(5 * MIB, 8), Bio::Failed).is_some());
         desk.move_end();
-        assert!(desk.start(Range::new(200, 8), Bio::FailedWrite).is_some());
+        assert!(desk.start(Range::new(200, 8), Bio::Failed).is_some());
     }
 
     /// The jobs by their numbers, and the regions that they have.
@@ -197,13 +202,13 @@ mod tests {
         }
 
         fn has_place(&self, bio: Bio) -> bool {
-            let kept = match bio {
-                Bio::FailedWrite => 2,
-                Bio::FailedRead => 1,
-                Bio::Deferred => 0,
+            let own = match bio {
+                Bio::Failed => None,
+                Bio::MainRead => Some(JOBS - 2),
+                Bio::Deferred => Some(JOBS - 1),
             };
-            let allowed = |job: &&(usize, Vec<u64>)| job.0 < JOBS - kept;
-            self.jobs.iter().filter(allowed).count() < JOBS - kept
+            let is_free = |place| self.jobs.iter().all(|(job, _)| *job != place);
+            (0..JOBS - 2).chain(own).any(is_free)
         }
     }
 
@@ -228,8 +233,8 @@ mod tests {
                 0..=5 => {
                     let bio = match below(4) {
                         0 => Bio::Deferred,
-                        1 => Bio::FailedRead,
-                        _ => Bio::FailedWrite,
+                        1 => Bio::MainRead,
+                        _ => Bio::Failed,
                     };
                     let (busy, place) = (naive.is_busy(&regions), naive.has_place(bio));
                     assert_eq!(desk.is_busy(range), busy);
@@ -283,7 +288,7 @@ mod tests {
         assert!(!Range::NOTHING.overlaps(&Range::NOTHING));
         let mut desk = Desk::new();
         desk.move_begin(all);
-        assert!(desk.start(Range::NOTHING, Bio::FailedWrite).is_some() && desk.move_clear());
-        assert!(desk.start(Range::NOTHING, Bio::FailedWrite).is_some());
+        assert!(desk.start(Range::NOTHING, Bio::Failed).is_some() && desk.move_clear());
+        assert!(desk.start(Range::NOTHING, Bio::Failed).is_some());
     }
 }

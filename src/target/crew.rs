@@ -13,7 +13,7 @@
 //! bios are repaired at a time, each with lists and a buffer of its own, made beforehand. Two of the
 //! same region never are: repairs are serialised for each block, and a region that is slow gets hold
 //! of one repairer and not of all. One repairer is kept for bios that `map` has deferred, as these
-//! have not met a bad block of main yet, and one for failed reads, which no spare is asked for.
+//! have not met a bad block of main yet, and one for reads that failed on main, which no spare is asked for.
 //!
 //! Repairers belong to a table and the bios to its mapped device, which exist as long as there is a
 //! bio to be answered. What comes after the answer ends before the table's queue does.
@@ -229,10 +229,11 @@ pub(super) fn dispatch(state: &State) {
             0 => Range::NOTHING,
             sectors => Range::new(bio.target_sector(), sectors),
         };
-        let what = match (bio.per_bio().failed, bio.op()) {
-            (false, _) => Bio::Deferred,
-            (true, dm::Op::Read) => Bio::FailedRead,
-            (true, _) => Bio::FailedWrite,
+        let is_read = bio.op() == dm::Op::Read;
+        let what = match bio.per_bio() {
+            data if !data.failed => Bio::Deferred,
+            data if is_read && data.member().is_none() => Bio::MainRead,
+            _ => Bio::Failed,
         };
         let Some(number) = desk.start(range, what) else {
             state.deferred.push(bio);
