@@ -84,7 +84,7 @@ fn sectors_go_bad_under_fio(block: u32, sizes: &str) {
         let ran = fio(
             &remap,
             &format!(
-                "--bssplit={sizes} --io_size=24m --runtime=25 --iodepth=8 --verify_backlog=24 --fsync=40 \
+                "--bssplit={sizes} --io_size=8m --runtime=300 --iodepth=8 --verify_backlog=24 --fsync=40 \
                  --name=uring --ioengine=io_uring --numjobs=2 \
                  --name=aio --ioengine=libaio --numjobs=2 --offset={}m",
                 MAIN_MIB / 2
