@@ -14,7 +14,7 @@ use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
 
 use vmtest::guest::load;
-use vmtest::guest::message;
+use vmtest::guest::message_here;
 use vmtest::guest::timed;
 use vmtest::guest::Direct;
 use vmtest::guest::Mapped;
@@ -287,8 +287,8 @@ fn nothing_shared_is_written_on_the_way_of_a_bio() {
     // What is written when blocks are moved is seen.
     let moving = written(objects[0], || {
         // By this thread, which is the one that is watched.
-        message(mapped.name(), "remap 90000 8").expect("remap");
-        message(mapped.name(), "remove_remap 90000 8").expect("remove_remap");
+        message_here(mapped.name(), "remap 90000 8").expect("remap");
+        message_here(mapped.name(), "remove_remap 90000 8").expect("remove_remap");
     });
     println!("{} words are written when blocks are moved", moving.len());
     assert!(moving.len() > 10, "{moving:?}");

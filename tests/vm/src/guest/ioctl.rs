@@ -78,6 +78,11 @@ impl<'a> Command<'a> {
         self
     }
 
+    /// A message. Its sector is zero, and the text ends with one.
+    fn message(name: &'a str, text: &str) -> Self {
+        Self::new(TARGET_MESSAGE, name).data([&[0; 8], text.as_bytes(), &[0]].concat())
+    }
+
     /// Gives the command. In a thread of its own, as a process would be: suspends and long messages end at a signal, and the
     /// kernel sends something like it to who has had a ring of io_uring that is being taken apart, as disks of ours had.
     fn give(&self) -> io::Result<Answer> {
@@ -245,14 +250,20 @@ fn remove_now(name: &str) -> io::Result<()> {
 
 /// Sends a message to the first target of a device, and returns the reply.
 pub fn message(name: &str, text: &str) -> io::Result<String> {
-    // Its sector is zero, and the text ends with one.
-    let data = [&[0; 8], text.as_bytes(), &[0]].concat();
-    let answer = Command::new(TARGET_MESSAGE, name).data(data).give()?;
+    Command::message(name, text).give().map(reply)
+}
+
+/// The same in the caller's thread, for who watches what that one does.
+pub fn message_here(name: &str, text: &str) -> io::Result<String> {
+    Command::message(name, text).give_here().map(reply)
+}
+
+fn reply(answer: Answer) -> String {
     if answer.number(Answer::FLAGS) & FLAG_DATA_OUT == 0 {
-        return Ok(String::new());
+        return String::new();
     }
     let reply = answer.text(answer.number(Answer::DATA_START) as usize);
-    Ok(reply.trim_end().to_string())
+    reply.trim_end().to_string()
 }
 
 /// What can be asked of a device, line by line.

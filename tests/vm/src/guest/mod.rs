@@ -60,6 +60,7 @@ pub use io::read_only;
 pub use io::Direct;
 pub use ioctl::make_and_remove;
 pub use ioctl::message;
+pub use ioctl::message_here;
 pub use ioctl::Quick;
 pub use ioctl::QuickDevice;
 pub use kmsg::Kmsg;
