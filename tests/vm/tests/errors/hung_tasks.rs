@@ -76,6 +76,8 @@ fn a_suspend_that_waits_for_a_slow_move_does_not_hang() {
         .disk()
         .hold(0..Remap::SPARE_SECTORS, Direction::Write);
     device.read(0, 8).unwrap();
+    // It is moved after that.
+    assert!(eventually(|| !remap.spare.disk().waiting().is_empty()));
     std::thread::scope(|scope| {
         let reports = HungTasks::sought_after(HUNG);
         let suspending = scope.spawn(|| remap.device().suspend().unwrap());

@@ -111,6 +111,10 @@ fn an_end_to_restoring_from_what_cannot_be_read() {
         set.kill(1);
         set.remap(20..30, 2);
         set.expect("spares", "1/2");
+        if !alone {
+            // The first spare has both replicas by then.
+            set.expect("replicas", "2");
+        }
         for (first, sectors) in [RESERVE, TABLE] {
             let bad = Fault::bad(Direction::Read);
             set.spares[0].disk().spoil(first, sectors, bad);
