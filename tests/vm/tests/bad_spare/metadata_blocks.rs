@@ -15,6 +15,7 @@ use super::bench::Saved;
 use super::image;
 use super::unreadable;
 use super::unwritable;
+use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::thorough;
@@ -297,6 +298,11 @@ fn survive(bench: &mut Bench, case: &Case, older: &Saved) -> Check {
     bench.write(100, 4, 2)?;
     save(bench)?;
     bench.check_content()?;
+    // Events come in the background.
+    let is_told = || bench.device().events() != 0;
+    if case.is_noticed() && case.moment == Moment::Inactive {
+        eventually(is_told);
+    }
     told += bench.device().events();
 
     bench.remap.deactivate();
@@ -304,6 +310,9 @@ fn survive(bench: &mut Bench, case: &Case, older: &Saved) -> Check {
     bench.check_content()?;
     bench.check_redundancy(case.supers())?;
     check_status(bench, case)?;
+    if case.is_noticed() && told == 0 {
+        eventually(|| bench.device().events() != 0);
+    }
     told += bench.device().events();
     need((told != 0) == case.is_noticed(), || {
         format!("{told} events, noticed: {}", case.is_noticed())
