@@ -9,8 +9,10 @@
 /// How many jobs there are at a time.
 pub const JOBS: usize = 9;
 
-/// What a job serves. The first places are for all; each kind but the first one has one besides, that is kept
-/// for it.
+/// The places that are for all. Each of those behind them is kept for one kind of bio.
+const COMMON: usize = JOBS - 2;
+
+/// What a job serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bio {
     /// One that failed, and may have to wait for main and for spares.
@@ -22,18 +24,18 @@ pub enum Bio {
 }
 
 impl Bio {
-    /// How many places are kept for a kind.
-    const KEPT: usize = 2;
+    /// The place that is kept for it.
+    const fn own_place(self) -> Option<usize> {
+        match self {
+            Bio::Failed => None,
+            Bio::MainRead => Some(COMMON),
+            Bio::Deferred => Some(COMMON + 1),
+        }
+    }
 
     /// Whether it may have this place.
-    const fn may_have(self, place: usize) -> bool {
-        const READS: usize = JOBS - 2;
-        const DEFERRED: usize = JOBS - 1;
-        match place {
-            READS => matches!(self, Bio::MainRead),
-            DEFERRED => matches!(self, Bio::Deferred),
-            _ => place < JOBS - Self::KEPT,
-        }
+    fn may_have(self, place: usize) -> bool {
+        place < COMMON || self.own_place() == Some(place)
     }
 }
 
