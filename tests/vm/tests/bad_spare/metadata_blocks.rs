@@ -298,22 +298,14 @@ fn survive(bench: &mut Bench, case: &Case, older: &Saved) -> Check {
     bench.write(100, 4, 2)?;
     save(bench)?;
     bench.check_content()?;
-    // Events come in the background.
-    let is_told = || bench.device().events() != 0;
-    if case.is_noticed() && case.moment == Moment::Inactive {
-        eventually(is_told);
-    }
-    told += bench.device().events();
+    told += events(bench, case.is_noticed() && case.moment == Moment::Inactive);
 
     bench.remap.deactivate();
     bench.activate()?;
     bench.check_content()?;
     bench.check_redundancy(case.supers())?;
     check_status(bench, case)?;
-    if case.is_noticed() && told == 0 {
-        eventually(|| bench.device().events() != 0);
-    }
-    told += bench.device().events();
+    told += events(bench, case.is_noticed() && told == 0);
     need((told != 0) == case.is_noticed(), || {
         format!("{told} events, noticed: {}", case.is_noticed())
     })?;
@@ -331,6 +323,15 @@ fn survive(bench: &mut Bench, case: &Case, older: &Saved) -> Check {
     })?;
     bench.remap.deactivate();
     Ok(())
+}
+
+/// How many events there were. They come in the background: one that is `due` is waited for.
+fn events(bench: &Bench, due: bool) -> u64 {
+    let told = || bench.device().events();
+    if due {
+        eventually(|| told() != 0);
+    }
+    told()
 }
 
 /// Has the superblock written.

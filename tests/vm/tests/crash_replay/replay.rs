@@ -227,14 +227,14 @@ pub(crate) fn replay(
         }
         for crash in crashes {
             let number = replay.count.points;
+            replay.count.points += 1;
             if !thoroughness.includes(number) {
-                replay.count.points += 1;
                 continue;
             }
             if number % 100 == 99 {
                 eprintln!("{name}: {}, {:.0?}", replay.count, start.elapsed());
             }
-            if let Err(error) = replay.point(&mut medium, &expect, &crash) {
+            if let Err(error) = replay.point(number, &mut medium, &expect, &crash) {
                 replay.count.failed += 1;
                 let text = format!("{name}: event {at} {event:?}, {crash:?}: {error}");
                 eprintln!("{text}");
@@ -255,12 +255,11 @@ impl Replay<'_> {
     /// One crash.
     fn point(
         &mut self,
+        number: u64,
         medium: &mut Medium<'_>,
         expect: &Expect<'_>,
         crash: &Crash,
     ) -> Result<(), String> {
-        let number = self.count.points;
-        self.count.points += 1;
         self.count.tried += 1;
         match crash {
             Crash::Torn(..) => self.count.torn += 1,
