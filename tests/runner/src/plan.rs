@@ -171,15 +171,10 @@ impl<'a> Plan<'a> {
         if !self.is_usual() {
             return Vec::new();
         }
-        let scripts = self.scripts().filter_map(|script| {
-            let of = |what: &str| format!("{} ({what})", script.name);
-            Some(script.heavy.as_ref()?.map(of))
-        });
+        let scripts = self.scripts();
+        let scripts = scripts.filter_map(|it| Some(it.heavy.as_ref()?.of(it.name)));
         let fit = self.programs.iter().filter(|it| self.unfit(it).is_none());
-        let programs = fit.filter_map(|program| {
-            let of = |what: &str| format!("{} ({what})", program.name);
-            Some(program.remarks.heavy.as_ref()?.map(of))
-        });
+        let programs = fit.filter_map(|it| Some(it.remarks.heavy.as_ref()?.of(&it.name)));
         scripts.chain(programs).collect()
     }
 

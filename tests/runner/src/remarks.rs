@@ -11,6 +11,8 @@
 //! //! More in test-system: what.
 //! ```
 
+use std::fmt;
+
 /// What has to be there before a program can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -27,12 +29,12 @@ pub(crate) enum Heavy<S = String> {
     Partly(S),
 }
 
-impl<S: AsRef<str>> Heavy<S> {
-    /// The same, with other words.
-    pub(crate) fn map(&self, words: impl FnOnce(&str) -> String) -> Heavy {
+impl<S: fmt::Display> Heavy<S> {
+    /// The same, with a name before the words.
+    pub(crate) fn of(&self, name: &str) -> Heavy {
         match self {
-            Self::Wholly(why) => Heavy::Wholly(words(why.as_ref())),
-            Self::Partly(what) => Heavy::Partly(words(what.as_ref())),
+            Self::Wholly(why) => Heavy::Wholly(format!("{name} ({why})")),
+            Self::Partly(what) => Heavy::Partly(format!("{name} ({what})")),
         }
     }
 }

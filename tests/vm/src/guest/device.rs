@@ -44,15 +44,8 @@ impl Mapped {
     fn create(table: &str, read_only: bool) -> Result<Self, Refusal> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        told(|| {
-            let path = ioctl::create(&name)?;
-            let made = ioctl::load(&name, table, read_only).and_then(|()| ioctl::resume(&name));
-            if made.is_err() {
-                ioctl::remove(&name)?;
-            }
-            made.map(|()| path)
-        })
-        .map(|path| Self {
+        let path = told(|| ioctl::make(&name, table, read_only))?;
+        Ok(Self {
             name,
             path,
             removed: false,

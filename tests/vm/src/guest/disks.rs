@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
+use super::module;
 use super::run::succeed;
 use super::wait::eventually;
 
@@ -67,7 +68,7 @@ impl NullBlk {
     #[track_caller]
     fn with(mib: u32, block: u32, more: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !Path::new("/sys/module/null_blk").exists() {
+        if !module::is_loaded("null_blk") {
             succeed("modprobe null_blk nr_devices=0");
         }
         let configuration = Path::new("/sys/kernel/config");

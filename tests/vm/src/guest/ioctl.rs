@@ -170,12 +170,27 @@ impl Answer {
 }
 
 /// Creates a device without a table, and tells its node: the kernel's own, as no udev runs here that makes others.
-pub(super) fn create(name: &str) -> io::Result<PathBuf> {
+fn create(name: &str) -> io::Result<PathBuf> {
     let answer = Command::new(DEV_CREATE, name).give()?;
     let device = answer.long(Answer::DEVICE);
     // `huge_encode_dev` of the kernel: the upper part of the minor number is behind the major one.
     let minor = (device & 0xff) | (device >> 12 & 0xf_ff00);
     Ok(format!("/dev/dm-{minor}").into())
+}
+
+/// Makes a device with this table, in use, and tells its node. If that is refused, there is no device.
+pub(super) fn make(name: &str, table: &str, read_only: bool) -> io::Result<PathBuf> {
+    let path = create(name)?;
+    let made = load(name, table, read_only).and_then(|()| resume(name));
+    if made.is_err() {
+        remove(name)?;
+    }
+    made.map(|()| path)
+}
+
+/// A table of one target.
+fn whole(sectors: u64, target: &str, parameters: &str) -> String {
+    format!("0 {sectors} {target} {parameters}")
 }
 
 /// Loads a table, one target a line: "0 1024 linear /dev/vda 0".
@@ -315,18 +330,12 @@ impl QuickDevice {
     pub fn new(sectors: u64, target: &str, parameters: &str) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("quick{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let device = Self {
-            path: create(&name)?,
+        let path = make(&name, &whole(sectors, target, parameters), false)?;
+        Ok(Self {
             name,
+            path,
             removed: false,
-        };
-        load(
-            &device.name,
-            &format!("0 {sectors} {target} {parameters}"),
-            false,
-        )?;
-        resume(&device.name)?;
-        Ok(device)
+        })
     }
 
     /// The block device.
@@ -381,11 +390,7 @@ impl Quick {
 
     /// Loads a table of one target.
     pub fn load(&self, sectors: u64, target: &str, parameters: &str) -> io::Result<()> {
-        load(
-            &self.name,
-            &format!("0 {sectors} {target} {parameters}"),
-            false,
-        )
+        load(&self.name, &whole(sectors, target, parameters), false)
     }
 
     /// Resumes, with the table that was loaded last.
@@ -416,10 +421,6 @@ impl Drop for Quick {
 /// Makes a device with a table of this one target, and removes it, whatever came of it. Says
 /// whether the device was there in between.
 pub fn make_and_remove(name: &str, sectors: u64, target: &str, parameters: &str) -> io::Result<()> {
-    let quick = Quick::new(name)?;
-    let made = quick
-        .load(sectors, target, parameters)
-        .and_then(|()| quick.resume());
-    quick.remove()?;
-    made
+    make(name, &whole(sectors, target, parameters), false)?;
+    remove_now(name)
 }

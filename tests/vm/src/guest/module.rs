@@ -9,7 +9,7 @@ use super::run::succeed;
 /// Loads the module, if it is not loaded: the file that `DM_REMAP_MODULE` names.
 #[track_caller]
 pub fn load() {
-    if is_loaded() {
+    if is_loaded("dm_remap") {
         return;
     }
     let file = std::env::var_os("DM_REMAP_MODULE").map(PathBuf::from);
@@ -33,6 +33,7 @@ pub fn unload() {
     succeed("rmmod dm_remap");
 }
 
-fn is_loaded() -> bool {
-    Path::new("/sys/module/dm_remap").exists()
+/// Whether the kernel has a module, or what would be one.
+pub(super) fn is_loaded(name: &str) -> bool {
+    Path::new("/sys/module").join(name).exists()
 }
