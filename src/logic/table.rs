@@ -389,7 +389,8 @@ impl<'a, B: Word<u32>, S: Word<u64>, const LAST: u32> View<'a, B, S, LAST> {
     }
 
     /// Fills `fresh`, which must be empty and a power of two in number, with all that `self` holds.
-    /// The caller then publishes a view of `fresh` over the same slots. For the writer.
+    /// The caller then publishes a view of `fresh` over a copy of the slots' words: who still reads the old one
+    /// must find them as they were, as replacing a slot in the new one does not change a bucket there. For the writer.
     pub fn rebuild<F: Word<u32>>(&self, fresh: &[F]) -> Result<Counts, InsertError> {
         let target = View::<F, S, LAST>::with_last(fresh, self.slots);
         let mut counts = Counts::default();

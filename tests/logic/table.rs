@@ -537,24 +537,25 @@ fn probes_stay_short() {
 #[test]
 fn readers_never_wait_and_never_err() {
     const ALWAYS: u64 = 16;
-    let slots = cells64(64);
-    let arrays: Vec<Vec<AtomicU32>> = (0..200).map(|_| cells32(64)).collect();
+    // Each with words of its own, as in the module.
+    let arrays: Vec<(Vec<AtomicU32>, Vec<AtomicU64>)> =
+        (0..200).map(|_| (cells32(64), cells64(64))).collect();
+    let view = |array: usize| View::new(&arrays[array].0[..], &arrays[array].1[..]);
     let current = AtomicU32::new(0);
     let stop = AtomicBool::new(false);
     let mut counts = Counts::default();
     for main in 0..ALWAYS {
-        let table = View::new(&arrays[0], &slots);
+        let table = view(0);
         table.set_slot(main as u32, word(main, State::Valid));
         table.insert(&mut counts, main, main as u32).unwrap();
     }
     std::thread::scope(|scope| {
         for reader in 0..2 {
-            let (arrays, slots, current, stop) = (&arrays, &slots, &current, &stop);
+            let (view, current, stop) = (&view, &current, &stop);
             scope.spawn(move || {
                 let mut random = Random::new(reader);
                 while !stop.load(Ordering::Relaxed) {
-                    let array = &arrays[current.load(Ordering::Acquire) as usize];
-                    let table = View::new(array, slots);
+                    let table = view(current.load(Ordering::Acquire) as usize);
                     let main = random.below(ALWAYS + 8);
                     match table.lookup(main) {
                         Some((slot, word)) => {
@@ -573,12 +574,15 @@ fn readers_never_wait_and_never_err() {
         let mut at: Vec<u32> = (0..ALWAYS as u32).collect();
         let mut array = 0usize;
         for _ in 0..200_000 {
-            let table = View::new(&arrays[array], &slots);
+            let table = view(array);
             if needs_rebuild(&counts, 64, 1) {
                 if array + 1 == arrays.len() {
                     break;
                 }
-                counts = table.rebuild(&arrays[array + 1]).unwrap();
+                for (word, copy) in arrays[array].1.iter().zip(&arrays[array + 1].1) {
+                    copy.store(word.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
+                counts = table.rebuild(&arrays[array + 1].0).unwrap();
                 array += 1;
                 current.store(array as u32, Ordering::Release);
                 continue;
