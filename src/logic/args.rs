@@ -525,6 +525,10 @@ impl fmt::Display for Named<'_> {
         }
         options.uuid = Some(self.uuid);
         options.note(Key::Uuid);
+        // That was for once.
+        for key in &mut options.order {
+            *key = key.filter(|key| *key != Key::Degraded);
+        }
         let word = |at: usize| self.words.get(at).map(|word| Word(word));
         let more = |number| word(options.more_spares().nth(number)?);
         let (main, spare) = (Word::or_none(word(0)), Word::or_none(word(1)));

@@ -9,6 +9,7 @@
 //! 3. Replicas that differ are made equal (M3): the truth was chosen before, and is chosen again.
 //! 4. Claims that lost against newer ones are freed (M5): they lose again.
 //! 5. Superblock copies that miss something are written.
+//!    Or, where all spares are dead, new ones [take over](take_over).
 //! 6. Spares join and leave: each is one version of the superblock (see `writer/members.rs`). Replicas are made
 //!    again, and members come back, in the background ([`restorer`](super::restorer)).
 //! 7. The first slots are initialised, if there are none.
@@ -32,6 +33,7 @@ use super::spares::Spare;
 use super::spares::Spares;
 use super::state::Locked;
 use super::state::State;
+use super::take_over;
 use super::writer::Restored;
 use super::writer::Writer;
 use crate::logic::commit::Metadata;
@@ -100,6 +102,19 @@ pub(super) fn activate(
     writer.use_all(state);
     if let Some(todo) = start {
         begin(state, writer, &mut io, todo, changes)?;
+    }
+    if let Some(dead) = &leaving.dead {
+        if take_over::begin(state, writer, &mut io, dead, changes).is_err() {
+            // The table does without them all the same.
+            for member in 0..MEMBERS_MAX {
+                if changes.inherited & member_bit(member) != 0 {
+                    writer.metadata.set_present(member, false);
+                }
+            }
+            leave_flushes(state, writer, spares, used);
+            return Ok(());
+        }
+        writer.show_members(state);
     }
     let recorded = record(state, writer, &mut io);
     match recorded {
@@ -235,6 +250,9 @@ fn go_without(
         tell_needed(state, index);
         return Err(EIO);
     }
+    if start.is_none() {
+        use_again(state, writer, spares);
+    }
     let mut strangers = 0;
     for index in 0..MEMBERS_MAX {
         let Some(member) = writer.metadata.superblock().member(index) else {
@@ -243,6 +261,7 @@ fn go_without(
         let missing = member.missing;
         if let Some(spare) = spares.get(index) {
             if writer.metadata.is_usable(index) {
+                writer.note_answered(index, false);
                 continue;
             }
             let back = look_at(state, writer, index, spare);
@@ -263,7 +282,7 @@ fn go_without(
             }
             let same = matches!(back, Return::Same);
             writer.metadata.set_present(index, same);
-        } else if changes.leaving & member_bit(index) == 0 {
+        } else if (changes.leaving | changes.inherited) & member_bit(index) == 0 {
             // If that is not possible any more, as another one has died since the table was loaded, nothing can
             // be written until a table names it.
             let lost = lose(state, writer, index);
@@ -278,10 +297,35 @@ fn go_without(
     Ok(())
 }
 
+/// Where no member is used, as new spares were to take over from all and did not, those that are named again and are
+/// what they were are used as before: nothing was written without them.
+fn use_again(state: &State, writer: &mut Writer, spares: &Spares) {
+    if writer.durable_alone().is_none() {
+        return;
+    }
+    let mut back = 0;
+    for (index, spare) in spares.iter() {
+        let member = writer.metadata.superblock().member(index);
+        if member.is_some_and(|member| !member.missing)
+            && matches!(look_at(state, writer, index, spare), Return::Same)
+        {
+            back |= member_bit(index);
+        }
+    }
+    for index in (0..MEMBERS_MAX).filter(|index| back & member_bit(*index) != 0) {
+        writer.metadata.set_present(index, true);
+    }
+}
+
 /// Looks whether a spare that was away is the member that it was.
 fn look_at(state: &State, writer: &Writer, index: u8, spare: &Spare) -> Return {
     match Sight::of(&state.pool, spare) {
-        Ok(seen) => seen.check(writer.metadata.superblock(), index, index),
+        Ok(seen) => seen.check(
+            writer.metadata.superblock(),
+            writer.durable_alone(),
+            index,
+            index,
+        ),
         // There is no memory for it, and it stays away.
         Err(_) => Return::Silent,
     }
@@ -300,7 +344,7 @@ fn tell_needed(state: &State, index: u8) {
 }
 
 /// Makes members of the spares that join. Returns whether there were any.
-fn join(state: &State, writer: &mut Writer, changes: &Changes) -> Result<bool> {
+pub(super) fn join(state: &State, writer: &mut Writer, changes: &Changes) -> Result<bool> {
     let mut joined = false;
     for (change, index) in changes.joining.iter().zip(0u8..) {
         let Some((uuid, geometry)) = change else {

@@ -5,8 +5,10 @@
 use super::life::Disk;
 use super::registry::Name;
 use super::state::State;
+use super::writer::Writer;
 use crate::dm;
 use crate::logic::format::member_bit;
+use crate::logic::format::Area;
 use crate::logic::format::Geometry;
 use crate::logic::format::Superblock;
 use crate::logic::format::MEMBERS_MAX;
@@ -23,7 +25,9 @@ pub(super) struct Changes {
     pub(super) leaving: u8,
     /// Members that have another device than before, as nobody answers there any more; a bit each.
     pub(super) renamed: u8,
-    /// If the set is new: the table line that names it.
+    /// The members that those who join take over from, as nobody answers of them; a bit each.
+    pub(super) inherited: u8,
+    /// If the set is new, or its spares are: the table line that names it.
     pub(super) line: Option<CString>,
 }
 
@@ -35,6 +39,33 @@ impl Changes {
             places.find(|(place, index)| place.is_none() && superblock.member(*index).is_none())?;
         *place = Some((Uuid::from_random(dm::random_uuid()), geometry));
         Some(index)
+    }
+
+    /// Has those that join take over from all members.
+    pub(super) fn inherit(&mut self, superblock: &Superblock) {
+        let members = superblock.members();
+        self.inherited = members.fold(0, |mask, (index, _)| mask | member_bit(index));
+        self.leaving = 0;
+    }
+
+    /// How many blocks those who join are to remember, of the members that they take over from.
+    pub(super) fn inherited_blocks(&self, state: &State, writer: &Writer) -> u64 {
+        let dead = (0..MEMBERS_MAX).filter(|index| self.inherited & member_bit(*index) != 0);
+        dead.map(|index| u64::from(writer.claims(state, index)))
+            .sum()
+    }
+
+    /// How many slots those have that join, less what the replicas of one take that lie on another.
+    pub(super) fn joining_slots(&self) -> u64 {
+        let joining = || self.joining.iter().flatten();
+        let slots = joining().map(|(_, geometry)| u64::from(geometry.slots()));
+        let sectors = joining().map(|(_, geometry)| Area::guest_sectors(geometry.table_blocks()));
+        let largest = sectors.max().unwrap_or(0);
+        let taken = joining().map(|(_, geometry)| largest.div_ceil(geometry.slot_sectors().into()));
+        match joining().count() {
+            0 | 1 => slots.sum(),
+            _ => slots.sum::<u64>().saturating_sub(taken.sum()),
+        }
     }
 
     /// Adds a spare that joins under the name that another table gave it. False if its number is taken.

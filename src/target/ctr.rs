@@ -14,6 +14,7 @@ use super::crew;
 use super::crew::Noter;
 use super::crew::Teller;
 use super::gate::Gate;
+use super::io::is_dead;
 use super::life::Life;
 use super::limits::Limits;
 use super::load::check_main as check_main_content;
@@ -43,6 +44,7 @@ use super::spares::Spare;
 use super::spares::Spares;
 use super::state::Counters;
 use super::state::Leaving;
+use super::state::Left;
 use super::state::Leftover;
 use super::state::Locked;
 use super::state::State;
@@ -97,6 +99,9 @@ const SPARE_IN_USE: &CStr = c"Spare, or a part of it, is used by another device"
 const ZONED: &CStr = c"Zoned devices are not supported";
 
 const READ_ONLY: &CStr = c"A blank spare cannot be formatted read-only";
+
+const NO_ROOM: &CStr =
+    c"Spare is too small for what the dead ones had: a slot is needed for each of their blocks";
 
 const STILL_SERVES: &CStr =
     c"A spare that is left out still serves blocks: evacuate it, or use degraded";
@@ -165,7 +170,7 @@ pub(super) fn construct(
     // Nobody else may change what is read from here on.
     let claims = target.claim()?;
     target.check_main(&claims)?;
-    let (state, spares, changes, leaving) = target.find_state(claims)?;
+    let (state, spares, changes, left) = target.find_state(claims)?;
     // Here memory can still be waited for. Without it, less can be remapped.
     let _ = growth::grow(&state, None);
     changes
@@ -208,8 +213,8 @@ pub(super) fn construct(
     )?;
     // The last thing, as the table in use is not to notice if this one is refused.
     let state = &target.state;
-    let left = state.writer.lock().leave(state, user.table, leaving);
-    drop(left.message(STILL_SERVES)?);
+    let unused = state.writer.lock().leave(state, user.table, left);
+    drop(unused.message(STILL_SERVES)?);
     Ok(target)
 }
 
@@ -344,8 +349,8 @@ struct Line<'a> {
     name: LogName,
 }
 
-/// The spares of a table that is made, how the set is to change for it, and the spares that leave it.
-type Found = (StateRef, Spares, Changes, Spares);
+/// The spares of a table that is made, how the set is to change for it, and what it leaves out.
+type Found = (StateRef, Spares, Changes, Left);
 
 impl Line<'_> {
     /// Claims main and spares.
@@ -385,10 +390,18 @@ impl Line<'_> {
             };
             return self.join_state(claims, known);
         }
+        if let Some(state) = self.find_orphaned(&claims)? {
+            state.cover(self.main.sectors())?;
+            let known = Known {
+                state,
+                members: [None; MEMBERS_MAX as usize],
+            };
+            return self.join_state(claims, known);
+        }
         let (state, members, changes) = self.load(&claims)?;
         let state = claims.with(state);
         let spares = self.number(&state, &members, &changes)?;
-        Ok((state, spares, changes, Spares::default()))
+        Ok((state, spares, changes, Left::default()))
     }
 
     /// Finds the state that the old table uses, if all of its spares that this one names have other names now,
@@ -413,11 +426,31 @@ impl Line<'_> {
                 index,
                 uuid: member.uuid,
             };
-            if chosen.spare_of(index).is_some() && !is_gone(&state, name)? {
+            let used = state.writer.lock().writer.metadata.is_present(index);
+            if chosen.spare_of(index).is_some() && used && !is_gone(&state, name)? {
                 return Ok(None);
             }
         }
         Ok(Some(state))
+    }
+
+    /// Finds the state that the old table uses, if all spares that this one names are new, and it says that the old
+    /// ones are to be done without.
+    fn find_orphaned(&self, claims: &Claims) -> CtrResult<Option<Arc<State>>> {
+        if !self.options.degraded || !claims.leaves_remaps() {
+            return Ok(None);
+        }
+        let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
+        let windows = self.windows(&pool)?;
+        let mut superblock = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
+        match find_superblock(&windows, 0, &mut superblock) {
+            Ok(load::Found::Blank) => Ok(claims.find_by_main(self.main)),
+            Err(Refused::Content(error)) if self.options.format && may_be_formatted(&error) => {
+                Ok(claims.find_by_main(self.main))
+            }
+            // Loading tells what is wrong.
+            _ => Ok(None),
+        }
     }
 
     fn windows<'w>(&'w self, pool: &'w dm::BioPool) -> Result<KVec<Window<'w>>> {
@@ -445,7 +478,7 @@ impl Line<'_> {
         let locked = state.writer.lock();
         let formats = locked.start.as_ref().is_some_and(|start| start.format);
         drop(locked);
-        if formats {
+        if formats || changes.inherited != 0 {
             let named = Show(args::Named {
                 words,
                 options: self.options,
@@ -546,6 +579,10 @@ impl Line<'_> {
         let mut members = [None; MEMBERS_MAX as usize];
         let mut changes = Changes::default();
         let mut left = [None; MEMBERS_MAX as usize];
+        let dead = match self.options.degraded {
+            true => self.find_dead(&state, &fresh)?,
+            false => None,
+        };
         let locked = state.writer.lock();
         let formatting = locked.start.as_ref().is_some_and(|start| start.format);
         if self.options.format && !formatting && fresh.iter().all(Option::is_none) {
@@ -633,7 +670,20 @@ impl Line<'_> {
         // Those that are to leave, too: what they have has to be elsewhere by then.
         let left_out = if formatting { 0 } else { left_out };
         let start = locked.start.as_ref();
-        if let Some(index) = not_without(&locked.writer.metadata, start, left_out) {
+        let needed = not_without(&locked.writer.metadata, start, left_out);
+        if needed.is_some() && dead.is_some() {
+            left = [None; MEMBERS_MAX as usize];
+            changes.inherit(superblock);
+            let blocks = changes.inherited_blocks(&state, &locked.writer);
+            let room = changes.joining_slots();
+            if blocks > room {
+                let name = &self.name;
+                pr_err!(
+                    "{name}: {blocks} blocks are to be remembered, and there is room for {room}\n"
+                );
+                return Err(refuse(Errno::NoSpace, NO_ROOM));
+            }
+        } else if let Some(index) = needed {
             let name = &self.name;
             pr_err!("{name}: spare {index} has the only good copy of metadata\n");
             return Err(refuse(
@@ -650,19 +700,54 @@ impl Line<'_> {
             return Err(self.refuse_content(&LoadError::incomplete(superblock, member)));
         }
         drop(locked);
-        let mut leaving = Spares::default();
+        let mut gone = Left::default();
+        if changes.inherited != 0 {
+            gone.dead = dead;
+        }
         for name in left.into_iter().flatten() {
-            if let Some((device, range)) = registry::spare_of(&state, name) {
-                let spare = Spare {
-                    device,
-                    start: range.0,
-                    sectors: range.1.saturating_sub(range.0),
-                };
-                leaving.add(name.index, spare);
+            if let Some(spare) = spare_of(&state, name) {
+                gone.spares.add(name.index, spare);
             }
         }
         let spares = self.number(&state, &members, &changes)?;
-        Ok((state, spares, changes, leaving))
+        Ok((state, spares, changes, gone))
+    }
+
+    /// The spares that a state in use has had, if all of them are dead, and all that the table names are new.
+    fn find_dead(
+        &self,
+        state: &Arc<State>,
+        fresh: &KVec<Option<Identity>>,
+    ) -> Result<Option<Spares>> {
+        let mut fresh = fresh.iter();
+        if !fresh.all(|found| matches!(found, Some(Identity::Blank(_)))) {
+            return Ok(None);
+        }
+        let mut dead = Spares::default();
+        for index in 0..MEMBERS_MAX {
+            // Not under the lock: it may take its time to answer.
+            let (name, is_away) = {
+                let locked = state.writer.lock();
+                if locked.start.is_some() {
+                    return Ok(None);
+                }
+                let metadata = &locked.writer.metadata;
+                let Some(member) = metadata.superblock().member(index) else {
+                    continue;
+                };
+                let uuid = member.uuid;
+                let away = !metadata.is_present(index) && !locked.writer.has_answered(index);
+                (Name { index, uuid }, away)
+            };
+            match spare_of(state, name) {
+                Some(spare) if is_dead(&state.pool, &spare)? => {
+                    dead.add(index, spare);
+                }
+                None if is_away => (),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(dead))
     }
 
     /// Finds out what a spare is that a set in use is to have besides; it has this number in the table
@@ -695,7 +780,9 @@ impl Line<'_> {
                 let superblock = locked.writer.metadata.superblock();
                 let same = scratch.set_uuid == superblock.set_uuid;
                 let index = uuid.and_then(|uuid| superblock.find_member(&uuid));
-                match index.filter(|_| same) {
+                // Others are recording that what it has is lost.
+                let given_up = |index: &u8| locked.writer.is_inherited(*index);
+                match index.filter(|index| same && !given_up(index)) {
                     Some(index) if gone && locked.writer.metadata.is_usable(index) => {
                         let durable = locked.writer.durable();
                         load::check_renamed(superblock, durable, &scratch, index)
@@ -703,7 +790,8 @@ impl Line<'_> {
                         Ok(Identity::Renamed(index))
                     }
                     Some(index) if !locked.writer.metadata.is_present(index) => {
-                        returning::check(superblock, &scratch, index, number, sectors)
+                        let alone = locked.writer.durable_alone();
+                        returning::check(superblock, alone, &scratch, index, number, sectors)
                             .map_err(|error| self.refuse_content(&error))?;
                         Ok(Identity::Member(index))
                     }
@@ -759,7 +847,12 @@ impl Line<'_> {
         let seen = Sight::of(&state.pool, &spare)?;
         let locked = state.writer.lock();
         let superblock = locked.writer.metadata.superblock();
-        match seen.check(superblock, name.index, number) {
+        match seen.check(
+            superblock,
+            locked.writer.durable_alone(),
+            name.index,
+            number,
+        ) {
             Return::Same | Return::Silent => Ok(()),
             Return::Refused(error) => Err(self.refuse_content(&error)),
         }
@@ -797,7 +890,8 @@ impl Line<'_> {
         if format && claims.leaves_remaps() {
             return Err(refuse(
                 Errno::Busy,
-                c"The device has remaps on another spare: name that, too, and evacuate it later",
+                c"The device has remaps on another spare: name that, too, and evacuate it later, \
+                  or, if it is dead, use degraded",
             ));
         }
         Ok((self.make_state(loaded, format)?, members, changes))
@@ -813,7 +907,9 @@ impl Line<'_> {
                 Err(Refused::Content(error)) if self.options.format && may_be_formatted(&error) => {
                     // Each spare once.
                     match error {
-                        LoadError::Superblock { spare, .. } => ignored |= 1 << spare.min(7),
+                        LoadError::Superblock { spare, .. } | LoadError::Unfinished { spare } => {
+                            ignored |= 1 << spare.min(7);
+                        }
                         _ => return Err(error.into()),
                     }
                 }
@@ -1040,6 +1136,9 @@ impl Line<'_> {
                 c"Spare is not the one that was lost: leave it out with degraded, then add it"
             }
             LoadError::TooMany => TOO_MANY,
+            LoadError::Unfinished { .. } => {
+                c"Spare was to take over from a dead one and has not: use that, or format this one anew"
+            }
             LoadError::MainIsSpare { .. } => c"Main is a spare: are main and spare mixed up?",
             LoadError::TableBlock { .. }
             | LoadError::TableContradiction { .. }
@@ -1058,17 +1157,22 @@ impl Line<'_> {
     }
 }
 
-/// Whether nobody answers where the spare of a member is.
-fn is_gone(state: &Arc<State>, name: Name) -> Result<bool> {
-    let Some((device, (start, end))) = registry::spare_of(state, name) else {
-        return Ok(false);
-    };
-    let spare = Spare {
+/// The spare of a member that a state has in use.
+fn spare_of(state: &Arc<State>, name: Name) -> Option<Spare> {
+    let (device, (start, end)) = registry::spare_of(state, name)?;
+    Some(Spare {
         device,
         start,
         sectors: end.saturating_sub(start),
-    };
-    Ok(Sight::of(&state.pool, &spare)?.is_silent())
+    })
+}
+
+/// Whether nobody answers where the spare of a member is.
+fn is_gone(state: &Arc<State>, name: Name) -> Result<bool> {
+    match spare_of(state, name) {
+        Some(spare) => Ok(Sight::of(&state.pool, &spare)?.is_silent()),
+        None => Ok(false),
+    }
 }
 
 /// Why a spare cannot be registered.
@@ -1090,7 +1194,7 @@ fn may_be_formatted(error: &LoadError) -> bool {
         LoadError::Superblock {
             error: FormatError::Foreign | FormatError::Checksum,
             ..
-        }
+        } | LoadError::Unfinished { .. }
     )
 }
 

@@ -82,6 +82,7 @@ fn check(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result {
     let name = &state.name;
     target.check_active(ti)?;
     state.with_writer(&target.spares, |writer, io| {
+        writer.check_open(state)?;
         let Some(record) = writer.metadata.superblock().member(member) else {
             pr_err!("{name}: forget_spare: no spare of that number, see metadata_status\n");
             return Err(ENODEV);

@@ -3,6 +3,7 @@
 //! Metadata I/O on the spares: carrying out what the commit protocol decides.
 
 use super::life::Disk;
+use super::spares::Spare;
 use super::spares::Spares;
 use super::state::State;
 use crate::dm;
@@ -24,6 +25,7 @@ use crate::logic::format::CopyId;
 use crate::logic::format::Place;
 use crate::logic::format::Superblock;
 use crate::logic::format::BLOCK_BYTES;
+use crate::logic::format::BLOCK_SECTORS;
 use crate::logic::format::REPLICAS;
 use crate::logic::format::SUPER_COPIES;
 use crate::logic::latch::Ticket;
@@ -324,6 +326,37 @@ pub(super) fn read_twice_into(
         Err(error) => Err(error.into()),
     };
     once().or_else(|_| once())
+}
+
+/// At how many places is looked whether a spare is dead.
+const PLACES: u64 = 8;
+
+/// How long an error takes, in milliseconds, after which no other place is asked.
+const PATIENCE_MS: u64 = 2000;
+
+/// Whether nothing can be read of a spare anywhere, for reasons that a dead device has, and not one that somebody
+/// else has reserved, or that lacks memory. Fails if there is no memory to find out.
+pub(super) fn is_dead(pool: &dm::BioPool, spare: &Spare) -> Result<bool> {
+    let mut buffer = dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?;
+    let last = spare.sectors.saturating_sub(BLOCK_SECTORS);
+    for step in 0..PLACES {
+        // From end to end.
+        let place = (last / (PLACES - 1)).saturating_mul(step) & !(BLOCK_SECTORS - 1);
+        let at = spare.start.saturating_add(place);
+        let data = buffer.slice_mut(0..BLOCK_BYTES)?;
+        let begun = dm::monotonic_ms();
+        let Err(status) = pool.read(&spare.device, at, data, dm::Opf::READ.sync()) else {
+            return Ok(false);
+        };
+        let reserved = status == dm::BlkStatus::RESV_CONFLICT;
+        if reserved || !classify::tells_of_device(status_of(status)) {
+            return Ok(false);
+        }
+        if dm::monotonic_ms().saturating_sub(begun) > PATIENCE_MS {
+            break;
+        }
+    }
+    Ok(true)
 }
 
 /// Whether the medium may be at fault for a failed I/O.

@@ -306,6 +306,9 @@ fn metadata_status(target: &DmRemap, text: &mut Text<'_, '_>) {
     let restoring = locked.writer.is_restoring();
     let restoring = if restoring { "yes" } else { "no" };
     text.line(format_args!("restoring={restoring}"));
+    let taking_over = locked.writer.is_taking_over();
+    let taking_over = if taking_over { "yes" } else { "no" };
+    text.line(format_args!("taking_over={taking_over}"));
 }
 
 /// How a spare is called where there may be several.

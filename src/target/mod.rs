@@ -16,7 +16,7 @@
 //! | `repair`     | one failed bio                                                              |
 //! | `relocate`   | moving blocks to slots                                                      |
 //! | `mover`, `closed`      | moving blocks that did not fail, by message; keeping others out   |
-//! | `forget`     | giving up a spare that is lost                                              |
+//! | `forget`, `take_over`  | giving up spares that are lost: one, or all                       |
 //! | `writer`, `io` | every change of the map, in memory and on the spare                       |
 //! | `message`    | what users say                                                              |
 //!
@@ -63,6 +63,7 @@ mod repair;
 mod restorer;
 mod spares;
 mod state;
+mod take_over;
 mod writer;
 
 use crate::dm;

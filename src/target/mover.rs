@@ -193,6 +193,7 @@ pub(super) fn evacuate(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Res
     target.check_active(ti)?;
     let mut locked = state.writer.lock();
     let writer = &mut locked.writer;
+    writer.check_open(state)?;
     writer.end_rest(state);
     let mut others = (0..MEMBERS_MAX).filter(|index| *index != member);
     if !others.any(|index| writer.gives_slots(index)) {

@@ -363,6 +363,27 @@ impl Claims {
         }
     }
 
+    /// The state that earlier tables of the same mapped device have for this main, if no other target of this
+    /// one has it.
+    pub(super) fn find_by_main(&self, main: &dm::Device) -> Option<Arc<State>> {
+        let claims = CLAIMS.lock();
+        let is_main = |claim: &Claim| claim.role == Role::Main && claim.device == *main;
+        let mut mains = claims
+            .iter()
+            .filter(|claim| self.is_before(claim) && is_main(claim));
+        let (state, _) = mains.find_map(|main| {
+            let mut spares = claims.iter().filter(|claim| claim.target == main.target);
+            spares.find_map(|claim| claim.use_of.as_ref())
+        })?;
+        let mut own = claims
+            .iter()
+            .filter(|claim| claim.user.table == self.user.table);
+        match own.any(|claim| claim.is_of(state)) {
+            true => None,
+            false => Some(state.clone()),
+        }
+    }
+
     /// Whether earlier tables of the same mapped device have a state.
     pub(super) fn has_before(&self) -> bool {
         let claims = CLAIMS.lock();

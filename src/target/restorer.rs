@@ -7,14 +7,16 @@
 //! between (M9a, P16), and has no range at the desk. Each step begins with what is there then. It ends with a
 //! suspend, and the next table's restorer goes on.
 //!
-//! In this order: members that are lost and serve nothing are given up, as all that was on them would be
+//! In this order: what is lost with dead spares is recorded on new ones; members that are lost and serve nothing are given up, as all that was on them would be
 //! copied for nothing; replicas are made again; and members that are back and have everything are used again,
 //! which may be places for more replicas.
 
 use super::crew::Teller;
 use super::io::SpareIo;
+use super::repair;
 use super::spares::Spares;
 use super::state::State;
+use super::writer::growth;
 use super::writer::Restored;
 use super::writer::Writer;
 use crate::dm;
@@ -23,9 +25,15 @@ use kernel::new_work;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kernel::workqueue::impl_has_work;
 use kernel::workqueue::Work;
 use kernel::workqueue::WorkItem;
+
+/// After how long a take-over that failed goes on, in milliseconds, and how often is looked whether a suspend has come.
+const AGAIN_MS: i64 = 1000;
+const SLICE_MS: i64 = 20;
 
 /// Restores redundancy for a table.
 #[pin_data]
@@ -93,6 +101,7 @@ impl Restorer {
     }
 
     fn restore(&self) -> Result {
+        self.take_over()?;
         for index in 0..MEMBERS_MAX {
             if self.spares.get(index).is_some() {
                 continue;
@@ -104,6 +113,42 @@ impl Restorer {
             self.in_steps(|writer, io| writer.take_back(&self.state, io, index))?;
         }
         self.in_steps(|writer, io| writer.restore(&self.state, io, 0))
+    }
+
+    /// Has new spares record what is lost with the dead ones (see [`take_over`](super::take_over)).
+    fn take_over(&self) -> Result {
+        let is_due = || {
+            let locked = self.state.writer.lock();
+            locked.writer.active && locked.writer.is_taking_over()
+        };
+        let begun = is_due();
+        while is_due() && !self.is_stopping() {
+            // The map gets entries.
+            let grown = growth::grow(&self.state, None);
+            self.state.let_others_write();
+            let done = grown.and_then(|()| {
+                let state = &self.state;
+                state.with_writer(&self.spares, |writer, io| writer.take_over(state, io))
+            });
+            if done.is_ok() {
+                // Somebody may have the range of the next block.
+                fsleep(Delta::from_millis(1));
+                continue;
+            }
+            // Nothing is remapped before this is done, so it is tried until it is.
+            self.state.writer.lock().writer.end_restoring(true);
+            for _ in 0..AGAIN_MS / SLICE_MS {
+                if self.is_stopping() {
+                    return Ok(());
+                }
+                fsleep(Delta::from_millis(SLICE_MS));
+            }
+        }
+        // They had no slots so far.
+        if begun && !self.is_stopping() && repair::set_noted_aside(&self.state, &self.spares) {
+            self.teller.raise();
+        }
+        Ok(())
     }
 
     /// Does one step after the other.

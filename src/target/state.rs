@@ -10,9 +10,9 @@
 //! 1. `mover`, a mutex: moving blocks that did not fail. There is one gate, and whoever has this may
 //!    close it. Messages wait for it; repairers only try, as its holder may wait for them.
 //! 2. The desk's range: a repairer has that of its bio, the holder of `mover` that of its blocks. No
-//!    range has two, so that a block's place in the map changes for its holder alone, but for three
-//!    things that the holder of `writer` may do: settle a doubt, and take away the slot of a pending
-//!    block that is in nobody's range, or give one to a noted block that is in none.
+//!    range has two, so that a block's place in the map changes for its holder alone, but for four
+//!    things that the holder of `writer` may do: settle a doubt, and with a block that is in nobody's range
+//!    take away its slot if it is pending, give it one if it is noted, or another one if its spare is given up.
 //! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and
 //!    never for data I/O, so that no slow block is waited for. Nothing is allocated below it.
 //! 4. `desk`, a mutex: who has which range, and which blocks are noted. Held for a moment.
@@ -199,8 +199,19 @@ pub(super) struct Leaving {
     /// The table that does.
     table: Option<dm::TableId>,
     pub(super) spares: Spares,
+    /// If new ones are to take over from dead ones, for whom the table is the first: those that it could ask.
+    pub(super) dead: Option<Spares>,
     /// Those that give no slots for it, and would otherwise; a bit each.
     idle: u8,
+}
+
+/// What a table leaves out of what the one in use has.
+#[derive(Default)]
+pub(super) struct Left {
+    /// Spares that are to leave the set.
+    pub(super) spares: Spares,
+    /// If new ones are to take over from dead ones: those of them that there are devices of.
+    pub(super) dead: Option<Spares>,
 }
 
 impl Locked {
@@ -211,7 +222,7 @@ impl Locked {
         &mut self,
         state: &State,
         table: dm::TableId,
-        spares: Spares,
+        Left { spares, dead }: Left,
     ) -> Result<Leaving> {
         let serves = |member| self.writer.claims(state, member) != 0;
         if spares.iter().any(|(member, _)| serves(member)) {
@@ -238,6 +249,7 @@ impl Locked {
         self.leaving = Leaving {
             table: Some(table),
             spares,
+            dead,
             idle,
         };
         Ok(unused)

@@ -302,6 +302,11 @@ pub(super) fn find(
     }
 }
 
+/// Whether there is no superblock at all on these disks.
+pub(super) fn is_blank(disks: &mut Disks, wanted: &[usize]) -> bool {
+    matches!(find(disks, wanted), Ok(None))
+}
+
 impl Spare {
     /// Activates a set that was formatted, of all spares that there are.
     pub(super) fn load(disks: &mut Disks) -> Result<Self, Stop> {
@@ -456,13 +461,19 @@ impl Spare {
 
     /// Makes a blank disk a member. Tells its number in the set.
     pub(super) fn join(&mut self, disks: &mut Disks, disk: u8) -> Result<(u8, Outcome), Trouble> {
+        let member = self.add(disks, disk);
+        Ok((member, self.sync(disks)?))
+    }
+
+    /// The same, but nothing is written.
+    pub(super) fn add(&mut self, disks: &mut Disks, disk: u8) -> u8 {
         let new = disks.at(disk.into());
         let uuid = random_uuid(new);
         let slot_sectors = self.metadata.superblock().slot_sectors;
         let geometry = Geometry::new(new.sectors(), slot_sectors, 8).expect("a legal size");
         let member = self.metadata.add_member(uuid, geometry).expect("room");
         self.disks[usize::from(member)] = Some(disk);
-        Ok((member, self.sync(disks)?))
+        member
     }
 
     /// Moves a replica to another member, as far as there is room without slots that are in use. It

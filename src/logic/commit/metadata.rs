@@ -17,6 +17,7 @@ use super::super::format::Statistics;
 use super::super::format::Superblock;
 use super::super::format::BLOCK_SECTORS;
 use super::super::format::INCOMPAT_LOST;
+use super::super::format::INCOMPAT_UNFINISHED;
 use super::super::format::MEMBERS_MAX;
 use super::super::format::REPLICAS;
 use super::super::format::SUPER_COPIES;
@@ -345,6 +346,65 @@ impl Metadata {
         self.raise_set_epoch();
         self.rebuild = None;
         self.raise_epoch()
+    }
+
+    /// Has members that join take over from these, a bit each, which are all others: nobody answers of
+    /// them, and the only replicas of their tables are gone. What they had is what memory knows, and is recorded as
+    /// lost before [`Metadata::end_take_over`] (M9b). Until then the set is of no use after a crash, and the
+    /// superblocks say so: nothing that users are told may depend on it. Nothing was written to the dead ones, which
+    /// are what they were if the one that joins dies, too, and this is forgotten.
+    pub fn begin_take_over(&mut self, dead: u8) -> Result<(), Failure> {
+        let is_dead = |index: u8| dead & member_bit(index) != 0;
+        let heirs = || self.superblock.members().filter(|(i, _)| !is_dead(*i));
+        if heirs().next().is_none() || !heirs().all(|(_, heir)| heir.is_joining()) {
+            return Err(Failure::Blocks);
+        }
+        for index in (0..MEMBERS_MAX).filter(|index| is_dead(*index)) {
+            if let Some(member) = self.superblock.member_mut(index) {
+                *member = Member {
+                    missing: true,
+                    void_supers: (1 << SUPER_COPIES) - 1,
+                    void_replicas: ALL_REPLICAS,
+                    ..Member::new(index, member.uuid, member.geometry)
+                };
+            }
+        }
+        self.present &= !dead;
+        self.doubtful = 0;
+        self.damaged = 0;
+        self.revive = 0;
+        self.joining &= self.reachable_supers();
+        self.rebuild = None;
+        self.unsettled_count = 0;
+        self.superblock.incompat |= INCOMPAT_LOST | INCOMPAT_UNFINISHED;
+        self.raise_set_epoch();
+        self.raise_epoch()
+    }
+
+    /// Takes back what [`Metadata::begin_take_over`] did: all is as it is in `before`, but for the sequence, as the one
+    /// that joined may have superblocks.
+    pub fn undo_take_over(&mut self, before: &Metadata) {
+        let sequence = self.superblock.sequence;
+        self.clone_from(before);
+        self.superblock.sequence = self.superblock.sequence.max(sequence);
+    }
+
+    /// Whether members that joined have to record what is lost with those that they take over from.
+    pub fn is_unfinished(&self) -> bool {
+        self.superblock.is_unfinished()
+    }
+
+    /// All is recorded, and the dead ones are no members any more. That holds after the next
+    /// [`Metadata::sync`]; if it fails, [`Metadata::stay_unfinished`] takes this back.
+    pub fn end_take_over(&mut self) {
+        self.superblock.incompat &= !INCOMPAT_UNFINISHED;
+        self.stale = true;
+    }
+
+    /// Not all superblocks say so: users are not to count on it.
+    pub fn stay_unfinished(&mut self) {
+        self.superblock.incompat |= INCOMPAT_UNFINISHED;
+        self.stale = true;
     }
 
     /// Whether the set can go on without a member: it does not have the only good copy of anything.

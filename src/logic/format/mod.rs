@@ -58,6 +58,7 @@ pub use self::statistics::Statistics;
 pub use self::superblock::CopyId;
 pub use self::superblock::Superblock;
 pub use self::superblock::INCOMPAT_LOST;
+pub use self::superblock::INCOMPAT_UNFINISHED;
 
 /// Bytes in a sector.
 pub const SECTOR_BYTES: u64 = 512;

@@ -84,9 +84,12 @@ pub const COMPAT_KNOWN: u64 = 0;
 /// Features that may be ignored for reading, known to this version.
 pub const RO_COMPAT_KNOWN: u64 = 0;
 /// Features that may not be ignored, known to this version.
-pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LOST;
+pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LOST | INCOMPAT_UNFINISHED;
 /// There may be entries of lost blocks: who does not know them would take a slot without content for the truth.
 pub const INCOMPAT_LOST: u64 = 1;
+/// A new spare is about to take over from dead ones, and does not have all that is lost with them yet: without the
+/// rest, main would answer for it. Such a set is not used.
+pub const INCOMPAT_UNFINISHED: u64 = 2;
 
 /// What the superblock says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,6 +209,11 @@ impl Superblock {
     /// Whether features that this version does not know forbid writing anything to the spares.
     pub fn is_read_only(&self) -> bool {
         self.ro_compat & !RO_COMPAT_KNOWN != 0
+    }
+
+    /// Whether a new spare was about to take over from dead ones, and does not know all that they had.
+    pub fn is_unfinished(&self) -> bool {
+        self.incompat & INCOMPAT_UNFINISHED != 0
     }
 
     /// Member number `index`.

@@ -134,6 +134,11 @@ pub enum LoadError {
         /// The set; none if only a later version can tell.
         set: Option<Uuid>,
     },
+    /// A new spare was to take over from dead ones, and has not got to the end of it.
+    Unfinished {
+        /// The spare.
+        spare: u8,
+    },
     /// There are more spares than a set can have.
     TooMany,
 }
@@ -158,7 +163,8 @@ impl LoadError {
             | LoadError::SuperblockStale { .. }
             | LoadError::TableContradiction { .. }
             | LoadError::OutOfRange { .. }
-            | LoadError::Unresolvable { .. } => Errno::Damaged,
+            | LoadError::Unresolvable { .. }
+            | LoadError::Unfinished { .. } => Errno::Damaged,
             LoadError::MixedSpares { .. }
             | LoadError::NotMember { .. }
             | LoadError::Another { .. }
@@ -332,6 +338,13 @@ impl fmt::Display for LoadError {
                     None => f.write_str("a later version")?,
                 }
                 f.write_str(": are the two mixed up? spare_as_main takes it all the same")
+            }
+            LoadError::Unfinished { spare } => {
+                write!(
+                    f,
+                    "spare {spare} was to take over from a dead one, and does not know all that was on that: \
+                     use the old one, or format this one anew"
+                )
             }
             LoadError::TooMany => {
                 write!(f, "a set has {MEMBERS_MAX} spares at most")

@@ -195,6 +195,8 @@ struct Summary {
     live_supers: u16,
     /// Members that the set was used without, and that do not know what was done; a bit each.
     without: u8,
+    /// It was to take over from dead ones, and has not got to the end of it.
+    unfinished: bool,
 }
 
 impl Summary {
@@ -221,6 +223,7 @@ impl Summary {
             sequence: scratch.sequence,
             live_supers: scratch.live_supers(),
             without,
+            unfinished: scratch.is_unfinished(),
         }))
     }
 
@@ -279,6 +282,9 @@ pub fn choose_superblock(
         }
         return Ok(Found::Blank);
     };
+    if best.unfinished {
+        return Err(LoadError::Unfinished { spare: best.spare });
+    }
     let mut chosen = Chosen {
         rewrite: best.live_supers,
         spares: [None; MEMBERS_MAX as usize],

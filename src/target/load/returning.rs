@@ -36,16 +36,26 @@ pub(in crate::target) fn own_name(chosen: &Chosen, superblock: &Superblock) -> O
 }
 
 /// Checks that what is `returning`, a superblock from a spare of so many sectors, can be member `index` of a
-/// set in use again. `number` stands for it in messages.
+/// set in use again. If no member of
+/// that is used, `alone` is what [`load::check_renamed`] asks for: nobody has gone without it then. `number` stands
+/// for it in messages.
 pub(in crate::target) fn check(
     set: &Superblock,
+    alone: Option<u64>,
     returning: &Superblock,
     index: u8,
     number: u8,
     sectors: u64,
 ) -> Result<(), LoadError> {
-    load::check_return(set, returning, index, number)
-        .and_then(|member| load::check_window(member, sectors))
+    match alone {
+        Some(durable) => load::check_renamed(set, durable, returning, index)?,
+        None => load::check_return(set, returning, index, number).map(drop)?,
+    }
+    let member = set.member(index);
+    load::check_window(
+        member.ok_or(LoadError::NotMember { spare: number })?,
+        sectors,
+    )
 }
 
 /// What was read of a spare that was away.
@@ -89,8 +99,14 @@ impl Sight {
         )
     }
 
-    /// Holds it against a set in use, whose member `index` it was. `number` stands for it in messages.
-    pub(in crate::target) fn check(&self, set: &Superblock, index: u8, number: u8) -> Return {
+    /// Holds it against a set in use, whose member `index` it was. `alone` and `number` as in [`check`].
+    pub(in crate::target) fn check(
+        &self,
+        set: &Superblock,
+        alone: Option<u64>,
+        index: u8,
+        number: u8,
+    ) -> Return {
         let Some(was) = set.member(index).map(|member| member.uuid) else {
             return Return::Silent;
         };
@@ -99,7 +115,7 @@ impl Sight {
         }
         let checked = match &self.found {
             Ok(Some(uuid)) if *uuid == was && self.superblock.set_uuid == set.set_uuid => {
-                check(set, &self.superblock, index, number, self.sectors)
+                check(set, alone, &self.superblock, index, number, self.sectors)
             }
             _ => Err(LoadError::Another {
                 member: index,

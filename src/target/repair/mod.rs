@@ -236,6 +236,10 @@ pub(super) fn set_noted_aside(state: &State, spares: &Spares) -> bool {
     let low_water = state.limits.get(Limit::LowWater);
     let mut tell = false;
     while !state.notes.is_empty() {
+        if state.writer.lock().writer.is_taking_over() {
+            // They stay noted: there is no slot for them yet.
+            break;
+        }
         if state.next_noted(0).is_none() {
             // Somebody has their range.
             fsleep(Delta::from_millis(RANGE_MS));

@@ -176,6 +176,10 @@ impl Writer {
         self.failed_places = 0;
         for member in (0..8).filter(|member| idle & member_bit(*member) != 0) {
             self.use_member(state, member);
+            if !self.gives_slots(member) && self.metadata.superblock().member(member).is_some() {
+                // When it does again.
+                self.held |= member_bit(member);
+            }
         }
         for member in (0..MEMBERS_MAX).filter(|member| self.is_missing(*member)) {
             // They wait for it, and for nobody who is on the way to them, as there is none now.
@@ -732,14 +736,19 @@ impl Writer {
     }
 
     /// One step of that.
-    fn remove_step(&mut self, state: &State, io: &mut SpareIo<'_>, index: u8) -> Result<Restored> {
+    pub(super) fn remove_step(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        index: u8,
+    ) -> Result<Restored> {
         if self.claims(state, index) != 0 {
             return Err(EBUSY);
         }
         if !self.is_idle(index) {
             self.set_idle(state, index);
         }
-        if self.restore(state, io, member_bit(index))? == Restored::More {
+        if self.restore(state, io, member_bit(index) | self.inherited)? == Restored::More {
             return Ok(Restored::More);
         }
         let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
@@ -758,6 +767,7 @@ impl Writer {
         self.idle &= !member_bit(index);
         self.resting &= !member_bit(index);
         self.held &= !member_bit(index);
+        self.inherited &= !member_bit(index);
         self.failed_places &= !(place_bit(index, 0) | place_bit(index, 1));
         self.sync(state, io)?;
         for (member, before) in (0u8..).zip(before) {
@@ -776,7 +786,7 @@ impl Writer {
     }
 
     /// The slots of a member that has left are nothing any more.
-    fn forget_slots(&mut self, state: &State, index: u8) {
+    pub(super) fn forget_slots(&mut self, state: &State, index: u8) {
         state.with_map(|map| {
             for (cell, number) in map.slots().iter().zip(0u32..) {
                 let owner = map.extents().slot(number).map(|(owner, _)| owner);

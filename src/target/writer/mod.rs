@@ -136,6 +136,14 @@ pub(super) struct Writer {
     durable: u64,
     /// How many replicas were given another place in this activation.
     moves: u8,
+    /// Members that are dead, and that new ones take over from; a bit each.
+    inherited: u8,
+    /// Members that answered when new ones were to take over from them; a bit each.
+    answered: u8,
+    /// A dead member, and from which slot on its blocks are not recorded as lost.
+    lost_from: Option<(u8, u32)>,
+    /// Whether such blocks are recorded, which nothing else is meanwhile.
+    recording: bool,
 }
 
 impl Writer {
@@ -175,6 +183,10 @@ impl Writer {
             restored_at: u64::MAX,
             durable,
             moves: 0,
+            inherited: 0,
+            answered: 0,
+            lost_from: None,
+            recording: false,
         })
     }
 
@@ -187,24 +199,7 @@ impl Writer {
         }
         while self.older_claims {
             // A retirement in doubt may not have got anywhere: write it again.
-            let (blocks, count) =
-                self.first_slots(state, |_, _, word| word.is_doubt() && !word.is_claim());
-            if count != 0 {
-                // Each block once, though many of the slots may be in it.
-                let mut ids = [NO_BLOCK; COMMIT_BLOCKS_MAX];
-                let mut used = 0usize;
-                for slot in blocks.iter().take(count) {
-                    let id = state
-                        .with_map(|map| map.extents().block(*slot))
-                        .ok_or(EINVAL)?;
-                    if ids.iter().take(used).all(|known| *known != id) {
-                        if let Some(place) = ids.get_mut(used) {
-                            *place = id;
-                            used = used.saturating_add(1);
-                        }
-                    }
-                }
-                self.commit_blocks(state, io, ids.get(..used).unwrap_or(&[]))?;
+            if self.commit_again(state, io, |word| word.is_doubt() && !word.is_claim())? {
                 continue;
             }
             let (slots, count) = self.first_slots(state, |map, slot, word| {
@@ -218,6 +213,34 @@ impl Writer {
             self.older_claims = count != 0;
         }
         Ok(())
+    }
+
+    /// Commits the first table blocks with slots that `wanted` picks once more. Returns whether there were any.
+    fn commit_again(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        wanted: impl Fn(SlotWord) -> bool,
+    ) -> Result<bool> {
+        let (slots, count) = self.first_slots(state, |_, _, word| wanted(word));
+        // Each block once, though many of the slots may be in it.
+        let mut ids = [NO_BLOCK; COMMIT_BLOCKS_MAX];
+        let mut used = 0usize;
+        for slot in slots.iter().take(count) {
+            let id = state
+                .with_map(|map| map.extents().block(*slot))
+                .ok_or(EINVAL)?;
+            if ids.iter().take(used).all(|known| *known != id) {
+                if let Some(place) = ids.get_mut(used) {
+                    *place = id;
+                    used = used.saturating_add(1);
+                }
+            }
+        }
+        if used != 0 {
+            self.commit_blocks(state, io, ids.get(..used).unwrap_or(&[]))?;
+        }
+        Ok(used != 0)
     }
 
     /// The first slots that `wanted` picks, one in each table block, and how many these are.
@@ -294,6 +317,7 @@ impl Writer {
         word: SlotWord,
         publish: Publish,
     ) -> Result {
+        self.check_open(state)?;
         if matches!(publish, Publish::Insert | Publish::Replace(_)) {
             let staged = u32::try_from(self.staged.len()).unwrap_or(u32::MAX);
             // It grows long before that.
@@ -320,6 +344,15 @@ impl Writer {
                 publish,
             })
             .map_err(|_| ENOSPC)
+    }
+
+    /// Fails with [`EBUSY`] if nothing is to change while new spares take over.
+    pub(super) fn check_open(&self, state: &State) -> Result {
+        if self.is_taking_over() && !self.recording {
+            state.complain("new spares are taking over, and nothing is remapped until they have");
+            return Err(EBUSY);
+        }
+        Ok(())
     }
 
     /// Forgets all that was staged.
@@ -598,6 +631,14 @@ impl Writer {
     /// The sequence of the last superblock that was written to its end.
     pub(super) fn durable(&self) -> u64 {
         self.durable
+    }
+
+    /// The same, if no member is used: as long as that is so, nobody goes without one that comes back.
+    pub(super) fn durable_alone(&self) -> Option<u64> {
+        let superblock = self.metadata.superblock();
+        let mut members = superblock.members();
+        let used = members.any(|(index, _)| self.metadata.is_usable(index));
+        (!used).then_some(self.durable)
     }
 
     /// Counts and tells how an operation on the metadata ended.

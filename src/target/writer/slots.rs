@@ -111,6 +111,7 @@ impl Writer {
         io: &mut SpareIo<'_>,
         want: u32,
     ) -> Result<SlotRun> {
+        self.check_open(state)?;
         self.take_leftover(state);
         if self.has_rested() {
             self.end_rest(state);

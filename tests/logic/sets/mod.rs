@@ -7,6 +7,7 @@ mod joining;
 mod losing;
 mod moving;
 mod returning;
+mod taking_over;
 
 use dm_remap_logic::commit::Failure;
 use dm_remap_logic::commit::Outcome;

@@ -367,6 +367,9 @@ impl Copies {
                 assert!(self.contradictory());
                 assert!(self.newest().any(|good| good.id == *copy));
             }
+            LoadError::Unfinished { .. } => {
+                assert!(self.good().any(|good| good.superblock.is_unfinished()));
+            }
             other => panic!("{other}"),
         }
     }

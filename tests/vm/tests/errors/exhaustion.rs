@@ -6,6 +6,7 @@ use super::number;
 use super::slots_used;
 use super::unreadable;
 use super::unwritable;
+use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::Status;
@@ -362,6 +363,10 @@ fn slots_that_are_set_aside_are_taken_together() {
         device.read(at(block), 8).unwrap_err();
     }
     assert_eq!(remap.device().pending(), capacity);
+    // They get their slots in the background.
+    assert!(eventually(
+        || remap.device().status_fraction(2).0 == capacity
+    ));
     let saves = || {
         let saves = remap.device().status_value("saves").expect("saves");
         let (done, _) = saves.split_once('/').expect("two numbers");

@@ -21,3 +21,4 @@ mod resting;
 mod restoring;
 mod returning;
 mod set;
+mod taking_over;
