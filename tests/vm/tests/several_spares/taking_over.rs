@@ -341,6 +341,13 @@ fn a_new_spare_dies_while_it_takes_over() {
         set.device().resume().unwrap();
         set.write(WELL, 2).unwrap();
         set.check_lost(MOVED);
+        if set.is_taking_over() {
+            let last = LATER.end * BLOCK;
+            for message in [&format!("remap {last}")[..], "evacuate 1", "forget_spare 0"] {
+                assert!(set.device().message(message).is_err(), "{message}");
+            }
+            assert!(set.is_taking_over());
+        }
         if writes % 3 == 2 && !remapped {
             // Another new one takes over, from both.
             let third = set.add_disk(1);
