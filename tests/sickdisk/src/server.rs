@@ -212,6 +212,20 @@ impl SickDisk {
         format!("/dev/ublkb{}", self.device).into()
     }
 
+    /// Has nothing wait for the disk any more when what this returns goes out of scope: for tests with threads that
+    /// wait, so that one that fails does not wait for these.
+    pub fn release_at_end(&self) -> impl Drop + '_ {
+        struct Release<'a>(&'a SickDisk);
+
+        impl Drop for Release<'_> {
+            fn drop(&mut self) {
+                self.0.disk().release();
+            }
+        }
+
+        Release(self)
+    }
+
     /// The model, to change it or to ask it. The kernel waits meanwhile.
     pub fn disk(&self) -> MutexGuard<'_, Disk> {
         lock(&self.disk)
