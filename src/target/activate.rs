@@ -114,7 +114,6 @@ pub(super) fn activate(
             leave_flushes(state, writer, spares, used);
             return Ok(());
         }
-        writer.show_members(state);
     }
     let recorded = record(state, writer, &mut io);
     match recorded {

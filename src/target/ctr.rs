@@ -382,15 +382,11 @@ impl Line<'_> {
             known.state.cover(self.main.sectors())?;
             return self.join_state(claims, known);
         }
-        if let Some(state) = self.find_renamed(&claims)? {
-            state.cover(self.main.sectors())?;
-            let known = Known {
-                state,
-                members: [None; MEMBERS_MAX as usize],
-            };
-            return self.join_state(claims, known);
-        }
-        if let Some(state) = self.find_orphaned(&claims)? {
+        let unnamed = match self.find_renamed(&claims)? {
+            None => self.find_orphaned(&claims)?,
+            renamed => renamed,
+        };
+        if let Some(state) = unnamed {
             state.cover(self.main.sectors())?;
             let known = Known {
                 state,
@@ -781,8 +777,7 @@ impl Line<'_> {
                 let same = scratch.set_uuid == superblock.set_uuid;
                 let index = uuid.and_then(|uuid| superblock.find_member(&uuid));
                 // Others are recording that what it has is lost.
-                let given_up = |index: &u8| locked.writer.is_inherited(*index);
-                match index.filter(|index| same && !given_up(index)) {
+                match index.filter(|index| same && !locked.writer.is_inherited(*index)) {
                     Some(index) if gone && locked.writer.metadata.is_usable(index) => {
                         let durable = locked.writer.durable();
                         load::check_renamed(superblock, durable, &scratch, index)

@@ -303,12 +303,12 @@ fn metadata_status(target: &DmRemap, text: &mut Text<'_, '_>) {
             member.relocations().count()
         ));
     }
-    let restoring = locked.writer.is_restoring();
-    let restoring = if restoring { "yes" } else { "no" };
-    text.line(format_args!("restoring={restoring}"));
-    let taking_over = locked.writer.is_taking_over();
-    let taking_over = if taking_over { "yes" } else { "no" };
-    text.line(format_args!("taking_over={taking_over}"));
+    for (what, is_so) in [
+        ("restoring", locked.writer.is_restoring()),
+        ("taking_over", locked.writer.is_taking_over()),
+    ] {
+        text.line(format_args!("{what}={}", if is_so { "yes" } else { "no" }));
+    }
 }
 
 /// How a spare is called where there may be several.

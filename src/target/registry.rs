@@ -306,8 +306,7 @@ impl Claims {
         let Some(state) = state else {
             return Ok(None);
         };
-        let own = |claim: &Claim| claim.user.table == self.user.table;
-        if claims.iter().any(|claim| own(claim) && claim.is_of(&state)) {
+        if self.has(&claims, &state) {
             return Err(EBUSY);
         }
         // From here on the state is in use, whatever becomes of the other table.
@@ -319,6 +318,14 @@ impl Claims {
             });
         }
         Ok(Some(Known { state, members }))
+    }
+
+    /// Whether some target of the same table uses a state.
+    fn has(&self, claims: &List, state: &Arc<State>) -> bool {
+        let mut own = claims
+            .iter()
+            .filter(|claim| claim.user.table == self.user.table);
+        own.any(|claim| claim.is_of(state))
     }
 
     /// Whether a claim is one of an earlier table of the same mapped device.
@@ -354,13 +361,7 @@ impl Claims {
             let mut known = claim.use_of.iter();
             known.find(|(state, _)| state.uuid == *uuid)
         })?;
-        let mut own = claims
-            .iter()
-            .filter(|claim| claim.user.table == self.user.table);
-        match own.any(|claim| claim.is_of(state)) {
-            true => None,
-            false => Some(state.clone()),
-        }
+        (!self.has(&claims, state)).then(|| state.clone())
     }
 
     /// The state that earlier tables of the same mapped device have for this main, if no other target of this
@@ -375,13 +376,7 @@ impl Claims {
             let mut spares = claims.iter().filter(|claim| claim.target == main.target);
             spares.find_map(|claim| claim.use_of.as_ref())
         })?;
-        let mut own = claims
-            .iter()
-            .filter(|claim| claim.user.table == self.user.table);
-        match own.any(|claim| claim.is_of(state)) {
-            true => None,
-            false => Some(state.clone()),
-        }
+        (!self.has(&claims, state)).then(|| state.clone())
     }
 
     /// Whether earlier tables of the same mapped device have a state.

@@ -7,9 +7,9 @@
 //! between (M9a, P16), and has no range at the desk. Each step begins with what is there then. It ends with a
 //! suspend, and the next table's restorer goes on.
 //!
-//! In this order: what is lost with dead spares is recorded on new ones; members that are lost and serve nothing are given up, as all that was on them would be
-//! copied for nothing; replicas are made again; and members that are back and have everything are used again,
-//! which may be places for more replicas.
+//! In this order: what is lost with dead spares is recorded on new ones; members that are lost and serve
+//! nothing are given up, as all that was on them would be copied for nothing; replicas are made again; and
+//! members that are back and have everything are used again, which may be places for more replicas.
 
 use super::crew::Teller;
 use super::io::SpareIo;

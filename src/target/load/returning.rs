@@ -36,9 +36,8 @@ pub(in crate::target) fn own_name(chosen: &Chosen, superblock: &Superblock) -> O
 }
 
 /// Checks that what is `returning`, a superblock from a spare of so many sectors, can be member `index` of a
-/// set in use again. If no member of
-/// that is used, `alone` is what [`load::check_renamed`] asks for: nobody has gone without it then. `number` stands
-/// for it in messages.
+/// set in use again. If no member of that is used, `alone` is what [`load::check_renamed`] asks for: nobody has
+/// gone without it then. `number` stands for it in messages.
 pub(in crate::target) fn check(
     set: &Superblock,
     alone: Option<u64>,

@@ -142,14 +142,10 @@ impl Writer {
         self.metadata.is_unfinished()
     }
 
-    /// Does a step towards the end of a take-over.
-    pub(in crate::target) fn take_over(
-        &mut self,
-        state: &State,
-        io: &mut SpareIo<'_>,
-    ) -> Result<Restored> {
+    /// Does a step towards the end of a take-over, if there is one.
+    pub(in crate::target) fn take_over(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
         if !self.is_taking_over() {
-            return Ok(Restored::Done);
+            return Ok(());
         }
         if let Some(member) = (0..MEMBERS_MAX).find(|index| self.is_inherited(*index)) {
             let (of, from) = self.lost_from.unwrap_or((u8::MAX, 0));
@@ -158,10 +154,10 @@ impl Writer {
                 if self.restore(state, io, self.inherited)? == Restored::Done {
                     self.lost_from = Some((member, 0));
                 }
-                return Ok(Restored::More);
+                return Ok(());
             }
             if from == ALL {
-                return self.remove_step(state, io, member).map(|_| Restored::More);
+                return self.remove_step(state, io, member).map(drop);
             }
             self.recording = true;
             let part = self.lose_blocks(state, io, member, from);
@@ -172,10 +168,10 @@ impl Writer {
                 self.forget_slots(state, member);
             }
             self.lost_from = Some((member, next));
-            return Ok(Restored::More);
+            return Ok(());
         }
         if self.commit_again(state, io, SlotWord::is_doubt)? {
-            return Ok(Restored::More);
+            return Ok(());
         }
         self.metadata.end_take_over();
         if let Err(error) = self.sync(state, io) {
@@ -186,7 +182,7 @@ impl Writer {
         // What was given up meanwhile, after an error, is begun again.
         self.unrestored = true;
         pr_info!("{}: the new spares have taken over\n", state.name);
-        Ok(Restored::Done)
+        Ok(())
     }
 
     /// Stages what [`Writer::lose_blocks`] does. `left` gets the slots that are left.
