@@ -21,7 +21,7 @@ fn one_dead() -> (Set, std::ops::Range<u64>) {
 
 /// Main could be read again, and must not answer for what it did not get.
 fn heal(set: &Set) {
-    set.main.disk().heal(0, 2048 * BLOCK);
+    set.heal(0..2048);
 }
 
 /// After that the set is whole without it, also after a power cut, and needs no `degraded`.
@@ -59,12 +59,7 @@ fn what_a_spare_had_is_lost_until_it_is_written() {
     set.check_lost(half.end..second.end);
     set.open().flush().unwrap();
     for power in [false, true] {
-        if power {
-            set.power_cut(|_| PowerCut::Drop);
-        } else {
-            set.deactivate();
-        }
-        set.activate(&[0], "");
+        set.again_after(power, &[0]);
         set.expect_whole(1);
         set.expect("lost", &(blocks - 5).to_string());
         set.check(half.clone(), 3);

@@ -69,8 +69,7 @@ impl Set {
         self.check_lost(MOVED);
         self.wear_out(LATER);
         self.write(LATER, generation).unwrap_err();
-        let (first, sectors) = (LATER.start * BLOCK, (LATER.end - LATER.start) * BLOCK);
-        self.main.disk().heal(first, sectors);
+        self.heal(LATER);
         self.expect("health", "0");
     }
 }

@@ -244,7 +244,7 @@ impl Set {
     #[track_caller]
     pub(super) fn free_slots(&self, blocks: Range<u64>) {
         let (first, sectors) = sectors_of(&blocks);
-        self.main.disk().heal(first, sectors);
+        self.heal(blocks);
         let line = format!("remove_remap {first} {sectors}");
         self.device().message(&line).expect("moved back");
     }
@@ -283,6 +283,23 @@ impl Set {
     pub(super) fn again(&mut self, spares: &[usize], arguments: &str) {
         self.deactivate();
         self.activate(spares, arguments);
+    }
+
+    /// The same, after the power has failed or in order.
+    #[track_caller]
+    pub(super) fn again_after(&mut self, power: bool, spares: &[usize]) {
+        if power {
+            self.power_cut(|_| PowerCut::Drop);
+        } else {
+            self.deactivate();
+        }
+        self.activate(spares, "");
+    }
+
+    /// Main is good at these blocks from now on.
+    pub(super) fn heal(&self, blocks: Range<u64>) {
+        let (first, sectors) = sectors_of(&blocks);
+        self.main.disk().heal(first, sectors);
     }
 
     /// Has main fail at these blocks from now on.

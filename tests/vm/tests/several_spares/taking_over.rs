@@ -36,8 +36,7 @@ fn orphaned(mib: &[u64], moved: &Range<u64>) -> Set {
     for spare in 0..mib.len() {
         set.kill(spare);
     }
-    let (first, sectors) = (moved.start * BLOCK, (moved.end - moved.start) * BLOCK);
-    set.main.disk().heal(first, sectors);
+    set.heal(moved.clone());
     set
 }
 
@@ -70,12 +69,7 @@ impl Set {
         self.write(PENDING..PENDING + 1, 5).unwrap();
         self.open().flush().unwrap();
         for power in [false, true] {
-            if power {
-                self.power_cut(|_| PowerCut::Drop);
-            } else {
-                self.deactivate();
-            }
-            self.activate(spares, "");
+            self.again_after(power, spares);
             self.expect_whole(spares.len());
             self.check(LATER, 5);
             self.check(half.clone(), 5);
