@@ -92,10 +92,12 @@ const SCRIPTS: [Script; 5] = [
     },
 ];
 
-/// A program never seen: what its start and each of its tests may take, and the least for all.
+/// A program never seen: what its start and each of its tests may take, and the least for all; and that of one
+/// that has too much for each run, of which a sample is long, too.
 const UNKNOWN_START: f64 = 8.0;
 const UNKNOWN_TEST: f64 = 1.5;
 const UNKNOWN_PROGRAM: f64 = 40.0;
+const UNKNOWN_SAMPLE: f64 = 150.0;
 
 /// No part of a program is meant to be shorter: each costs a boot.
 const SHORTEST_PART: f64 = 30.0;
@@ -461,7 +463,11 @@ impl<'a> Plan<'a> {
                 return UNKNOWN_TEST;
             }
             // Programs with few tests are not short, the tests are long.
-            UNKNOWN_TEST.max(UNKNOWN_PROGRAM / portion.tests.len() as f64)
+            let least = match portion.program.remarks.heavy {
+                None => UNKNOWN_PROGRAM,
+                Some(_) => UNKNOWN_SAMPLE,
+            };
+            UNKNOWN_TEST.max(least / portion.tests.len() as f64)
         })
     }
 }

@@ -14,16 +14,28 @@ use crate::times::Times;
 /// How many of the slowest are named.
 const SLOWEST: usize = 10;
 
+/// How many lines of what failed are repeated at the end, and how much of each: who keeps only the end of a long
+/// output still learns why.
+const REPEATED: usize = 60;
+const WIDTH: usize = 200;
+
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     passed: usize,
     failed: usize,
     skipped: usize,
-    failures: Vec<String>,
+    failures: Vec<Failure>,
     /// What `make test-system` has besides, wholly and in part.
     left: Vec<String>,
     thinned: Vec<String>,
     times: Times,
+}
+
+#[derive(Debug)]
+struct Failure {
+    what: String,
+    /// The last lines that it printed.
+    end: Vec<String>,
 }
 
 impl Summary {
@@ -70,11 +82,16 @@ impl Summary {
                 say(&format!(
                     "{name}: {passed} passed, {failed} failed ({time})"
                 ));
-                for line in ended.output.lines().filter(|line| !line.starts_with('{')) {
+                let lines = ended.output.lines();
+                let lines: Vec<&str> = lines.filter(|line| !line.starts_with('{')).collect();
+                for line in &lines {
                     println!("{line}");
                 }
                 say(&format!("FAILED: {failure}"));
-                self.failures.push(failure);
+                self.failures.push(Failure {
+                    what: failure,
+                    end: end(&lines),
+                });
             }
         }
         for reason in &ended.verdict.skips {
@@ -119,8 +136,14 @@ impl Summary {
                 say(&format!("{what}: {}", list.join(", ")));
             }
         }
+        for Failure { what, end } in &self.failures {
+            say(&format!("again, the end of what failed: {what}"));
+            for line in end {
+                println!("    {line}");
+            }
+        }
         for failure in &self.failures {
-            say(&format!("FAILED: {failure}"));
+            say(&format!("FAILED: {}", failure.what));
         }
     }
 
@@ -136,5 +159,34 @@ impl Summary {
             0 => line,
             skipped => format!("{line}, {skipped} skipped"),
         }
+    }
+}
+
+/// The last lines that say something, none of them long.
+fn end(lines: &[&str]) -> Vec<String> {
+    let said = lines.iter().rev().filter(|line| !line.trim().is_empty());
+    let mut end: Vec<String> = said
+        .take(REPEATED)
+        .map(|line| line.chars().take(WIDTH).collect())
+        .collect();
+    end.reverse();
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_short() {
+        let numbers: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        let mut lines: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        let long = "é".repeat(300);
+        lines.extend(["", &long, "  "]);
+        let end = end(&lines);
+        assert_eq!(end.len(), REPEATED);
+        assert_eq!(end[0], "41");
+        assert_eq!(end[REPEATED - 1], "é".repeat(WIDTH));
+        assert!(super::end(&[]).is_empty());
     }
 }
