@@ -77,6 +77,7 @@ pub(super) fn not_without(metadata: &Metadata, start: Option<&Start>, members: u
 }
 
 /// Does what `locked.start` says, once, and what `changes` says.
+#[inline(never)]
 pub(super) fn activate(
     state: &State,
     locked: &mut Locked,
@@ -89,10 +90,13 @@ pub(super) fn activate(
         start,
         leaving,
     } = locked;
-    let leaving = core::mem::take(leaving);
+    let leaving = leaving.take();
     // Before that, nobody has written anything.
     let used = start.is_none();
-    let all = spares.with(&leaving.spares);
+    let all = match &leaving {
+        Some(leaving) => spares.with(&leaving.spares),
+        None => spares.clone(),
+    };
     // Whoever was silent a moment ago may be what is to be back.
     for index in 0..MEMBERS_MAX {
         state.life.note_answer(index);
@@ -103,7 +107,7 @@ pub(super) fn activate(
     if let Some(todo) = start {
         begin(state, writer, &mut io, todo, changes)?;
     }
-    if let Some(dead) = &leaving.dead {
+    if let Some(dead) = leaving.as_ref().and_then(|leaving| leaving.dead.as_ref()) {
         if take_over::begin(state, writer, &mut io, dead, changes).is_err() {
             // The table does without them all the same.
             for member in 0..MEMBERS_MAX {
@@ -134,6 +138,7 @@ pub(super) fn activate(
 }
 
 /// What comes before anybody is served for the first time.
+#[inline(never)]
 fn begin(
     state: &State,
     writer: &mut Writer,
@@ -179,6 +184,7 @@ fn record(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>) -> Result {
 }
 
 /// Brings members and redundancy to what the table says.
+#[inline(never)]
 fn change_set(
     state: &State,
     writer: &mut Writer,
@@ -230,6 +236,7 @@ fn leave_flushes(state: &State, writer: &Writer, spares: &Spares, used: bool) {
 
 /// Goes on without the members that are not there, which the constructor has allowed, and with those
 /// that are there again.
+#[inline(never)]
 fn go_without(
     state: &State,
     writer: &mut Writer,
@@ -317,6 +324,7 @@ fn use_again(state: &State, writer: &mut Writer, spares: &Spares) {
 }
 
 /// Looks whether a spare that was away is the member that it was.
+#[inline(never)]
 fn look_at(state: &State, writer: &Writer, index: u8, spare: &Spare) -> Return {
     match Sight::of(&state.pool, spare) {
         Ok(seen) => seen.check(

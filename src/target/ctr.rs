@@ -26,6 +26,7 @@ use super::load::Refused;
 use super::load::Return;
 use super::load::Sight;
 use super::load::Window;
+use super::map::Map;
 use super::mover;
 use super::mover::DATA_BYTES;
 use super::names::LogName;
@@ -44,7 +45,6 @@ use super::spares::Spare;
 use super::spares::Spares;
 use super::state::Counters;
 use super::state::Leaving;
-use super::state::Left;
 use super::state::Leftover;
 use super::state::Locked;
 use super::state::State;
@@ -113,24 +113,84 @@ const NOT_BLANK: &CStr =
 
 type CtrResult<T> = core::result::Result<T, CtrError>;
 
+// The kernel's stack is small, and reading metadata needs some of it, as does who frees memory for us: what is large
+// stands in boxes, and what is done is done one after the other (see scripts/stack).
+
 /// Makes the target.
 pub(super) fn construct(
     ctor: &mut dm::Constructor<'_>,
     words: dm::Args<'_>,
 ) -> CtrResult<Pin<KBox<DmRemap>>> {
     let texts = words.to_strs().message(c"Arguments are not in UTF-8")?;
-    let form = if ctor.target_name().to_bytes() == b"remap" {
-        Form::Remap
-    } else {
-        Form::DmRemap
+    let opened = open(ctor, words, &texts)?;
+    let target = opened.line(ctor)?;
+    // Nobody else may change what is read from here on.
+    let claims = target.claim()?;
+    target.check_main(&claims)?;
+    let mut found = match target.find_state(&claims)? {
+        Some(known) => target.join_state(claims, known)?,
+        None => target.load(claims)?,
     };
-    let line = args::parse(form, &texts).map_err(|error| refuse(error.errno(), error.message()))?;
+    // Here memory can still be waited for. Without it, less can be remapped.
+    let _ = growth::grow(&found.state, None);
+    found
+        .changes
+        .check_forgotten(&found.state)
+        .message(c"There is no memory to forget a spare that has left")?;
+    let Found { state, changes, .. } = &mut *found;
+    target.name_set(state, &texts, ctor.begin(), changes)?;
+    let (target, leaving) = assemble(ctor, opened, found)?;
+    // The last thing, as the table in use is not to notice if this one is refused.
+    let state = &target.state;
+    let unused = state.writer.lock().leave(state, leaving);
+    drop(unused.message(STILL_SERVES)?);
+    Ok(target)
+}
+
+/// What a table line names, opened and checked as far as that is possible without reading from it.
+struct Opened {
+    main: dm::Device,
+    /// In the order of the line.
+    spares: KVec<dm::Device>,
+    /// Where on the spares: first sector, and number of sectors.
+    windows: KVec<(u64, u64)>,
+    options: KBox<Options>,
+    block_shift: u32,
+}
+
+impl Opened {
+    fn line<'a>(&'a self, ctor: &dm::Constructor<'_>) -> Result<Line<'a>> {
+        Ok(Line {
+            main: &self.main,
+            len: ctor.len(),
+            spares: &self.spares,
+            options: &self.options,
+            block_shift: self.block_shift,
+            windows: &self.windows,
+            read_only: ctor.is_read_only(),
+            user: User {
+                mapped_device: ctor.device_id(),
+                table: ctor.table_id(),
+            },
+            name: LogName::new(ctor.device_name())?,
+        })
+    }
+}
+
+/// Opens what a table line names.
+#[inline(never)]
+fn open(
+    ctor: &mut dm::Constructor<'_>,
+    words: dm::Args<'_>,
+    texts: &[&str],
+) -> CtrResult<KBox<Opened>> {
+    let options = parse(ctor, texts)?;
     let (Some(main), Some(spare)) = (words.get(0), words.get(1)) else {
         return Err(refuse(Errno::Invalid, c"Two devices are needed"));
     };
     let main = ctor.device(main).message(c"Main device cannot be opened")?;
     let mut spares = KVec::new();
-    let more = line.options.more_spares().map(|at| words.get(at));
+    let more = options.more_spares().map(|at| words.get(at));
     for word in Iterator::chain(core::iter::once(Some(spare)), more) {
         let word = word.ok_or(EINVAL)?;
         let spare = ctor
@@ -145,40 +205,48 @@ pub(super) fn construct(
     for spare in &spares {
         check_spare(&main, spare)?;
         // These speak of the first one.
-        let options = windows.is_empty().then_some(&line.options);
+        let options = windows.is_empty().then_some(&*options);
         windows.push(find_window(&main, spare, options, len)?, GFP_KERNEL)?;
     }
     check_apart(&spares, &windows)?;
     if !ctor.is_read_only() {
         check_write_access(&main, &spares)?;
     }
-    let target = Line {
-        main: &main,
-        len,
-        spares: &spares,
-        options: &line.options,
+    let opened = Opened {
+        main,
+        spares,
+        windows,
+        options,
         block_shift,
-        windows: &windows,
-        read_only: ctor.is_read_only(),
-        user: User {
-            mapped_device: ctor.device_id(),
-            table: ctor.table_id(),
-        },
-        name: LogName::new(ctor.device_name())?,
     };
-    let user = target.user;
-    // Nobody else may change what is read from here on.
-    let claims = target.claim()?;
-    target.check_main(&claims)?;
-    let (state, spares, changes, left) = target.find_state(claims)?;
-    // Here memory can still be waited for. Without it, less can be remapped.
-    let _ = growth::grow(&state, None);
-    changes
-        .check_forgotten(&state)
-        .message(c"There is no memory to forget a spare that has left")?;
+    Ok(KBox::new(opened, GFP_KERNEL)?)
+}
 
-    let mut changes = changes;
-    target.name_set(&state, &texts, ctor.begin(), &mut changes)?;
+#[inline(never)]
+fn parse(ctor: &dm::Constructor<'_>, texts: &[&str]) -> CtrResult<KBox<Options>> {
+    let form = if ctor.target_name().to_bytes() == b"remap" {
+        Form::Remap
+    } else {
+        Form::DmRemap
+    };
+    let line = args::parse(form, texts).map_err(|error| refuse(error.errno(), error.message()))?;
+    Ok(KBox::new(line.options, GFP_KERNEL)?)
+}
+
+/// Puts the target together, and tells device mapper what it wants to get.
+#[inline(never)]
+fn assemble(
+    ctor: &mut dm::Constructor<'_>,
+    opened: KBox<Opened>,
+    found: KBox<Found>,
+) -> CtrResult<(Pin<KBox<DmRemap>>, KBox<Leaving>)> {
+    let Opened { main, options, .. } = KBox::into_inner(opened);
+    let Found {
+        state,
+        spares,
+        changes,
+        leaving,
+    } = KBox::into_inner(found);
     ctor.set_num_bios(dm::BioKind::Flush, spares.count().saturating_add(1));
     // These are there if both devices have them.
     ctor.set_num_bios(dm::BioKind::WriteZeroes, 1);
@@ -197,8 +265,8 @@ pub(super) fn construct(
             main,
             spares,
             changes,
-            options: line.options,
-            len,
+            options,
+            len: ctor.len(),
             resumed: Atomic::new(false),
             queue: dm::WorkQueue::new(c"dm-remap", 0)?,
             growth: dm::WorkQueue::new(c"dm-remap-growth", 1)?,
@@ -211,11 +279,7 @@ pub(super) fn construct(
         },
         GFP_KERNEL,
     )?;
-    // The last thing, as the table in use is not to notice if this one is refused.
-    let state = &target.state;
-    let unused = state.writer.lock().leave(state, user.table, left);
-    drop(unused.message(STILL_SERVES)?);
-    Ok(target)
+    Ok((target, leaving))
 }
 
 fn refuse(errno: Errno, message: &'static CStr) -> CtrError {
@@ -349,8 +413,15 @@ struct Line<'a> {
     name: LogName,
 }
 
-/// The spares of a table that is made, how the set is to change for it, and what it leaves out.
-type Found = (StateRef, Spares, Changes, Left);
+/// What a table that is made uses.
+struct Found {
+    state: StateRef,
+    spares: Spares,
+    /// How the set is to change for it.
+    changes: KBox<Changes>,
+    /// What it leaves out.
+    leaving: KBox<Leaving>,
+}
 
 impl Line<'_> {
     /// Claims main and spares.
@@ -376,28 +447,23 @@ impl Line<'_> {
         check_main_content(&pool, self.main).map_err(|error| self.refuse_read(error))
     }
 
-    /// Finds the state that the old table uses, or makes one of what is on the spares.
-    fn find_state(&self, claims: Claims) -> CtrResult<Found> {
-        if let Some(known) = claims.find(&self.parts()?).map_err(in_use)? {
-            known.state.cover(self.main.sectors())?;
-            return self.join_state(claims, known);
-        }
-        let unnamed = match self.find_renamed(&claims)? {
-            None => self.find_orphaned(&claims)?,
-            renamed => renamed,
-        };
-        if let Some(state) = unnamed {
-            state.cover(self.main.sectors())?;
-            let known = Known {
+    /// Finds the state that the old table uses.
+    fn find_state(&self, claims: &Claims) -> CtrResult<Option<Known>> {
+        let mut known = claims.find(&self.parts()?).map_err(in_use)?;
+        if known.is_none() {
+            let unnamed = match self.find_renamed(claims)? {
+                None => self.find_orphaned(claims)?,
+                renamed => renamed,
+            };
+            known = unnamed.map(|state| Known {
                 state,
                 members: [None; MEMBERS_MAX as usize],
-            };
-            return self.join_state(claims, known);
+            });
         }
-        let (state, members, changes) = self.load(&claims)?;
-        let state = claims.with(state);
-        let spares = self.number(&state, &members, &changes)?;
-        Ok((state, spares, changes, Left::default()))
+        if let Some(known) = &known {
+            known.state.cover(self.main.sectors())?;
+        }
+        Ok(known)
     }
 
     /// Finds the state that the old table uses, if all of its spares that this one names have other names now,
@@ -547,7 +613,8 @@ impl Line<'_> {
 
     /// Checks that a state which is in use is what the line means, and finds out how the set is to
     /// change.
-    fn join_state(&self, claims: Claims, known: Known) -> CtrResult<Found> {
+    #[inline(never)]
+    fn join_state(&self, claims: Claims, known: Known) -> CtrResult<KBox<Found>> {
         let Known {
             state,
             members: names,
@@ -573,12 +640,12 @@ impl Line<'_> {
             fresh.push(found, GFP_KERNEL)?;
         }
         let mut members = [None; MEMBERS_MAX as usize];
-        let mut changes = Changes::default();
+        let mut changes = KBox::new(Changes::default(), GFP_KERNEL)?;
         let mut left = [None; MEMBERS_MAX as usize];
-        let dead = match self.options.degraded {
-            true => self.find_dead(&state, &fresh)?,
-            false => None,
-        };
+        let mut leaving = Leaving::new(self.user.table)?;
+        if self.options.degraded {
+            self.find_dead(&state, &fresh, &mut leaving.dead)?;
+        }
         let locked = state.writer.lock();
         let formatting = locked.start.as_ref().is_some_and(|start| start.format);
         if self.options.format && !formatting && fresh.iter().all(Option::is_none) {
@@ -667,7 +734,7 @@ impl Line<'_> {
         let left_out = if formatting { 0 } else { left_out };
         let start = locked.start.as_ref();
         let needed = not_without(&locked.writer.metadata, start, left_out);
-        if needed.is_some() && dead.is_some() {
+        if needed.is_some() && leaving.dead.is_some() {
             left = [None; MEMBERS_MAX as usize];
             changes.inherit(superblock);
             let blocks = changes.inherited_blocks(&state, &locked.writer);
@@ -696,28 +763,28 @@ impl Line<'_> {
             return Err(self.refuse_content(&LoadError::incomplete(superblock, member)));
         }
         drop(locked);
-        let mut gone = Left::default();
-        if changes.inherited != 0 {
-            gone.dead = dead;
+        if changes.inherited == 0 {
+            leaving.dead = None;
         }
         for name in left.into_iter().flatten() {
             if let Some(spare) = spare_of(&state, name) {
-                gone.spares.add(name.index, spare);
+                leaving.spares.add(name.index, spare);
             }
         }
-        let spares = self.number(&state, &members, &changes)?;
-        Ok((state, spares, changes, gone))
+        self.found(state, &members, changes, leaving)
     }
 
     /// The spares that a state in use has had, if all of them are dead, and all that the table names are new.
+    #[inline(never)]
     fn find_dead(
         &self,
         state: &Arc<State>,
         fresh: &KVec<Option<Identity>>,
-    ) -> Result<Option<Spares>> {
+        found: &mut Option<Spares>,
+    ) -> Result {
         let mut fresh = fresh.iter();
         if !fresh.all(|found| matches!(found, Some(Identity::Blank(_)))) {
-            return Ok(None);
+            return Ok(());
         }
         let mut dead = Spares::default();
         for index in 0..MEMBERS_MAX {
@@ -725,7 +792,7 @@ impl Line<'_> {
             let (name, is_away) = {
                 let locked = state.writer.lock();
                 if locked.start.is_some() {
-                    return Ok(None);
+                    return Ok(());
                 }
                 let metadata = &locked.writer.metadata;
                 let Some(member) = metadata.superblock().member(index) else {
@@ -740,14 +807,16 @@ impl Line<'_> {
                     dead.add(index, spare);
                 }
                 None if is_away => (),
-                _ => return Ok(None),
+                _ => return Ok(()),
             }
         }
-        Ok(Some(dead))
+        *found = Some(dead);
+        Ok(())
     }
 
     /// Finds out what a spare is that a set in use is to have besides; it has this number in the table
     /// line.
+    #[inline(never)]
     fn identify(
         &self,
         state: &Arc<State>,
@@ -873,11 +942,14 @@ impl Line<'_> {
         }
     }
 
-    fn load(&self, claims: &Claims) -> CtrResult<(Arc<State>, Members, Changes)> {
+    /// Makes a state of what is on the spares.
+    #[inline(never)]
+    fn load(&self, claims: Claims) -> CtrResult<KBox<Found>> {
         let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
         let windows = self.windows(&pool)?;
-        let read = self.read(&windows);
-        let (loaded, format, members, changes) = read.map_err(|error| self.refuse_read(error))?;
+        let mut changes = KBox::new(Changes::default(), GFP_KERNEL)?;
+        let read = self.read(&windows, &mut changes);
+        let (loaded, format, members) = read.map_err(|error| self.refuse_read(error))?;
         if (format || changes.has_joining()) && self.read_only {
             return Err(refuse(Errno::ReadOnly, READ_ONLY));
         }
@@ -889,12 +961,36 @@ impl Line<'_> {
                   or, if it is dead, use degraded",
             ));
         }
-        Ok((self.make_state(loaded, format)?, members, changes))
+        let state = claims.with(self.make_state(loaded, format)?);
+        self.found(state, &members, changes, Leaving::new(self.user.table)?)
+    }
+
+    /// Registers the spares.
+    #[inline(never)]
+    fn found(
+        &self,
+        state: StateRef,
+        members: &Members,
+        changes: KBox<Changes>,
+        leaving: KBox<Leaving>,
+    ) -> CtrResult<KBox<Found>> {
+        let spares = self.number(&state, members, &changes)?;
+        let found = Found {
+            state,
+            spares,
+            changes,
+            leaving,
+        };
+        Ok(KBox::new(found, GFP_KERNEL)?)
     }
 
     /// Reads what is on the spares, or decides that they are to be formatted.
     #[inline(never)]
-    fn read(&self, windows: &[Window<'_>]) -> Result<(Loaded, bool, Members, Changes), Refused> {
+    fn read(
+        &self,
+        windows: &[Window<'_>],
+        changes: &mut Changes,
+    ) -> Result<(KBox<Loaded>, bool, Members), Refused> {
         let mut metadata = KBox::new(Metadata::EMPTY, GFP_KERNEL)?;
         let mut ignored = 0u8;
         let found = loop {
@@ -911,10 +1007,9 @@ impl Line<'_> {
                 other => break other?,
             }
         };
-        let mut changes = Changes::default();
         let mut members = [None; MEMBERS_MAX as usize];
         let load::Found::Ours(chosen) = found else {
-            return self.format(windows, ignored, metadata);
+            return self.format(windows, ignored, metadata, changes);
         };
         metadata.name_anew(&chosen, || Uuid::from_random(dm::random_uuid()));
         if self.options.format && chosen.blank == 0 {
@@ -955,7 +1050,7 @@ impl Line<'_> {
                 *place = Some(index);
             }
         }
-        Ok((tables(windows, &chosen, metadata)?, false, members, changes))
+        Ok((tables(windows, &chosen, metadata)?, false, members))
     }
 
     /// Says that a spare has more room than it was formatted with, and how that can be used.
@@ -1011,14 +1106,15 @@ impl Line<'_> {
     }
 
     /// Makes the metadata of new spares. Nothing is written yet.
+    #[inline(never)]
     fn format(
         &self,
         windows: &[Window<'_>],
         ignored: u8,
         mut metadata: KBox<Metadata>,
-    ) -> Result<(Loaded, bool, Members, Changes), Refused> {
+        changes: &mut Changes,
+    ) -> Result<(KBox<Loaded>, bool, Members), Refused> {
         let mut members = [None; MEMBERS_MAX as usize];
-        let mut changes = Changes::default();
         for (window, spare) in windows.iter().zip(0u8..) {
             let must_be_zero = ignored & (1 << spare.min(7)) == 0;
             let geometry = self.blank(window, window.spare, must_be_zero)?;
@@ -1039,44 +1135,21 @@ impl Line<'_> {
             }
         }
         metadata.create();
-        Ok((Loaded::empty(metadata)?, true, members, changes))
+        Ok((Loaded::empty(metadata)?, true, members))
     }
 
     #[inline(never)]
-    fn make_state(&self, loaded: Loaded, format: bool) -> CtrResult<Arc<State>> {
-        let Loaded {
-            mut metadata,
-            map,
-            counts,
-            generations,
-            rewrites,
-            dirty,
-        } = loaded;
-        metadata.set_main(self.len, self.options.main_id.as_ref());
-        let superblock = metadata.superblock();
-        let uuid = superblock.set_uuid;
-        let counters = Counters::new(superblock, &map);
+    fn make_state(&self, loaded: KBox<Loaded>, format: bool) -> CtrResult<Arc<State>> {
+        let (uuid, block_shift) = (loaded.metadata.superblock().set_uuid, self.block_shift);
         let words = presence::words_for(self.main.sectors()).ok_or(ENOMEM)?;
         let presence = cells64(core::iter::empty(), words, GFP_KERNEL)?;
-        map.mark_presence(&presence, self.block_shift);
-        let writer = Writer::new(metadata, &map, counts, generations)?;
-        counters.left.set(u64::from(writer.slots_left()));
-        let locked = Locked {
-            writer,
-            block: dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?,
-            start: Some(Start {
-                format,
-                rewrites,
-                dirty,
-            }),
-            leaving: Leaving::default(),
-        };
-        let map = KBox::new(map, GFP_KERNEL)?;
+        loaded.map.mark_presence(&presence, block_shift);
+        let (locked, map, counters) = self.make_locked(loaded, format)?;
         let tools = mover::Tools::new()?;
         let leftover = Leftover::new()?;
         let notes = Notes::new()?;
         let zeroes = dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
-        let (name, block_shift) = (self.name.try_clone()?, self.block_shift);
+        let name = self.name.try_clone()?;
         Ok(Arc::pin_init(
             try_pin_init!(State {
                 name,
@@ -1108,6 +1181,38 @@ impl Line<'_> {
             }),
             GFP_KERNEL,
         )?)
+    }
+
+    /// Makes what the writer's lock protects, of what was read.
+    #[inline(never)]
+    fn make_locked(
+        &self,
+        loaded: KBox<Loaded>,
+        format: bool,
+    ) -> CtrResult<(KBox<Locked>, KBox<Map>, Counters)> {
+        let Loaded {
+            mut metadata,
+            map,
+            counts,
+            generations,
+            rewrites,
+            dirty,
+        } = KBox::into_inner(loaded);
+        metadata.set_main(self.len, self.options.main_id.as_ref());
+        let counters = Counters::new(metadata.superblock(), &map);
+        let writer = Writer::new(metadata, &map, counts, generations)?;
+        counters.left.set(u64::from(writer.slots_left()));
+        let locked = Locked {
+            writer,
+            block: dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?,
+            start: Some(Start {
+                format,
+                rewrites,
+                dirty,
+            }),
+            leaving: None,
+        };
+        Ok((KBox::new(locked, GFP_KERNEL)?, map, counters))
     }
 
     /// Says what is wrong with the spare, with all its numbers, in the log.

@@ -43,20 +43,14 @@ pub(super) fn buckets_for(remaps: u32, flags: Flags) -> Result<KVVec<Cell32>> {
 }
 
 impl Map {
-    /// Makes a table without remaps, with room for `remaps` of them, over the slots of `extents`. The
-    /// first of these have what `words` gives, the others are not to be used so far.
-    pub(super) fn new(
-        words: impl Iterator<Item = u64>,
-        extents: Extents,
-        remaps: u32,
-        flags: Flags,
-    ) -> Result<Self> {
-        let words = words.chain(core::iter::repeat(UNKNOWN.to_memory()));
-        Ok(Self {
-            buckets: buckets_for(remaps, flags)?,
-            slots: cells64(words, extents.end() as usize, flags)?,
-            extents,
-        })
+    /// Makes a table without remaps, with room for `remaps` of them, over the slots of `extents`, which are
+    /// not to be used so far.
+    #[inline(never)]
+    pub(super) fn new(extents: &Extents, remaps: u32, flags: Flags) -> Result<Self> {
+        let buckets = buckets_for(remaps, flags)?;
+        let words = core::iter::repeat(UNKNOWN.to_memory());
+        let slots = cells64(words, extents.end() as usize, flags)?;
+        Ok(Self::from_parts(buckets, slots, *extents))
     }
 
     /// Makes a table of what it consists of. All of `slots` must have a number in `extents`.

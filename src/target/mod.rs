@@ -144,8 +144,8 @@ pub(crate) struct DmRemap {
     main: dm::Device,
     spares: Spares,
     /// How the set is to change when this table is resumed.
-    changes: Changes,
-    options: Options,
+    changes: KBox<Changes>,
+    options: KBox<Options>,
     /// Number of sectors.
     len: u64,
     /// Size of the main device when the table was loaded.
@@ -784,7 +784,7 @@ impl DmRemap {
 
     /// Takes the writer's lock for a message that needs the devices. Fails with [`EBUSY`] while the
     /// device is suspended, and with [`EROFS`] in a read-only table.
-    fn lock_active(&self, ti: &dm::TargetInfo) -> Result<Guard<'_, Locked, MutexBackend>> {
+    fn lock_active(&self, ti: &dm::TargetInfo) -> Result<Guard<'_, KBox<Locked>, MutexBackend>> {
         if ti.is_read_only() {
             return Err(EROFS);
         }

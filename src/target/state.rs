@@ -137,7 +137,7 @@ pub(super) struct State {
     #[pin]
     pub(super) mover: dm::IoMutex<mover::Tools>,
     #[pin]
-    pub(super) writer: dm::IoMutex<Locked>,
+    pub(super) writer: dm::IoMutex<KBox<Locked>>,
     /// Hands deferred bios to repairers.
     #[pin]
     pub(super) dispatch: Work<State, 0>,
@@ -188,48 +188,50 @@ pub(super) struct Locked {
     pub(super) block: dm::IoBuffer,
     /// What is to be done before the first bio.
     pub(super) start: Option<Start>,
-    /// What the next table leaves out.
-    pub(super) leaving: Leaving,
+    /// What the next table leaves out, if there is one.
+    pub(super) leaving: Option<KBox<Leaving>>,
 }
 
 /// The spares that the next table leaves out because they are to leave the set: until then the table that
 /// is in use has them open.
-#[derive(Default)]
 pub(super) struct Leaving {
     /// The table that does.
-    table: Option<dm::TableId>,
+    table: dm::TableId,
     pub(super) spares: Spares,
-    /// If new ones are to take over from dead ones, for whom the table is the first: those that it could ask.
+    /// If new ones are to take over from dead ones: those of them that there are devices of.
     pub(super) dead: Option<Spares>,
     /// Those that give no slots for it, and would otherwise; a bit each.
     idle: u8,
 }
 
-/// What a table leaves out of what the one in use has.
-#[derive(Default)]
-pub(super) struct Left {
-    /// Spares that are to leave the set.
-    pub(super) spares: Spares,
-    /// If new ones are to take over from dead ones: those of them that there are devices of.
-    pub(super) dead: Option<Spares>,
+impl Leaving {
+    /// What a table leaves out that is being made: nothing so far.
+    pub(super) fn new(table: dm::TableId) -> Result<KBox<Self>> {
+        let leaving = Self {
+            table,
+            spares: Spares::default(),
+            dead: None,
+            idle: 0,
+        };
+        Ok(KBox::new(leaving, GFP_KERNEL)?)
+    }
 }
 
 impl Locked {
-    /// A table is loaded that leaves out these spares. They have nothing, and get nothing from here on,
+    /// A table is loaded that leaves out spares. They have nothing, and get nothing from here on,
     /// unless another one is loaded. Returns what is not needed any more. Fails with [`EBUSY`] if one
     /// of them has got something meanwhile.
     pub(super) fn leave(
         &mut self,
         state: &State,
-        table: dm::TableId,
-        Left { spares, dead }: Left,
-    ) -> Result<Leaving> {
+        mut leaving: KBox<Leaving>,
+    ) -> Result<Option<KBox<Leaving>>> {
+        let spares = &leaving.spares;
         let serves = |member| self.writer.claims(state, member) != 0;
         if spares.iter().any(|(member, _)| serves(member)) {
             return Err(EBUSY);
         }
-        let unused = core::mem::take(&mut self.leaving);
-        self.writer.end_idle(state, unused.idle);
+        let unused = self.end_leaving(state);
         let mut idle = 0;
         for (member, _) in spares.iter() {
             if !self.writer.is_idle(member) {
@@ -246,28 +248,33 @@ impl Locked {
             let kept = kept.fold(0, |mask, member| mask | member_bit(member));
             self.writer.end_idle(state, kept);
         }
-        self.leaving = Leaving {
-            table: Some(table),
-            spares,
-            dead,
-            idle,
-        };
+        leaving.idle = idle;
+        self.leaving = Some(leaving);
         Ok(unused)
+    }
+
+    /// Nothing leaves for a table that was loaded. Returns what is not needed any more.
+    fn end_leaving(&mut self, state: &State) -> Option<KBox<Leaving>> {
+        let unused = self.leaving.take();
+        if let Some(leaving) = &unused {
+            self.writer.end_idle(state, leaving.idle);
+        }
+        unused
     }
 
     /// Whether the table that is loaded leaves out a member.
     pub(super) fn is_leaving(&self, member: u8) -> bool {
-        self.leaving.spares.get(member).is_some()
+        let leaving = self.leaving.as_ref();
+        leaving.is_some_and(|leaving| leaving.spares.get(member).is_some())
     }
 
     /// A table is gone. If it was not resumed, nothing leaves for it. Returns what is not needed any more.
-    pub(super) fn stay(&mut self, state: &State, table: dm::TableId) -> Leaving {
-        if self.leaving.table != Some(table) {
-            return Leaving::default();
+    pub(super) fn stay(&mut self, state: &State, table: dm::TableId) -> Option<KBox<Leaving>> {
+        let own = |leaving: &KBox<Leaving>| leaving.table == table;
+        match self.leaving.as_ref().is_some_and(own) {
+            true => self.end_leaving(state),
+            false => None,
         }
-        let unused = core::mem::take(&mut self.leaving);
-        self.writer.end_idle(state, unused.idle);
-        unused
     }
 }
 
@@ -347,7 +354,7 @@ impl State {
         work: impl FnOnce(&mut Writer, &mut SpareIo<'_>) -> R,
     ) -> R {
         let mut locked = self.writer.lock();
-        let Locked { writer, block, .. } = &mut *locked;
+        let Locked { writer, block, .. } = &mut **locked;
         work(writer, &mut SpareIo::new(self, spares, block))
     }
 
@@ -372,11 +379,11 @@ impl State {
             at_once => at_once,
         };
         let mut locked = locked?;
-        let Locked { writer, block, .. } = &mut *locked;
+        let Locked { writer, block, .. } = &mut **locked;
         Some(work(writer, &mut SpareIo::new(self, spares, block)))
     }
 
-    fn poll_writer(&self, until: u64) -> Option<Guard<'_, Locked, MutexBackend>> {
+    fn poll_writer(&self, until: u64) -> Option<Guard<'_, KBox<Locked>, MutexBackend>> {
         while dm::monotonic_ms() < until {
             fsleep(Delta::from_millis(LOCK_MS));
             if let Some(locked) = self.writer.try_lock() {

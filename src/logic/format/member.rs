@@ -93,7 +93,7 @@ impl Area {
 }
 
 /// One spare of a set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Names it.
     pub uuid: Uuid,
@@ -221,14 +221,16 @@ impl Member {
     }
 
     /// Reads the record at `at`; none if there is no member.
-    pub(super) fn decode(
+    pub(super) fn decode_into(
+        place: &mut Option<Self>,
         image: &Block,
         at: usize,
         slot_sectors: u32,
-    ) -> Result<Option<Self>, FormatError> {
+    ) -> Result<(), FormatError> {
+        *place = None;
         let uuid = Uuid(bytes::get(image, at + AT_UUID));
         if uuid.is_nil() {
-            return Ok(None);
+            return Ok(());
         }
         let geometry = decode_geometry(image, at, slot_sectors)?;
         let area = |replica: usize| Area {
@@ -236,7 +238,8 @@ impl Member {
             reserve: bytes::get_u64(image, at + AT_AREAS + 16 * replica),
             table: bytes::get_u64(image, at + AT_AREAS + 16 * replica + 8),
         };
-        let mut member = Member {
+        // In place: the kernel's stack is small.
+        let member = place.insert(Member {
             uuid,
             geometry,
             slots: bytes::get_u32(image, at + AT_SLOTS),
@@ -246,14 +249,12 @@ impl Member {
             missing: bytes::get_u8(image, at + AT_MISSING) & 1 != 0,
             areas: [area(0), area(1)],
             reserve: [Reserves::FREE; REPLICAS as usize],
-        };
-        // In place: the kernel's stack is small.
+        });
         let words = member.reserve.iter_mut().flat_map(Reserves::words_mut);
         for (word, i) in words.zip(0usize..) {
             *word = bytes::get_u32(image, at + AT_RESERVE + 4 * i);
         }
-        member.check()?;
-        Ok(Some(member))
+        member.check()
     }
 
     /// Writes the record at `at`.

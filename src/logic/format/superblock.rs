@@ -193,7 +193,8 @@ impl Superblock {
         }
     }
 
-    /// The superblock of a new set of one spare.
+    /// The superblock of a new set of one spare. Not for the kernel, whose stack is small.
+    #[inline]
     pub fn new(
         set_uuid: Uuid,
         member_uuid: Uuid,
@@ -367,7 +368,8 @@ impl Superblock {
             bytes::get_u64(image, AT_STATISTICS + 8 * i)
         }));
         for (member, i) in self.members.iter_mut().zip(0usize..) {
-            *member = Member::decode(image, AT_MEMBERS + RECORD_BYTES * i, self.slot_sectors)?;
+            let at = AT_MEMBERS + RECORD_BYTES * i;
+            Member::decode_into(member, image, at, self.slot_sectors)?;
         }
         self.check()?;
         let own = bytes::get_u8(image, AT_OWN_INDEX);
@@ -381,7 +383,8 @@ impl Superblock {
         }
     }
 
-    /// Checks all of `image`, read where copy `copy` belongs.
+    /// Checks all of `image`, read where copy `copy` belongs. Not for the kernel, whose stack is small.
+    #[inline]
     pub fn decode(image: &Block, copy: u8) -> Result<Self, FormatError> {
         let mut superblock = Self::EMPTY;
         superblock.decode_into(image, copy)?;

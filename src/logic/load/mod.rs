@@ -249,6 +249,7 @@ impl Summary {
 
 /// Chooses the superblock to go by, from what was read of the four copies on each spare, and leaves
 /// it in `superblock`. After an error, what is in there means nothing.
+#[inline(never)] // The kernel's stack is small, and the caller has read the copies before.
 pub fn choose_superblock(
     images: &[SuperImage<'_>],
     superblock: &mut Superblock,

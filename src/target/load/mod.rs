@@ -83,7 +83,7 @@ pub(super) struct Rewrite {
 /// What was found on a spare of ours, in the form in which it is used.
 pub(super) struct Loaded {
     pub(super) metadata: KBox<Metadata>,
-    pub(super) map: Map,
+    pub(super) map: KBox<Map>,
     pub(super) counts: Counts,
     pub(super) generations: KVVec<u64>,
     /// Replicas that have to be made equal (M3).
@@ -94,7 +94,8 @@ pub(super) struct Loaded {
 
 impl Loaded {
     /// What spares without any table blocks give.
-    pub(super) fn empty(metadata: KBox<Metadata>) -> Result<Self> {
+    #[inline(never)]
+    pub(super) fn empty(metadata: KBox<Metadata>) -> Result<KBox<Self>> {
         let superblock = metadata.superblock();
         let mut extents = Extents::new(superblock.slot_sectors.trailing_zeros());
         if let Some(first) = superblock.member(0) {
@@ -102,14 +103,16 @@ impl Loaded {
         }
         let mut generations = KVVec::new();
         generations.resize(extents.end() as usize, 0, GFP_KERNEL)?;
-        Ok(Self {
-            map: Map::new(core::iter::empty(), extents, 0, GFP_KERNEL)?,
+        let map = Map::new(&extents, 0, GFP_KERNEL)?;
+        let loaded = Self {
             metadata,
+            map: KBox::new(map, GFP_KERNEL)?,
             counts: Counts::default(),
             generations,
             rewrites: KVec::new(),
             dirty: KVec::new(),
-        })
+        };
+        Ok(KBox::new(loaded, GFP_KERNEL)?)
     }
 }
 

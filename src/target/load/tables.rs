@@ -56,43 +56,23 @@ pub(in crate::target) fn tables(
     windows: &[Window<'_>],
     chosen: &Chosen,
     mut metadata: KBox<Metadata>,
-) -> Result<Loaded, Refused> {
+) -> Result<KBox<Loaded>, Refused> {
     let superblock = metadata.superblock();
-    let mut reader = Reader::new(windows, chosen, superblock)?;
-    let mut extents = Extents::new(superblock.slot_sectors.trailing_zeros());
+    let extents = Extents::new(superblock.slot_sectors.trailing_zeros());
+    let mut extents = KBox::new(extents, GFP_KERNEL)?;
     let mut table_blocks = [0; MEMBERS_MAX as usize];
-    for (index, member) in superblock.members() {
-        let first = reader.taker.filling.len();
-        if first != 0 {
-            // The number that is left out between two extents.
-            reader.taker.filling.add_unknown(1)?;
-        }
-        let blocks = reader.read_all(index, member)?;
-        if let Some(place) = table_blocks.get_mut(usize::from(index)) {
-            *place = blocks;
-        }
-        let slots = member.slots_in(blocks);
-        if slots == 0 {
-            reader.taker.filling.truncate(first);
-            continue;
-        }
-        // So that the map need not be replaced when the next blocks are initialised.
-        let ahead = known_ahead(member, blocks);
-        reader
-            .taker
-            .filling
-            .add_unknown(ahead.saturating_sub(slots))?;
-        if !extents.grow(index, member, ahead) {
-            return Err(ENOMEM.into());
-        }
-    }
-    let Taker {
-        mut filling,
-        rewrites,
-        ..
-    } = reader.taker;
+    let read = read_members(windows, chosen, superblock, &mut extents, &mut table_blocks)?;
     metadata.open(chosen, &table_blocks);
+    Ok(use_tables(metadata, KBox::into_inner(extents), read)?)
+}
 
+/// Makes a map of what was read.
+#[inline(never)]
+fn use_tables(
+    metadata: KBox<Metadata>,
+    extents: Extents,
+    (mut filling, rewrites): (Filling, KVec<Rewrite>),
+) -> Result<KBox<Loaded>> {
     let usable = |index| metadata.is_usable(index);
     if !metadata
         .superblock()
@@ -119,14 +99,57 @@ pub(in crate::target) fn tables(
         generations,
         ..
     } = filling;
-    Ok(Loaded {
+    let map = Map::from_parts(buckets, slots, extents);
+    let loaded = Loaded {
         metadata,
-        map: Map::from_parts(buckets, slots, extents),
+        map: KBox::new(map, GFP_KERNEL)?,
         counts,
         generations,
         rewrites,
         dirty,
-    })
+    };
+    Ok(KBox::new(loaded, GFP_KERNEL)?)
+}
+
+/// Reads the tables of all members. Notes where their slots are, and how many blocks are in use of each.
+#[inline(never)]
+fn read_members(
+    windows: &[Window<'_>],
+    chosen: &Chosen,
+    superblock: &Superblock,
+    extents: &mut Extents,
+    table_blocks: &mut [u32; MEMBERS_MAX as usize],
+) -> Result<(Filling, KVec<Rewrite>), Refused> {
+    let mut reader = Reader::new(windows, chosen, superblock)?;
+    for (index, member) in superblock.members() {
+        let first = reader.taker.filling.len();
+        if first != 0 {
+            // The number that is left out between two extents.
+            reader.taker.filling.add_unknown(1)?;
+        }
+        let blocks = reader.read_all(index, member)?;
+        if let Some(place) = table_blocks.get_mut(usize::from(index)) {
+            *place = blocks;
+        }
+        let slots = member.slots_in(blocks);
+        if slots == 0 {
+            reader.taker.filling.truncate(first);
+            continue;
+        }
+        // So that the map need not be replaced when the next blocks are initialised.
+        let ahead = known_ahead(member, blocks);
+        reader
+            .taker
+            .filling
+            .add_unknown(ahead.saturating_sub(slots))?;
+        if !extents.grow(index, member, ahead) {
+            return Err(ENOMEM.into());
+        }
+    }
+    let Taker {
+        filling, rewrites, ..
+    } = reader.taker;
+    Ok((filling, rewrites))
 }
 
 /// How many slots of a member the map knows if `blocks` of its table are in use.

@@ -181,7 +181,7 @@ fn number_ahead(extents: &mut Extents, index: u8, member: &Member, block: u32) -
 
 impl Plan {
     fn allocate(&self, flags: Flags) -> Result<(dm::Replacement<Map>, KVVec<u64>)> {
-        let map = Map::new(core::iter::empty(), self.extents, self.remaps, flags)?;
+        let map = Map::new(&self.extents, self.remaps, flags)?;
         let map = dm::Replacement::new(map, flags)?;
         let generations = KVVec::with_capacity(self.extents.end() as usize, flags)?;
         Ok((map, generations))
@@ -197,6 +197,7 @@ pub(in crate::target) fn grow(state: &State, aim: Option<(u8, u32)>) -> Result {
 
 /// The same for who cannot wait for memory: does only what is needed soon, and that if it can be done at
 /// once.
+#[inline(never)] // The kernel's stack is small, and the caller does other things, too.
 pub(in crate::target) fn grow_at_once(state: &State) {
     let _ = grow_by(state, None, GFP_NOWAIT | __GFP_NOWARN, |plan| plan.needed);
 }

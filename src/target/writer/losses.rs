@@ -89,10 +89,11 @@ impl Writer {
     }
 
     /// What [`Writer::undo_take_over`] has to know. Allocates: the copy is large for the kernel's stack.
-    #[inline(never)]
     pub(in crate::target) fn before_take_over(&self) -> Result<Before> {
+        let mut metadata = KBox::new(Metadata::EMPTY, GFP_KERNEL)?;
+        metadata.clone_from(&self.metadata);
         Ok(Before {
-            metadata: KBox::new((*self.metadata).clone(), GFP_KERNEL)?,
+            metadata,
             durable: self.durable,
             inherited: self.inherited,
         })

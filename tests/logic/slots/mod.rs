@@ -305,7 +305,7 @@ impl World {
     /// What is in these blocks of the slot table is durable now.
     fn clear_doubt(&mut self, blocks: &[BlockId]) {
         let superblock = self.spare.metadata.superblock();
-        let member = superblock.member(0).expect("the first").clone();
+        let member = *superblock.member(0).expect("the first");
         for slot in blocks.iter().flat_map(|block| {
             let (first, end) = member.block_slots(block.block);
             first..end

@@ -251,7 +251,7 @@ impl Set {
         let members: Vec<(u8, Member)> = set
             .superblock
             .members()
-            .map(|(index, member)| (index, member.clone()))
+            .map(|(index, member)| (index, *member))
             .collect();
         for (index, member) in &members {
             set.read_table(spares, *index, member)?;

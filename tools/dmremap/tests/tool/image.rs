@@ -152,7 +152,7 @@ impl Image {
 
     /// The only member.
     pub(crate) fn member(&self) -> Member {
-        self.superblock().member(0).unwrap().clone()
+        *self.superblock().member(0).unwrap()
     }
 
     pub(crate) fn super_sector(&self, copy: u8) -> u64 {
