@@ -6,14 +6,14 @@
 //! |----------|--------------------------------------------------------------------------------|
 //! | `dm`     | device mapper and the block layer, made safe; the only place with `unsafe`     |
 //! | `logic`  | what can be decided without a kernel: formats, protocols, tables, parsing      |
-//! | `target` | the target: mapping bios, repairing failed ones, metadata, messages, status    |
+//! | `remap`  | the target: mapping bios, repairing failed ones, metadata, messages, status    |
 
 mod dm;
 mod logic;
-mod target;
+mod remap;
 
 use kernel::prelude::*;
-use target::DmRemap;
+use remap::DmRemap;
 
 module! {
     type: DmRemapModule,

@@ -5,9 +5,9 @@
 //! loom runs each of these small histories in every order of their steps, up to a number of
 //! interruptions, and lets every load return everything that C11 allows it to. The table and the bitmap
 //! are the real ones, over loom's atomics. What surrounds them in the kernel is modelled here:
-//! - the order of steps of `publish` in src/target/writer/mod.rs: content, presence bit, slot word, bucket,
+//! - the order of steps of `publish` in src/remap/meta/writer/mod.rs: content, presence bit, slot word, bucket,
 //!   acknowledgement;
-//! - resizing as in src/target/writer/growth.rs: fill fresh arrays, exchange the pointer, wait for
+//! - resizing as in src/remap/meta/writer/growth.rs: fill fresh arrays, exchange the pointer, wait for
 //!   readers, free the old ones;
 //! - readers as `map` and `end_io` are: registered from the look-up until the slot's content was
 //!   read. RCU and SRCU are a flag for each reader, which the writer looks at;

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Does main still work as such? (E2)
+//!
+//! Blocks are asked where users have succeeded lately, and then anywhere else, other ones each time
+//! ([`places`](crate::logic::places)): media fail in patterns, and the answer should not take the time
+//! of a bad block.
+
+use super::life::Direction;
+use crate::dm;
+use crate::logic::message::Blocks;
+use crate::logic::places::Places;
+use crate::remap::jobs::closed;
+use crate::remap::jobs::closed::Closed;
+use crate::remap::jobs::mover;
+use crate::remap::session::state::State;
+use crate::remap::DmRemap;
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::lock::mutex::MutexBackend;
+use kernel::sync::lock::Guard;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+
+/// What was found out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::remap) enum Life {
+    Alive,
+    Dead,
+    /// There was no time to ask, or nobody could be asked.
+    Unknown,
+}
+
+/// How many blocks are asked however late it is.
+const READS: u32 = 3;
+
+/// How many blocks may fail to be written before the answer is no, and how many may be busy before there is
+/// none.
+const WRITES: u32 = 6;
+const BUSY: u32 = 4;
+
+/// How many places are drawn.
+const PLACES: usize = 16;
+
+/// How long writes that are under way are waited for, in milliseconds.
+const DRAIN_MS: u64 = 500;
+
+/// Whether any block of main can be read, other than those in question and those that are known to
+/// be bad. Waits for I/O, but begins none after `deadline`, save for the first few; `buffer` holds a
+/// block.
+pub(in crate::remap) fn can_read(
+    target: &DmRemap,
+    suspects: Blocks,
+    deadline: u64,
+    buffer: &mut dm::IoBuffer,
+) -> Life {
+    let mut tried = 0;
+    for block in candidates(target, suspects) {
+        if tried >= READS && dm::monotonic_ms() >= deadline {
+            return Life::Unknown;
+        }
+        tried += 1;
+        if read(target, block, buffer) {
+            return Life::Alive;
+        }
+    }
+    // A main of one block has no other.
+    if tried == 0 {
+        Life::Unknown
+    } else {
+        Life::Dead
+    }
+}
+
+/// Whether any block of main can be written. One that can be read is written back, behind the gate,
+/// with what was just read. The range of the bio in question is at the desk, so another one is chosen.
+///
+/// Nobody can be asked whether writes work but the disk; this is done when many in a row have failed,
+/// and not before. What another probe has found out after `since` will do.
+pub(in crate::remap) fn can_write(
+    target: &DmRemap,
+    suspects: Blocks,
+    (since, deadline): (u64, u64),
+    buffer: &mut dm::IoBuffer,
+) -> Life {
+    let state = &**target.state;
+    let _mover = match lock_mover(state, since, deadline) {
+        Ok(guard) => guard,
+        Err(found) => return found,
+    };
+    let (mut failed, mut busy) = (0, 0);
+    let own = closed::range(state, suspects);
+    for block in candidates(target, suspects) {
+        if failed >= WRITES {
+            return Life::Dead;
+        }
+        if busy >= BUSY || (failed != 0 && dm::monotonic_ms() >= deadline) {
+            break;
+        }
+        let one = Blocks {
+            first: block,
+            count: 1,
+        };
+        if closed::range(state, one).overlaps(&own) {
+            // Busy as long as this is asked, which says nothing of the others: of a small main there are many such.
+            continue;
+        }
+        let Some(_closed) = Closed::attempt(state, one, DRAIN_MS) else {
+            busy += 1;
+            continue;
+        };
+        if !read(target, block, buffer) {
+            continue;
+        }
+        if write_back(target, state, block, buffer) {
+            return Life::Alive;
+        }
+        failed += 1;
+    }
+    if failed >= WRITES {
+        Life::Dead
+    } else {
+        Life::Unknown
+    }
+}
+
+/// Takes the mover's lock. Its holder may wait for the blocks that the caller has, so this gives up when
+/// the deadline is over; or when somebody else has found out.
+fn lock_mover(
+    state: &State,
+    since: u64,
+    deadline: u64,
+) -> Result<Guard<'_, mover::Tools, MutexBackend>, Life> {
+    let deadline = deadline.max(dm::monotonic_ms().saturating_add(PATIENCE_MS));
+    state.probing.fetch_add(1, Relaxed);
+    let found = loop {
+        if state.life.is_proven_since(Direction::MainWrite, since) {
+            break Err(Life::Alive);
+        }
+        if let Some(guard) = state.mover.try_lock() {
+            break Ok(guard);
+        }
+        if dm::monotonic_ms() >= deadline {
+            break Err(Life::Unknown);
+        }
+        fsleep(Delta::from_millis(1));
+    };
+    state.probing.fetch_sub(1, Relaxed);
+    found
+}
+
+/// How long one probe waits for another, in milliseconds, however late it is.
+const PATIENCE_MS: u64 = 2000;
+
+/// Blocks that may be good: where users have succeeded lately, anywhere, and last the nearest ones that are
+/// not at the desk, as a small main has few others.
+fn candidates(target: &DmRemap, suspects: Blocks) -> impl Iterator<Item = u64> + '_ {
+    let state = &**target.state;
+    // Not those behind the target's end: they belong to somebody else.
+    let blocks = target.len >> state.block_shift;
+    let behind = suspects.first.saturating_add(suspects.count);
+    let region = REGION_SECTORS >> state.block_shift;
+    let near = [
+        suspects.first.wrapping_sub(region),
+        behind.saturating_add(region),
+        suspects.first.wrapping_sub(1),
+        behind,
+    ];
+    let drawn = Places::new(state.life.seed(), blocks).take(PLACES);
+    let lately = state.life.last_good().into_iter();
+    lately.chain(drawn).chain(near).filter(move |block| {
+        let in_question = block.wrapping_sub(suspects.first) < suspects.count;
+        *block < blocks && !in_question && state.slot_of(*block).is_none()
+    })
+}
+
+/// Twice as much as is at the desk for a bio besides its own blocks.
+const REGION_SECTORS: u64 = 2 << 11;
+
+fn read(target: &DmRemap, block: u64, buffer: &mut dm::IoBuffer) -> bool {
+    let state = &**target.state;
+    let begun = dm::monotonic_ms();
+    let sector = state.sector_of(block);
+    let good = buffer
+        .slice_mut(0..state.bytes(1) as usize)
+        .is_ok_and(|data| {
+            let opf = dm::Opf::READ.sync();
+            state.pool.read(&target.main, sector, data, opf).is_ok()
+        });
+    if good {
+        state.proven(Direction::MainRead, begun);
+    }
+    good
+}
+
+fn write_back(target: &DmRemap, state: &State, block: u64, buffer: &dm::IoBuffer) -> bool {
+    let begun = dm::monotonic_ms();
+    let sector = state.sector_of(block);
+    let good = buffer.slice(0..state.bytes(1) as usize).is_ok_and(|data| {
+        let opf = dm::Opf::WRITE.sync();
+        state.pool.write(&target.main, sector, data, opf).is_ok()
+    });
+    if good {
+        state.proven(Direction::MainWrite, begun);
+    }
+    good
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A range of main that nobody writes to or repairs, for as long as its blocks are moved (E3, E5).
+//!
+//! The order: the range at the desk, so that no repairer has it; the gate, so that no further write
+//! enters it; then those that are under way are waited for. Only for who has the mover's lock, as there
+//! is one gate. It is opened, and the range given back, when the value is dropped, and what came to the
+//! gate meanwhile is served then.
+
+use crate::logic::desk::Range;
+use crate::logic::message::Blocks;
+use crate::remap::repair::crew;
+use crate::remap::session::state::State;
+use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
+
+/// How long users' writes are waited for at first, in milliseconds, while the gate is closed.
+const DRAIN_MS: u64 = 200;
+
+/// Keeps writes and repairers out of a range while it exists, and has waited for those that were in
+/// it. Only for who has the mover's lock.
+pub(in crate::remap) struct Closed<'a> {
+    state: &'a State,
+}
+
+impl<'a> Closed<'a> {
+    /// Waits for repairers and for users' writes. Not for the worker. Fails with [`EINTR`] if the
+    /// caller is interrupted.
+    pub(in crate::remap) fn wait(state: &'a State, blocks: Blocks) -> Result<Self> {
+        let closed = Self { state };
+        closed.take_range(blocks)?;
+        // Users' writes anywhere on the device are waited for, and some may be slow. What comes to the
+        // gate meanwhile must not be.
+        let mut patience = DRAIN_MS;
+        loop {
+            closed.gate(blocks);
+            if state.readers().synchronize_within(patience) {
+                return Ok(closed);
+            }
+            state.gate.open();
+            // Those that came to the gate have the range now, and are done when we have it again.
+            state.desk.lock().move_end();
+            crew::dispatch(state);
+            if must_stop(state) {
+                return Err(EINTR);
+            }
+            closed.take_range(blocks)?;
+            patience = patience.saturating_mul(2);
+        }
+    }
+
+    /// Waits until no repairer has the range. Fails with [`EINTR`] if the caller is interrupted.
+    fn take_range(&self, blocks: Blocks) -> Result {
+        let mut desk = self.state.desk.lock();
+        desk.move_begin(range(self.state, blocks));
+        while !desk.move_clear() {
+            if self.state.desk_changed.wait_interruptible(&mut desk) {
+                return Err(EINTR);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up if a repairer has the range, or if users' writes take longer than `milliseconds`.
+    pub(in crate::remap) fn attempt(
+        state: &'a State,
+        blocks: Blocks,
+        milliseconds: u64,
+    ) -> Option<Self> {
+        let mut desk = state.desk.lock();
+        desk.move_begin(range(state, blocks));
+        if !desk.move_clear() {
+            desk.move_end();
+            drop(desk);
+            // Somebody may have come to the desk meanwhile.
+            crew::dispatch(state);
+            return None;
+        }
+        drop(desk);
+        let closed = Self { state };
+        closed.gate(blocks);
+        state
+            .readers()
+            .synchronize_within(milliseconds)
+            .then_some(closed)
+    }
+
+    fn gate(&self, blocks: Blocks) {
+        let sectors = blocks.count << self.state.block_shift;
+        let first = self.state.sector_of(blocks.first);
+        self.state.gate.close(first, sectors);
+    }
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.state.gate.open();
+        self.state.desk.lock().move_end();
+        // What came to the gate meanwhile waits for the range.
+        crew::dispatch(self.state);
+    }
+}
+
+/// The range at the desk that blocks are in.
+pub(in crate::remap) fn range(state: &State, blocks: Blocks) -> Range {
+    // Parts are small.
+    let sectors = u32::try_from(blocks.count << state.block_shift).unwrap_or(u32::MAX);
+    Range::new(state.sector_of(blocks.first), sectors)
+}
+
+/// Whether to come to an end.
+pub(in crate::remap) fn must_stop(state: &State) -> bool {
+    state.stopping.load(Relaxed) || kernel::current!().signal_pending()
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Giving up a spare that is lost (M9b).
+//!
+//! What only it has is gone for good then, and main must not answer for it with what it had before. So the set
+//! lets the spare go in this order:
+//!
+//! 1. All superblocks say that there may be entries of lost blocks (M11): older modules refuse the set.
+//! 2. Part by part, each block that the spare served gets such an entry on another spare, durable there before
+//!    the old entry is freed. That it is newer makes it win, should the power fail in between, or the spare
+//!    come back.
+//! 3. The replicas that it held for others get another place, and the superblock names it no more. Should
+//!    it come back, it is a stranger.
+//!
+//! A crash, a suspend or an error in between leaves a set with a missing spare, as it was before, which has less to
+//! answer for. The message can be repeated.
+
+use super::closed::must_stop;
+use crate::dm;
+use crate::logic::format::member_bit;
+use crate::remap::meta::writer::Restored;
+use crate::remap::DmRemap;
+use kernel::prelude::*;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+
+/// Gives up the spare of a member. Returns how many blocks are lost with it.
+pub(in crate::remap) fn forget(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<u64> {
+    let state = &**target.state;
+    check(target, ti, member)?;
+    let (mut lost, mut from) = (0u64, 0);
+    loop {
+        // A suspend waits for the mover's lock.
+        let mover = state.mover.lock();
+        target.check_active(ti)?;
+        if must_stop(state) {
+            return Err(EINTR);
+        }
+        let part = state.with_writer(&target.spares, |writer, io| {
+            writer.lose_blocks(state, io, member, from)
+        })?;
+        drop(mover);
+        lost = lost.saturating_add(u64::from(part.lost));
+        // Here memory can be waited for.
+        target.grow(None)?;
+        let Some(next) = part.next else {
+            break;
+        };
+        from = next;
+        if part.lost == 0 {
+            // Somebody has the next one's range.
+            fsleep(Delta::from_millis(1));
+        }
+        state.let_others_write();
+    }
+    loop {
+        state.let_others_write();
+        let _mover = state.mover.lock();
+        target.check_active(ti)?;
+        if must_stop(state) {
+            return Err(EINTR);
+        }
+        let done = state.with_writer(&target.spares, |writer, io| {
+            if writer.metadata.superblock().member(member).is_none() {
+                // The restorer was faster: it had nothing any more.
+                return Ok(true);
+            }
+            match writer.restore(state, io, member_bit(member))? {
+                Restored::More => Ok(false),
+                Restored::Done => writer.remove_member(state, io, member).map(|()| true),
+            }
+        })?;
+        if done {
+            return Ok(lost);
+        }
+    }
+}
+
+/// Refuses what can be refused before anything is done, and announces what is to come.
+fn check(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result {
+    let state = &**target.state;
+    let name = &state.name;
+    target.check_active(ti)?;
+    state.with_writer(&target.spares, |writer, io| {
+        writer.check_open(state)?;
+        let Some(record) = writer.metadata.superblock().member(member) else {
+            pr_err!("{name}: forget_spare: no spare of that number, see metadata_status\n");
+            return Err(ENODEV);
+        };
+        if !record.missing {
+            pr_err!("{name}: forget_spare: spare {member} is in use, evacuate it\n");
+            return Err(EBUSY);
+        }
+        if target.spares.get(member).is_some() {
+            pr_err!("{name}: forget_spare: load a table without spare {member} first, with degraded\n");
+            return Err(EBUSY);
+        }
+        let blocks = writer.claims(state, member);
+        let room = writer.slots_beside(state, member);
+        if blocks > room {
+            pr_err!(
+                "{name}: forget_spare: {blocks} blocks are to be remembered, and others have room for {room}\n"
+            );
+            return Err(ENOSPC);
+        }
+        if blocks != 0 {
+            // Also if it was tried before: nobody knows what became of that.
+            writer.metadata.announce_lost();
+            writer.sync(state, io)?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,886 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Moving blocks that did not fail, because a user says so: to the spare, and back.
+//!
+//! The content is copied, and a write must not get lost in between. So writes to the range are kept
+//! out, and those that are under way are waited for, before anything is read (E3):
+//!
+//! ```text
+//!   to the spare                          back to main (M7)
+//!   take the range, close the gate, drain take the range, close the gate, drain
+//!   read main                             read the slot
+//!   write slots, flush                    write main, flush, read main and compare
+//!   commit: the slots are valid           commit: the slots are free
+//!   publish                               unpublish
+//!   open the gate                         open the gate
+//!                                         drain: nobody is on the way to the slots; they can be used
+//! ```
+//!
+//! Main is read again behind the flush: before, its cache can answer, which proves nothing (M7a).
+//!
+//! Reads go on all the time: both places have the same content whenever a reader can be sent to
+//! either. A crash leaves the block where it was or where it was to go, with the same content.
+//!
+//! A block that cannot be read may take seconds. So each part is read before the gate is closed, too,
+//! and only what could be read then is read again behind it.
+//!
+//! All of this runs in the context of a message: process context, which may sleep, and holds what a
+//! suspend waits for. [`state`](crate::remap::session::state) has the order of locks.
+
+use super::closed::must_stop;
+use super::closed::Closed;
+use crate::dm;
+use crate::dm::BlkStatus;
+use crate::logic::classify::Operation;
+use crate::logic::format::member_bit;
+use crate::logic::format::MEMBERS_MAX;
+use crate::logic::message::Blocks;
+use crate::logic::slot::Origin;
+use crate::logic::slot::SlotWord;
+use crate::logic::slot::State as SlotState;
+use crate::logic::table::RunKind;
+use crate::remap::health::life::Disk;
+use crate::remap::health::probe;
+use crate::remap::health::probe::Life;
+use crate::remap::meta::io::is_suspect;
+use crate::remap::meta::io::read_twice;
+use crate::remap::meta::io::read_twice_into;
+use crate::remap::meta::writer::Publish;
+use crate::remap::meta::writer::STAGED_MAX;
+use crate::remap::path::map::Map;
+use crate::remap::repair::relocate::push;
+use crate::remap::repair::relocate::Lists;
+use crate::remap::repair::relocate::Move;
+use crate::remap::repair::relocate::Relocation;
+use crate::remap::repair::relocate::Source;
+use crate::remap::session::state::State;
+use crate::remap::DmRemap;
+use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+
+/// Bytes that are copied at a time.
+pub(in crate::remap) const DATA_BYTES: usize = 64 * 1024;
+
+/// What one who moves blocks needs, and no other has meanwhile.
+pub(in crate::remap) struct Tools {
+    lists: Lists,
+    /// The blocks of a part, each in its own place.
+    data: dm::IoBuffer,
+    /// What main has of a part, to compare.
+    check: dm::IoBuffer,
+    /// What was copied back, at most one for each block of a part.
+    copied: KVec<Copied>,
+    /// Slots that were freed, one for each block of a part.
+    freed: KVec<u32>,
+}
+
+impl Tools {
+    pub(in crate::remap) fn new() -> Result<Self> {
+        Ok(Self {
+            lists: Lists::new()?,
+            data: dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
+            check: dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
+            copied: KVec::with_capacity(DATA_BYTES >> 9, GFP_KERNEL)?,
+            freed: KVec::with_capacity(DATA_BYTES >> 9, GFP_KERNEL)?,
+        })
+    }
+}
+
+/// A slot that was left, and is held until nobody is on the way to it.
+struct Left {
+    slot: u32,
+    /// From the next activation on, it may be somebody else's.
+    activation: u64,
+}
+
+impl Left {
+    /// Gives it back if nobody is on the way to it, or else has the next activation do so. The caller has the
+    /// mover's lock, so that there is none meanwhile.
+    fn give_back(self, state: &State, drained: bool) {
+        let mut locked = state.writer.lock();
+        let writer = &mut locked.writer;
+        let held = SlotWord::FREE.with_held(true);
+        let is_held = state.with_map(|map| map.word(self.slot)) == held;
+        // It may still serve its block, or claim it.
+        if is_held && writer.activation() == self.activation {
+            match drained {
+                true => writer.give_back(state, self.slot),
+                false => writer.note_held(state, self.slot),
+            }
+        }
+    }
+}
+
+/// Blocks that main serves again once their slots are free. Both follow each other.
+#[derive(Clone, Copy)]
+struct Copied {
+    main_block: u64,
+    slot: u32,
+    count: u32,
+    /// Where their content is in the buffer of the part; none if main never had to take it, as nobody knows
+    /// what it is.
+    at: Option<usize>,
+}
+
+/// What became of a range.
+#[derive(Default)]
+pub(in crate::remap) struct Tally {
+    /// Blocks that were moved.
+    pub(in crate::remap) moved: u64,
+    /// Blocks that were where they were to go.
+    pub(in crate::remap) there: u64,
+    /// Blocks that could not be read, or that main could not take back.
+    pub(in crate::remap) failed: u64,
+}
+
+/// Copies blocks of main to the spare and serves them from there.
+pub(in crate::remap) fn to_spare(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    blocks: Blocks,
+) -> Result<Tally> {
+    let mut total = Tally::default();
+    in_parts(target, ti, blocks, |mover, part| {
+        mover.copy_to_spare(part, &mut total)
+    })?;
+    Ok(total)
+}
+
+/// Copies blocks back to main and serves them from there. Stops at the first that fails.
+pub(in crate::remap) fn to_main(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    blocks: Blocks,
+) -> Result<Tally> {
+    let mut total = Tally::default();
+    in_parts(target, ti, blocks, |mover, part| {
+        mover.copy_back(part, &mut total)
+    })?;
+    Ok(total)
+}
+
+/// Copies all blocks back to main. Those that main cannot take stay on the spare.
+pub(in crate::remap) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Result<Tally> {
+    let state = &**target.state;
+    let mut total = Tally::default();
+    let mut slot = 0;
+    while let Some((at, main_block)) = next_claim(state, slot, None) {
+        slot = at.saturating_add(1);
+        if main_block >= target.len >> state.block_shift {
+            // Beyond a table that was shortened: not ours to decide.
+            continue;
+        }
+        let step = (DATA_BYTES >> 9 >> state.block_shift) as u32;
+        let run = Blocks {
+            first: main_block,
+            count: u64::from(state.run(main_block, step).count),
+        };
+        let before = total.moved;
+        let moved = in_parts(target, ti, run, |mover, part| {
+            mover.copy_back(part, &mut total)
+        });
+        match moved {
+            Err(error) if is_media(error) => {
+                // Only the first of a run is behind us; the others come again.
+                if total.moved == before {
+                    total.failed = total.failed.saturating_add(1);
+                }
+            }
+            other => other?,
+        }
+    }
+    Ok(total)
+}
+
+/// Moves all blocks that the slots of a member serve to other members, so that its spare can be taken
+/// out. Those that cannot be read stay. From then on it takes no new ones, unless that fails.
+pub(in crate::remap) fn evacuate(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    member: u8,
+) -> Result<Tally> {
+    let state = &**target.state;
+    target.check_active(ti)?;
+    let mut locked = state.writer.lock();
+    let writer = &mut locked.writer;
+    writer.check_open(state)?;
+    writer.end_rest(state);
+    let mut others = (0..MEMBERS_MAX).filter(|index| *index != member);
+    if !others.any(|index| writer.gives_slots(index)) {
+        let name = &state.name;
+        pr_err!("{name}: evacuate: spare {member} is the last one in use\n");
+        return Err(ENOSPC);
+    }
+    let blocks = writer.claims(state, member);
+    let room = writer.slots_beside(state, member);
+    if blocks > room {
+        let name = &state.name;
+        pr_err!(
+            "{name}: evacuate: spare {member} has {blocks} blocks, others have room for {room}\n"
+        );
+        return Err(ENOSPC);
+    }
+    let was_idle = writer.is_idle(member);
+    writer.set_idle(state, member);
+    drop(locked);
+    let moved = move_away(target, ti, member);
+    if moved.is_err() && !was_idle {
+        state
+            .writer
+            .lock()
+            .writer
+            .end_idle(state, member_bit(member));
+    }
+    moved
+}
+
+fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally> {
+    let state = &**target.state;
+    target.grow(None)?;
+    let mut left = None;
+    let moved = move_claims(target, ti, member, &mut left);
+    if let Some(last) = left {
+        let _mover = state.mover.lock();
+        let stop = |waited| waited >= DRAIN_MS;
+        let drained = state.readers().synchronize_unless(stop);
+        last.give_back(state, drained);
+    }
+    let total = moved?;
+    // What could not be retired at once still counts as a block of the member.
+    state.with_writer(&target.spares, |writer, io| {
+        writer.retire_older_claims(state, io)
+    })?;
+    Ok(total)
+}
+
+/// Moves one block after the other. The slot that was left last is in `left`, however it ends.
+fn move_claims(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    member: u8,
+    left: &mut Option<Left>,
+) -> Result<Tally> {
+    let mut total = Tally::default();
+    let mut slot = 0;
+    while let Some((at, main_block)) = next_claim(&target.state, slot, Some(member)) {
+        slot = at.saturating_add(1);
+        let block = Blocks {
+            first: main_block,
+            count: 1,
+        };
+        let moved = in_parts(target, ti, block, |mover, part| {
+            mover.leave_member(part.first, member, left)
+        });
+        match moved {
+            Ok(()) => total.moved = total.moved.saturating_add(1),
+            Err(error) if is_media(error) => total.failed = total.failed.saturating_add(1),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
+}
+
+/// The first slot from `slot` on that serves a block, of a member if one is given, and the block.
+fn next_claim(state: &State, slot: u32, member: Option<u8>) -> Option<(u32, u64)> {
+    let of = |map: &Map, slot: u32| {
+        let owner = map.extents().slot(slot).map(|(owner, _)| owner);
+        member.is_none_or(|member| owner == Some(member))
+    };
+    state.with_map(|map| {
+        let slots = u32::try_from(map.slots().len()).unwrap_or(u32::MAX);
+        (slot..slots).find_map(|slot| {
+            let word = map.word(slot);
+            if !word.is_claim() || !of(map, slot) {
+                return None;
+            }
+            let serves = map.view().lookup(word.main_block());
+            let current = serves.is_some_and(|(other, _)| other == slot);
+            current.then(|| (slot, word.main_block()))
+        })
+    })
+}
+
+/// Whether an error of a block says nothing about others.
+fn is_media(error: Error) -> bool {
+    error == EIO || error == to_error(BlkStatus::MEDIUM) || error == to_error(BlkStatus::TARGET)
+}
+
+/// Serves blocks of main from slots that hold what they are to hold already.
+pub(in crate::remap) fn redirect(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    blocks: Blocks,
+    (member, first_slot): (u8, u32),
+) -> Result {
+    let state = &**target.state;
+    let count = u32::try_from(blocks.count).map_err(|_| ERANGE)?;
+    let slot_of = |main_block: u64| {
+        // The range has less than 2^32 blocks, and its slots were checked to exist.
+        first_slot.saturating_add(main_block.saturating_sub(blocks.first) as u32)
+    };
+    // Refuse what can be refused before anything is done.
+    let last = first_slot.saturating_add(count.saturating_sub(1));
+    target.check_active(ti)?;
+    if state.is_lost(member) {
+        state.complain("add_remap: the spare is lost");
+        return Err(EIO);
+    }
+    let mut checked = false;
+    loop {
+        let ready = state.with_writer(&target.spares, |writer, io| {
+            if !writer.active {
+                // Suspended meanwhile: nothing is written then.
+                return Err(EBUSY);
+            }
+            if !checked {
+                check_redirect(state, writer, blocks, member, slot_of)?;
+                checked = true;
+            }
+            writer.extend_towards(state, io, member, last)
+        });
+        match ready {
+            Ok(true) => break,
+            Ok(false) => (),
+            Err(error) if error == ENOMEM => target.grow(Some((member, last)))?,
+            Err(error) => return Err(error),
+        }
+        if must_stop(state) {
+            return Err(EINTR);
+        }
+        state.let_others_write();
+    }
+    // Nothing is copied, so a part is what goes into one commit.
+    in_parts_of(STAGED_MAX as u64, target, ti, blocks, |_, part| {
+        let _closed = Closed::wait(state, part)?;
+        // What the slots hold may be in the spare's cache.
+        let tickets = state.life.spares_sent();
+        state
+            .flush_spares(&target.spares, member_bit(member), &tickets)
+            .map_err(to_error)?;
+        state.with_writer(&target.spares, |writer, io| {
+            check_redirect(state, writer, part, member, slot_of)?;
+            for main_block in part.first..part.first.saturating_add(part.count) {
+                let slot = slot_of(main_block);
+                let slot = state.with_map(|map| map.extents().number(member, slot));
+                let slot = slot.ok_or(ERANGE)?;
+                let staged = writer.take_slot(state, slot).and_then(|()| {
+                    let word = SlotWord::new(main_block, SlotState::Valid, Origin::Manual);
+                    let word = word.ok_or(ERANGE)?.with_raw();
+                    writer.stage(state, slot, word, Publish::Insert)
+                });
+                if staged.is_err() {
+                    writer.give_back(state, slot);
+                    writer.forget_staged(state);
+                    return staged;
+                }
+            }
+            writer.commit(state, io)
+        })?;
+        state.counters.manual_remaps.add(part.count);
+        Ok(part.count)
+    })
+}
+
+/// Checks that blocks are served by main and that their slots are free.
+fn check_redirect(
+    state: &State,
+    writer: &crate::remap::meta::writer::Writer,
+    blocks: Blocks,
+    member: u8,
+    slot_of: impl Fn(u64) -> u32,
+) -> Result {
+    for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
+        if state.slot_of(main_block).is_some() {
+            return Err(EEXIST);
+        }
+        if !writer.is_free(state, member, slot_of(main_block)) {
+            return Err(EBUSY);
+        }
+    }
+    Ok(())
+}
+
+/// Does a part of the range at a time, each with the lock taken and the gate closed anew: whoever
+/// waits for these waits for one part. `work` tells how many blocks it has done. Ends early if the
+/// device is to be suspended (E8) or the caller was interrupted; what was moved by then stays moved.
+fn in_parts(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    blocks: Blocks,
+    work: impl FnMut(&mut Mover<'_>, Blocks) -> Result<u64>,
+) -> Result {
+    let step = (DATA_BYTES >> 9 >> target.state.block_shift) as u64;
+    in_parts_of(step, target, ti, blocks, work)
+}
+
+/// The same, of `step` blocks.
+fn in_parts_of(
+    step: u64,
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    blocks: Blocks,
+    mut work: impl FnMut(&mut Mover<'_>, Blocks) -> Result<u64>,
+) -> Result {
+    let state = &**target.state;
+    let end = blocks.first.saturating_add(blocks.count);
+    let mut first = blocks.first;
+    while first < end {
+        let part = Blocks {
+            first,
+            count: step.min(end.saturating_sub(first)),
+        };
+        // A repairer that needs the lock cannot wait for it, and so has to be let in.
+        while state.probing.load(Relaxed) != 0 && !must_stop(state) {
+            fsleep(Delta::from_millis(1));
+        }
+        // A suspend that has come past this waits for the mover's lock.
+        let mut tools = state.mover.lock();
+        target.check_active(ti)?;
+        if must_stop(state) {
+            return Err(EINTR);
+        }
+        let mut mover = Mover {
+            target,
+            state,
+            tools: &mut tools,
+            bytes: state.bytes(1) as usize,
+        };
+        first = first.saturating_add(work(&mut mover, part)?);
+        drop(tools);
+        target.tell_news();
+        // Here memory can be waited for.
+        target.grow(None)?;
+    }
+    Ok(())
+}
+
+/// One who has the mover's lock.
+struct Mover<'a> {
+    target: &'a DmRemap,
+    state: &'a State,
+    tools: &'a mut Tools,
+    /// Bytes of a block.
+    bytes: usize,
+}
+
+impl Mover<'_> {
+    /// Copies the first blocks of a part, as far as they are of a kind, and returns how many these
+    /// are.
+    fn copy_to_spare(&mut self, part: Blocks, tally: &mut Tally) -> Result<u64> {
+        let state = self.state;
+        let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
+        let run = state.run(part.first, count);
+        let count = match run.kind {
+            RunKind::Slots { .. } | RunKind::Failing { .. } | RunKind::Lost { .. } => {
+                tally.there = tally.there.saturating_add(u64::from(run.count));
+                return Ok(u64::from(run.count));
+            }
+            RunKind::Doubt => {
+                self.settle(part.first)?;
+                return Ok(0);
+            }
+            RunKind::Main => run.count,
+            // Each has a slot already, so they are of no use together.
+            RunKind::Pending { .. } => 1,
+        };
+        let readable = self.readable(part.first, count)?;
+        if readable == 0 {
+            // It took its time, so the part ends with it.
+            self.note_unreadable(part.first)?;
+            tally.failed = tally.failed.saturating_add(1);
+            return Ok(1);
+        }
+        let blocks = Blocks {
+            first: part.first,
+            count: u64::from(readable),
+        };
+        let _closed = Closed::wait(state, blocks)?;
+        let now = state.run(blocks.first, readable);
+        if now.kind != run.kind || now.count < readable {
+            // A write was faster, and some of them are on the spare already.
+            return Ok(0);
+        }
+        let sector = state.sector_of(blocks.first);
+        let bytes = self.bytes.saturating_mul(readable as usize);
+        let (main, spares) = (&self.target.main, &self.target.spares);
+        read_twice(&state.pool, main, sector, &mut self.tools.data, bytes).map_err(to_error)?;
+        let lists = &mut self.tools.lists;
+        lists.moves.clear();
+        for index in 0..readable {
+            let main_block = blocks.first.saturating_add(u64::from(index));
+            let next = Move::new(main_block, state.bytes(index));
+            push(&mut lists.moves, next).map_err(to_error)?;
+        }
+        let source = Source::Buffer(&self.tools.data);
+        let error = BlkStatus::IOERR;
+        let mut relocation = Relocation::new(
+            state,
+            spares,
+            lists,
+            (source, blocks),
+            Origin::Manual,
+            error,
+        );
+        // That is done after each part.
+        relocation.tells = false;
+        let moved = relocation.run();
+        let moved = moved.map_err(|_| self.why())? as u64;
+        state.counters.manual_remaps.add(moved);
+        tally.moved = tally.moved.saturating_add(moved);
+        Ok(blocks.count)
+    }
+
+    /// Why blocks could not be moved to the spare: it has no slot left, or it failed.
+    fn why(&self) -> Error {
+        if self.state.writer.lock().writer.slots_left() == 0 {
+            ENOSPC
+        } else {
+            EIO
+        }
+    }
+
+    /// How many blocks from `first` on main can read, of `count`.
+    fn readable(&mut self, first: u64, count: u32) -> Result<u32> {
+        let state = self.state;
+        let main = &self.target.main;
+        let bytes = self.bytes.saturating_mul(count as usize);
+        let data = &mut self.tools.data;
+        let all = read_twice(&state.pool, main, state.sector_of(first), data, bytes);
+        if all.is_ok() {
+            return Ok(count);
+        }
+        for index in 0..count {
+            let block = first.saturating_add(u64::from(index));
+            let sector = state.sector_of(block);
+            let Err(status) = read_twice(&state.pool, main, sector, data, self.bytes) else {
+                continue;
+            };
+            let suspect = Blocks {
+                first: block,
+                count: 1,
+            };
+            let deadline = dm::monotonic_ms().saturating_add(PROBE_MS);
+            if !is_suspect(Operation::Read, status)
+                || probe::can_read(self.target, suspect, deadline, data) != Life::Alive
+            {
+                return Err(to_error(status));
+            }
+            return Ok(index);
+        }
+        Ok(count)
+    }
+
+    /// Sets a slot aside for a block that main cannot read, unless there is one.
+    fn note_unreadable(&mut self, main_block: u64) -> Result {
+        let state = self.state;
+        let block = Blocks {
+            first: main_block,
+            count: 1,
+        };
+        let _closed = Closed::wait(state, block)?;
+        if state.slot_of(main_block).is_some() {
+            return Ok(());
+        }
+        state.with_writer(&self.target.spares, |writer, io| {
+            // It may have been noted, and nobody had its range before.
+            if state.slot_of(main_block).is_some() {
+                return Ok(());
+            }
+            writer.set_aside(state, io, main_block, Origin::Manual)?;
+            writer.commit(state, io)
+        })
+    }
+
+    fn settle(&self, main_block: u64) -> Result {
+        let state = self.state;
+        state.with_writer(&self.target.spares, |writer, io| {
+            writer.settle(state, io, main_block)
+        })
+    }
+
+    /// Copies the blocks of a part back, and returns how many are done.
+    fn copy_back(&mut self, part: Blocks, tally: &mut Tally) -> Result<u64> {
+        let state = self.state;
+        let (main, spares) = (&self.target.main, &self.target.spares);
+        let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
+        let run = state.run(part.first, count);
+        if run.kind == RunKind::Main {
+            // Nothing to do for these.
+            tally.there = tally.there.saturating_add(u64::from(run.count));
+            return Ok(u64::from(run.count));
+        }
+        let closed = Closed::wait(state, part)?;
+        state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
+        let ticket = state.life.flush_sent(Disk::Main);
+        let mut end = part.first;
+        self.tools.copied.clear();
+        self.tools.freed.clear();
+        let mut result = self.copy_part_back(part, &mut end);
+        state.flush(Disk::Main, main, ticket).map_err(to_error)?;
+        // What was copied before an error may be committed, as far as main has it.
+        let mut moved = 0u64;
+        for index in 0..self.tools.copied.len() {
+            let Some(copied) = self.tools.copied.get(index).copied() else {
+                break;
+            };
+            let (good, compared) = self.compare(&copied);
+            for slot in copied.slot..copied.slot.saturating_add(good) {
+                let freed = &mut self.tools.freed;
+                freed.push_within_capacity(slot).map_err(|_| ENOMEM)?;
+            }
+            if copied.at.is_some() {
+                moved = moved.saturating_add(u64::from(good));
+            }
+            if compared.is_err() {
+                end = copied.main_block.saturating_add(u64::from(good));
+                result = compared;
+                break;
+            }
+        }
+        let done = end.saturating_sub(part.first);
+        let freed = &self.tools.freed;
+        let committed = state.with_writer(spares, |writer, io| {
+            let staged = freed.iter().try_for_each(|slot| {
+                let main_block = state.with_map(|map| map.word(*slot)).main_block();
+                writer.stage(state, *slot, SlotWord::FREE, Publish::Remove(main_block))
+            });
+            if staged.is_err() {
+                writer.forget_staged(state);
+                return staged;
+            }
+            writer.commit(state, io)
+        });
+        // Those that still serve may become something else once the gate is open.
+        let is_free =
+            |slot: u32| state.with_map(|map| map.word(slot)) == SlotWord::FREE.with_held(true);
+        self.tools.freed.retain(|slot| is_free(*slot));
+        // Writes go to main again, and must not wait for what follows.
+        drop(closed);
+        // Nobody is on the way to these slots when the readers are gone. If that takes too long for who has to
+        // stop, the slots are given out no more until the next activation.
+        let stop = |waited| waited >= DRAIN_MS && must_stop(state);
+        let drained = state.readers().synchronize_unless(stop);
+        let mut locked = state.writer.lock();
+        for slot in &self.tools.freed {
+            match drained {
+                true => locked.writer.give_back(state, *slot),
+                false => locked.writer.note_held(state, *slot),
+            }
+        }
+        drop(locked);
+        committed?;
+        tally.moved = tally.moved.saturating_add(moved);
+        // Main serves the others, if perhaps by an error.
+        let there = done.saturating_sub(moved);
+        tally.there = tally.there.saturating_add(there);
+        result?;
+        Ok(done)
+    }
+
+    /// Moves a block from the slot that serves it to one of another member. `left` is the slot that was
+    /// left before, if any, and then this one.
+    fn leave_member(
+        &mut self,
+        main_block: u64,
+        member: u8,
+        left: &mut Option<Left>,
+    ) -> Result<u64> {
+        let state = self.state;
+        let block = Blocks {
+            first: main_block,
+            count: 1,
+        };
+        let _closed = Closed::wait(state, block)?;
+        if let Some(before) = left.take() {
+            // Who was on the way to it is done by now.
+            before.give_back(state, true);
+        }
+        let spares = &self.target.spares;
+        state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
+        self.settle(main_block)?;
+        let Some((slot, word)) = state.slot_of(main_block) else {
+            return Ok(1);
+        };
+        if state.slot_place(slot).map(|place| place.member) != Some(member) {
+            return Ok(1);
+        }
+        let activation = state.writer.lock().writer.activation();
+        if word.is_set_aside() {
+            self.set_aside_elsewhere(main_block, slot, word)?;
+            *left = Some(Left { slot, activation });
+            return Ok(1);
+        }
+        let bytes = self.bytes;
+        let place = state.locate(spares, slot, false);
+        let (_, device, from) = place.ok_or(EIO)?;
+        read_twice(&state.pool, device, from, &mut self.tools.data, bytes).map_err(to_error)?;
+        let lists = &mut self.tools.lists;
+        lists.moves.clear();
+        push(&mut lists.moves, Move::new(main_block, 0)).map_err(to_error)?;
+        let source = Source::Buffer(&self.tools.data);
+        let (origin, error) = (word.origin(), BlkStatus::IOERR);
+        let mut relocation = Relocation::new(state, spares, lists, (source, block), origin, error);
+        relocation.tells = false;
+        relocation.leaves = true;
+        let moved = relocation.run();
+        moved.map_err(|_| self.why())?;
+        *left = Some(Left { slot, activation });
+        Ok(1)
+    }
+
+    /// Sets another slot aside for a block that cannot be read, and leaves the one that it has.
+    fn set_aside_elsewhere(&mut self, main_block: u64, old: u32, word: SlotWord) -> Result {
+        let state = self.state;
+        state.with_writer(&self.target.spares, |writer, io| {
+            let run = writer.take_slots(state, io, 1)?;
+            let fresh = SlotWord::new(main_block, word.state(), word.origin());
+            let staged = fresh
+                .ok_or(ERANGE)
+                .and_then(|fresh| writer.stage(state, run.first, fresh, Publish::Replace(old)));
+            if staged.is_err() {
+                writer.give_back(state, run.first);
+                return staged;
+            }
+            writer.commit(state, io)?;
+            let retired = writer.stage_retirement(state, old, true);
+            if retired.and_then(|()| writer.commit(state, io)).is_err() {
+                writer.note_older_claims();
+            }
+            Ok(())
+        })
+    }
+
+    /// Copies the blocks of a part to main, as far as slots serve them, up to `end`.
+    fn copy_part_back(&mut self, part: Blocks, end: &mut u64) -> Result {
+        let state = self.state;
+        let last = part.first.saturating_add(part.count);
+        while *end < last && !must_stop(state) {
+            let left = u32::try_from(last.saturating_sub(*end)).map_err(|_| ERANGE)?;
+            let run = state.run(*end, left);
+            let done = match run.kind {
+                RunKind::Main => run.count,
+                // Where that fails, it is seen block by block for which.
+                RunKind::Slots { first: slot }
+                    if run.count > 1
+                        && self
+                            .copy_run_back(part.first, *end, slot, run.count)
+                            .is_ok() =>
+                {
+                    run.count
+                }
+                _ => {
+                    let beyond = end.saturating_add(u64::from(run.count));
+                    while *end < beyond && !must_stop(state) {
+                        self.copy_one_back(part.first, *end)?;
+                        *end = end.saturating_add(1);
+                    }
+                    0
+                }
+            };
+            *end = end.saturating_add(u64::from(done));
+        }
+        Ok(())
+    }
+
+    /// Copies a block of the part that begins at `first` to main, if a slot serves it.
+    fn copy_one_back(&mut self, first: u64, main_block: u64) -> Result {
+        self.settle(main_block)?;
+        match self.state.slot_of(main_block) {
+            None => Ok(()),
+            Some((slot, word)) if word.state() == SlotState::Pending => {
+                self.note_copied(main_block, slot, 1, None)
+            }
+            // Main would show what it had before.
+            Some((_, word)) if word.state() == SlotState::Lost => Err(EIO),
+            Some((slot, _)) => self.copy_run_back(first, main_block, slot, 1),
+        }
+    }
+
+    /// Copies blocks of the part that begins at `first` to main, which are served by slots that follow each
+    /// other. If that fails, nothing is noted.
+    fn copy_run_back(&mut self, first: u64, main_block: u64, slot: u32, count: u32) -> Result {
+        let state = self.state;
+        let (main, to) = (&self.target.main, state.sector_of(main_block));
+        // Numbers that follow each other may be of two members.
+        let others = count.saturating_sub(1);
+        let start = state.slot_place(slot).ok_or(EIO)?;
+        let last = state.slot_place(slot.saturating_add(others)).ok_or(EIO)?;
+        let sectors = u64::from(state.sectors(others));
+        if start.member != last.member || last.sector.checked_sub(start.sector) != Some(sectors) {
+            return Err(EIO);
+        }
+        let place = state.locate(&self.target.spares, slot, false);
+        let (_, spare, from) = place.ok_or(EIO)?;
+        let (pool, bytes) = (&state.pool, self.bytes);
+        // A part is no larger than the buffer.
+        let at = (main_block.saturating_sub(first) as usize).saturating_mul(bytes);
+        let place = at..at.saturating_add(bytes.saturating_mul(count as usize));
+        let data = &mut self.tools.data;
+        read_twice_into(pool, spare, from, data, place.clone()).map_err(to_error)?;
+        // It is flushed with the others of the part.
+        let opf = dm::Opf::WRITE.sync();
+        pool.write(main, to, data.slice(place)?, opf)
+            .map_err(to_error)?;
+        self.note_copied(main_block, slot, count, Some(at))
+    }
+
+    fn note_copied(&mut self, main_block: u64, slot: u32, count: u32, at: Option<usize>) -> Result {
+        let next = Copied {
+            main_block,
+            slot,
+            count,
+            at,
+        };
+        let copied = &mut self.tools.copied;
+        copied.push_within_capacity(next).map_err(|_| ENOMEM)
+    }
+
+    /// How many blocks main has of those that were copied there and flushed, up to the first that it
+    /// has not.
+    fn compare(&mut self, copied: &Copied) -> (u32, Result) {
+        let Some(at) = copied.at else {
+            return (copied.count, Ok(()));
+        };
+        if self
+            .compare_run(copied.main_block, at, copied.count)
+            .is_ok()
+        {
+            return (copied.count, Ok(()));
+        }
+        for index in 0..copied.count {
+            let main_block = copied.main_block.saturating_add(u64::from(index));
+            let at = at.saturating_add((index as usize).saturating_mul(self.bytes));
+            if let Err(error) = self.compare_run(main_block, at, 1) {
+                return (index, Err(error));
+            }
+        }
+        (copied.count, Ok(()))
+    }
+
+    /// Checks that main has what is at a place of the buffer.
+    fn compare_run(&mut self, main_block: u64, at: usize, count: u32) -> Result {
+        let state = self.state;
+        let bytes = self.bytes.saturating_mul(count as usize);
+        let sector = state.sector_of(main_block);
+        let (data, check) = (&self.tools.data, &mut self.tools.check);
+        read_twice(&state.pool, &self.target.main, sector, check, bytes).map_err(to_error)?;
+        let written = data.as_slice().get(at..at.saturating_add(bytes));
+        if written.is_some() && check.as_slice().get(..bytes) == written {
+            Ok(())
+        } else {
+            Err(EIO)
+        }
+    }
+}
+
+/// How long bios that may be on their way to slots are waited for by all means, in milliseconds.
+const DRAIN_MS: u64 = 200;
+
+/// How long it may take to find out whether main works, in milliseconds.
+const PROBE_MS: u64 = 10_000;
+
+fn to_error(status: BlkStatus) -> Error {
+    Error::from_errno(status.to_errno())
+}

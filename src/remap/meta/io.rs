@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Metadata I/O on the spares: carrying out what the commit protocol decides.
+
+use crate::dm;
+use crate::logic::classify;
+use crate::logic::classify::Operation;
+use crate::logic::classify::Status;
+use crate::logic::classify::Verdict;
+use crate::logic::commit::Content;
+use crate::logic::commit::Fault;
+use crate::logic::commit::Op;
+use crate::logic::commit::Outcome;
+use crate::logic::commit::Step;
+use crate::logic::crc32c::crc32c;
+use crate::logic::format::table_block;
+use crate::logic::format::table_block::TableBlock;
+use crate::logic::format::Block;
+use crate::logic::format::BlockId;
+use crate::logic::format::CopyId;
+use crate::logic::format::Place;
+use crate::logic::format::Superblock;
+use crate::logic::format::BLOCK_BYTES;
+use crate::logic::format::BLOCK_SECTORS;
+use crate::logic::format::REPLICAS;
+use crate::logic::format::SUPER_COPIES;
+use crate::logic::latch::Ticket;
+use crate::remap::health::life::Disk;
+use crate::remap::session::state::State;
+use crate::remap::setup::spares::Spare;
+use crate::remap::setup::spares::Spares;
+use core::ops::Range;
+use kernel::prelude::*;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+
+/// The spares, as the metadata writer needs them. Everything here waits for I/O.
+pub(in crate::remap) struct SpareIo<'a> {
+    state: &'a State,
+    pub(in crate::remap) spares: &'a Spares,
+    /// One metadata block.
+    pub(in crate::remap) buffer: &'a mut dm::IoBuffer,
+    /// Whether every block of a slot table is read after it was written: some place has taken writes and could
+    /// not be read.
+    pub(in crate::remap) is_careful: bool,
+}
+
+/// How often a write is tried that fails for reasons other than the medium, while other spares work.
+const GONE_TRIES: u32 = 5;
+
+/// How long between these, in milliseconds.
+const GONE_WAIT_MS: i64 = 100;
+
+impl<'a> SpareIo<'a> {
+    /// For the spares of a state; `buffer` holds a metadata block.
+    pub(in crate::remap) fn new(
+        state: &'a State,
+        spares: &'a Spares,
+        buffer: &'a mut dm::IoBuffer,
+    ) -> Self {
+        Self {
+            state,
+            spares,
+            buffer,
+            is_careful: false,
+        }
+    }
+
+    /// Carries out an operation of the commit protocol. `fill` makes the image of a table block
+    /// from memory, with the sequence given.
+    pub(in crate::remap) fn drive(
+        &mut self,
+        mut op: Op<'_>,
+        mut fill: impl FnMut(&mut Block, BlockId, u64),
+    ) -> Outcome {
+        // Before anything is written that a flush is for.
+        let tickets = self.state.life.spares_sent();
+        let mut last = Ok(());
+        // A place that could not be read before a write has to show that it can be read after it.
+        let mut suspicious = None;
+        loop {
+            let step = op.advance(last);
+            let superblock = op.metadata().superblock();
+            last = match step {
+                Step::Done(outcome) => return outcome,
+                Step::Flush { member } => self.flush(superblock, member, tickets.of(member)),
+                Step::CheckTable { block, place } => {
+                    let checked = self.check(superblock, block, place);
+                    suspicious = checked.is_err().then_some(place);
+                    checked
+                }
+                Step::WriteSuper { copy, place } => {
+                    if let Some(image) = image_of(self.buffer) {
+                        op.metadata().encode_superblock(image, copy);
+                    }
+                    // Nobody reads it before the next activation, and its state is not known.
+                    self.write(superblock, place, true)
+                        .and_then(|()| self.verify(superblock, place))
+                }
+                Step::WriteTable {
+                    block,
+                    place,
+                    content,
+                    fua,
+                } => match self.make(superblock, block, content, &mut fill) {
+                    Ok(()) => {
+                        let copy = matches!(content, Content::Copy { .. });
+                        // There is no other one that it could be read from.
+                        let single = superblock.member(block.member).is_some_and(|member| {
+                            !(0..REPLICAS).all(|replica| member.replica_lives(replica))
+                        });
+                        let written = self.write(superblock, place, fua);
+                        let doubted = self.is_careful || suspicious == Some(place);
+                        if copy || single || doubted {
+                            written.and_then(|()| self.verify(superblock, place))
+                        } else {
+                            written
+                        }
+                    }
+                    Err(fault) => Err(fault),
+                },
+            };
+        }
+    }
+
+    /// Makes the image of a table block in the buffer.
+    fn make(
+        &mut self,
+        superblock: &Superblock,
+        id: BlockId,
+        content: Content,
+        fill: &mut impl FnMut(&mut Block, BlockId, u64),
+    ) -> Result<(), Fault> {
+        if let Content::Copy { from } = content {
+            return match self.check(superblock, id, from) {
+                Ok(()) => Ok(()),
+                // That is none of the place that was to be written.
+                Err(_) => Err(Fault::Other),
+            };
+        }
+        let member = superblock.member(id.member).ok_or(Fault::Other)?;
+        let image = image_of(self.buffer).ok_or(Fault::Other)?;
+        match content {
+            Content::Current { sequence } => fill(image, id, sequence),
+            Content::Empty { sequence } => {
+                let nothing = core::iter::empty();
+                table_block::encode(image, &member.uuid, id.block, sequence, nothing);
+            }
+            Content::Copy { .. } => (),
+        }
+        Ok(())
+    }
+
+    /// Reads a metadata block into the buffer.
+    pub(in crate::remap) fn read(&mut self, place: Place) -> dm::IoResult {
+        let (device, at) = self.spares.locate(place).ok_or(dm::BlkStatus::OFFLINE)?;
+        read_twice(&self.state.pool, device, at, self.buffer, BLOCK_BYTES)?;
+        self.state.life.note_answer(place.member);
+        Ok(())
+    }
+
+    /// Whether there is a good copy of a table block at a place.
+    fn check(&mut self, superblock: &Superblock, id: BlockId, place: Place) -> Result<(), Fault> {
+        match self.read(place) {
+            Ok(()) => (),
+            Err(status) if is_suspect(Operation::Read, status) => return Err(Fault::Media),
+            Err(_) => return Err(self.other(superblock, place)),
+        }
+        let member = superblock.member(id.member).ok_or(Fault::Other)?;
+        let image = self.buffer.as_slice().first_chunk::<BLOCK_BYTES>();
+        match image.map(|image| TableBlock::decode(image, &member.uuid, id.block)) {
+            Some(Ok(_)) => Ok(()),
+            _ => Err(Fault::Media),
+        }
+    }
+
+    /// Whether a table block is good where it is.
+    pub(in crate::remap) fn is_good(
+        &mut self,
+        superblock: &Superblock,
+        id: BlockId,
+        place: Place,
+    ) -> bool {
+        self.check(superblock, id, place).is_ok()
+    }
+
+    fn write(&mut self, superblock: &Superblock, place: Place, fua: bool) -> Result<(), Fault> {
+        let Some((device, at)) = self.spares.locate(place) else {
+            return Err(self.other(superblock, place));
+        };
+        let opf = dm::Opf::WRITE.meta().sync();
+        // Where FUA is a write and a flush, two errors are better than one.
+        let flush = fua && device.emulates_fua();
+        let opf = if fua && !flush { opf.fua() } else { opf };
+        let ticket = self.state.life.flush_sent(Disk::Spare(place.member));
+        let mut failed = false;
+        let mut tries = 0;
+        let several = self.spares.count() > 1;
+        loop {
+            match self.state.pool.write(device, at, self.buffer.all(), opf) {
+                Ok(()) => {
+                    self.state.life.note_answer(place.member);
+                    return match flush {
+                        true => self.flush(superblock, place.member, ticket),
+                        false => Ok(()),
+                    };
+                }
+                Err(status) if !is_suspect(Operation::Write, status) => {
+                    tries += 1;
+                    if !several || tries >= GONE_TRIES {
+                        let refuses = several && classify::refuses(status_of(status));
+                        return Err(
+                            match refuses && self.another_works(superblock, place.member) {
+                                // What it has can be read as before, and others do without its copies.
+                                true => Fault::Gone,
+                                false => self.other(superblock, place),
+                            },
+                        );
+                    }
+                    fsleep(Delta::from_millis(GONE_WAIT_MS));
+                }
+                Err(_) if failed => break,
+                Err(_) => failed = true,
+            }
+        }
+        Err(self.blame(superblock, place))
+    }
+
+    /// Reads back what was just written from the buffer: a bad place may take writes all the same (P4).
+    fn verify(&mut self, superblock: &Superblock, place: Place) -> Result<(), Fault> {
+        let written = crc32c(self.buffer.as_slice());
+        match self.read(place) {
+            Ok(()) if crc32c(self.buffer.as_slice()) == written => Ok(()),
+            Err(status) if !is_suspect(Operation::Read, status) => {
+                Err(self.other(superblock, place))
+            }
+            _ => Err(self.blame(superblock, place)),
+        }
+    }
+
+    /// What is to blame for a place that fails. P6: it is written off only if the spare as such works.
+    fn blame(&mut self, superblock: &Superblock, place: Place) -> Fault {
+        if self.is_alive(superblock, place.member, Some(place.sector)) {
+            Fault::Media
+        } else {
+            self.other(superblock, place)
+        }
+    }
+
+    fn flush(&mut self, superblock: &Superblock, member: u8, ticket: Ticket) -> Result<(), Fault> {
+        let place = Place { member, sector: 0 };
+        let flushed = match self.spares.get(member) {
+            Some(spare) => self.state.flush(Disk::Spare(member), &spare.device, ticket),
+            None => Err(dm::BlkStatus::OFFLINE),
+        };
+        flushed.map_err(|_| self.other(superblock, place))
+    }
+
+    /// What a failure says that the medium has not made: that the spare is gone, if it does not answer
+    /// at all and another one does.
+    fn other(&mut self, superblock: &Superblock, place: Place) -> Fault {
+        if self.is_alive(superblock, place.member, None) {
+            return Fault::Other;
+        }
+        if self.another_works(superblock, place.member) {
+            Fault::Gone
+        } else {
+            Fault::Other
+        }
+    }
+
+    /// Whether the spare of a member other than this one answers.
+    fn another_works(&mut self, superblock: &Superblock, than: u8) -> bool {
+        let mut others = superblock.members();
+        others.any(|(index, member)| {
+            index != than && !member.missing && self.is_alive(superblock, index, None)
+        })
+    }
+
+    /// Whether the spare of a member can read a superblock copy other than the one at `except`. That
+    /// takes the buffer, whose content is made anew for the next write. One that did not answer is not asked
+    /// again for a while, as its silence may take as long as its drive likes, under the writer's lock.
+    pub(in crate::remap) fn is_alive(
+        &mut self,
+        superblock: &Superblock,
+        member: u8,
+        except: Option<u64>,
+    ) -> bool {
+        if self.state.life.is_silent(member) {
+            return false;
+        }
+        let mut places = (0..SUPER_COPIES)
+            .filter_map(|copy| superblock.super_place(CopyId { member, copy }))
+            .filter(|place| Some(place.sector) != except);
+        let alive = places.any(|place| {
+            let located = self.spares.locate(place);
+            located.is_some_and(|(device, at)| {
+                let opf = dm::Opf::READ.sync();
+                let data = self.buffer.slice_mut(0..BLOCK_BYTES);
+                data.is_ok_and(|data| self.state.pool.read(device, at, data, opf).is_ok())
+            })
+        });
+        if !alive {
+            self.state.life.note_silent(member);
+        }
+        alive
+    }
+}
+
+fn image_of(buffer: &mut dm::IoBuffer) -> Option<&mut Block> {
+    buffer.as_mut_slice().first_chunk_mut::<BLOCK_BYTES>()
+}
+
+/// Reads `bytes` at `sector` into the start of `buffer`, and once more if that fails.
+pub(in crate::remap) fn read_twice(
+    pool: &dm::BioPool,
+    device: &dm::Device,
+    sector: u64,
+    buffer: &mut dm::IoBuffer,
+    bytes: usize,
+) -> dm::IoResult {
+    read_twice_into(pool, device, sector, buffer, 0..bytes)
+}
+
+/// The same, into a part of the buffer.
+pub(in crate::remap) fn read_twice_into(
+    pool: &dm::BioPool,
+    device: &dm::Device,
+    sector: u64,
+    buffer: &mut dm::IoBuffer,
+    part: Range<usize>,
+) -> dm::IoResult {
+    let mut once = || match buffer.slice_mut(part.clone()) {
+        Ok(slice) => pool.read(device, sector, slice, dm::Opf::READ.sync()),
+        Err(error) => Err(error.into()),
+    };
+    once().or_else(|_| once())
+}
+
+/// At how many places is looked whether a spare is dead.
+const PLACES: u64 = 8;
+
+/// How long an error takes, in milliseconds, after which no other place is asked.
+const PATIENCE_MS: u64 = 2000;
+
+/// Whether nothing can be read of a spare anywhere, for reasons that a dead device has, and not one that somebody
+/// else has reserved, or that lacks memory. Fails if there is no memory to find out.
+pub(in crate::remap) fn is_dead(pool: &dm::BioPool, spare: &Spare) -> Result<bool> {
+    let mut buffer = dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?;
+    let last = spare.sectors.saturating_sub(BLOCK_SECTORS);
+    for step in 0..PLACES {
+        // From end to end.
+        let place = (last / (PLACES - 1)).saturating_mul(step) & !(BLOCK_SECTORS - 1);
+        let at = spare.start.saturating_add(place);
+        let data = buffer.slice_mut(0..BLOCK_BYTES)?;
+        let begun = dm::monotonic_ms();
+        let Err(status) = pool.read(&spare.device, at, data, dm::Opf::READ.sync()) else {
+            return Ok(false);
+        };
+        let reserved = status == dm::BlkStatus::RESV_CONFLICT;
+        if reserved || !classify::tells_of_device(status_of(status)) {
+            return Ok(false);
+        }
+        if dm::monotonic_ms().saturating_sub(begun) > PATIENCE_MS {
+            break;
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the medium may be at fault for a failed I/O.
+pub(in crate::remap) fn is_suspect(operation: Operation, status: dm::BlkStatus) -> bool {
+    classify::classify(operation, status_of(status), false) == Verdict::Suspect
+}
+
+/// Whether a failed I/O may mean that the device is not there any more, although no medium is at fault.
+pub(in crate::remap) fn may_be_gone(status: dm::BlkStatus) -> bool {
+    matches!(
+        status,
+        dm::BlkStatus::TRANSPORT | dm::BlkStatus::OFFLINE | dm::BlkStatus::TIMEOUT
+    )
+}
+
+/// The name that [`classify`] has for a status.
+pub(in crate::remap) fn status_of(status: dm::BlkStatus) -> Status {
+    match status {
+        dm::BlkStatus::OK => Status::Ok,
+        dm::BlkStatus::NOTSUPP => Status::NotSupp,
+        dm::BlkStatus::TIMEOUT => Status::Timeout,
+        dm::BlkStatus::NOSPC => Status::NoSpc,
+        dm::BlkStatus::TRANSPORT => Status::Transport,
+        dm::BlkStatus::TARGET => Status::Target,
+        dm::BlkStatus::RESV_CONFLICT => Status::ResvConflict,
+        dm::BlkStatus::MEDIUM => Status::Medium,
+        dm::BlkStatus::PROTECTION => Status::Protection,
+        dm::BlkStatus::RESOURCE => Status::Resource,
+        dm::BlkStatus::IOERR => Status::IoErr,
+        dm::BlkStatus::DM_REQUEUE => Status::DmRequeue,
+        dm::BlkStatus::AGAIN => Status::Again,
+        dm::BlkStatus::DEV_RESOURCE => Status::DevResource,
+        dm::BlkStatus::ZONE_OPEN_RESOURCE => Status::ZoneOpenResource,
+        dm::BlkStatus::ZONE_ACTIVE_RESOURCE => Status::ZoneActiveResource,
+        dm::BlkStatus::OFFLINE => Status::Offline,
+        dm::BlkStatus::DURATION_LIMIT => Status::DurationLimit,
+        dm::BlkStatus::INVAL => Status::Inval,
+        _ => Status::Other,
+    }
+}

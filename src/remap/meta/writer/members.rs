@@ -1,0 +1,821 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Spares that join the set, leave it, are lost and come back; and redundancy that is made again.
+//!
+//! Every step is one version of the superblock, so that a crash leaves the set as it was before or as
+//! it is after. The order in which a spare joins:
+//!
+//! 1. The superblock names it, in all copies on all spares. It has no slots in use.
+//! 2. A replica of its slot table goes to another spare, and one of theirs to it
+//!    ([`Writer::restore`]): void first, then copied, then it counts.
+//!
+//! One leaves when nothing is on it: first the replicas that it holds for others are moved away, then
+//! the superblock names it no more, and last its own copies are overwritten, so that it does not pass
+//! for an incomplete set if it is met alone, and can be formatted. If that fails or the power does, it
+//! is found to have left when it is met together with the others.
+//!
+//! One that was lost comes back as if it were blank, but for the content of its slots: superblock
+//! copies are written, its replicas are copied from the others' anew, and only then are its slots used
+//! (M9).
+
+use super::Writer;
+use crate::dm;
+use crate::logic::breaker::PROBE_INTERVAL_MS;
+use crate::logic::commit::Failure;
+use crate::logic::commit::Outcome;
+use crate::logic::commit::Rebuild;
+use crate::logic::commit::REBUILD_BLOCKS_MAX;
+use crate::logic::format::member_bit;
+use crate::logic::format::BlockId;
+use crate::logic::format::Geometry;
+use crate::logic::format::BLOCK_BYTES;
+use crate::logic::format::MEMBERS_MAX;
+use crate::logic::format::REPLICAS;
+use crate::logic::format::RESERVE_BLOCKS;
+use crate::logic::format::SUPER_COPIES;
+use crate::logic::slot::SlotWord;
+use crate::logic::word::Word;
+use crate::remap::health::life::Disk;
+use crate::remap::meta::io::SpareIo;
+use crate::remap::path::map::UNKNOWN;
+use crate::remap::session::state::State;
+use crate::remap::session::state::STRANGERS_SHIFT;
+use crate::remap::setup::spares::Spare;
+use core::ops::Range;
+use kernel::prelude::*;
+use kernel::sync::atomic::Full;
+
+/// How many replicas get another place in one activation at the most.
+const MOVES_MAX: u8 = 2 * MEMBERS_MAX;
+
+/// How many blocks are written anew in one activation at the most, to make replicas again from them.
+const MENDS_MAX: u8 = 2 * RESERVE_BLOCKS;
+
+/// How many blocks are looked at in one step.
+const LOOK_BLOCKS: u32 = 32;
+
+/// How long a spare is left alone to which writing has failed, in milliseconds.
+const REST_MS: u64 = PROBE_INTERVAL_MS as u64;
+
+/// How far the redundancy of the metadata is restored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::remap) enum Restored {
+    /// As far as it can be.
+    Done,
+    /// There is more to do.
+    More,
+}
+
+impl Writer {
+    /// Whether slots of a member are given out.
+    pub(in crate::remap) fn gives_slots(&self, member: u8) -> bool {
+        self.metadata.is_usable(member) && (self.idle | self.resting) & member_bit(member) == 0
+    }
+
+    /// Gives out no more slots of a member.
+    pub(in crate::remap) fn set_idle(&mut self, state: &State, member: u8) {
+        self.idle |= member_bit(member);
+        self.hold_slots(state, member);
+        self.show_copies(state);
+    }
+
+    /// Whether no slots of a member are given out though it could.
+    pub(in crate::remap) fn is_idle(&self, member: u8) -> bool {
+        self.idle & member_bit(member) != 0
+    }
+
+    /// Gives out slots of these members again, a bit each.
+    pub(in crate::remap) fn end_idle(&mut self, state: &State, members: u8) {
+        let idle = self.idle & members;
+        self.idle &= !members;
+        for member in (0..MEMBERS_MAX).filter(|member| idle & member_bit(*member) != 0) {
+            self.use_idle_slots(state, member);
+        }
+        self.show_copies(state);
+    }
+
+    /// Shows users which spares and which copies of the metadata are in use.
+    pub(super) fn show_copies(&self, state: &State) {
+        let superblock = self.metadata.superblock();
+        state.counters.show_copies(superblock, self.idle);
+    }
+
+    /// Remembers that a slot is held though it is free, as bios may be on their way to it: it is given out
+    /// again by the next activation, before which there are none.
+    pub(in crate::remap) fn note_held(&mut self, state: &State, slot: u32) {
+        let member = state.with_map(|map| map.extents().slot(slot));
+        self.held |= member.map_or(0, |(member, _)| member_bit(member));
+    }
+
+    /// Which activation this is. What was held in another one may be somebody's by now.
+    pub(in crate::remap) fn activation(&self) -> u64 {
+        self.activation
+    }
+
+    /// Gives out no slots of a member for a while, as writing there fails: only if others have some, of
+    /// which it returns whether that is so.
+    pub(in crate::remap) fn let_rest(&mut self, state: &State, member: u8) -> bool {
+        if self.slots_beside(state, member) == 0 {
+            return false;
+        }
+        if self.resting & member_bit(member) == 0 && state.log.allow() {
+            let name = &state.name;
+            pr_warn!("{name}: spare {member} fails, others take its blocks for a while\n");
+        }
+        self.resting |= member_bit(member);
+        self.rested_at = dm::monotonic_ms().saturating_add(REST_MS);
+        self.hold_slots(state, member);
+        true
+    }
+
+    /// Gives out slots again of the members that had to rest. Returns whether there were any.
+    pub(in crate::remap) fn end_rest(&mut self, state: &State) -> bool {
+        let resting = core::mem::take(&mut self.resting);
+        for member in (0..MEMBERS_MAX).filter(|member| resting & member_bit(*member) != 0) {
+            self.use_idle_slots(state, member);
+        }
+        resting != 0
+    }
+
+    /// Whether members had to rest, and that is over.
+    pub(super) fn has_rested(&self) -> bool {
+        self.resting != 0 && dm::monotonic_ms() >= self.rested_at
+    }
+
+    /// How many slots other members can give out, initialised or not.
+    pub(in crate::remap) fn slots_beside(&self, state: &State, member: u8) -> u32 {
+        let free = state.with_map(|map| {
+            let slots = map.slots().iter().zip(0u32..);
+            let others = slots.filter(|(cell, number)| {
+                let owner = || map.extents().slot(*number).map(|(owner, _)| owner);
+                SlotWord::from_memory(cell.load()).is_available() && owner() != Some(member)
+            });
+            u32::try_from(others.count()).unwrap_or(u32::MAX)
+        });
+        let members = self.metadata.superblock().members();
+        let others = members.filter(|(index, _)| *index != member && self.gives_slots(*index));
+        others.fold(free, |slots, (_, member)| {
+            let behind = member.slots.saturating_sub(member.usable_slots());
+            slots.saturating_add(behind)
+        })
+    }
+
+    /// Begins a new activation: gives out slots of all members again that are there.
+    pub(in crate::remap) fn use_all(&mut self, state: &State) {
+        self.take_leftover(state);
+        let too_many = core::mem::take(&mut state.leftover.lock().too_many);
+        let idle = if too_many { u8::MAX } else { 0 }
+            | core::mem::take(&mut self.idle)
+            | core::mem::take(&mut self.resting)
+            | core::mem::take(&mut self.held);
+        self.activation = self.activation.wrapping_add(1);
+        self.unrestored = true;
+        self.moves = 0;
+        self.mends = 0;
+        self.hopeless = 0;
+        self.failed_places = 0;
+        for member in (0..8).filter(|member| idle & member_bit(*member) != 0) {
+            self.use_member(state, member);
+            if !self.gives_slots(member) && self.metadata.superblock().member(member).is_some() {
+                // When it does again.
+                self.held |= member_bit(member);
+            }
+        }
+        for member in (0..MEMBERS_MAX).filter(|member| self.is_missing(*member)) {
+            // They wait for it, and for nobody who is on the way to them, as there is none now.
+            let range = (0, self.usable_slots(member));
+            let is_held = |word| word == SlotWord::FREE.with_held(true);
+            self.change_slots(state, member, range, is_held, SlotWord::IDLE);
+        }
+        self.show_copies(state);
+    }
+
+    /// All slots of a member that are not in use can be given out, unless it is idle. Nobody fills any,
+    /// and no bio is on its way to them.
+    pub(in crate::remap) fn use_member(&mut self, state: &State, member: u8) {
+        if self.gives_slots(member) {
+            let usable = self.usable_slots(member);
+            self.free_slots(state, member, (0, usable));
+        }
+    }
+
+    /// The same of those slots that are idle and nothing else: others may be about to be filled.
+    fn use_idle_slots(&mut self, state: &State, member: u8) {
+        if self.gives_slots(member) {
+            let range = (0, self.usable_slots(member));
+            self.free_slots_that(state, member, range, |word| word == SlotWord::IDLE);
+        }
+    }
+
+    /// The same of those from `first` on.
+    pub(super) fn use_slots_from(&mut self, state: &State, member: u8, first: u32) {
+        if self.gives_slots(member) {
+            let range = (first, self.usable_slots(member));
+            self.free_slots(state, member, range);
+        }
+    }
+
+    /// Whether the set goes without a member that it has.
+    fn is_missing(&self, member: u8) -> bool {
+        let member = self.metadata.superblock().member(member);
+        member.is_some_and(|member| member.missing)
+    }
+
+    fn usable_slots(&self, member: u8) -> u32 {
+        let member = self.metadata.superblock().member(member);
+        member.map_or(0, |member| member.usable_slots())
+    }
+
+    /// Slots that are free on the spare, and were held back in memory, can be given out.
+    pub(super) fn free_slots(&mut self, state: &State, member: u8, range: (u32, u32)) {
+        self.free_slots_that(state, member, range, |word| {
+            word == SlotWord::IDLE || word == SlotWord::FREE.with_held(true)
+        });
+    }
+
+    fn free_slots_that(
+        &mut self,
+        state: &State,
+        member: u8,
+        range: (u32, u32),
+        is_meant: impl Fn(SlotWord) -> bool,
+    ) {
+        let freed = self.change_slots(state, member, range, is_meant, SlotWord::FREE);
+        self.allocator.add(freed);
+        state.counters.left.set(u64::from(self.slots_left()));
+    }
+
+    /// Sets those slots of a member's range that are meant to something else. Returns how many there were.
+    fn change_slots(
+        &self,
+        state: &State,
+        member: u8,
+        range: (u32, u32),
+        is_meant: impl Fn(SlotWord) -> bool,
+        to: SlotWord,
+    ) -> u32 {
+        state.with_map(|map| {
+            let numbers = (range.0..range.1).filter_map(|slot| map.extents().number(member, slot));
+            let mut changed = 0u32;
+            for number in numbers {
+                if is_meant(map.word(number)) {
+                    map.view().set_slot(number, to);
+                    changed = changed.saturating_add(1);
+                }
+            }
+            changed
+        })
+    }
+
+    /// Holds back all free slots of a member.
+    fn hold_slots(&mut self, state: &State, member: u8) {
+        let held = state.with_map(|map| {
+            let mut held = 0u32;
+            for (cell, number) in map.slots().iter().zip(0u32..) {
+                let own = map.extents().slot(number);
+                let own = own.is_some_and(|(owner, _)| owner == member);
+                if own && SlotWord::from_memory(cell.load()).is_available() {
+                    cell.store(SlotWord::IDLE.to_memory());
+                    held = held.saturating_add(1);
+                }
+            }
+            held
+        });
+        self.allocator.remove(held);
+        state.counters.left.set(u64::from(self.slots_left()));
+    }
+
+    /// Says in whose place there is something else: what is there is not read either. That holds from
+    /// [`Writer::show_members`] on.
+    pub(in crate::remap) fn set_strangers(&mut self, members: u8) {
+        self.strangers = members;
+    }
+
+    /// Shows users which members there are.
+    pub(in crate::remap) fn show_members(&mut self, state: &State) {
+        self.show_copies(state);
+        self.leave_lost(state);
+    }
+
+    /// Brings up to date which members the set goes on without.
+    pub(super) fn leave_lost(&mut self, state: &State) {
+        let members = self.metadata.superblock().members();
+        let lost = members
+            .filter(|(_, member)| member.missing)
+            .fold(0, |mask, (index, _)| mask | member_bit(index));
+        let strangers = u32::from(self.strangers & lost) << STRANGERS_SHIFT;
+        // Before the caches are looked at: whoever has written sees this, or is seen there.
+        let before = state.lost.xchg(u32::from(lost) | strangers, Full);
+        if (before ^ u32::from(lost)) & u32::from(u8::MAX) != 0 {
+            state.counters.lost.set(state.with_map(|map| {
+                let slots = (0u32..).zip(map.slots()).map(|(slot, _)| slot);
+                slots
+                    .filter(|slot| state.is_content_lost(map, *slot))
+                    .count() as u64
+            }));
+        }
+        for member in 0..8 {
+            let fresh =
+                lost & member_bit(member) != 0 && before & u32::from(member_bit(member)) == 0;
+            if fresh {
+                pr_err!(
+                    "{}: spare {member} is lost, going on without it\n",
+                    state.name
+                );
+                self.hold_slots(state, member);
+                state.life.forget_breakers_of(member);
+                // What was on it can be made again on others.
+                self.restored_at = u64::MAX;
+                if self.active && state.life.needs_flush(Disk::Spare(member)) {
+                    // What users wrote there since the last flush may be gone; they have to hear of it.
+                    state.life.own_flush_failed(Disk::Spare(member));
+                }
+            }
+        }
+    }
+
+    /// Whether the set goes on without a member, as its spare fails as a whole and others work. That is
+    /// found out by writing superblocks, once it does not answer a read.
+    pub(in crate::remap) fn is_gone(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        member: u8,
+    ) -> bool {
+        if state.is_lost(member) {
+            return true;
+        }
+        let superblock = self.metadata.superblock();
+        if io.spares.count() < 2 || !self.active || io.is_alive(superblock, member, None) {
+            return false;
+        }
+        let _ = self.sync(state, io);
+        state.is_lost(member)
+    }
+
+    /// How many blocks of main the slots of a member serve or are set aside for.
+    pub(in crate::remap) fn claims(&self, state: &State, member: u8) -> u32 {
+        state.with_map(|map| {
+            let slots = map.slots().iter().zip(0u32..);
+            let own = slots.filter(|(cell, number)| {
+                let claim = SlotWord::from_memory(cell.load()).is_claim();
+                let owner = || map.extents().slot(*number).map(|(owner, _)| owner);
+                claim && owner() == Some(member)
+            });
+            u32::try_from(own.count()).unwrap_or(u32::MAX)
+        })
+    }
+
+    /// Whether redundancy is to be restored: in a new activation, or as some was lost since it was restored
+    /// last.
+    pub(in crate::remap) fn wants_restoring(&self) -> bool {
+        let superblock = self.metadata.superblock();
+        let lost = self.restored_at != superblock.statistics.metadata_repairs;
+        self.unrestored || superblock.is_degraded() && lost
+    }
+
+    /// Redundancy is what it can be for now, or that has `failed` until something else happens.
+    pub(in crate::remap) fn end_restoring(&mut self, failed: bool) {
+        self.unrestored = false;
+        self.restoring_failed = failed;
+        if failed {
+            self.restored_at = self.metadata.superblock().statistics.metadata_repairs;
+        }
+    }
+
+    /// Whether redundancy is being restored.
+    pub(in crate::remap) fn is_restoring(&self) -> bool {
+        self.unrestored || !self.restoring_failed && self.wants_restoring()
+    }
+
+    /// Takes one step towards full redundancy: a part of a void replica is copied from the other one, or a
+    /// replica is given another place. `shunned` members get no replicas, and those that they have are
+    /// moved away; a bit each.
+    ///
+    /// Others wait for the lock that the caller has, so each step is short (M9a). And there is an end to them:
+    /// places that fail are not tried again, nor is a replica whose source cannot be read wherever it is
+    /// written, until the next activation. Then the log has said so.
+    pub(in crate::remap) fn restore(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        shunned: u8,
+    ) -> Result<Restored> {
+        if self.metadata.is_unsettled() {
+            self.commit_blocks(state, io, &[])?;
+            return Ok(Restored::More);
+        }
+        if self.metadata.rebuilding().is_some() {
+            return self.rebuild(state, io);
+        }
+        if let Some((member, replica)) = self.next_void(shunned) {
+            self.metadata.begin_rebuild(member, replica);
+            self.is_source_bad = false;
+            return self.rebuild(state, io);
+        }
+        // Where one place after the other turns out bad, an end has to be made of it: each takes slots.
+        let may_move = self.moves < MOVES_MAX;
+        match self.next_move(state, shunned).filter(|_| may_move) {
+            Some((member, replica, host)) => {
+                // From then on the other one is the only one.
+                if !self.look_through(state, io, member, replica)? {
+                    return Ok(Restored::More);
+                }
+                self.moves = self.moves.saturating_add(1);
+                self.give_place(state, member, replica, host)?;
+                let outcome = io.drive(self.metadata.sync(), |_, _, _| ());
+                self.note(state, &outcome)?;
+                Ok(Restored::More)
+            }
+            None => {
+                self.restored_at = self.metadata.superblock().statistics.metadata_repairs;
+                Ok(Restored::Done)
+            }
+        }
+    }
+
+    fn rebuild(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result<Restored> {
+        let Some(rebuild) = self.metadata.rebuilding() else {
+            return Ok(Restored::Done);
+        };
+        let Rebuild {
+            member, replica, ..
+        } = rebuild;
+        if core::mem::take(&mut self.is_source_bad) {
+            // What memory has is good.
+            let blocks = rebuild.next..rebuild.next.saturating_add(REBUILD_BLOCKS_MAX);
+            return match self.mend(state, io, member, replica, blocks)? {
+                Some(_) => Ok(Restored::More),
+                // It was something else.
+                None => Err(EIO),
+            };
+        }
+        let outcome = io.drive(self.metadata.rebuild(), |_, _, _| ());
+        match outcome {
+            Outcome::Failed {
+                why: Failure::NoPlace,
+                ..
+            } => {
+                // There it is not possible.
+                self.failed_places |= place_bit(member, replica);
+                self.metadata.give_up_rebuild();
+                return Ok(Restored::More);
+            }
+            Outcome::Failed { .. } => {
+                self.note(state, &outcome).or_else(|error| {
+                    // It may have been the source.
+                    self.is_source_bad = self.metadata.rebuilding().is_some();
+                    self.is_source_bad.then_some(()).ok_or(error)
+                })?;
+                return Ok(Restored::More);
+            }
+            Outcome::Committed => self.note(state, &outcome)?,
+        }
+        if self.metadata.rebuilding().is_none() {
+            pr_info!(
+                "{}: replica {replica} of the slot table of spare {member} is complete again\n",
+                state.name
+            );
+        }
+        Ok(Restored::More)
+    }
+
+    /// Looks at the next blocks of what is the only replica without this one. Returns whether all of it was
+    /// looked at, and is good.
+    fn look_through(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        member: u8,
+        replica: u8,
+    ) -> Result<bool> {
+        let table = self.metadata.superblock().member(member);
+        let end = table.map_or(0, |table| table.high_water);
+        let looked = self.looked.take();
+        let looked = looked.filter(|(of, other, _)| (*of, *other) == (member, replica));
+        let first = looked.map_or(0, |(_, _, next)| next);
+        let last = first.saturating_add(LOOK_BLOCKS).min(end);
+        let mended = self.mend(state, io, member, replica, first..last)?;
+        let next = mended.unwrap_or(last);
+        if mended.is_none() && next >= end {
+            return Ok(true);
+        }
+        self.looked = Some((member, replica, next));
+        Ok(false)
+    }
+
+    /// Reads blocks of what is the only replica without this one, and writes the first one anew that is not
+    /// good. Tells which one that was.
+    fn mend(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        member: u8,
+        replica: u8,
+        blocks: Range<u32>,
+    ) -> Result<Option<u32>> {
+        let used = self.metadata.superblock().member(member);
+        let used = used.map_or(0, |member| member.high_water);
+        for block in blocks.start..blocks.end.min(used) {
+            let id = BlockId { member, block };
+            if self.is_settled(io, id, replica ^ 1) {
+                continue;
+            }
+            self.mends = self.mends.saturating_add(1);
+            io.is_careful = true;
+            let outcome = self.write_blocks(state, io, &[id], &[]);
+            io.is_careful = false;
+            let written = self.finish(state, &[id], &[], &outcome);
+            let no_place = matches!(
+                outcome,
+                Outcome::Failed {
+                    why: Failure::NoPlace,
+                    ..
+                }
+            );
+            if no_place || self.mends >= MENDS_MAX || !self.is_settled(io, id, replica ^ 1) {
+                let name = &state.name;
+                pr_err!(
+                    "{name}: replica {replica} of the slot table of spare {member} cannot be made \
+                     again: block {block} of the other one cannot be read, wherever it is written\n"
+                );
+                self.hopeless |= place_bit(member, replica);
+                self.metadata.give_up_rebuild();
+            } else {
+                written?;
+            }
+            return Ok(Some(block));
+        }
+        Ok(None)
+    }
+
+    /// Whether a block of a replica is good, or that replica does not count any more.
+    fn is_settled(&self, io: &mut SpareIo<'_>, id: BlockId, replica: u8) -> bool {
+        let superblock = self.metadata.superblock();
+        let table = superblock.member(id.member);
+        let place = superblock.table_place(replica, id);
+        let place = place.filter(|_| table.is_some_and(|table| table.replica_lives(replica)));
+        place.is_none_or(|place| io.is_good(superblock, id, place))
+    }
+
+    /// A void replica that may be copied to where it is.
+    fn next_void(&self, shunned: u8) -> Option<(u8, u8)> {
+        let superblock = self.metadata.superblock();
+        let mut void = self.metadata.void_replicas();
+        void.find(|(index, replica)| {
+            if shunned & member_bit(*index) != 0 {
+                // It goes with its slots.
+                return false;
+            }
+            let member = superblock.member(*index);
+            let host = member.and_then(|m| m.areas.get(usize::from(*replica)));
+            let host = host.map_or(u8::MAX, |area| area.host);
+            let failed = self.failed_places | self.hopeless;
+            failed & place_bit(*index, *replica) == 0 && shunned & member_bit(host) == 0
+        })
+    }
+
+    /// A replica that should lie elsewhere, and the member that takes it: one that is void and cannot be
+    /// made again where it is, one of two on the same spare if there are others, one on a spare that is
+    /// shunned. Those of different members go to different ones, as far as possible.
+    fn next_move(&self, state: &State, shunned: u8) -> Option<(u8, u8, u8)> {
+        let superblock = self.metadata.superblock();
+        let hosts = |own: u8| {
+            let usable = move |host: &u8| {
+                self.metadata.is_present(*host)
+                    && superblock.member(*host).is_some()
+                    && shunned & member_bit(*host) == 0
+                    && (self.metadata.is_usable(*host) || *host == own)
+            };
+            let all = (0..MEMBERS_MAX).map(move |step| own.saturating_add(step) % MEMBERS_MAX);
+            all.filter(usable)
+        };
+        let mut members = superblock
+            .members()
+            .filter(|(index, _)| shunned & member_bit(*index) == 0);
+        members.find_map(|(index, member)| {
+            let [a, b] = member.areas.map(|area| area.host);
+            // First the one that need not stay at home.
+            [1u8, 0].into_iter().find_map(|replica| {
+                if self.hopeless & place_bit(index, replica) != 0 {
+                    return None;
+                }
+                let (own, other) = if replica == 0 { (a, b) } else { (b, a) };
+                let alive = member.replica_lives(replica);
+                let stays = alive && shunned & member_bit(own) == 0;
+                let both = own == other && member.replica_lives(replica ^ 1);
+                let alone = stays && both && (own != index || replica == 1);
+                if stays && !alone {
+                    return None;
+                }
+                if !stays && !member.replica_lives(replica ^ 1) && member.high_water != 0 {
+                    return None;
+                }
+                let fits = |host: &u8| {
+                    let home = *host == index && !member.is_home(index, replica);
+                    home || self.slots_without(state, *host, index).is_some()
+                };
+                let better = hosts(index).filter(|host| *host != other).find(fits);
+                match better {
+                    Some(host) if host != own || !alive => Some((index, replica, host)),
+                    // Better on the same spare than nowhere.
+                    None if !stays => hosts(index).find(fits).map(|host| (index, replica, host)),
+                    _ => None,
+                }
+            })
+        })
+    }
+
+    /// How many slots a member keeps that takes a replica of another one's table, if none of those that
+    /// it loses is in use.
+    fn slots_without(&self, state: &State, host: u8, member: u8) -> Option<u32> {
+        let kept = self.metadata.slots_beside(host, member)?;
+        let usable = self.metadata.superblock().member(host)?.usable_slots();
+        let free = state.with_map(|map| {
+            (kept..usable).all(|slot| {
+                let number = map.extents().number(host, slot);
+                // One that is held may be about to be used.
+                number.is_none_or(|number| map.word(number).is_available())
+            })
+        });
+        free.then_some(kept)
+    }
+
+    fn give_place(&mut self, state: &State, member: u8, replica: u8, host: u8) -> Result {
+        let own = self.metadata.superblock().member(member).ok_or(EINVAL)?;
+        let gone_from = own.areas.get(usize::from(replica)).map(|area| area.host);
+        let failed = self.failed_places & place_bit(member, replica) != 0;
+        let home = host == member
+            && !own.is_home(member, replica)
+            && !(failed && gone_from == Some(member));
+        let done = if home {
+            self.metadata.rehome(member, replica)
+        } else {
+            let kept = self.slots_without(state, host, member).ok_or(ENOSPC)?;
+            // What is cut off is free; nobody may get it from here on.
+            let range = (kept, self.usable_slots(host));
+            let held = SlotWord::FREE.with_held(true);
+            let taken = self.change_slots(state, host, range, SlotWord::is_available, held);
+            self.allocator.remove(taken);
+            self.metadata.rehost(member, replica, host, kept)
+        };
+        self.failed_places &= !place_bit(member, replica);
+        done.map_err(|why| Error::from_errno(-why.errno().number()))?;
+        state.counters.left.set(u64::from(self.slots_left()));
+        Ok(())
+    }
+
+    /// A spare that was lost and whose metadata was made again is used again.
+    pub(in crate::remap) fn take_back(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        index: u8,
+    ) -> Result<Restored> {
+        if !self.is_missing(index) || !self.metadata.is_present(index) {
+            return Ok(Restored::Done);
+        }
+        let name = &state.name;
+        if !self.is_whole(index) {
+            pr_warn!("{name}: spare {index} is not used: its metadata is not complete\n");
+            return Ok(Restored::Done);
+        }
+        self.metadata.return_member(index);
+        self.sync(state, io)?;
+        // Bios may be on their way to those that are held.
+        self.use_idle_slots(state, index);
+        pr_info!("{name}: spare {index} is back\n");
+        Ok(Restored::Done)
+    }
+
+    /// One that is lost, and that serves nothing, is not waited for. Does a step of that.
+    pub(in crate::remap) fn give_up(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        index: u8,
+    ) -> Result<Restored> {
+        if !self.is_missing(index) || self.claims(state, index) != 0 {
+            return Ok(Restored::Done);
+        }
+        self.remove_step(state, io, index).or_else(|error| {
+            let name = &state.name;
+            pr_warn!("{name}: spare {index} cannot leave the set yet: {error:?}\n");
+            Ok(Restored::Done)
+        })
+    }
+
+    /// Whether everything of a member that is missing, and everything that it holds for others, was made
+    /// again as far as it can be: bad places are no reason to go without it.
+    pub(in crate::remap) fn is_whole(&self, index: u8) -> bool {
+        let superblock = self.metadata.superblock();
+        let Some(member) = superblock.member(index) else {
+            return false;
+        };
+        let mut void = self.metadata.void_replicas();
+        let waits = void.any(|(owner, replica)| {
+            let table = superblock.member(owner);
+            let area = table.and_then(|table| table.areas.get(usize::from(replica)));
+            let here = owner == index || area.is_some_and(|area| area.host == index);
+            let failed = self.failed_places | self.hopeless;
+            here && failed & place_bit(owner, replica) == 0
+        });
+        let known = (0..REPLICAS).any(|replica| member.replica_lives(replica));
+        !waits && member.has_supers() && (known || member.high_water == 0)
+    }
+
+    /// Takes a member out of the set on which nothing is left. Fails with [`EBUSY`] if something is.
+    pub(in crate::remap) fn remove_member(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        index: u8,
+    ) -> Result {
+        while self.remove_step(state, io, index)? == Restored::More {}
+        Ok(())
+    }
+
+    /// One step of that.
+    pub(super) fn remove_step(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        index: u8,
+    ) -> Result<Restored> {
+        if self.claims(state, index) != 0 {
+            return Err(EBUSY);
+        }
+        if !self.is_idle(index) {
+            self.set_idle(state, index);
+        }
+        if self.restore(state, io, member_bit(index) | self.inherited)? == Restored::More {
+            return Ok(Restored::More);
+        }
+        let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
+        let (geometry, missing) = (member.geometry, member.missing);
+        self.metadata
+            .remove_member(index)
+            .map_err(|why| Error::from_errno(-why.errno().number()))?;
+        // What its replicas took from others is theirs again, if this gets to the spares.
+        let before: [u32; MEMBERS_MAX as usize] =
+            core::array::from_fn(|member| self.usable_slots(member as u8));
+        for member in 0..MEMBERS_MAX {
+            let _ = self.metadata.regain_slots(member);
+        }
+        // Nobody asks for these any more, whatever becomes of the superblocks.
+        self.forget_slots(state, index);
+        self.idle &= !member_bit(index);
+        self.resting &= !member_bit(index);
+        self.held &= !member_bit(index);
+        self.inherited &= !member_bit(index);
+        self.failed_places &= !(place_bit(index, 0) | place_bit(index, 1));
+        self.sync(state, io)?;
+        for (member, before) in (0u8..).zip(before) {
+            self.use_slots_from(state, member, before);
+        }
+        self.show_copies(state);
+        pr_info!("{}: spare {index} has left the set\n", state.name);
+        let spare = io.spares.get(index).filter(|_| !missing);
+        if spare.is_some_and(|spare| wipe(state, spare, &geometry).is_err()) {
+            pr_warn!(
+                "{}: the superblocks on spare {index} are still there\n",
+                state.name
+            );
+        }
+        Ok(Restored::Done)
+    }
+
+    /// The slots of a member that has left are nothing any more.
+    pub(super) fn forget_slots(&mut self, state: &State, index: u8) {
+        state.with_map(|map| {
+            for (cell, number) in map.slots().iter().zip(0u32..) {
+                let owner = map.extents().slot(number).map(|(owner, _)| owner);
+                if owner == Some(index) {
+                    let before = SlotWord::from_memory(cell.load());
+                    cell.store(UNKNOWN.to_memory());
+                    state.counters.changed(before, UNKNOWN);
+                }
+            }
+        });
+    }
+}
+
+/// Overwrites the superblock copies of a spare that has left its set.
+fn wipe(state: &State, spare: &Spare, geometry: &Geometry) -> dm::IoResult {
+    for copy in 0..SUPER_COPIES {
+        let Some(sector) = geometry.superblock_sector(copy) else {
+            continue;
+        };
+        let at = spare.start.saturating_add(sector);
+        let zeroes = state.zeroes.slice(0..BLOCK_BYTES)?;
+        let opf = dm::Opf::WRITE.meta().sync();
+        state.pool.write(&spare.device, at, zeroes, opf)?;
+    }
+    state.pool.flush(&spare.device)
+}
+
+/// The bit of a replica in a mask of all members' replicas.
+fn place_bit(member: u8, replica: u8) -> u16 {
+    let index = u32::from(member) * u32::from(REPLICAS) + u32::from(replica);
+    1u16.checked_shl(index).unwrap_or(0)
+}

@@ -1,0 +1,721 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changing the map, in memory and on the spare, so that no crash shows a state that never was.
+//!
+//! Every change goes the same way, which is P3's order:
+//!
+//! 1. The data is on the slots and flushed. The caller has seen to that.
+//! 2. *Stage* the changes of the slots' entries. Nobody sees them yet.
+//! 3. *Commit*: the table blocks with these entries go to the spare, one replica after the other.
+//! 4. *Publish* in memory: presence bits, the slots' words, buckets.
+//! 5. The caller acknowledges the bio.
+//!
+//! A crash before 3 leaves the old state. A crash in 3 leaves old or new, and loading makes both
+//! replicas agree before anybody reads; the bio was not acknowledged. After 3 there is only the new
+//! state.
+//!
+//! A commit that fails before its first write was issued is forgotten, and the slots are given back.
+//! One that fails later is rolled forward (M6): the entries are published as doubtful, so that reads
+//! and writes of their blocks go to the worker, and fail there until a later commit of the same
+//! table blocks succeeds ([`Writer::settle`]). A removal in doubt is rolled back instead: main has
+//! the same content, so both are true, and what is served stays what it was.
+//!
+//! A slot that is replaced is retired by a commit of its own, after the one that added its
+//! replacement (M5): with one replica torn, either the old slot still claims the block, and loses
+//! against the newer claim, or it does not.
+
+pub(in crate::remap) mod growth;
+mod losses;
+mod members;
+mod news;
+mod slots;
+
+use super::io::SpareIo;
+use crate::logic::alloc::Allocator;
+use crate::logic::commit::Failure;
+use crate::logic::commit::Metadata;
+use crate::logic::commit::Outcome;
+use crate::logic::commit::COMMIT_BLOCKS_MAX;
+use crate::logic::format::table_block;
+use crate::logic::format::table_block::ENTRIES;
+use crate::logic::format::BlockId;
+use crate::logic::presence::Presence;
+use crate::logic::presence::SMALL;
+use crate::logic::reach;
+use crate::logic::slot::Entry;
+use crate::logic::slot::Origin;
+use crate::logic::slot::SlotWord;
+use crate::logic::slot::State as SlotState;
+use crate::logic::table::Counts;
+use crate::logic::text::Uuid;
+use crate::logic::word::Word;
+use crate::remap::path::map::Map;
+use crate::remap::session::state::State;
+use crate::remap::setup::load::Rewrite;
+use crate::remap::user::names::Show;
+use kernel::prelude::*;
+pub(in crate::remap) use members::Restored;
+use news::Copies;
+use slots::Shortage;
+
+/// The most slots that are staged for one commit.
+pub(in crate::remap) const STAGED_MAX: usize = 1024;
+
+/// Of how many MiB the presence bits are taken back at a time.
+const PLACES_MAX: u32 = 64;
+
+/// What becomes of the buckets when a staged change is published.
+#[derive(Clone, Copy)]
+pub(in crate::remap) enum Publish {
+    /// The slot gets a bucket.
+    Insert,
+    /// It takes over the bucket of the slot that served its block before.
+    Replace(u32),
+    /// Nothing: the slot has its bucket already, or must not have one.
+    Keep,
+    /// The slot loses its bucket, which it had for this main block, and is held until
+    /// [`Writer::give_back`].
+    Remove(u64),
+}
+
+/// A change that is not on the spare yet.
+#[derive(Clone, Copy)]
+struct Staged {
+    slot: u32,
+    entry: Entry,
+    publish: Publish,
+}
+
+/// What only one at a time may do, and what is needed for it.
+pub(in crate::remap) struct Writer {
+    /// Whether a table with this state is resumed.
+    pub(in crate::remap) active: bool,
+    pub(in crate::remap) metadata: KBox<Metadata>,
+    allocator: Allocator,
+    counts: Counts,
+    /// The generation of each slot's entry.
+    generations: KVVec<u64>,
+    staged: KVec<Staged>,
+    /// Slots that were set aside and are freed for others.
+    stolen: KVec<u32>,
+    /// How short of slots the spare was when users were told last.
+    told: Shortage,
+    /// How its metadata was then.
+    told_copies: Copies,
+    /// Whether slots that were replaced may still claim their blocks on the spare.
+    older_claims: bool,
+    /// Members whose slots are given out no more; a bit each.
+    idle: u8,
+    /// Members with slots that are held for nobody until the next activation; a bit each.
+    held: u8,
+    /// Whether this activation has not restored redundancy yet.
+    unrestored: bool,
+    /// Whether that has failed lately.
+    restoring_failed: bool,
+    /// Which activation this is.
+    activation: u64,
+    /// The same, for a while: writing to them has failed.
+    resting: u8,
+    /// When that is over, in milliseconds.
+    rested_at: u64,
+    /// Members in whose place there is something else; a bit each.
+    strangers: u8,
+    /// Replicas that cannot be made again where they are; a bit each.
+    failed_places: u16,
+    /// Replicas that cannot be made again anywhere, as the other one cannot be read; a bit each.
+    hopeless: u16,
+    /// How many blocks were written anew in this activation for replicas that were made again from them.
+    mends: u8,
+    /// Whether what is made again failed, and its source is to be looked at.
+    is_source_bad: bool,
+    /// How far a replica was looked through: whose table, which, and the next block.
+    looked: Option<(u8, u8, u32)>,
+    /// How many metadata blocks had been repaired when redundancy was restored last.
+    restored_at: u64,
+    /// The sequence of the last superblock that was written to its end.
+    durable: u64,
+    /// How many replicas were given another place in this activation.
+    moves: u8,
+    /// Members that are dead, and that new ones take over from; a bit each.
+    inherited: u8,
+    /// Members that answered when new ones were to take over from them; a bit each.
+    answered: u8,
+    /// A dead member, and from which slot on its blocks are not recorded as lost.
+    lost_from: Option<(u8, u32)>,
+    /// Whether such blocks are recorded, which nothing else is meanwhile.
+    recording: bool,
+}
+
+impl Writer {
+    /// Starts with what was loaded, which is all that `map` holds.
+    pub(in crate::remap) fn new(
+        metadata: KBox<Metadata>,
+        map: &Map,
+        counts: Counts,
+        generations: KVVec<u64>,
+    ) -> Result<Self> {
+        let told_copies = Copies::of(metadata.superblock(), false);
+        let durable = metadata.superblock().sequence;
+        Ok(Self {
+            active: false,
+            allocator: Allocator::new(map.slots()),
+            metadata,
+            counts,
+            generations,
+            staged: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            stolen: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            told: Shortage::None,
+            told_copies,
+            older_claims: false,
+            idle: 0,
+            held: 0,
+            unrestored: false,
+            restoring_failed: false,
+            activation: 0,
+            resting: 0,
+            rested_at: 0,
+            strangers: 0,
+            failed_places: 0,
+            hopeless: 0,
+            mends: 0,
+            is_source_bad: false,
+            looked: None,
+            restored_at: u64::MAX,
+            durable,
+            moves: 0,
+            inherited: 0,
+            answered: 0,
+            lost_from: None,
+            recording: false,
+        })
+    }
+
+    /// Sees to it that no slot claims a block that another one serves, on the spare either (M5). One
+    /// that was replaced still does if it could not be retired then; once the newer claim is
+    /// removed, loading would take it for the truth. Nothing else may be staged.
+    pub(in crate::remap) fn retire_older_claims(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+    ) -> Result {
+        if self.metadata.is_unsettled() {
+            self.commit_blocks(state, io, &[])?;
+        }
+        while self.older_claims {
+            // A retirement in doubt may not have got anywhere: write it again.
+            if self.commit_again(state, io, |word| word.is_doubt() && !word.is_claim())? {
+                continue;
+            }
+            let (slots, count) = self.first_slots(state, |map, slot, word| {
+                let serves = map.view().lookup(word.main_block());
+                word.is_claim() && serves.is_none_or(|(other, _)| other != slot)
+            });
+            for slot in slots.iter().take(count) {
+                self.stage(state, *slot, self.retired(state, *slot), Publish::Keep)?;
+            }
+            self.commit(state, io)?;
+            self.older_claims = count != 0;
+        }
+        Ok(())
+    }
+
+    /// Commits the first table blocks with slots that `wanted` picks once more. Returns whether there were any.
+    fn commit_again(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        wanted: impl Fn(SlotWord) -> bool,
+    ) -> Result<bool> {
+        let (slots, count) = self.first_slots(state, |_, _, word| wanted(word));
+        // Each block once, though many of the slots may be in it.
+        let mut ids = [NO_BLOCK; COMMIT_BLOCKS_MAX];
+        let mut used = 0usize;
+        for slot in slots.iter().take(count) {
+            let id = state
+                .with_map(|map| map.extents().block(*slot))
+                .ok_or(EINVAL)?;
+            if ids.iter().take(used).all(|known| *known != id) {
+                if let Some(place) = ids.get_mut(used) {
+                    *place = id;
+                    used = used.saturating_add(1);
+                }
+            }
+        }
+        if used != 0 {
+            self.commit_blocks(state, io, ids.get(..used).unwrap_or(&[]))?;
+        }
+        Ok(used != 0)
+    }
+
+    /// The first slots that `wanted` picks, one in each table block, and how many these are.
+    fn first_slots(
+        &self,
+        state: &State,
+        wanted: impl Fn(&Map, u32, SlotWord) -> bool,
+    ) -> ([u32; COMMIT_BLOCKS_MAX], usize) {
+        let mut slots = [0u32; COMMIT_BLOCKS_MAX];
+        let mut count = 0usize;
+        state.with_map(|map| {
+            let mut block = None;
+            for (cell, slot) in map.slots().iter().zip(0u32..) {
+                if !wanted(map, slot, SlotWord::from_memory(cell.load())) {
+                    continue;
+                }
+                let own = map.extents().block(slot);
+                if own == block {
+                    continue;
+                }
+                block = own;
+                let Some(place) = slots.get_mut(count) else {
+                    break;
+                };
+                *place = slot;
+                count = count.saturating_add(1);
+            }
+        });
+        (slots, count)
+    }
+
+    /// What becomes of a slot that failed: of a spare that is lost, nobody knows.
+    fn retired(&self, state: &State, slot: u32) -> SlotWord {
+        let member = state.with_map(|map| map.extents().slot(slot));
+        if member.is_some_and(|(member, _)| !self.metadata.is_usable(member)) {
+            SlotWord::FREE.with_held(true)
+        } else {
+            SlotWord::BAD
+        }
+    }
+
+    /// Remembers that a retirement failed.
+    pub(in crate::remap) fn note_older_claims(&mut self) {
+        self.older_claims = true;
+    }
+
+    /// Stages that a slot failed, or is just not used any more, unless it is still what serves its
+    /// block: then its replacement did not make it.
+    pub(in crate::remap) fn stage_retirement(
+        &mut self,
+        state: &State,
+        slot: u32,
+        good: bool,
+    ) -> Result {
+        let word = state.with_map(|map| map.word(slot));
+        let serving = state.slot_of(word.main_block());
+        match serving {
+            Some((other, serving)) if word.is_claim() && (other == slot || serving.is_doubt()) => {
+                self.older_claims = true;
+                Ok(())
+            }
+            _ => {
+                // Bios may be on their way to it until the next activation.
+                self.note_held(state, slot);
+                let word = match good {
+                    true => SlotWord::FREE.with_held(true),
+                    false => self.retired(state, slot),
+                };
+                self.stage(state, slot, word, Publish::Keep)
+            }
+        }
+    }
+
+    /// Stages a change of a slot's entry for the next [`Writer::commit`].
+    pub(in crate::remap) fn stage(
+        &mut self,
+        state: &State,
+        slot: u32,
+        word: SlotWord,
+        publish: Publish,
+    ) -> Result {
+        self.check_open(state)?;
+        if matches!(publish, Publish::Insert | Publish::Replace(_)) {
+            let staged = u32::try_from(self.staged.len()).unwrap_or(u32::MAX);
+            // It grows long before that.
+            if !self.has_room(state, staged.saturating_add(1)) {
+                return Err(ENOMEM);
+            }
+        }
+        // What the spare says main has must hold for every entry, or loading refuses them.
+        let superblock = self.metadata.superblock();
+        if word.is_claim() && word.main_block() >= superblock.main_blocks() {
+            return Err(ERANGE);
+        }
+        if state.slot_place(slot).is_none() {
+            return Err(ENOSPC);
+        }
+        let entry = Entry {
+            word,
+            generation: self.metadata.next_generation().ok_or(ENOSPC)?,
+        };
+        self.staged
+            .push_within_capacity(Staged {
+                slot,
+                entry,
+                publish,
+            })
+            .map_err(|_| ENOSPC)
+    }
+
+    /// Fails with [`EBUSY`] if nothing is to change while new spares take over.
+    pub(in crate::remap) fn check_open(&self, state: &State) -> Result {
+        if self.is_taking_over() && !self.recording {
+            state.complain("new spares are taking over, and nothing is remapped until they have");
+            return Err(EBUSY);
+        }
+        Ok(())
+    }
+
+    /// Forgets all that was staged.
+    pub(in crate::remap) fn forget_staged(&mut self, state: &State) {
+        while let Some(change) = self.staged.pop() {
+            self.give_back(state, change.slot);
+        }
+    }
+
+    /// Makes all that was staged durable, then visible. After an error some of it may be, the rest
+    /// is in doubt or forgotten.
+    pub(in crate::remap) fn commit(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+        let mut staged = core::mem::take(&mut self.staged);
+        let mut result = Ok(());
+        let mut rest = staged.as_slice();
+        while !rest.is_empty() {
+            let (blocks, count, end) = first_blocks(state, rest);
+            let blocks = blocks.get(..count).unwrap_or(&[]);
+            let (now, later) = rest.split_at(end.min(rest.len()));
+            rest = later;
+            // After one failure the others are forgotten without a try.
+            let outcome = match result {
+                Ok(()) => self.write_blocks(state, io, blocks, now),
+                Err(_) => NOT_TRIED,
+            };
+            let fate = self.finish(state, blocks, now, &outcome);
+            result = result.and(fate);
+        }
+        staged.clear();
+        self.staged = staged;
+        state.counters.left.set(u64::from(self.slots_left()));
+        result
+    }
+
+    /// Tries to settle the doubt about a block of main: afterwards it is served as the map says.
+    pub(in crate::remap) fn settle(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        main_block: u64,
+    ) -> Result {
+        match state.slot_of(main_block) {
+            Some((slot, word)) if word.is_doubt() => {
+                let block = state.with_map(|map| map.extents().block(slot));
+                self.commit_blocks(state, io, &[block.ok_or(EINVAL)?])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the superblock with the present statistics.
+    pub(in crate::remap) fn sync(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+        let outcome = self.write_superblock(state, io);
+        self.note(state, &outcome)
+    }
+
+    /// Writes the superblock if some copy is behind. With too few copies left, what is on the spare
+    /// can still be served, if not changed.
+    pub(in crate::remap) fn refresh(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+        if !self.metadata.is_stale() {
+            return Ok(());
+        }
+        let outcome = self.write_superblock(state, io);
+        let noted = self.note(state, &outcome);
+        match outcome {
+            Outcome::Failed {
+                why: Failure::NoSuperblock,
+                ..
+            } => Ok(()),
+            _ => noted,
+        }
+    }
+
+    fn write_superblock(&mut self, state: &State, io: &mut SpareIo<'_>) -> Outcome {
+        let statistics = self.metadata.statistics_mut();
+        statistics.auto_remaps = state.counters.auto_remaps.get();
+        statistics.manual_remaps = state.counters.manual_remaps.get();
+        statistics.write_errors = state.counters.write_errors.get();
+        statistics.read_errors = state.counters.read_errors.get();
+        statistics.spare_write_errors = state.counters.spare_write_errors.get();
+        statistics.spare_read_errors = state.counters.spare_read_errors.get();
+        io.drive(self.metadata.sync(), |_, _, _| ())
+    }
+
+    /// Writes to a replica what another has, as loading decided (M3).
+    pub(in crate::remap) fn equalise(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        rewrite: &Rewrite,
+    ) -> Result {
+        let op = self.metadata.rewrite(rewrite.replica, rewrite.block);
+        let outcome = io.drive(op, |_, _, _| ());
+        self.note(state, &outcome)
+    }
+
+    /// Commits table blocks as they are in memory.
+    pub(in crate::remap) fn commit_blocks(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        blocks: &[BlockId],
+    ) -> Result {
+        let outcome = self.write_blocks(state, io, blocks, &[]);
+        self.finish(state, blocks, &[], &outcome)
+    }
+
+    /// Writes table blocks as they are in memory, with the changes in `staged`.
+    fn write_blocks(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        blocks: &[BlockId],
+        staged: &[Staged],
+    ) -> Outcome {
+        let generations = &self.generations;
+        // The layout of members does not change in a commit.
+        let members = self.metadata.member_names();
+        io.drive(self.metadata.commit(blocks), |image, id, sequence| {
+            let name = members.get(usize::from(id.member));
+            let name = name.copied().unwrap_or(Uuid::NIL);
+            let first = id.block.saturating_mul(ENTRIES);
+            state.with_map(|map| {
+                let range = (first, first.saturating_add(ENTRIES));
+                let slots = map.extents().numbers(id.member, range);
+                let entries = slots.map(|slot| {
+                    let Some(slot) = slot else {
+                        return Entry::UNUSED;
+                    };
+                    match staged.iter().find(|change| change.slot == slot) {
+                        Some(change) => change.entry,
+                        None => Entry {
+                            word: map.word(slot),
+                            generation: generations.get(slot as usize).copied().unwrap_or(0),
+                        },
+                    }
+                });
+                table_block::encode(image, &name, id.block, sequence, entries);
+            });
+        })
+    }
+
+    /// Publishes, puts in doubt or forgets what was staged, as the commit of `blocks` ended.
+    fn finish(
+        &mut self,
+        state: &State,
+        blocks: &[BlockId],
+        staged: &[Staged],
+        outcome: &Outcome,
+    ) -> Result {
+        match outcome {
+            Outcome::Failed { issued: false, .. } => {
+                for change in staged {
+                    self.give_back(state, change.slot);
+                }
+            }
+            Outcome::Failed { issued: true, .. } => {
+                for change in staged {
+                    self.publish(state, change, true);
+                }
+            }
+            Outcome::Committed => {
+                for change in staged {
+                    self.publish(state, change, false);
+                }
+                self.clear_doubt(state, blocks);
+                self.clear_presence(state, staged);
+            }
+        }
+        self.note(state, outcome)
+    }
+
+    /// Shows readers a change that is durable, or in doubt.
+    fn publish(&mut self, state: &State, change: &Staged, doubt: bool) {
+        let counts = &mut self.counts;
+        let Staged { slot, entry, .. } = *change;
+        let main_block = entry.word.main_block();
+        let replaced = match change.publish {
+            Publish::Replace(old) => Some(old),
+            _ => None,
+        };
+        let gets_slot = matches!(change.publish, Publish::Insert | Publish::Replace(_));
+        let noted = gets_slot && state.is_noted(main_block);
+        state.with_map(|map| {
+            let table = map.view();
+            let before = match noted {
+                // It counts as pending so far.
+                true => PENDING,
+                false => map.word(slot),
+            };
+            let lost = || {
+                let slots = [Some(slot), replaced].into_iter().flatten();
+                slots
+                    .filter(|slot| state.is_content_lost(map, *slot))
+                    .count() as u64
+            };
+            let lost_before = lost();
+            match change.publish {
+                Publish::Keep => {
+                    table.set_slot(slot, entry.word.with_doubt(doubt));
+                }
+                Publish::Insert | Publish::Replace(_) => {
+                    Presence::new(state.presence.get())
+                        .set(state.sector_of(main_block), u64::from(state.sectors(1)));
+                    table.set_slot(slot, entry.word.with_doubt(doubt));
+                    let replaced = match change.publish {
+                        Publish::Replace(old) => table.replace(main_block, old, slot),
+                        _ => false,
+                    };
+                    if !replaced && table.insert(counts, main_block, slot).is_err() {
+                        // Room was reserved, and no other slot claims the block.
+                        pr_err!("{}: block {main_block} has two slots\n", state.name);
+                    }
+                }
+                Publish::Remove(_) if doubt => {
+                    table.set_slot(slot, map.word(slot).with_doubt(true));
+                }
+                Publish::Remove(main_block) => {
+                    table.remove(counts, main_block, slot);
+                    table.set_slot(slot, entry.word.with_held(true));
+                }
+            }
+            state.counters.changed(before, map.word(slot));
+            state.counters.lost.add(lost());
+            state.counters.lost.sub(lost_before);
+        });
+        if noted {
+            state.forget_note(main_block);
+        }
+        // A removal in doubt is committed again as what it was, with a new generation.
+        if let Some(place) = self.generations.get_mut(slot as usize) {
+            *place = entry.generation;
+        }
+    }
+
+    /// Takes back the presence bits of blocks that main serves again. It is not looked at many places, as the lock
+    /// is held.
+    fn clear_presence(&self, state: &State, staged: &[Staged]) {
+        let removed = staged.iter().filter_map(|change| match change.publish {
+            Publish::Remove(main_block) => Some(main_block),
+            _ => None,
+        });
+        let (mut last, mut places) = (None, 0u32);
+        for main_block in removed {
+            let place = state.sector_of(main_block) / u64::from(SMALL);
+            if last == Some(place) {
+                continue;
+            }
+            (last, places) = (Some(place), places.saturating_add(1));
+            if places > PLACES_MAX {
+                return;
+            }
+            state.with_map(|map| {
+                let presence = Presence::new(state.presence.get());
+                reach::forget(&presence, &map.view(), main_block, state.block_shift);
+            });
+        }
+    }
+
+    /// What is in these table blocks is durable everywhere now.
+    fn clear_doubt(&self, state: &State, blocks: &[BlockId]) {
+        state.with_map(|map| {
+            for block in blocks {
+                let first = block.block.saturating_mul(ENTRIES);
+                let range = (first, first.saturating_add(ENTRIES));
+                for slot in map.extents().numbers(block.member, range).flatten() {
+                    let word = map.word(slot);
+                    if word.is_doubt() {
+                        map.view().set_slot(slot, word.with_doubt(false));
+                    }
+                }
+            }
+        });
+    }
+
+    /// The sequence of the last superblock that was written to its end.
+    pub(in crate::remap) fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// The same, if no member is used: as long as that is so, nobody goes without one that comes back.
+    pub(in crate::remap) fn durable_alone(&self) -> Option<u64> {
+        let superblock = self.metadata.superblock();
+        let mut members = superblock.members();
+        let used = members.any(|(index, _)| self.metadata.is_usable(index));
+        (!used).then_some(self.durable)
+    }
+
+    /// Counts and tells how an operation on the metadata ended.
+    fn note(&mut self, state: &State, outcome: &Outcome) -> Result {
+        let statistics = &self.metadata.superblock().statistics;
+        state.counters.saves.set(statistics.saves);
+        state.counters.saves_done.set(statistics.saves_done);
+        state
+            .counters
+            .metadata_repairs
+            .set(statistics.metadata_repairs);
+        self.show_copies(state);
+        self.leave_lost(state);
+        match outcome {
+            Outcome::Committed => {
+                // Where one that failed came before, this may be too high, and a spare is refused in doubt.
+                self.durable = self.metadata.superblock().sequence;
+                state.counters.stuck.set(0);
+                Ok(())
+            }
+            Outcome::Failed { why, .. } => {
+                state.counters.stuck.set(1);
+                if state.log.allow() {
+                    pr_err!("{}: metadata was not written: {}\n", state.name, Show(why));
+                }
+                Err(Error::from_errno(-why.errno().number()))
+            }
+        }
+    }
+}
+
+/// A commit that is given up because one before it failed.
+const NOT_TRIED: Outcome = Outcome::Failed {
+    issued: false,
+    why: Failure::Device,
+};
+
+/// Any block that is pending.
+const PENDING: SlotWord = match SlotWord::new(0, SlotState::Pending, Origin::Auto) {
+    Some(word) => word,
+    None => SlotWord::BAD,
+};
+
+/// No block at all.
+const NO_BLOCK: BlockId = BlockId {
+    member: u8::MAX,
+    block: 0,
+};
+
+/// The table blocks of the first changes in `staged`, as many as go into one commit; their number;
+/// and the number of these changes.
+fn first_blocks(state: &State, staged: &[Staged]) -> ([BlockId; COMMIT_BLOCKS_MAX], usize, usize) {
+    let mut blocks = [NO_BLOCK; COMMIT_BLOCKS_MAX];
+    let mut count = 0usize;
+    for (index, change) in staged.iter().enumerate() {
+        let block = state.with_map(|map| map.extents().block(change.slot));
+        let block = block.unwrap_or(NO_BLOCK);
+        if blocks
+            .get(..count)
+            .is_some_and(|known| known.contains(&block))
+        {
+            continue;
+        }
+        match blocks.get_mut(count) {
+            Some(place) => *place = block,
+            None => return (blocks, count, index),
+        }
+        count = count.saturating_add(1);
+    }
+    (blocks, count, staged.len())
+}

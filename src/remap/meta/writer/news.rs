@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What users wait for: whoever has changed the metadata asks here whether an event is due, and
+//! raises it (see [`Teller`](crate::remap::repair::crew::Teller)). What nobody asked for is told with the
+//! next.
+
+use super::Writer;
+use crate::logic::format::Superblock;
+use crate::remap::session::state::State;
+
+/// How the copies of the metadata are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Copies {
+    /// Blocks that were repaired or moved so far.
+    repairs: u64,
+    /// How many replicas and superblock copies are void.
+    void: u32,
+    /// Members that are missing; a bit each.
+    missing: u8,
+    /// Whether it could not be written last.
+    stuck: bool,
+}
+
+impl Copies {
+    pub(super) fn of(superblock: &Superblock, stuck: bool) -> Self {
+        Self {
+            repairs: superblock.statistics.metadata_repairs,
+            void: superblock.members().fold(0, |void, (_, member)| {
+                void + member.void_replicas.count_ones() + member.void_supers.count_ones()
+            }),
+            missing: superblock.members().fold(0, |mask, (index, member)| {
+                mask | u8::from(member.missing) << index.min(7)
+            }),
+            stuck,
+        }
+    }
+}
+
+impl Writer {
+    /// Whether users have to be told of slots that run low, or of copies of the metadata.
+    pub(in crate::remap) fn has_news(&mut self, state: &State, low_water: u32) -> bool {
+        self.crosses_low_water(low_water) | self.copies_changed(state)
+    }
+
+    /// Whether users have to be told that copies of the metadata were lost, repaired or moved, that the
+    /// metadata can't be written, or can be again (P4).
+    pub(in crate::remap) fn copies_changed(&mut self, state: &State) -> bool {
+        let stuck = state.counters.stuck.get() != 0;
+        let now = Copies::of(self.metadata.superblock(), stuck);
+        let changed = now != self.told_copies;
+        self.told_copies = now;
+        changed
+    }
+}

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which slots are there, and room for them in memory.
+
+use super::Publish;
+use super::Writer;
+use super::STAGED_MAX;
+use crate::logic::alloc;
+use crate::logic::alloc::SlotRun;
+use crate::logic::commit::EXTEND_BLOCKS_MAX;
+use crate::logic::desk::Range;
+use crate::logic::format::Member;
+use crate::logic::message::Blocks;
+use crate::logic::slot::Origin;
+use crate::logic::slot::SlotWord;
+use crate::logic::slot::State as SlotState;
+use crate::remap::meta::io::SpareIo;
+use crate::remap::path::map::Map;
+use crate::remap::session::state::State;
+use kernel::prelude::*;
+
+/// How short of slots a spare is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Shortage {
+    None,
+    Low,
+    Exhausted,
+}
+
+impl Writer {
+    /// The member whose slot table is extended next: the first one that has slots left.
+    pub(super) fn next_member(&self) -> Option<(u8, &Member)> {
+        let mut members = self.metadata.superblock().members();
+        members.find(|(index, member)| {
+            self.gives_slots(*index) && member.high_water < member.table_blocks()
+        })
+    }
+
+    /// How many slots could still be given out, initialised or not.
+    pub(in crate::remap) fn slots_left(&self) -> u32 {
+        let members = self.metadata.superblock().members();
+        members.filter(|(index, _)| self.gives_slots(*index)).fold(
+            self.allocator.available(),
+            |left, (_, member)| {
+                let behind = member.slots.saturating_sub(member.usable_slots());
+                left.saturating_add(behind)
+            },
+        )
+    }
+
+    /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
+    pub(super) fn crosses_low_water(&mut self, percent: u32) -> bool {
+        if self.resting != 0 {
+            // There are more than can be given out at the moment.
+            return false;
+        }
+        let left = u64::from(self.slots_left());
+        let members = self.metadata.superblock().members();
+        let used =
+            members.filter(|(index, _)| self.metadata.is_usable(*index) && !self.is_idle(*index));
+        let slots: u64 = used.map(|(_, member)| u64::from(member.slots)).sum();
+        let now = if left == 0 {
+            Shortage::Exhausted
+        } else if left * 100 < slots * u64::from(percent) {
+            Shortage::Low
+        } else {
+            Shortage::None
+        };
+        let worse = now > self.told;
+        self.told = now;
+        worse
+    }
+
+    /// Whether the table, as it is, takes `more` blocks and keeps some buckets empty.
+    pub(in crate::remap) fn has_room(&self, state: &State, more: u32) -> bool {
+        let buckets = state.with_map(Map::buckets);
+        let taken = u64::from(self.counts.used)
+            .saturating_add(u64::from(self.counts.tombstones))
+            .saturating_add(u64::from(more));
+        taken < buckets as u64 / 16 * 15
+    }
+
+    /// Initialises more of the slot table of the next member, so that more slots can be given out. Fails with
+    /// [`ENOSPC`] if there are no more, and with [`ENOMEM`] if [`growth`](super::growth) has to come
+    /// first.
+    pub(in crate::remap) fn extend(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+        let (index, _) = self.next_member().ok_or(ENOSPC)?;
+        self.extend_member(state, io, index)
+    }
+
+    /// The same, of a given member.
+    fn extend_member(&mut self, state: &State, io: &mut SpareIo<'_>, index: u8) -> Result {
+        let member = self.metadata.superblock().member(index).ok_or(ENOSPC)?;
+        // First the memory: what is initialised can be used.
+        self.check_numbers(state, index, member)?;
+        let before = member.usable_slots();
+        let op = self.metadata.extend(index, EXTEND_BLOCKS_MAX);
+        let outcome = io.drive(op, |_, _, _| ());
+        self.note(state, &outcome)?;
+        let member = self.metadata.superblock().member(index).ok_or(ENOSPC)?;
+        let range = (before, member.usable_slots());
+        self.free_slots(state, index, range);
+        Ok(())
+    }
+
+    /// Gives out up to `want` consecutive slots, held for whoever asked. Fails with [`ENOSPC`] if
+    /// there is none.
+    pub(in crate::remap) fn take_slots(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        want: u32,
+    ) -> Result<SlotRun> {
+        self.check_open(state)?;
+        self.take_leftover(state);
+        if self.has_rested() {
+            self.end_rest(state);
+        }
+        match self.take_given_slots(state, io, want) {
+            // Better one that has failed a moment ago than none.
+            Err(_) if self.end_rest(state) => self.take_given_slots(state, io, want),
+            taken => taken,
+        }
+    }
+
+    fn take_given_slots(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        want: u32,
+    ) -> Result<SlotRun> {
+        if self.allocator.available() < want {
+            match self.extend(state, io) {
+                Err(error) if error != ENOSPC && self.allocator.available() == 0 => {
+                    return Err(error);
+                }
+                _ => (),
+            }
+        }
+        state
+            .with_map(|map| self.allocator.take(map.slots(), want))
+            .ok_or(ENOSPC)
+    }
+
+    /// Stages that a slot is set aside for the next write of a block that main cannot read, and that
+    /// has none.
+    pub(in crate::remap) fn set_aside(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        main_block: u64,
+        origin: Origin,
+    ) -> Result {
+        let run = self.take_slots(state, io, 1)?;
+        let staged = SlotWord::new(main_block, SlotState::Pending, origin)
+            .ok_or(ERANGE)
+            .and_then(|word| self.stage(state, run.first, word, Publish::Insert));
+        if staged.is_err() {
+            self.give_back(state, run.first);
+        }
+        staged
+    }
+
+    /// Gives out a given free slot; [`EBUSY`] if it is not free.
+    pub(in crate::remap) fn take_slot(&mut self, state: &State, slot: u32) -> Result {
+        if state.with_map(|map| self.allocator.take_slot(map.slots(), slot)) {
+            Ok(())
+        } else {
+            Err(EBUSY)
+        }
+    }
+
+    /// Initialises some of the slot table so that a given slot of a member can be used. Returns whether that is
+    /// enough: a far slot takes many steps, and others wait for the lock.
+    pub(in crate::remap) fn extend_towards(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        index: u8,
+        slot: u32,
+    ) -> Result<bool> {
+        let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
+        if slot < member.usable_slots() {
+            return Ok(true);
+        }
+        if slot >= member.slots {
+            return Err(ERANGE);
+        }
+        self.extend_member(state, io, index)?;
+        Ok(false)
+    }
+
+    /// Whether a slot of a member can be given out, initialised or not.
+    pub(in crate::remap) fn is_free(&self, state: &State, index: u8, slot: u32) -> bool {
+        let member = self.metadata.superblock().member(index);
+        let member = member.filter(|_| self.gives_slots(index));
+        if member.is_some_and(|member| slot >= member.usable_slots() && slot < member.slots) {
+            return true;
+        }
+        state.with_map(|map| {
+            let number = map.extents().number(index, slot);
+            number.is_some_and(|number| map.word(number).is_available())
+        })
+    }
+
+    /// Frees up to `want` slots that were set aside for the next writes of lost blocks, in one go: blocks that
+    /// fail now need them more. The lost blocks are still lost, and still read as errors. Fails with [`ENOSPC`]
+    /// if there is none.
+    pub(in crate::remap) fn steal_slots(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        own: Blocks,
+        want: u32,
+    ) -> Result {
+        // Whoever has a pending block's range may be about to use its slot. The caller does that for its
+        // own blocks, and for no others of its range.
+        let desk = state.desk.lock();
+        let own_sectors = u32::try_from(own.count << state.block_shift).unwrap_or(u32::MAX);
+        let own_range = Range::new(state.sector_of(own.first), own_sectors);
+        let is_busy = |word: SlotWord| {
+            let block = word.main_block();
+            let range = Range::new(state.sector_of(block), state.sectors(1));
+            if own_range.overlaps(&range) {
+                block.wrapping_sub(own.first) < own.count
+            } else {
+                desk.is_busy(range)
+            }
+        };
+        let mut stolen = core::mem::take(&mut self.stolen);
+        stolen.clear();
+        let mut next = Some(0u32);
+        while let Some(first) = next.filter(|_| stolen.len() < want as usize) {
+            let found = state.with_map(|map| {
+                let gives = |slot: u32| {
+                    let member = map.extents().slot(slot).map(|(member, _)| member);
+                    member.is_some_and(|member| self.gives_slots(member))
+                };
+                let wanted = |slot, word| gives(slot) && !is_busy(word);
+                alloc::find_pending(map.slots(), first, wanted)
+            });
+            let Some((slot, word)) = found else {
+                break;
+            };
+            next = slot.checked_add(1);
+            let removal = Publish::Remove(word.main_block());
+            if self.stage(state, slot, SlotWord::FREE, removal).is_err()
+                || stolen.push_within_capacity(slot).is_err()
+            {
+                break;
+            }
+        }
+        drop(desk);
+        // Who gets a range from here on looks for the block's slot under the writer's lock, which is
+        // ours until the slots are free.
+        let committed = match stolen.is_empty() {
+            true => Err(ENOSPC),
+            false => self.commit(state, io),
+        };
+        // No bio was on its way to any of them. What is in doubt stays what it was.
+        for slot in &stolen {
+            self.give_back(state, *slot);
+        }
+        self.stolen = stolen;
+        committed
+    }
+
+    /// Has the next slots taken from somewhere else.
+    pub(in crate::remap) fn jump(&mut self) {
+        self.allocator
+            .jump(u32::try_from(self.generations.len()).unwrap_or(u32::MAX));
+    }
+
+    /// Gives back a slot that is held. No bio may be on its way to it.
+    pub(in crate::remap) fn give_back(&mut self, state: &State, slot: u32) {
+        state.with_map(|map| {
+            let member = map.extents().slot(slot).map(|(member, _)| member);
+            if member.is_some_and(|member| self.gives_slots(member)) {
+                self.allocator.give_back(map.slots(), slot);
+            } else if map.word(slot) == SlotWord::FREE.with_held(true) {
+                map.view().set_slot(slot, SlotWord::IDLE);
+            }
+        });
+    }
+
+    /// Gives back what others have left who could not wait for the lock.
+    pub(in crate::remap) fn take_leftover(&mut self, state: &State) {
+        loop {
+            let slot = state.leftover.lock().pop();
+            match slot {
+                Some(slot) => self.give_back(state, slot),
+                None => return,
+            }
+        }
+    }
+
+    /// Has slots ready for the next bio that fails, so that nothing has to be waited for then. If that
+    /// is not possible, the next bio tries again.
+    pub(in crate::remap) fn prepare(&mut self, state: &State, io: &mut SpareIo<'_>) {
+        if (self.allocator.available() as usize) < STAGED_MAX {
+            let _ = self.extend(state, io);
+        }
+    }
+}

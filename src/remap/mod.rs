@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The target: what a table line makes, and what device mapper asks of it.
+//!
+//! | folder    | what is in it                                                                  |
+//! |-----------|--------------------------------------------------------------------------------|
+//! | `path`    | a bio, there and back: `map` and `end_io`, and what they look at               |
+//! | `setup`   | from a table line to devices and a state: claims, checks, reading metadata     |
+//! | `session` | what outlives tables, and the order of locks; resume and suspend               |
+//! | `meta`    | every change of the map, in memory and on the spares                           |
+//! | `repair`  | what becomes of bios that failed                                               |
+//! | `jobs`    | what is done by message or in the background: moves, losses, redundancy        |
+//! | `health`  | do the disks work as such: breakers, flush errors that are remembered          |
+//! | `user`    | messages, status, limits, names in the log                                     |
+//!
+//! Here is what device mapper calls.
+
+mod health;
+mod jobs;
+mod meta;
+mod path;
+mod repair;
+mod session;
+mod setup;
+mod user;
+
+use crate::dm;
+use crate::logic::args;
+use crate::logic::args::Options;
+use crate::logic::limit::Limit;
+use core::fmt::Write;
+use jobs::restorer::Restorer;
+use kernel::prelude::*;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::lock::mutex::MutexBackend;
+use kernel::sync::lock::Guard;
+use kernel::sync::Arc;
+use meta::writer::growth;
+use path::BioData;
+use repair::crew::Noter;
+use repair::crew::Repairer;
+use repair::crew::Teller;
+use session::state::Locked;
+use setup::changes::Changes;
+use setup::registry::StateRef;
+use setup::spares::Spares;
+
+/// One line of a table.
+pub(crate) struct DmRemap {
+    main: dm::Device,
+    spares: Spares,
+    /// How the set is to change when this table is resumed.
+    changes: KBox<Changes>,
+    options: KBox<Options>,
+    /// Number of sectors.
+    len: u64,
+    /// Size of the main device when the table was loaded.
+    main_sectors: u64,
+    /// Whether this table was resumed before.
+    resumed: Atomic<bool>,
+    /// Runs the crew. Dropping it waits for that, and comes before crew and state.
+    queue: dm::WorkQueue,
+    /// Runs what waits for memory, and so must not keep a repair waiting.
+    growth: dm::WorkQueue,
+    /// Runs the teller, who waits for device mapper, the noter and the restorer.
+    events: Arc<dm::WorkQueue>,
+    crew: KVec<Arc<Repairer>>,
+    teller: Arc<Teller>,
+    noter: Arc<Noter>,
+    restorer: Arc<Restorer>,
+    state: StateRef,
+}
+
+#[vtable]
+impl dm::Target for DmRemap {
+    type PerBio = BioData;
+
+    const VERSION: [u32; 3] = [3, 0, 0];
+    const FEATURES: dm::Features = dm::Features::NOWAIT;
+
+    fn ctr(
+        ctor: &mut dm::Constructor<'_>,
+        args: dm::Args<'_>,
+    ) -> Result<Pin<KBox<Self>>, dm::CtrError> {
+        setup::ctr::construct(ctor, args)
+    }
+
+    #[inline(always)]
+    fn map<'a>(&self, _ti: &dm::TargetInfo, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
+        let sector = bio.target_sector();
+        if bio.opf().is_write() {
+            return self.map_write(bio, sector);
+        }
+        let state = &**self.state;
+        if state.is_clean(sector, bio.sectors()) && !state.life.is_watched() {
+            return bio.remap_with(&self.main, sector, dm::Escort::ERRORS_ONLY);
+        }
+        self.map_read(bio, sector)
+    }
+
+    #[inline(always)]
+    fn end_io<'a>(&self, _ti: &dm::TargetInfo, mut bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
+        if bio.status().is_err() {
+            return self.failed(bio);
+        }
+        let life = &self.state.life;
+        match bio.per_bio().member() {
+            // What is done most often, and with nothing out of the ordinary.
+            Some(member) if !life.is_watched() && life.is_spare_written(member) => bio.done(),
+            _ => self.succeeded(bio),
+        }
+    }
+
+    fn presuspend(&self, _ti: &dm::TargetInfo) {
+        self.state.stopping.store(true, Relaxed);
+    }
+
+    fn presuspend_undo(&self, _ti: &dm::TargetInfo) {
+        self.state.stopping.store(false, Relaxed);
+        let _ = self.events.enqueue(self.restorer.clone());
+    }
+
+    fn postsuspend(&self, ti: &dm::TargetInfo) {
+        for repairer in &self.crew {
+            repairer.wait_until_idle();
+        }
+        self.noter.wait_until_idle();
+        self.state.wait_until_idle();
+        self.restorer.wait_until_idle();
+        self.queue.flush();
+        self.growth.flush();
+        self.events.flush();
+        let _scope = dm::NoIoScope::enter();
+        // A message that has this lock is about to see that it has to stop.
+        let _mover = self.state.mover.lock();
+        let mut locked = self.state.writer.lock();
+        if !ti.is_read_only() {
+            session::activate::deactivate(&self.state, &mut locked, &self.spares);
+        }
+        self.tell_later(&mut locked);
+        locked.writer.active = false;
+    }
+
+    fn preresume(&self, ti: &dm::TargetInfo) -> Result {
+        let _scope = dm::NoIoScope::enter();
+        let mut locked = self.state.writer.lock();
+        if !ti.is_read_only() {
+            let main_id = self.options.main_id.as_ref();
+            locked.writer.metadata.set_main(self.len, main_id);
+            if !self.resumed.load(Relaxed) {
+                self.changes.tell_renamed(&self.state);
+            }
+            session::activate::activate(&self.state, &mut locked, &self.spares, &self.changes)?;
+        }
+        drop(locked);
+        // The new map may be there before the first bio, but nothing is served while memory is waited for.
+        growth::grow_at_once(&self.state);
+        Ok(())
+    }
+
+    fn resume(&self, ti: &dm::TargetInfo) {
+        let mut locked = self.state.writer.lock();
+        locked.writer.active = !ti.is_read_only();
+        self.tell_later(&mut locked);
+        if locked.writer.active {
+            let _ = self.growth.enqueue::<_, 1>((*self.state).clone());
+        }
+        self.state.stopping.store(false, Relaxed);
+        if locked.writer.active {
+            let _ = self.events.enqueue(self.restorer.clone());
+        }
+        // Later, what users said by message counts.
+        if !self.resumed.xchg(true, Relaxed) {
+            self.state.limits.set_from(&self.options);
+            if let Some(on) = self.options.auto_remap {
+                self.state.auto_remap.store(on, Relaxed);
+            }
+        }
+    }
+
+    fn status(&self, _ti: &dm::TargetInfo, kind: dm::StatusKind, out: &mut dm::StatusBuffer<'_>) {
+        // Writing to the buffer does not fail.
+        let _ = match kind {
+            dm::StatusKind::Info => write!(out, "{}", self.status_line()),
+            dm::StatusKind::Table => {
+                let nth = |index: usize| {
+                    let spare = self.spares.get(self.spares.nth(index)?)?;
+                    Some(spare.device.number())
+                };
+                let more = |number: usize| nth(number.saturating_add(1));
+                match nth(0) {
+                    Some(spare) => args::print(out, self.main.number(), spare, more, &self.options),
+                    // There is a first one in every table.
+                    None => Ok(()),
+                }
+            }
+            dm::StatusKind::Ima => write!(
+                out,
+                ",main={},spares={},uuid={};",
+                self.main.number(),
+                self.spares.count(),
+                self.state.uuid,
+            ),
+        };
+    }
+
+    fn message(
+        &self,
+        ti: &dm::TargetInfo,
+        args: dm::Args<'_>,
+        reply: &mut dm::ReplyBuffer<'_>,
+    ) -> Result {
+        user::message::handle(self, ti, args, reply)
+    }
+
+    fn iterate_devices(&self, _ti: &dm::TargetInfo, devices: &mut dm::DeviceVisitor<'_>) {
+        devices.visit(&self.main, 0, self.len);
+        for (_, spare) in self.spares.iter() {
+            devices.visit(&spare.device, spare.start, spare.sectors);
+        }
+    }
+
+    fn io_hints(&self, _ti: &dm::TargetInfo, limits: &mut dm::QueueLimits) {
+        // An atomic write may have to be split.
+        limits.clear_feature(dm::QueueFeature::Dax);
+        limits.clear_feature(dm::QueueFeature::AtomicWrites);
+        limits.limit_discard_sectors(self.main.max_discard_sectors());
+    }
+}
+
+impl DmRemap {
+    /// Checks that a message may use the devices, as [`DmRemap::lock_active`] does. It may as long as
+    /// the caller has the mover's lock.
+    fn check_active(&self, ti: &dm::TargetInfo) -> Result {
+        self.lock_active(ti).map(drop)
+    }
+
+    /// Takes the writer's lock for a message that needs the devices. Fails with [`EBUSY`] while the
+    /// device is suspended, and with [`EROFS`] in a read-only table.
+    fn lock_active(&self, ti: &dm::TargetInfo) -> Result<Guard<'_, KBox<Locked>, MutexBackend>> {
+        if ti.is_read_only() {
+            return Err(EROFS);
+        }
+        let locked = self.state.writer.lock();
+        if !locked.writer.active {
+            pr_err!("{}: not while the device is suspended\n", self.state.name);
+            return Err(EBUSY);
+        }
+        Ok(locked)
+    }
+
+    /// Makes the map as large as it should be, up to `aim` if that is given, a member and its slot. For who
+    /// can wait for memory. What can't be freed yet is freed later.
+    fn grow(&self, aim: Option<(u8, u32)>) -> Result {
+        let grown = growth::grow(&self.state, aim);
+        if !self.state.map.reclaim() {
+            let _ = self.growth.enqueue::<_, 1>((*self.state).clone());
+        }
+        grown
+    }
+
+    /// Raises an event if slots run low (P7), or if something became of the metadata (P4).
+    fn tell_news(&self) {
+        let low = self.state.limits.get(Limit::LowWater);
+        if self.state.writer.lock().writer.has_news(&self.state, low) {
+            self.teller.raise();
+        }
+    }
+
+    /// Has an event raised if something became of the metadata (P4): for contexts that must not wait
+    /// for it, as the device serves nothing meanwhile.
+    fn tell_later(&self, locked: &mut Locked) {
+        if locked.writer.copies_changed(&self.state) {
+            let _ = self.events.enqueue::<_, 0>(self.teller.clone());
+        }
+    }
+}

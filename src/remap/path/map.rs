@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The remap table in the kernel's memory: what readers look at, and how the writer replaces it.
+
+use super::cells::cells32;
+use super::cells::cells64;
+use super::cells::Cell32;
+use super::cells::Cell64;
+use crate::logic::extents::Extents;
+use crate::logic::presence::Presence;
+use crate::logic::slot::SlotWord;
+use crate::logic::table;
+use crate::logic::table::Counts;
+use crate::logic::table::View;
+use crate::logic::word::Word;
+use kernel::alloc::Flags;
+use kernel::prelude::*;
+
+/// One generation of the remap table's arrays.
+///
+/// Readers find it under RCU. The writer changes words in place, one store at a time; when the
+/// arrays have to grow or shrink it makes new ones, publishes these, and the old ones are freed after
+/// a grace period.
+pub(in crate::remap) struct Map {
+    buckets: KVVec<Cell32>,
+    slots: KVVec<Cell64>,
+    extents: Extents,
+}
+
+/// The word of a slot that there is none of so far.
+pub(in crate::remap) const UNKNOWN: SlotWord = SlotWord::FREE.with_held(true);
+
+/// How memory for the map is asked for by who may wait for it. The kernel warns of what it thinks too large,
+/// and we go on without.
+pub(in crate::remap) fn patient() -> Flags {
+    GFP_KERNEL | __GFP_NOWARN
+}
+
+/// Makes the buckets of a table without remaps, with room for `remaps` of them.
+pub(in crate::remap) fn buckets_for(remaps: u32, flags: Flags) -> Result<KVVec<Cell32>> {
+    let buckets = table::buckets_for(remaps).ok_or(ENOMEM)?;
+    Ok(cells32(buckets, flags)?)
+}
+
+impl Map {
+    /// Makes a table without remaps, with room for `remaps` of them, over the slots of `extents`, which are
+    /// not to be used so far.
+    #[inline(never)]
+    pub(in crate::remap) fn new(extents: &Extents, remaps: u32, flags: Flags) -> Result<Self> {
+        let buckets = buckets_for(remaps, flags)?;
+        let words = core::iter::repeat(UNKNOWN.to_memory());
+        let slots = cells64(words, extents.end() as usize, flags)?;
+        Ok(Self::from_parts(buckets, slots, *extents))
+    }
+
+    /// Makes a table of what it consists of. All of `slots` must have a number in `extents`.
+    pub(in crate::remap) fn from_parts(
+        buckets: KVVec<Cell32>,
+        slots: KVVec<Cell64>,
+        extents: Extents,
+    ) -> Self {
+        Self {
+            buckets,
+            slots,
+            extents,
+        }
+    }
+
+    /// Returns where slots are.
+    #[inline(always)]
+    pub(in crate::remap) fn extents(&self) -> &Extents {
+        &self.extents
+    }
+
+    /// Takes over all that `old` holds into this one, which must be new, with as many slots at least.
+    /// Does not sleep. For the writer.
+    pub(in crate::remap) fn copy_from(&self, old: &Map) -> Result<Counts> {
+        for (place, cell) in self.slots.iter().zip(old.slots.iter()) {
+            place.store(cell.load());
+        }
+        let (table, fresh) = (old.view(), &self.buckets);
+        table.rebuild(fresh).map_err(|_| ENOMEM)
+    }
+
+    /// Returns the table.
+    #[inline(always)]
+    pub(in crate::remap) fn view(&self) -> View<'_, Cell32, Cell64> {
+        View::new(&self.buckets, &self.slots)
+    }
+
+    /// Returns the words of all slots.
+    pub(in crate::remap) fn slots(&self) -> &[Cell64] {
+        &self.slots
+    }
+
+    /// Sets the presence bits of all blocks that slots claim.
+    pub(in crate::remap) fn mark_presence(&self, words: &[Cell64], block_shift: u32) {
+        let presence = Presence::new(words);
+        for cell in self.slots() {
+            let word = SlotWord::from_memory(cell.load());
+            if word.is_claim() {
+                presence.set(word.main_block() << block_shift, 1 << block_shift);
+            }
+        }
+    }
+
+    /// Returns how many buckets there are.
+    pub(in crate::remap) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Returns the word of a slot; a slot without one is not to be used.
+    pub(in crate::remap) fn word(&self, slot: u32) -> SlotWord {
+        self.view().slot(slot).unwrap_or(SlotWord::BAD)
+    }
+}

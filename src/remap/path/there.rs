@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where a bio goes.
+
+use super::BioData;
+use crate::dm;
+use crate::dm::BlkStatus;
+use crate::logic::presence::Presence;
+use crate::logic::presence::SMALL;
+use crate::logic::reach::reach;
+use crate::logic::table::RunKind;
+use crate::remap::health::life::Disk;
+use crate::remap::DmRemap;
+
+/// The most blocks of a bio that are looked up at a time.
+const BLOCKS_MAX: u32 = 4096;
+
+impl DmRemap {
+    /// Maps whatever changes data, and flushes.
+    #[inline(never)]
+    pub(in crate::remap) fn map_write<'a>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        sector: u64,
+    ) -> dm::Mapped<'a> {
+        if bio.opf().is_preflush() || bio.opf().is_fua() {
+            return self.map_durable(bio, sector);
+        }
+        self.map_data(bio, sector)
+    }
+
+    /// Maps what is to be on stable storage.
+    #[inline(never)]
+    pub(in crate::remap) fn map_durable<'a>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        sector: u64,
+    ) -> dm::Mapped<'a> {
+        if bio.is_flush() {
+            return self.map_flush(bio);
+        }
+        if self.state.life.is_flush_latched() {
+            // Device mapper drops the error of a flush that came before the data.
+            return bio.complete(BlkStatus::IOERR);
+        }
+        self.map_data(bio, sector)
+    }
+
+    #[inline(always)]
+    pub(in crate::remap) fn map_data<'a>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        sector: u64,
+    ) -> dm::Mapped<'a> {
+        let state = &**self.state;
+        // From here on, whoever closes the gate or removes a remap waits for this bio.
+        let ticket = state.readers().down_read();
+        if !state.gate.covers(sector, bio.sectors())
+            && state.is_clean(sector, bio.sectors())
+            && !state.life.is_watched()
+        {
+            let escort = dm::Escort {
+                ticket: Some(ticket),
+                ..dm::Escort::ERRORS_ONLY
+            };
+            return bio.remap_with(&self.main, sector, escort);
+        }
+        self.map_marked(bio, sector, ticket)
+    }
+
+    /// Maps a registered write to what may be remapped or is behind the gate, or of which it matters that
+    /// it succeeds.
+    #[inline(never)]
+    pub(in crate::remap) fn map_marked<'a>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        sector: u64,
+        ticket: dm::SrcuTicket,
+    ) -> dm::Mapped<'a> {
+        if self.state.gate.covers(sector, bio.sectors()) {
+            drop(ticket);
+            return self.map_behind_gate(bio);
+        }
+        self.look_up::<true>(bio, sector, ticket)
+    }
+
+    /// Maps a read of what may be remapped, or of which it matters that it succeeds.
+    #[inline(never)]
+    pub(in crate::remap) fn map_read<'a>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        sector: u64,
+    ) -> dm::Mapped<'a> {
+        // From here on, whoever removes a remap waits for this bio.
+        let ticket = self.state.readers().down_read();
+        self.look_up::<false>(bio, sector, ticket)
+    }
+
+    /// Maps a registered bio to where its first block is served, as far as that goes.
+    #[inline(always)]
+    pub(in crate::remap) fn look_up<'a, const WRITE: bool>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        sector: u64,
+        ticket: dm::SrcuTicket,
+    ) -> dm::Mapped<'a> {
+        let state = &**self.state;
+        let Some(map) = state.map.load_registered(&ticket) else {
+            // The ticket is from there.
+            return bio.kill();
+        };
+        // What is done most often, and with nothing out of the ordinary.
+        if bio.sectors() == state.sectors(1) && !state.life.is_watched() {
+            match map.view().lookup(state.block_of(sector)) {
+                None => return self.map_to_main::<WRITE>(bio, sector, ticket, false),
+                Some((slot, word)) if word.is_plain() && bio.op() != dm::Op::Discard => {
+                    if let Some(place) = state.locate_in(map, &self.spares, slot, WRITE) {
+                        return self.map_to_slot::<WRITE>(bio, place, ticket, false);
+                    }
+                }
+                Some(_) => (),
+            }
+        }
+        self.look_up_run::<WRITE>(bio, sector, ticket)
+    }
+
+    /// Sends a registered bio to main.
+    #[inline(always)]
+    pub(in crate::remap) fn map_to_main<'a, const WRITE: bool>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        sector: u64,
+        ticket: dm::SrcuTicket,
+        watched: bool,
+    ) -> dm::Mapped<'a> {
+        let escort = dm::Escort {
+            // A read that goes to main need not be waited for.
+            ticket: WRITE.then_some(ticket),
+            data: None,
+            errors_only: !watched,
+        };
+        bio.remap_with(&self.main, sector, escort)
+    }
+
+    /// Sends a registered bio to a slot: a sector of a member's device.
+    #[inline(always)]
+    pub(in crate::remap) fn map_to_slot<'a, const WRITE: bool>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+        (member, device, sector): (u8, &dm::Device, u64),
+        ticket: dm::SrcuTicket,
+        watched: bool,
+    ) -> dm::Mapped<'a> {
+        let data = BioData {
+            disk: member.saturating_add(1),
+            ..BioData::default()
+        };
+        let escort = dm::Escort {
+            ticket: Some(ticket),
+            data: Some(data),
+            // What was written is in the spare's cache.
+            errors_only: !WRITE && !watched,
+        };
+        bio.remap_with(device, sector, escort)
+    }
+
+    /// As [`DmRemap::look_up`], whatever the bio is and whatever is found.
+    #[inline(never)]
+    pub(in crate::remap) fn look_up_run<'a, const WRITE: bool>(
+        &self,
+        mut bio: dm::MapBio<'a, Self>,
+        sector: u64,
+        ticket: dm::SrcuTicket,
+    ) -> dm::Mapped<'a> {
+        let state = &**self.state;
+        let watched = state.life.is_watched();
+        let Some(map) = state.map.load_registered(&ticket) else {
+            return bio.kill();
+        };
+        let blocks = state.blocks(bio.sectors());
+        if WRITE && watched {
+            let first = state.block_of(sector);
+            if state.notes.first_in(first, u64::from(blocks)).is_some() {
+                // Like what is pending, but the map does not know of it so far.
+                drop(ticket);
+                return self.map_behind_gate(bio);
+            }
+        }
+        let run = match bio.sectors() > SMALL {
+            // Those without data can be gigabytes long.
+            true => reach(
+                &Presence::new(state.presence.get()),
+                &map.view(),
+                (state.block_of(sector), blocks),
+                state.block_shift,
+                BLOCKS_MAX,
+            ),
+            false => map.view().run(state.block_of(sector), blocks),
+        };
+        if bio.accept_partial(state.sectors(run.count)).is_err() {
+            // None of whole blocks.
+            return bio.complete(BlkStatus::NOTSUPP);
+        }
+        match run.kind {
+            RunKind::Main => self.map_to_main::<WRITE>(bio, sector, ticket, watched),
+            RunKind::Pending { .. } if !WRITE => {
+                self.map_to_main::<WRITE>(bio, sector, ticket, watched)
+            }
+            RunKind::Slots { .. }
+            | RunKind::Failing { .. }
+            | RunKind::Pending { .. }
+            | RunKind::Lost { .. }
+                if bio.op() == dm::Op::Discard =>
+            {
+                // A hint only. The slot keeps its content, which is as good as any other.
+                bio.complete(BlkStatus::OK)
+            }
+            RunKind::Failing { .. }
+            | RunKind::Pending { .. }
+            | RunKind::Lost { .. }
+            | RunKind::Doubt
+                if WRITE =>
+            {
+                drop(ticket);
+                self.leave_to_worker(bio)
+            }
+            RunKind::Slots { first } | RunKind::Failing { first } => {
+                match state.locate_in(map, &self.spares, first, WRITE) {
+                    Some(place) => self.map_to_slot::<WRITE>(bio, place, ticket, watched),
+                    // Its spare is not there: what it held is lost, and what is written goes elsewhere.
+                    None if !WRITE => bio.complete(BlkStatus::IOERR),
+                    None => {
+                        drop(ticket);
+                        self.leave_to_worker(bio)
+                    }
+                }
+            }
+            // Only a write can be served.
+            RunKind::Lost { .. } => bio.complete(BlkStatus::IOERR),
+            RunKind::Pending { .. } | RunKind::Doubt => {
+                drop(ticket);
+                self.leave_to_worker(bio)
+            }
+        }
+    }
+
+    /// Leaves a write to a range behind the gate, or with a noted block, to the worker.
+    #[cold]
+    pub(in crate::remap) fn map_behind_gate<'a>(
+        &self,
+        mut bio: dm::MapBio<'a, Self>,
+    ) -> dm::Mapped<'a> {
+        if bio.op() == dm::Op::Discard {
+            // A hint only.
+            return bio.complete(BlkStatus::OK);
+        }
+        // The worker serves it whole, so let it be small.
+        let blocks = bio.sectors().min(self.state.sectors(BLOCKS_MAX));
+        match bio.accept_partial(blocks) {
+            Ok(()) => self.leave_to_worker(bio),
+            Err(_) => bio.complete(BlkStatus::NOTSUPP),
+        }
+    }
+
+    /// Maps one of the flushes that there are, one for each device.
+    pub(in crate::remap) fn map_flush<'a>(&self, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
+        let Some((disk, device)) = self.flushed(bio.target_bio_nr()) else {
+            return bio.complete(BlkStatus::OK);
+        };
+        let life = &self.state.life;
+        if !life.needs_flush(disk) {
+            return bio.complete(BlkStatus::OK);
+        }
+        if let Disk::Spare(member) = disk {
+            if self.state.is_lost(member) {
+                return bio.complete(match life.flush_lost(member) {
+                    true => BlkStatus::OK,
+                    false => BlkStatus::IOERR,
+                });
+            }
+        }
+        let (sent, flushed) = (life.begin_epoch(disk), life.flush_sent(disk));
+        let data = BioData {
+            epoch: sent.0,
+            stamp: flushed.0,
+            ..BioData::default()
+        };
+        let escort = dm::Escort {
+            data: Some(data),
+            ..dm::Escort::default()
+        };
+        bio.redirect_with(device, escort)
+    }
+
+    /// Queues a bio that `map` cannot decide about.
+    pub(in crate::remap) fn leave_to_worker<'a>(
+        &self,
+        bio: dm::MapBio<'a, Self>,
+    ) -> dm::Mapped<'a> {
+        if bio.opf().is_nowait() {
+            return bio.complete(BlkStatus::AGAIN);
+        }
+        let (owned, mapped) = bio.take();
+        self.state.deferred.push(owned);
+        self.kick();
+        mapped
+    }
+}

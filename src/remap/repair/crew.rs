@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who repairs what, and when.
+//!
+//! ```text
+//!   map, end_io --> deferred bios --> dispatch --> repairer 0 --> answered
+//!                        ^               |         repairer 1 --> answered
+//!                        +-- its blocks -+            ...
+//!                            are taken, or nobody is free
+//! ```
+//!
+//! A disk may take seconds for each bad block, and must not keep others waiting (E7). So several
+//! bios are repaired at a time, each with lists and a buffer of its own, made beforehand. Two of the
+//! same region never are: repairs are serialised for each block, and a region that is slow gets hold
+//! of one repairer and not of all. One repairer is kept for bios that `map` has deferred, as these
+//! have not met a bad block of main yet, and one for reads that failed on main, which no spare is asked for.
+//!
+//! Repairers belong to a table and the bios to its mapped device, which exist as long as there is a
+//! bio to be answered. What comes after the answer ends before the table's queue does.
+
+use super::relocate::Lists;
+use super::serve;
+use crate::dm;
+use crate::logic::desk::Bio;
+use crate::logic::desk::Range;
+use crate::logic::desk::JOBS;
+use crate::remap::jobs::restorer::Restorer;
+use crate::remap::session::state::State;
+use crate::remap::setup::spares::Spares;
+use crate::remap::DmRemap;
+use kernel::new_mutex;
+use kernel::new_work;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::sync::Mutex;
+use kernel::workqueue::impl_has_work;
+use kernel::workqueue::Work;
+use kernel::workqueue::WorkItem;
+
+/// Serves one bio at a time.
+#[pin_data]
+pub(in crate::remap) struct Repairer {
+    state: Arc<State>,
+    /// Where the restorer runs.
+    background: Arc<dm::WorkQueue>,
+    restorer: Arc<Restorer>,
+    /// Its number at the desk.
+    number: usize,
+    /// What to do next.
+    #[pin]
+    bio: Mutex<Option<dm::OwnedBio<DmRemap>>>,
+    #[pin]
+    tools: Mutex<Tools>,
+    #[pin]
+    work: Work<Repairer>,
+}
+
+/// What a repairer needs: there may be no memory when it does.
+pub(in crate::remap) struct Tools {
+    pub(in crate::remap) lists: Lists,
+    /// One block.
+    pub(in crate::remap) data: dm::IoBuffer,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Repairer { self.work }
+}
+
+impl WorkItem for Repairer {
+    type Pointer = Arc<Repairer>;
+
+    fn run(this: Arc<Repairer>) {
+        let _scope = dm::NoIoScope::enter();
+        let bio = this.bio.lock().take();
+        if let Some(bio) = bio {
+            serve::serve(&this.state, bio, &mut this.tools.lock());
+        }
+        let mut desk = this.state.desk.lock();
+        desk.end(this.number);
+        drop(desk);
+        this.state.desk_changed.notify_all();
+        if this.state.counters.degraded.get() != 0 {
+            // Whatever it is that was lost, others need not wait for it.
+            let _ = this.background.enqueue(this.restorer.clone());
+        }
+        dispatch(&this.state);
+    }
+}
+
+impl Repairer {
+    /// Waits until it seems to have nothing to do.
+    pub(in crate::remap) fn wait_until_idle(&self) {
+        dm::wait_until_idle(&self.work);
+    }
+}
+
+/// Raises events of the mapped device. Whoever does that waits for a lock of device mapper's, whose
+/// holder may wait for memory and so for a repair; no repairer may do it.
+#[pin_data]
+pub(in crate::remap) struct Teller {
+    events: dm::Events,
+    #[pin]
+    work: Work<Teller>,
+}
+
+impl Teller {
+    pub(in crate::remap) fn new(events: dm::Events) -> Result<Arc<Self>> {
+        let teller = try_pin_init!(Self {
+            events,
+            work <- new_work!("dm_remap_teller"),
+        });
+        Arc::pin_init(teller, GFP_KERNEL)
+    }
+
+    /// Raises an event now. Not for repairers.
+    pub(in crate::remap) fn raise(&self) {
+        self.events.raise();
+    }
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Teller { self.work }
+}
+
+impl WorkItem for Teller {
+    type Pointer = Arc<Teller>;
+
+    fn run(this: Arc<Teller>) {
+        this.events.raise();
+    }
+}
+
+/// Sets aside what main could not read, once that was told: a spare may take long for it. Nothing else depends on it
+/// but that what it is told of is in nobody's range.
+#[pin_data]
+pub(in crate::remap) struct Noter {
+    state: Arc<State>,
+    spares: Spares,
+    /// Runs the others.
+    events: Arc<dm::WorkQueue>,
+    teller: Arc<Teller>,
+    restorer: Arc<Restorer>,
+    #[pin]
+    work: Work<Noter>,
+}
+
+impl Noter {
+    pub(in crate::remap) fn new(
+        state: &Arc<State>,
+        spares: &Spares,
+        events: &Arc<dm::WorkQueue>,
+        teller: &Arc<Teller>,
+        restorer: &Arc<Restorer>,
+    ) -> Result<Arc<Self>> {
+        let noter = try_pin_init!(Self {
+            state: state.clone(),
+            spares: spares.clone(),
+            events: events.clone(),
+            teller: teller.clone(),
+            restorer: restorer.clone(),
+            work <- new_work!("dm_remap_noter"),
+        });
+        Arc::pin_init(noter, GFP_KERNEL)
+    }
+
+    /// Waits until it seems to have nothing to do.
+    pub(in crate::remap) fn wait_until_idle(&self) {
+        dm::wait_until_idle(&self.work);
+    }
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Noter { self.work }
+}
+
+impl WorkItem for Noter {
+    type Pointer = Arc<Noter>;
+
+    fn run(this: Arc<Noter>) {
+        let _scope = dm::NoIoScope::enter();
+        if serve::set_noted_aside(&this.state, &this.spares) {
+            let _ = this.events.enqueue::<_, 0>(this.teller.clone());
+        }
+        if this.state.counters.degraded.get() != 0 {
+            let _ = this.events.enqueue::<_, 0>(this.restorer.clone());
+        }
+    }
+}
+
+/// Makes the repairers for a table. The restorer runs on the queue `background`, so that no repair waits for it.
+pub(in crate::remap) fn hire(
+    state: &Arc<State>,
+    background: &Arc<dm::WorkQueue>,
+    restorer: &Arc<Restorer>,
+) -> Result<KVec<Arc<Repairer>>> {
+    let mut crew = KVec::with_capacity(JOBS, GFP_KERNEL)?;
+    for number in 0..JOBS {
+        let tools = Tools {
+            lists: Lists::new()?,
+            data: dm::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?,
+        };
+        let (state, background) = (state.clone(), background.clone());
+        let restorer = restorer.clone();
+        let repairer = Arc::pin_init(
+            try_pin_init!(Repairer {
+                state,
+                background,
+                restorer,
+                number,
+                bio <- new_mutex!(None, "dm_remap_bio"),
+                tools <- new_mutex!(tools, "dm_remap_tools"),
+                work <- new_work!("dm_remap_repair"),
+            }),
+            GFP_KERNEL,
+        )?;
+        crew.push(repairer, GFP_KERNEL)?;
+    }
+    Ok(crew)
+}
+
+/// Gives deferred bios to repairers, as far as possible. Whoever frees a range has to call this.
+/// May sleep.
+pub(in crate::remap) fn dispatch(state: &State) {
+    // Held all the time: who frees a range meanwhile waits, and then sees what was put back.
+    let mut desk = state.desk.lock();
+    for mut bio in state.deferred.take_all() {
+        let range = match bio.sectors() {
+            // A flush, which is of no place.
+            0 => Range::NOTHING,
+            sectors => Range::new(bio.target_sector(), sectors),
+        };
+        let is_read = bio.op() == dm::Op::Read;
+        let what = match bio.per_bio() {
+            data if !data.failed => Bio::Deferred,
+            data if is_read && data.member().is_none() => Bio::MainRead,
+            _ => Bio::Failed,
+        };
+        let Some(number) = desk.start(range, what) else {
+            state.deferred.push(bio);
+            continue;
+        };
+        let target = bio.target();
+        let Some(repairer) = target.crew.get(number).cloned() else {
+            // There are as many as places at the desk.
+            desk.end(number);
+            bio.complete(dm::BlkStatus::IOERR);
+            continue;
+        };
+        // It runs at once, if it likes, and waits for the lock.
+        let mut next = repairer.bio.lock();
+        let _ = target.queue.enqueue(repairer.clone());
+        *next = Some(bio);
+    }
+}

@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The first writes of an activation, before any bio is served.
+//!
+//! The order, and what a crash after each step finds:
+//! 1. Members that are not there, or are not what they were, are void from here on, in every superblock
+//!    that is written (M2, M9).
+//! 2. New spares get their superblocks, with no table block in use: a complete, empty set.
+//! 3. Replicas that differ are made equal (M3): the truth was chosen before, and is chosen again.
+//! 4. Claims that lost against newer ones are freed (M5): they lose again.
+//! 5. Superblock copies that miss something are written.
+//!    Or, where all spares are dead, new ones [take over](take_over).
+//! 6. Spares join and leave: each is one version of the superblock (see `writer/members.rs`). Replicas are made
+//!    again, and members come back, in the background ([`restorer`](crate::remap::jobs::restorer)).
+//! 7. The first slots are initialised, if there are none.
+//!
+//! At the end, what users have yet to hear of flushes of spares that are in the table no more is left to main.
+//!
+//! A set in good order is not written to at all (M4).
+//!
+//! The first activation is refused if something of that cannot be written. Later ones are not (P15): main is
+//! served, what is remapped as far as its spares answer, and what could not be written is written when that
+//! is possible, before any other commit. Main must not be frozen by a spare that is dead.
+
+use super::state::Locked;
+use super::state::State;
+use super::take_over;
+use crate::logic::commit::Metadata;
+use crate::logic::commit::COMMIT_BLOCKS_MAX;
+use crate::logic::format::member_bit;
+use crate::logic::format::BlockId;
+use crate::logic::format::Superblock;
+use crate::logic::format::MEMBERS_MAX;
+use crate::remap::meta::io::SpareIo;
+use crate::remap::meta::writer::Restored;
+use crate::remap::meta::writer::Writer;
+use crate::remap::setup::changes::has_numbers;
+use crate::remap::setup::changes::Changes;
+use crate::remap::setup::load::Return;
+use crate::remap::setup::load::Rewrite;
+use crate::remap::setup::load::Sight;
+use crate::remap::setup::spares::Spare;
+use crate::remap::setup::spares::Spares;
+use crate::remap::user::names::Show;
+use kernel::prelude::*;
+
+/// What the constructor found on the spares that has to be done first.
+pub(in crate::remap) struct Start {
+    /// The spares have no metadata.
+    pub(in crate::remap) format: bool,
+    /// Replicas that differ.
+    pub(in crate::remap) rewrites: KVec<Rewrite>,
+    /// Table blocks with claims that lost.
+    pub(in crate::remap) dirty: KVec<BlockId>,
+}
+
+impl Start {
+    /// Whether one of these members, a bit each, has what another replica is to get before it is good.
+    fn needs(&self, superblock: &Superblock, members: u8) -> bool {
+        self.rewrites.iter().any(|rewrite| {
+            let member = superblock.member(rewrite.block.member);
+            let other = usize::from(rewrite.replica ^ 1);
+            let truth = member.and_then(|member| member.areas.get(other));
+            truth.is_some_and(|area| members & member_bit(area.host) != 0)
+        })
+    }
+}
+
+/// The first of these members, a bit each, that the set cannot go without, besides those of them that come
+/// before it.
+pub(in crate::remap) fn not_without(
+    metadata: &Metadata,
+    start: Option<&Start>,
+    members: u8,
+) -> Option<u8> {
+    (0..MEMBERS_MAX).find(|index| {
+        let all = members & (member_bit(*index) | member_bit(*index).wrapping_sub(1));
+        let needed = || start.is_some_and(|start| start.needs(metadata.superblock(), all));
+        members & member_bit(*index) != 0 && (!metadata.can_lose_all(all) || needed())
+    })
+}
+
+/// Does what `locked.start` says, once, and what `changes` says.
+#[inline(never)]
+pub(in crate::remap) fn activate(
+    state: &State,
+    locked: &mut Locked,
+    spares: &Spares,
+    changes: &Changes,
+) -> Result {
+    let Locked {
+        writer,
+        block,
+        start,
+        leaving,
+    } = locked;
+    let leaving = leaving.take();
+    // Before that, nobody has written anything.
+    let used = start.is_none();
+    let all = match &leaving {
+        Some(leaving) => spares.with(&leaving.spares),
+        None => spares.clone(),
+    };
+    // Whoever was silent a moment ago may be what is to be back.
+    for index in 0..MEMBERS_MAX {
+        state.life.note_answer(index);
+    }
+    let mut io = SpareIo::new(state, &all, block);
+    go_without(state, writer, start.as_ref(), spares, changes)?;
+    writer.use_all(state);
+    if let Some(todo) = start {
+        begin(state, writer, &mut io, todo, changes)?;
+    }
+    if let Some(dead) = leaving.as_ref().and_then(|leaving| leaving.dead.as_ref()) {
+        if take_over::begin(state, writer, &mut io, dead, changes).is_err() {
+            // The table does without them all the same.
+            for member in 0..MEMBERS_MAX {
+                if changes.inherited & member_bit(member) != 0 {
+                    writer.metadata.set_present(member, false);
+                }
+            }
+            leave_flushes(state, writer, spares, used);
+            return Ok(());
+        }
+    }
+    let recorded = record(state, writer, &mut io);
+    match recorded {
+        Err(error) if !used => return Err(error),
+        Err(_) => pr_err!(
+            "{}: going on without: nothing is remapped until metadata can be written\n",
+            state.name
+        ),
+        Ok(()) => (),
+    }
+    // Who could not be written to a moment ago is not asked again.
+    if recorded.is_ok() || changes.has_joining() {
+        change_set(state, writer, &mut io, spares, changes, used)?;
+    }
+    *start = None;
+    leave_flushes(state, writer, spares, used);
+    Ok(())
+}
+
+/// What comes before anybody is served for the first time.
+#[inline(never)]
+fn begin(
+    state: &State,
+    writer: &mut Writer,
+    io: &mut SpareIo<'_>,
+    todo: &mut Start,
+    changes: &Changes,
+) -> Result {
+    let name = &state.name;
+    if todo.format {
+        join(state, writer, changes)?;
+        writer.sync(state, io)?;
+        turn_away(state, writer, io, changes)?;
+        place_replicas(state, writer, io);
+        todo.format = false;
+        pr_info!("{name}: formatted spare {}\n", Show(state.uuid));
+        let line = changes.line.as_ref().and_then(|line| line.to_str().ok());
+        if let Some(line) = line {
+            pr_info!("{name}: the line to use from now on: {line}\n");
+        }
+    }
+    let repaired = todo.rewrites.len().saturating_add(todo.dirty.len());
+    while let Some(rewrite) = todo.rewrites.last() {
+        writer.equalise(state, io, rewrite)?;
+        // Whoever tries again need not wait for the spare that this one was read from.
+        let _ = todo.rewrites.pop();
+    }
+    for blocks in todo.dirty.chunks(COMMIT_BLOCKS_MAX) {
+        writer.commit_blocks(state, io, blocks)?;
+    }
+    todo.dirty.clear();
+    if repaired != 0 {
+        pr_info!("{name}: repaired {repaired} metadata blocks\n");
+    }
+    Ok(())
+}
+
+/// Writes what an earlier commit or superblock pass has left behind.
+fn record(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>) -> Result {
+    if writer.metadata.is_unsettled() {
+        writer.commit_blocks(state, io, &[])?;
+    }
+    writer.refresh(state, io)
+}
+
+/// Brings members and redundancy to what the table says.
+#[inline(never)]
+fn change_set(
+    state: &State,
+    writer: &mut Writer,
+    io: &mut SpareIo<'_>,
+    spares: &Spares,
+    changes: &Changes,
+    used: bool,
+) -> Result {
+    if join(state, writer, changes)? {
+        let joined = match writer.sync(state, io) {
+            Ok(()) => turn_away(state, writer, io, changes),
+            Err(error) => {
+                withdraw(state, writer, changes);
+                Err(error)
+            }
+        };
+        if !used {
+            joined?;
+        }
+    }
+    check_members(state, writer, spares, changes, used)?;
+    change_members(state, writer, io, changes)?;
+    let mut marks = writer.metadata.superblock().members();
+    let unused = marks.all(|(_, member)| member.high_water == 0);
+    drop(marks);
+    if unused {
+        let extended = writer.extend(state, io);
+        if !used {
+            extended?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits for no more flushes of spares that the table does not name: there will be none. `used` tells
+/// whether there was another table before; if not, users have nothing to hear of a spare that is lost, or serves
+/// nothing: what a device before this one may have left in its cache was not for it.
+fn leave_flushes(state: &State, writer: &Writer, spares: &Spares, used: bool) {
+    for index in 0..MEMBERS_MAX {
+        let there = spares.get(index).is_some();
+        if used && !there {
+            let serves = writer.metadata.superblock().member(index).is_some();
+            state.life.leave_spare(index, serves);
+        } else if !used && (!there || state.is_lost(index) || writer.claims(state, index) == 0) {
+            state.life.reset_spare(index);
+        }
+    }
+}
+
+/// Goes on without the members that are not there, which the constructor has allowed, and with those
+/// that are there again.
+#[inline(never)]
+fn go_without(
+    state: &State,
+    writer: &mut Writer,
+    start: Option<&Start>,
+    spares: &Spares,
+    changes: &Changes,
+) -> Result {
+    let named = |index: u8| spares.get(index).is_some() || changes.leaving & member_bit(index) != 0;
+    let superblock = writer.metadata.superblock();
+    let absent = superblock
+        .members()
+        .filter(|(index, member)| !member.missing && !named(*index))
+        .fold(0, |mask, (index, _)| mask | member_bit(index));
+    let needed = not_without(&writer.metadata, start, absent);
+    if let Some(index) = needed.filter(|_| start.is_some()) {
+        // Nothing has changed so far: a table that names it does.
+        tell_needed(state, index);
+        return Err(EIO);
+    }
+    if start.is_none() {
+        use_again(state, writer, spares);
+    }
+    let mut strangers = 0;
+    for index in 0..MEMBERS_MAX {
+        let Some(member) = writer.metadata.superblock().member(index) else {
+            continue;
+        };
+        let missing = member.missing;
+        if let Some(spare) = spares.get(index) {
+            if writer.metadata.is_usable(index) {
+                writer.note_answered(index, false);
+                continue;
+            }
+            let back = look_at(state, writer, index, spare);
+            match back {
+                // It is brought up to date already.
+                Return::Same if missing && writer.metadata.is_present(index) => continue,
+                Return::Same => (),
+                Return::Silent => pr_warn!("{}: spare {index} does not answer\n", state.name),
+                Return::Refused(ref error) => {
+                    pr_err!("{}: not taken back: {}\n", state.name, Show(error));
+                    strangers |= member_bit(index);
+                }
+            }
+            // Also where a read-only table went without it: nobody has compared its replicas.
+            let lost = lose(state, writer, index);
+            if start.is_some() || strangers & member_bit(index) != 0 {
+                lost?;
+            }
+            let same = matches!(back, Return::Same);
+            writer.metadata.set_present(index, same);
+        } else if (changes.leaving | changes.inherited) & member_bit(index) == 0 {
+            // If that is not possible any more, as another one has died since the table was loaded, nothing can
+            // be written until a table names it.
+            let lost = lose(state, writer, index);
+            if start.is_some() {
+                lost?;
+            }
+            writer.metadata.set_present(index, false);
+        }
+    }
+    writer.set_strangers(strangers);
+    writer.show_members(state);
+    Ok(())
+}
+
+/// Where no member is used, as new spares were to take over from all and did not, those that are named again and are
+/// what they were are used as before: nothing was written without them.
+fn use_again(state: &State, writer: &mut Writer, spares: &Spares) {
+    if writer.durable_alone().is_none() {
+        return;
+    }
+    let mut back = 0;
+    for (index, spare) in spares.iter() {
+        let member = writer.metadata.superblock().member(index);
+        if member.is_some_and(|member| !member.missing)
+            && matches!(look_at(state, writer, index, spare), Return::Same)
+        {
+            back |= member_bit(index);
+        }
+    }
+    for index in (0..MEMBERS_MAX).filter(|index| back & member_bit(*index) != 0) {
+        writer.metadata.set_present(index, true);
+    }
+}
+
+/// Looks whether a spare that was away is the member that it was.
+#[inline(never)]
+fn look_at(state: &State, writer: &Writer, index: u8, spare: &Spare) -> Return {
+    match Sight::of(&state.pool, spare) {
+        Ok(seen) => seen.check(
+            writer.metadata.superblock(),
+            writer.durable_alone(),
+            index,
+            index,
+        ),
+        // There is no memory for it, and it stays away.
+        Err(_) => Return::Silent,
+    }
+}
+
+fn lose(state: &State, writer: &mut Writer, index: u8) -> Result {
+    writer.metadata.lose_member(index).map_err(|why| {
+        tell_needed(state, index);
+        Error::from_errno(-why.errno().number())
+    })
+}
+
+fn tell_needed(state: &State, index: u8) {
+    let name = &state.name;
+    pr_err!("{name}: spare {index} has the only good copy of metadata: not without it\n");
+}
+
+/// Makes members of the spares that join. Returns whether there were any.
+pub(in crate::remap) fn join(
+    state: &State,
+    writer: &mut Writer,
+    changes: &Changes,
+) -> Result<bool> {
+    let mut joined = false;
+    for (change, index) in changes.joining.iter().zip(0u8..) {
+        let Some((uuid, geometry)) = change else {
+            continue;
+        };
+        match writer.metadata.superblock().member(index) {
+            Some(member) if member.uuid == *uuid => continue,
+            Some(_) => return Err(EBUSY),
+            None => (),
+        }
+        if has_numbers(state, index) {
+            pr_err!(
+                "{}: there is no memory to forget what was spare {index}\n",
+                state.name
+            );
+            return Err(ENOMEM);
+        }
+        let got = writer.metadata.add_member(*uuid, *geometry);
+        match got {
+            Ok(got) if got == index => joined = true,
+            Ok(other) => {
+                let _ = writer.metadata.remove_member(other);
+                return Err(EBUSY);
+            }
+            Err(why) => return Err(Error::from_errno(-why.errno().number())),
+        }
+        pr_info!("{}: spare {index} joins the set\n", state.name);
+    }
+    Ok(joined)
+}
+
+/// Takes those back that were to join, as the other spares could not be told.
+fn withdraw(state: &State, writer: &mut Writer, changes: &Changes) {
+    for (change, index) in changes.joining.iter().zip(0u8..) {
+        let member = writer.metadata.superblock().member(index);
+        let Some(member) = member.filter(|_| change.is_some()) else {
+            continue;
+        };
+        if !member.has_supers() && writer.metadata.remove_member(index).is_ok() {
+            pr_err!("{}: spare {index} cannot join the set\n", state.name);
+        }
+    }
+    writer.show_members(state);
+}
+
+/// Fails if a spare that was to join did not take its superblocks: it is none. It was lost at once, or
+/// nearly all of its copies were written off.
+fn turn_away(
+    state: &State,
+    writer: &mut Writer,
+    io: &mut SpareIo<'_>,
+    changes: &Changes,
+) -> Result {
+    let mut result = Ok(());
+    for (change, index) in changes.joining.iter().zip(0u8..) {
+        let member = writer.metadata.superblock().member(index);
+        let Some(member) = member.filter(|_| change.is_some()) else {
+            continue;
+        };
+        if !writer.metadata.is_usable(index) || !member.has_supers() {
+            let name = &state.name;
+            pr_err!("{name}: spare {index} does not take its superblocks: not a member\n");
+            writer.remove_member(state, io, index)?;
+            result = Err(EIO);
+        }
+    }
+    result
+}
+
+/// Fails if the table names a spare that is no member: users would count on it. Where others are `used`, one
+/// that could not join is told and that is all.
+fn check_members(
+    state: &State,
+    writer: &Writer,
+    spares: &Spares,
+    changes: &Changes,
+    used: bool,
+) -> Result {
+    let superblock = writer.metadata.superblock();
+    let joins = |index: u8| changes.joins(index) && used;
+    let mut stranger = spares.iter();
+    match stranger.find(|(index, _)| superblock.member(*index).is_none() && !joins(*index)) {
+        None => Ok(()),
+        Some((index, _)) => {
+            pr_err!("{}: spare {index} is not a member of the set\n", state.name);
+            Err(EIO)
+        }
+    }
+}
+
+/// Takes those out of the set that are to leave it. What is not possible is tried again by the next activation,
+/// and the status tells of it. The rest is done in the background (see `restorer.rs`).
+fn change_members(
+    state: &State,
+    writer: &mut Writer,
+    io: &mut SpareIo<'_>,
+    changes: &Changes,
+) -> Result {
+    for index in 0..MEMBERS_MAX {
+        let leaves = changes.leaving & member_bit(index) != 0;
+        if !leaves || writer.metadata.superblock().member(index).is_none() {
+            continue;
+        }
+        if writer.claims(state, index) != 0 {
+            // A repair was under way to it when the table was loaded. Its data would be an error.
+            let name = &state.name;
+            pr_err!("{name}: spare {index} serves blocks by now: load a table with it\n");
+            return Err(EBUSY);
+        }
+        let mut removed = writer.remove_member(state, io, index);
+        if removed.is_err() && !writer.metadata.is_usable(index) {
+            // It was lost with that, and then there is less to do.
+            removed = writer.remove_member(state, io, index);
+        }
+        if let Err(error) = removed {
+            let name = &state.name;
+            pr_warn!("{name}: spare {index} cannot leave the set yet: {error:?}\n");
+        }
+    }
+    Ok(())
+}
+
+/// The tables of a new set have nothing in them, and each replica gets its place before that changes. What is not
+/// possible is tried again in the background.
+fn place_replicas(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>) {
+    while matches!(writer.restore(state, io, 0), Ok(Restored::More)) {}
+}
+
+/// Writes down that everything is in order. If this fails, nothing is lost: the metadata is good
+/// without it.
+pub(in crate::remap) fn deactivate(state: &State, locked: &mut Locked, spares: &Spares) {
+    if !locked.writer.metadata.is_touched() {
+        return;
+    }
+    let mut io = SpareIo::new(state, spares, &mut locked.block);
+    let unsettled = locked.writer.metadata.is_unsettled();
+    locked.writer.metadata.set_clean(!unsettled);
+    let _ = locked.writer.sync(state, &mut io);
+}

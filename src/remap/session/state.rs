@@ -1,0 +1,876 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is known about a spare set in use (D1).
+//!
+//! The state outlives tables: when a table is reloaded, the new one finds the state of the old one
+//! by mapped device and spare set. So nothing here refers to a table, a target or a device; whoever
+//! works on the state brings the devices of the active table along.
+//!
+//! Locks and contexts, in the order in which they are taken:
+//! 1. `mover`, a mutex: moving blocks that did not fail. There is one gate, and whoever has this may
+//!    close it. Messages wait for it; repairers only try, as its holder may wait for them.
+//! 2. The desk's range: a repairer has that of its bio, the holder of `mover` that of its blocks. No
+//!    range has two, so that a block's place in the map changes for its holder alone, but for four
+//!    things that the holder of `writer` may do: settle a doubt, and with a block that is in nobody's range
+//!    take away its slot if it is pending, give it one if it is noted, or another one if its spare is given up.
+//! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and
+//!    never for data I/O, so that no slow block is waited for. Nothing is allocated below it.
+//! 4. `desk`, a mutex: who has which range, and which blocks are noted. Held for a moment.
+//! 5. `leftover`, a mutex: held for a moment.
+//! 6. RCU, for a moment: looking at the map. `map` and `end_io` take nothing else.
+//!
+//! The lock of the [`registry`](crate::remap::setup::registry) stands apart: it is taken with none of these, and none
+//! below it.
+//!
+//! The map's readers are an SRCU domain: a bio is registered from its look-up to its completion if it is a
+//! write, or if its presence bit is set (E5). It is unregistered before it is queued for the worker,
+//! so that holders of all these locks may wait for it.
+//!
+//! Counters are written under `writer` or by rare events, and read at any time.
+
+use super::activate::Start;
+use crate::dm;
+use crate::logic::desk::Desk;
+use crate::logic::desk::Range;
+use crate::logic::format::member_bit;
+use crate::logic::format::Member;
+use crate::logic::format::Place;
+use crate::logic::format::Superblock;
+use crate::logic::format::MEMBERS_MAX;
+use crate::logic::format::REPLICAS;
+use crate::logic::latch::Ticket;
+use crate::logic::presence;
+use crate::logic::presence::Presence;
+use crate::logic::slot::SlotWord;
+use crate::logic::slot::State as SlotState;
+use crate::logic::table::Run;
+use crate::logic::text::Uuid;
+use crate::logic::word::Word;
+use crate::remap::health::life::Direction;
+use crate::remap::health::life::Disk;
+use crate::remap::health::life::Life;
+use crate::remap::health::life::SpareTickets;
+use crate::remap::jobs::mover;
+use crate::remap::meta::io::SpareIo;
+use crate::remap::meta::writer::growth;
+use crate::remap::meta::writer::Writer;
+use crate::remap::path::cells::cells64;
+use crate::remap::path::cells::Cell64;
+use crate::remap::path::gate::Gate;
+use crate::remap::path::map::patient;
+use crate::remap::path::map::Map;
+use crate::remap::repair::crew;
+use crate::remap::repair::notes::Notes;
+use crate::remap::setup::spares::Spares;
+use crate::remap::user::limits::Limits;
+use crate::remap::user::names::LogName;
+use crate::remap::DmRemap;
+use kernel::prelude::*;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::Full;
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::lock::mutex::MutexBackend;
+use kernel::sync::lock::Guard;
+use kernel::sync::rcu;
+use kernel::sync::Arc;
+use kernel::sync::CondVar;
+use kernel::sync::Mutex;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+use kernel::workqueue::impl_has_work;
+use kernel::workqueue::Work;
+use kernel::workqueue::WorkItem;
+
+/// See [`State::lost`].
+pub(in crate::remap) const STRANGERS_SHIFT: u32 = 8;
+
+/// Everything about a spare set in use. See the module's documentation.
+#[pin_data]
+pub(in crate::remap) struct State {
+    /// How the kernel log calls the mapped device.
+    pub(in crate::remap) name: LogName,
+    /// The spare set.
+    pub(in crate::remap) uuid: Uuid,
+    /// A slot and a block of main have `1 << block_shift` sectors.
+    pub(in crate::remap) block_shift: u32,
+    #[pin]
+    pub(in crate::remap) presence: dm::Growing<Cell64>,
+    #[pin]
+    pub(in crate::remap) map: dm::Published<Map>,
+    pub(in crate::remap) gate: Gate,
+    /// Blocks that main could not read, until they are pending.
+    pub(in crate::remap) notes: Notes,
+    /// Bios that wait for a repairer.
+    pub(in crate::remap) deferred: dm::BioList<DmRemap>,
+    /// Which blocks are being worked on.
+    #[pin]
+    pub(in crate::remap) desk: Mutex<Desk>,
+    /// Signals that a range at the desk is free.
+    #[pin]
+    pub(in crate::remap) desk_changed: CondVar,
+    pub(in crate::remap) life: Life,
+    pub(in crate::remap) limits: Limits,
+    pub(in crate::remap) counters: Counters,
+    /// How many repairers want the mover's lock.
+    pub(in crate::remap) probing: Atomic<i32>,
+    /// How many look for the writer's lock now and then.
+    pub(in crate::remap) waiting: Atomic<i32>,
+    /// The device is about to be suspended: what takes long has to come to its end.
+    pub(in crate::remap) stopping: Atomic<bool>,
+    /// Members that the set goes on without; a bit each. What is written to their slots goes elsewhere.
+    /// From bit [`STRANGERS_SHIFT`] on, those in whose place there is something else: what is there is
+    /// not read either.
+    pub(in crate::remap) lost: Atomic<u32>,
+    /// Whether failed I/O leads to remaps.
+    pub(in crate::remap) auto_remap: Atomic<bool>,
+    /// Keeps the log readable when a disk fails a million times.
+    #[pin]
+    pub(in crate::remap) log: dm::RateLimit,
+    /// Bios for I/O of our own.
+    #[pin]
+    pub(in crate::remap) pool: dm::BioPool,
+    /// Zeroes, to be written.
+    pub(in crate::remap) zeroes: dm::IoBuffer,
+    /// Slots that nothing became of, to be given back by whoever has the writer's lock next.
+    #[pin]
+    pub(in crate::remap) leftover: Mutex<Leftover>,
+    #[pin]
+    pub(in crate::remap) mover: dm::IoMutex<mover::Tools>,
+    #[pin]
+    pub(in crate::remap) writer: dm::IoMutex<KBox<Locked>>,
+    /// Hands deferred bios to repairers.
+    #[pin]
+    pub(in crate::remap) dispatch: Work<State, 0>,
+    /// Makes the map as large as it should be, and frees old ones. Runs for as long as there is one, and so
+    /// for as long as the slowest bio; the queue has no other work.
+    #[pin]
+    pub(in crate::remap) growth: Work<State, 1>,
+}
+
+/// How often is looked whether the writer's lock is free, in milliseconds.
+const LOCK_MS: i64 = 1;
+
+/// How long those go first who look for it, in milliseconds.
+const LET_MS: i64 = 100;
+
+/// How often is looked whether an old map can be freed, in milliseconds.
+const RECLAIM_MS: i64 = 20;
+
+/// How many slots are kept that nothing became of.
+const LEFTOVER_MAX: usize = 2048;
+
+/// Slots that nothing became of.
+pub(in crate::remap) struct Leftover {
+    slots: KVec<u32>,
+    /// Whether there were too many of them: those are held until the next activation.
+    pub(in crate::remap) too_many: bool,
+}
+
+impl Leftover {
+    /// None so far.
+    pub(in crate::remap) fn new() -> Result<Self> {
+        Ok(Self {
+            slots: KVec::with_capacity(LEFTOVER_MAX, GFP_KERNEL)?,
+            too_many: false,
+        })
+    }
+
+    /// Takes one out.
+    pub(in crate::remap) fn pop(&mut self) -> Option<u32> {
+        self.slots.pop()
+    }
+}
+
+/// What is behind the writer's lock.
+pub(in crate::remap) struct Locked {
+    pub(in crate::remap) writer: Writer,
+    /// One metadata block.
+    pub(in crate::remap) block: dm::IoBuffer,
+    /// What is to be done before the first bio.
+    pub(in crate::remap) start: Option<Start>,
+    /// What the next table leaves out, if there is one.
+    pub(in crate::remap) leaving: Option<KBox<Leaving>>,
+}
+
+/// The spares that the next table leaves out because they are to leave the set: until then the table that
+/// is in use has them open.
+pub(in crate::remap) struct Leaving {
+    /// The table that does.
+    table: dm::TableId,
+    pub(in crate::remap) spares: Spares,
+    /// If new ones are to take over from dead ones: those of them that there are devices of.
+    pub(in crate::remap) dead: Option<Spares>,
+    /// Those that give no slots for it, and would otherwise; a bit each.
+    idle: u8,
+}
+
+impl Leaving {
+    /// What a table leaves out that is being made: nothing so far.
+    pub(in crate::remap) fn new(table: dm::TableId) -> Result<KBox<Self>> {
+        let leaving = Self {
+            table,
+            spares: Spares::default(),
+            dead: None,
+            idle: 0,
+        };
+        Ok(KBox::new(leaving, GFP_KERNEL)?)
+    }
+}
+
+impl Locked {
+    /// A table is loaded that leaves out spares. They have nothing, and get nothing from here on,
+    /// unless another one is loaded. Returns what is not needed any more. Fails with [`EBUSY`] if one
+    /// of them has got something meanwhile.
+    pub(in crate::remap) fn leave(
+        &mut self,
+        state: &State,
+        mut leaving: KBox<Leaving>,
+    ) -> Result<Option<KBox<Leaving>>> {
+        let spares = &leaving.spares;
+        let serves = |member| self.writer.claims(state, member) != 0;
+        if spares.iter().any(|(member, _)| serves(member)) {
+            return Err(EBUSY);
+        }
+        let unused = self.end_leaving(state);
+        let mut idle = 0;
+        for (member, _) in spares.iter() {
+            if !self.writer.is_idle(member) {
+                idle |= member_bit(member);
+                self.writer.set_idle(state, member);
+            }
+        }
+        let named = |member: u8| spares.get(member).is_none();
+        let alone = !(0..MEMBERS_MAX).any(|member| self.writer.gives_slots(member));
+        if alone && spares.count() != 0 {
+            // One that was evacuated and is kept is used again with the next table. Until then, there is no
+            // other.
+            let kept = (0..MEMBERS_MAX).filter(|member| named(*member));
+            let kept = kept.fold(0, |mask, member| mask | member_bit(member));
+            self.writer.end_idle(state, kept);
+        }
+        leaving.idle = idle;
+        self.leaving = Some(leaving);
+        Ok(unused)
+    }
+
+    /// Nothing leaves for a table that was loaded. Returns what is not needed any more.
+    fn end_leaving(&mut self, state: &State) -> Option<KBox<Leaving>> {
+        let unused = self.leaving.take();
+        if let Some(leaving) = &unused {
+            self.writer.end_idle(state, leaving.idle);
+        }
+        unused
+    }
+
+    /// Whether the table that is loaded leaves out a member.
+    pub(in crate::remap) fn is_leaving(&self, member: u8) -> bool {
+        let leaving = self.leaving.as_ref();
+        leaving.is_some_and(|leaving| leaving.spares.get(member).is_some())
+    }
+
+    /// A table is gone. If it was not resumed, nothing leaves for it. Returns what is not needed any more.
+    pub(in crate::remap) fn stay(
+        &mut self,
+        state: &State,
+        table: dm::TableId,
+    ) -> Option<KBox<Leaving>> {
+        let own = |leaving: &KBox<Leaving>| leaving.table == table;
+        match self.leaving.as_ref().is_some_and(own) {
+            true => self.end_leaving(state),
+            false => None,
+        }
+    }
+}
+
+impl_has_work! {
+    impl HasWork<Self, 0> for State { self.dispatch }
+    impl HasWork<Self, 1> for State { self.growth }
+}
+
+impl WorkItem<0> for State {
+    type Pointer = Arc<State>;
+
+    fn run(this: Arc<State>) {
+        crew::dispatch(&this);
+    }
+}
+
+impl WorkItem<1> for State {
+    type Pointer = Arc<State>;
+
+    fn run(this: Arc<State>) {
+        // If there is no memory, the next repair asks again.
+        let _ = growth::grow(&this, None);
+        // The old map is read for as long as some bio takes, and there may be need for a third one meanwhile.
+        while !this.map.reclaim() {
+            fsleep(Delta::from_millis(RECLAIM_MS));
+            let _ = growth::grow(&this, None);
+        }
+    }
+}
+
+impl State {
+    /// Whether nothing in the range is remapped, pending or in doubt, as far as can be told at once: of a
+    /// large range it cannot.
+    #[inline(always)]
+    pub(in crate::remap) fn is_clean(&self, sector: u64, sectors: u32) -> bool {
+        sectors <= presence::SMALL && !Presence::new(self.presence.get()).any(sector)
+    }
+
+    /// Has presence bits for a main of so many sectors. Allocates, and takes the writer's lock.
+    pub(in crate::remap) fn cover(&self, main_sectors: u64) -> Result {
+        let words = presence::words_for(main_sectors).ok_or(ENOMEM)?;
+        if words <= self.presence.get().len() {
+            return Ok(());
+        }
+        // Old ones are kept, so let there be few.
+        let roomy = words.saturating_add(words / 2);
+        let longer = cells64(core::iter::empty(), roomy, patient())?;
+        let locked = self.writer.lock();
+        let before = self.presence.get().len();
+        for (new, old) in longer.iter().zip(self.presence.get()) {
+            new.store(old.load());
+        }
+        let superblock = locked.writer.metadata.superblock();
+        if presence::words_for(superblock.main_sectors).is_none_or(|used| used > before) {
+            // Main was as large once, and remaps beyond the bits that there were have none so far.
+            self.with_map(|map| map.mark_presence(&longer, self.block_shift));
+        }
+        self.presence.grow(longer)
+    }
+
+    /// Where bios are registered.
+    #[inline(always)]
+    pub(in crate::remap) fn readers(&self) -> &dm::Srcu {
+        self.map.readers()
+    }
+
+    /// Waits until its work items seem to have nothing to do.
+    pub(in crate::remap) fn wait_until_idle(&self) {
+        dm::wait_until_idle(&self.dispatch);
+        dm::wait_until_idle(&self.growth);
+    }
+
+    /// Calls `work` with the writer and the spares, under the writer's lock.
+    pub(in crate::remap) fn with_writer<R>(
+        &self,
+        spares: &Spares,
+        work: impl FnOnce(&mut Writer, &mut SpareIo<'_>) -> R,
+    ) -> R {
+        let mut locked = self.writer.lock();
+        let Locked { writer, block, .. } = &mut **locked;
+        work(writer, &mut SpareIo::new(self, spares, block))
+    }
+
+    /// The same, for who must not wait for the lock after `until`, in milliseconds: its holder may wait for a
+    /// spare that hangs. None if it was not to be had.
+    pub(in crate::remap) fn with_writer_by<R>(
+        &self,
+        until: u64,
+        spares: &Spares,
+        work: impl FnOnce(&mut Writer, &mut SpareIo<'_>) -> R,
+    ) -> Option<R> {
+        if until == u64::MAX {
+            return Some(self.with_writer(spares, work));
+        }
+        let locked = match self.writer.try_lock() {
+            None => {
+                self.waiting.fetch_add(1, Full);
+                let locked = self.poll_writer(until);
+                self.waiting.fetch_sub(1, Full);
+                locked
+            }
+            at_once => at_once,
+        };
+        let mut locked = locked?;
+        let Locked { writer, block, .. } = &mut **locked;
+        Some(work(writer, &mut SpareIo::new(self, spares, block)))
+    }
+
+    fn poll_writer(&self, until: u64) -> Option<Guard<'_, KBox<Locked>, MutexBackend>> {
+        while dm::monotonic_ms() < until {
+            fsleep(Delta::from_millis(LOCK_MS));
+            if let Some(locked) = self.writer.try_lock() {
+                return Some(locked);
+            }
+        }
+        None
+    }
+
+    /// Lets those go first who look for the writer's lock now and then, as they cannot wait for it: for who takes
+    /// it again and again. Not with the lock.
+    pub(in crate::remap) fn let_others_write(&self) {
+        for _ in 0..LET_MS / LOCK_MS {
+            if self.waiting.load(Relaxed) == 0 {
+                break;
+            }
+            fsleep(Delta::from_millis(LOCK_MS));
+        }
+    }
+
+    /// Gives back those slots of some that are held, which nothing became of. Does not wait for who has the writer's lock.
+    pub(in crate::remap) fn leave_slots(&self, slots: impl Iterator<Item = u32>) {
+        let mut locked = self.writer.try_lock();
+        for slot in slots {
+            if let Some(locked) = &mut locked {
+                locked.writer.give_back(self, slot);
+                continue;
+            }
+            // Others are set aside for a block, and what becomes of them later is not ours.
+            if self.with_map(|map| map.word(slot)) != SlotWord::FREE.with_held(true) {
+                continue;
+            }
+            let mut leftover = self.leftover.lock();
+            if leftover.slots.push_within_capacity(slot).is_err() {
+                leftover.too_many = true;
+            }
+        }
+    }
+
+    /// Flushes the cache of a disk, for what was written since `ticket` was taken. A flush that failed
+    /// is not tried again, nor is one trusted that comes after a failure: a disk may drop what it could
+    /// not write, and report success for the rest.
+    pub(in crate::remap) fn flush(
+        &self,
+        disk: Disk,
+        device: &dm::Device,
+        since: Ticket,
+    ) -> dm::IoResult {
+        let flushed = self.pool.flush(device);
+        if flushed.is_err() {
+            self.life.own_flush_failed(disk);
+            self.complain(match disk {
+                Disk::Main => "main cannot be flushed",
+                Disk::Spare(_) => "the spare cannot be flushed",
+            });
+        } else if !self.life.is_unbroken(disk, since) {
+            return Err(dm::BlkStatus::IOERR);
+        }
+        flushed
+    }
+
+    /// Flushes the caches of those spares that `members` names, a bit each, as [`State::flush`] does.
+    pub(in crate::remap) fn flush_spares(
+        &self,
+        spares: &Spares,
+        members: u8,
+        since: &SpareTickets,
+    ) -> dm::IoResult {
+        let mut result = Ok(());
+        for (member, spare) in spares.iter() {
+            if members & member_bit(member) != 0 {
+                let flushed = self.flush(Disk::Spare(member), &spare.device, since.of(member));
+                result = result.and(flushed);
+            }
+        }
+        result
+    }
+
+    /// Whether the set goes on without a member.
+    #[inline]
+    pub(in crate::remap) fn is_lost(&self, member: u8) -> bool {
+        self.is_shut(member, true)
+    }
+
+    /// A write to the spare of a member has succeeded: its cache may hold it from here on. False if the set
+    /// goes on without that one, and so what is written there counts for nothing.
+    pub(in crate::remap) fn note_written(&self, member: u8) -> bool {
+        if self.is_lost(member) {
+            return false;
+        }
+        self.life.spare_written(member);
+        // Of this and `leave_lost`, one sees what the other has done: there the cache is looked at last.
+        !self.is_lost(member)
+    }
+
+    /// An I/O of the worker's that began at `begun` has succeeded. Returns whether that closes a breaker.
+    pub(in crate::remap) fn proven(&self, direction: Direction, begun: u64) -> bool {
+        let closed = self.life.proven(direction, begun);
+        if closed {
+            self.tell_closed(direction);
+        }
+        closed
+    }
+
+    /// Says that a breaker is closed.
+    pub(in crate::remap) fn tell_closed(&self, direction: Direction) {
+        if self.log.allow() {
+            pr_info!("{}: {direction} works again\n", self.name);
+        }
+    }
+
+    /// A device does not do what was asked for. Says so if that opens the breaker, and returns whether it does.
+    pub(in crate::remap) fn disproved(&self, direction: Direction) -> bool {
+        let opened = self.life.disproved(direction);
+        if opened {
+            self.tell_opened(direction);
+        }
+        opened
+    }
+
+    /// Says that a breaker is open.
+    pub(in crate::remap) fn tell_opened(&self, direction: Direction) {
+        if !self.log.allow() {
+            return;
+        }
+        let name = &self.name;
+        match direction {
+            Direction::MainRead | Direction::MainWrite => {
+                pr_err!(
+                    "{name}: {direction} fails everywhere, nothing is remapped until it works\n"
+                );
+            }
+            Direction::SpareRead(_) | Direction::SpareWrite(_) => {
+                pr_err!("{name}: {direction} fails everywhere\n");
+            }
+        }
+    }
+
+    /// Whether a write may be moved to some spare: one that is not lost and works, as far as anybody knows, or
+    /// is to be asked again.
+    pub(in crate::remap) fn admits_to_spares(&self, spares: &Spares) -> bool {
+        self.usable(spares)
+            .any(|member| self.life.admits(Direction::SpareWrite(member)))
+    }
+
+    /// Whether all spares that are not lost fail to be written.
+    pub(in crate::remap) fn all_spares_fail(&self, spares: &Spares) -> bool {
+        self.usable(spares)
+            .all(|member| self.life.is_open(Direction::SpareWrite(member)))
+    }
+
+    fn usable<'a>(&'a self, spares: &'a Spares) -> impl Iterator<Item = u8> + 'a {
+        let members = spares.iter().map(|(member, _)| member);
+        members.filter(|member| !self.is_lost(*member))
+    }
+
+    /// Calls `look` with the map. Must not sleep in there.
+    #[inline]
+    pub(in crate::remap) fn with_map<R>(&self, look: impl FnOnce(&Map) -> R) -> R {
+        let guard = rcu::read_lock();
+        look(self.map.load(&guard))
+    }
+
+    /// How the longest uniform part of a range of main blocks is served.
+    pub(in crate::remap) fn run(&self, main_block: u64, count: u32) -> Run {
+        self.with_map(|map| map.view().run(main_block, count))
+    }
+
+    /// Says in the kernel log what went wrong, unless that was said too often.
+    pub(in crate::remap) fn complain(&self, what: &str) {
+        if self.log.allow() {
+            pr_err!("{}: {what}\n", self.name);
+        }
+    }
+
+    /// Says in the kernel log what happened to blocks of main, unless that was said too often.
+    pub(in crate::remap) fn report(&self, what: &str, blocks: usize, first: u64) {
+        if self.log.allow() {
+            let sector = self.sector_of(first);
+            pr_warn!(
+                "{}: {blocks} blocks {what}, from sector {sector} on\n",
+                self.name
+            );
+        }
+    }
+
+    /// Notes a block that main cannot read, and that has no slot. It counts as pending from here on. For who has
+    /// its range.
+    pub(in crate::remap) fn note(&self, main_block: u64) {
+        let _desk = self.desk.lock();
+        if self.notes.add(main_block) {
+            self.counters.pending.add(1);
+            self.life.watch_notes(true);
+        }
+    }
+
+    /// Whether a block is noted.
+    pub(in crate::remap) fn is_noted(&self, main_block: u64) -> bool {
+        self.notes.has(main_block)
+    }
+
+    /// A block is noted no more. Returns whether it was; whoever calls this sees to the count.
+    pub(in crate::remap) fn forget_note(&self, main_block: u64) -> bool {
+        if self.notes.is_empty() {
+            return false;
+        }
+        let _desk = self.desk.lock();
+        let noted = self.notes.remove(main_block);
+        self.life.watch_notes(!self.notes.is_empty());
+        noted
+    }
+
+    /// The first noted block from `from` on that is in nobody's range.
+    pub(in crate::remap) fn next_noted(&self, from: u64) -> Option<u64> {
+        let desk = self.desk.lock();
+        let range = |block| Range::new(self.sector_of(block), self.sectors(1));
+        self.notes.next(from, |block| !desk.is_busy(range(block)))
+    }
+
+    /// The slot that a main block has now, and its word.
+    pub(in crate::remap) fn slot_of(&self, main_block: u64) -> Option<(u32, SlotWord)> {
+        self.with_map(|map| map.view().lookup(main_block))
+    }
+
+    /// Whether a slot serves a block of main, and its content is lost until that is written.
+    pub(in crate::remap) fn is_content_lost(&self, map: &Map, slot: u32) -> bool {
+        let word = map.word(slot);
+        if word.state() == SlotState::Lost {
+            return word.claims(word.main_block());
+        }
+        let serves = word.state() == SlotState::Valid && word.claims(word.main_block());
+        let away = || {
+            let place = map.extents().place(slot);
+            place.is_some_and(|place| self.is_lost(place.member))
+        };
+        serves && (word.is_failing() || away())
+    }
+
+    /// Where a slot lies.
+    #[inline]
+    pub(in crate::remap) fn slot_place(&self, slot: u32) -> Option<Place> {
+        self.with_map(|map| map.extents().place(slot))
+    }
+
+    /// Whether the slots of a member must not be read, or written.
+    #[inline(always)]
+    fn is_shut(&self, member: u8, write: bool) -> bool {
+        let shift = if write { 0 } else { STRANGERS_SHIFT };
+        (dm::load_relaxed(&self.lost) >> ((u32::from(member) & 7) + shift)) & 1 != 0
+    }
+
+    /// The device and the sector on it of a slot; none if its spare is not there, if it is to be written
+    /// and its spare is lost, or if something else is in its place.
+    pub(in crate::remap) fn locate<'a>(
+        &self,
+        spares: &'a Spares,
+        slot: u32,
+        write: bool,
+    ) -> Option<(u8, &'a dm::Device, u64)> {
+        self.with_map(|map| self.locate_in(map, spares, slot, write))
+    }
+
+    /// The same, for who has the map already.
+    #[inline(always)]
+    pub(in crate::remap) fn locate_in<'a>(
+        &self,
+        map: &Map,
+        spares: &'a Spares,
+        slot: u32,
+        write: bool,
+    ) -> Option<(u8, &'a dm::Device, u64)> {
+        let place = map.extents().place(slot)?;
+        if self.is_shut(place.member, write) {
+            return None;
+        }
+        let (device, sector) = spares.locate(place)?;
+        Some((place.member, device, sector))
+    }
+
+    /// Sectors of a number of blocks.
+    #[inline(always)]
+    pub(in crate::remap) fn sectors(&self, blocks: u32) -> u32 {
+        // Blocks are no larger than a page, and nothing is to be checked here.
+        blocks << (self.block_shift & 7)
+    }
+
+    /// Blocks of a number of sectors.
+    #[inline(always)]
+    pub(in crate::remap) fn blocks(&self, sectors: u32) -> u32 {
+        sectors >> (self.block_shift & 7)
+    }
+
+    /// The block of main that a sector is in.
+    #[inline(always)]
+    pub(in crate::remap) fn block_of(&self, sector: u64) -> u64 {
+        sector >> (self.block_shift & 7)
+    }
+
+    /// Bytes of a number of blocks.
+    #[inline(always)]
+    pub(in crate::remap) fn bytes(&self, blocks: u32) -> u32 {
+        self.sectors(blocks) << 9
+    }
+
+    /// First sector of a main block.
+    #[inline(always)]
+    pub(in crate::remap) fn sector_of(&self, main_block: u64) -> u64 {
+        main_block << self.block_shift
+    }
+}
+
+/// A number that is shown to users.
+pub(in crate::remap) struct Counter(Atomic<u64>);
+
+impl Counter {
+    /// Starts from `value`.
+    pub(in crate::remap) const fn new(value: u64) -> Self {
+        Self(Atomic::new(value))
+    }
+
+    /// Reads it.
+    pub(in crate::remap) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Sets it.
+    pub(in crate::remap) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Adds to it.
+    pub(in crate::remap) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
+    /// Takes from it.
+    pub(in crate::remap) fn sub(&self, count: u64) {
+        self.0.fetch_sub(count, Relaxed);
+    }
+}
+
+/// What the status line shows, kept up to date so that it can be read without a lock.
+pub(in crate::remap) struct Counters {
+    /// Slots that serve a block of main.
+    pub(in crate::remap) remapped: Counter,
+    /// Slots that are set aside for a block that could not be read.
+    pub(in crate::remap) pending: Counter,
+    /// Slots that serve a block of main and cannot be read: they failed, or their spare is lost or was given up.
+    pub(in crate::remap) lost: Counter,
+    /// Slots that failed.
+    pub(in crate::remap) bad: Counter,
+    /// Slots that can still be given out.
+    pub(in crate::remap) left: Counter,
+    /// Slots of all spares in use, but for those that are idle.
+    pub(in crate::remap) capacity: Counter,
+    /// Spares in use.
+    pub(in crate::remap) spares: Counter,
+    /// Spares that belong to the set.
+    pub(in crate::remap) spares_all: Counter,
+    /// Spares that give out no slots, as they are to be taken out; a bit each.
+    pub(in crate::remap) idle: Counter,
+    /// Writes that failed on main.
+    pub(in crate::remap) write_errors: Counter,
+    /// Reads that failed on main.
+    pub(in crate::remap) read_errors: Counter,
+    /// Blocks that the worker has remapped.
+    pub(in crate::remap) auto_remaps: Counter,
+    /// Blocks that users have remapped.
+    pub(in crate::remap) manual_remaps: Counter,
+    /// Blocks that the worker has remapped because they could only be read after several tries.
+    pub(in crate::remap) weak_moves: Counter,
+    /// Metadata commits that were begun.
+    pub(in crate::remap) saves: Counter,
+    /// Metadata commits that ended well.
+    pub(in crate::remap) saves_done: Counter,
+    /// Metadata blocks that were repaired or moved.
+    pub(in crate::remap) metadata_repairs: Counter,
+    /// Writes that failed on slots.
+    pub(in crate::remap) spare_write_errors: Counter,
+    /// Reads that failed on slots.
+    pub(in crate::remap) spare_read_errors: Counter,
+    /// Replicas of the slot table in use.
+    pub(in crate::remap) replicas: Counter,
+    /// Superblock copies in use.
+    pub(in crate::remap) superblocks: Counter,
+    /// Whether there could be more of both, 0 or 1.
+    pub(in crate::remap) degraded: Counter,
+    /// Whether the last metadata commit failed, 0 or 1.
+    pub(in crate::remap) stuck: Counter,
+}
+
+impl Counters {
+    /// Starts with what a spare says.
+    pub(in crate::remap) fn new(superblock: &Superblock, map: &Map) -> Self {
+        let statistics = &superblock.statistics;
+        let counters = Self {
+            remapped: Counter::new(0),
+            pending: Counter::new(0),
+            lost: Counter::new(0),
+            bad: Counter::new(0),
+            left: Counter::new(0),
+            capacity: Counter::new(0),
+            spares: Counter::new(0),
+            spares_all: Counter::new(0),
+            idle: Counter::new(0),
+            write_errors: Counter::new(statistics.write_errors),
+            read_errors: Counter::new(statistics.read_errors),
+            auto_remaps: Counter::new(statistics.auto_remaps),
+            manual_remaps: Counter::new(statistics.manual_remaps),
+            weak_moves: Counter::new(0),
+            saves: Counter::new(statistics.saves),
+            saves_done: Counter::new(statistics.saves_done),
+            metadata_repairs: Counter::new(statistics.metadata_repairs),
+            spare_write_errors: Counter::new(statistics.spare_write_errors),
+            spare_read_errors: Counter::new(statistics.spare_read_errors),
+            replicas: Counter::new(0),
+            superblocks: Counter::new(0),
+            degraded: Counter::new(0),
+            stuck: Counter::new(0),
+        };
+        let (mut remapped, mut pending, mut bad, mut lost) = (0u64, 0u64, 0u64, 0u64);
+        for cell in map.slots() {
+            let count = match SlotWord::from_memory(cell.load()).state() {
+                SlotState::Free => continue,
+                SlotState::Valid => &mut remapped,
+                SlotState::Lost => {
+                    lost = lost.wrapping_add(1);
+                    &mut remapped
+                }
+                SlotState::Pending => &mut pending,
+                SlotState::Bad => &mut bad,
+            };
+            *count = count.wrapping_add(1);
+        }
+        counters.remapped.set(remapped);
+        counters.pending.set(pending);
+        counters.bad.set(bad);
+        counters.lost.set(lost);
+        counters.show_copies(superblock, 0);
+        counters
+    }
+
+    /// Shows which spares and which copies of the metadata are in use. `idle` members count as no
+    /// capacity; a bit each.
+    pub(in crate::remap) fn show_copies(&self, superblock: &Superblock, idle: u8) {
+        self.idle.set(u64::from(idle));
+        let replicas = |member: &Member| {
+            let live = (0..REPLICAS).filter(|replica| member.replica_lives(*replica));
+            live.count()
+        };
+        let all = superblock.members();
+        let fewest = all.clone().map(|(_, member)| replicas(member)).min();
+        self.replicas.set(fewest.unwrap_or(0) as u64);
+        self.superblocks
+            .set(u64::from(superblock.live_supers().count_ones()));
+        self.degraded.set(u64::from(superblock.is_degraded()));
+        let used = || all.clone().filter(|(_, member)| !member.missing);
+        self.spares.set(used().count() as u64);
+        self.spares_all.set(all.clone().count() as u64);
+        let giving = used().filter(|(index, _)| idle & member_bit(*index) == 0);
+        let slots = giving.map(|(_, member)| u64::from(member.slots));
+        self.capacity.set(slots.fold(0, u64::saturating_add));
+    }
+
+    /// Counts that a slot's word has changed.
+    pub(in crate::remap) fn changed(&self, before: SlotWord, after: SlotWord) {
+        if before.state() == after.state() {
+            return;
+        }
+        if let Some(counter) = self.of(before.state()) {
+            counter.sub(1);
+        }
+        if let Some(counter) = self.of(after.state()) {
+            counter.add(1);
+        }
+    }
+
+    fn of(&self, state: SlotState) -> Option<&Counter> {
+        match state {
+            SlotState::Free => None,
+            SlotState::Valid | SlotState::Lost => Some(&self.remapped),
+            SlotState::Pending => Some(&self.pending),
+            SlotState::Bad => Some(&self.bad),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The numbers that users can change: in the table line, and by message while it is in use.
+
+use crate::logic::args::Options;
+use crate::logic::limit::Limit;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::Relaxed;
+
+/// What is in force.
+pub(in crate::remap) struct Limits {
+    read_retries: Atomic<u32>,
+    error_threshold: Atomic<u32>,
+    low_water: Atomic<u32>,
+    deadline_ms: Atomic<u32>,
+}
+
+impl Limits {
+    /// The defaults.
+    pub(in crate::remap) const fn new() -> Self {
+        Self {
+            read_retries: Atomic::new(Limit::ReadRetries.default()),
+            error_threshold: Atomic::new(Limit::ErrorThreshold.default()),
+            low_water: Atomic::new(Limit::LowWater.default()),
+            deadline_ms: Atomic::new(Limit::DeadlineMs.default()),
+        }
+    }
+
+    fn cell(&self, limit: Limit) -> &Atomic<u32> {
+        match limit {
+            Limit::ReadRetries => &self.read_retries,
+            Limit::ErrorThreshold => &self.error_threshold,
+            Limit::LowWater => &self.low_water,
+            Limit::DeadlineMs => &self.deadline_ms,
+        }
+    }
+
+    pub(in crate::remap) fn get(&self, limit: Limit) -> u32 {
+        self.cell(limit).load(Relaxed)
+    }
+
+    pub(in crate::remap) fn set(&self, limit: Limit, value: u32) {
+        self.cell(limit).store(value, Relaxed);
+    }
+
+    /// Takes over what a table line says.
+    pub(in crate::remap) fn set_from(&self, options: &Options) {
+        for limit in Limit::ALL {
+            if let Some(value) = options.limit(limit) {
+                self.set(limit, value);
+            }
+        }
+    }
+}

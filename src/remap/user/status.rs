@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The status line.
+
+use crate::logic::status::Health;
+use crate::logic::status::MetadataState;
+use crate::logic::status::Status;
+use crate::remap::DmRemap;
+use kernel::sync::atomic::Relaxed;
+
+impl DmRemap {
+    /// What the status line says.
+    pub(in crate::remap) fn status_line(&self) -> Status {
+        let state = &**self.state;
+        let counters = &state.counters;
+        let capacity = counters.capacity.get();
+        let (remapped, pending) = (counters.remapped.get(), counters.pending.get());
+        let bad = counters.bad.get();
+        let lost = counters.lost.get();
+        let breakers = state.life.breakers();
+        let flush_failed = state.life.is_flush_latched();
+        let stuck = counters.stuck.get() != 0;
+        let degraded = stuck || counters.degraded.get() != 0;
+        Status {
+            remapped,
+            capacity,
+            pending,
+            lost,
+            slots_used: remapped.saturating_add(pending).saturating_add(bad),
+            health: if pending != 0 || lost != 0 || breakers.any() || flush_failed || stuck {
+                Health::Failing
+            } else if degraded || bad != 0 || counters.left.get() == 0 {
+                Health::Degraded
+            } else {
+                Health::Good
+            },
+            write_errors: counters.write_errors.get(),
+            read_errors: counters.read_errors.get(),
+            auto_remaps: counters.auto_remaps.get(),
+            manual_remaps: counters.manual_remaps.get(),
+            scan_percent: 0,
+            metadata: if degraded {
+                MetadataState::Degraded
+            } else {
+                MetadataState::Enabled
+            },
+            autosave: true,
+            saves_done: counters.saves_done.get(),
+            saves: counters.saves.get(),
+            auto_remap: state.auto_remap.load(Relaxed),
+            slots_bad: bad,
+            spare_write_errors: counters.spare_write_errors.get(),
+            spare_read_errors: counters.spare_read_errors.get(),
+            replicas: counters.replicas.get() as u8,
+            superblocks: counters.superblocks.get() as u8,
+            metadata_repairs: counters.metadata_repairs.get(),
+            breakers,
+            flush_failed,
+            weak_moves: counters.weak_moves.get(),
+            spares: counters.spares.get() as u8,
+            spares_all: counters.spares_all.get() as u8,
+            idle: counters.idle.get() as u8,
+        }
+    }
+}
