@@ -2,16 +2,17 @@
 
 //! dm-remap: a failing disk and a spare together make a block device without bad sectors.
 //!
-//! | module   | what it is                                                                     |
-//! |----------|--------------------------------------------------------------------------------|
-//! | `dm`     | device mapper and the block layer, made safe; the only place with `unsafe`     |
-//! | `logic`  | what can be decided without a kernel: formats, protocols, tables, parsing      |
-//! | `remap`  | the target: mapping bios, repairing failed ones, metadata, messages, status    |
+//! | module         | what it is                                                                   |
+//! |----------------|------------------------------------------------------------------------------|
+//! | `abstractions` | device mapper and the block layer, made safe; the only place with `unsafe`   |
+//! | `logic`        | what can be decided without a kernel: formats, protocols, tables, parsing    |
+//! | `remap`        | the target: mapping bios, repairing failed ones, metadata, messages, status  |
 
-mod dm;
+mod abstractions;
 mod logic;
 mod remap;
 
+use abstractions::dm;
 use kernel::prelude::*;
 use remap::DmRemap;
 

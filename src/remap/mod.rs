@@ -24,7 +24,10 @@ mod session;
 mod setup;
 mod user;
 
-use crate::dm;
+use crate::abstractions::block;
+use crate::abstractions::dm;
+use crate::abstractions::sync;
+use crate::abstractions::work;
 use crate::logic::args;
 use crate::logic::args::Options;
 use crate::logic::limit::Limit;
@@ -60,11 +63,11 @@ pub(crate) struct DmRemap {
     /// Whether this table was resumed before.
     resumed: Atomic<bool>,
     /// Runs the crew. Dropping it waits for that, and comes before crew and state.
-    queue: dm::WorkQueue,
+    queue: work::WorkQueue,
     /// Runs what waits for memory, and so must not keep a repair waiting.
-    growth: dm::WorkQueue,
+    growth: work::WorkQueue,
     /// Runs the teller, who waits for device mapper, the noter and the restorer.
-    events: Arc<dm::WorkQueue>,
+    events: Arc<work::WorkQueue>,
     crew: KVec<Arc<Repairer>>,
     teller: Arc<Teller>,
     noter: Arc<Noter>,
@@ -94,7 +97,7 @@ impl dm::Target for DmRemap {
         }
         let state = &**self.state;
         if state.is_clean(sector, bio.sectors()) && !state.life.is_watched() {
-            return bio.remap_with(&self.main, sector, dm::Escort::ERRORS_ONLY);
+            return bio.remap_with(&self.main, sector, dm::BioContext::ERRORS_ONLY);
         }
         self.map_read(bio, sector)
     }
@@ -131,7 +134,7 @@ impl dm::Target for DmRemap {
         self.queue.flush();
         self.growth.flush();
         self.events.flush();
-        let _scope = dm::NoIoScope::enter();
+        let _scope = sync::NoIoScope::enter();
         // A message that has this lock is about to see that it has to stop.
         let _mover = self.state.mover.lock();
         let mut locked = self.state.writer.lock();
@@ -143,7 +146,7 @@ impl dm::Target for DmRemap {
     }
 
     fn preresume(&self, ti: &dm::TargetInfo) -> Result {
-        let _scope = dm::NoIoScope::enter();
+        let _scope = sync::NoIoScope::enter();
         let mut locked = self.state.writer.lock();
         if !ti.is_read_only() {
             let main_id = self.options.main_id.as_ref();
@@ -221,10 +224,10 @@ impl dm::Target for DmRemap {
         }
     }
 
-    fn io_hints(&self, _ti: &dm::TargetInfo, limits: &mut dm::QueueLimits) {
+    fn io_hints(&self, _ti: &dm::TargetInfo, limits: &mut block::QueueLimits) {
         // An atomic write may have to be split.
-        limits.clear_feature(dm::QueueFeature::Dax);
-        limits.clear_feature(dm::QueueFeature::AtomicWrites);
+        limits.clear_feature(block::QueueFeature::Dax);
+        limits.clear_feature(block::QueueFeature::AtomicWrites);
         limits.limit_discard_sectors(self.main.max_discard_sectors());
     }
 }

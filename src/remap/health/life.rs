@@ -10,7 +10,8 @@
 //! On the fast path there is one load: [`Life::is_watched`] tells whether any of these words waits
 //! for a success.
 
-use crate::dm;
+use crate::abstractions::sync;
+use crate::abstractions::util;
 use crate::logic::breaker::Breaker;
 use crate::logic::breaker::Need;
 use crate::logic::breaker::PROBE_INTERVAL_MS;
@@ -138,7 +139,7 @@ impl Life {
     /// Whether successes matter.
     #[inline(always)]
     pub(in crate::remap) fn is_watched(&self) -> bool {
-        dm::load_relaxed(&self.watched)
+        sync::load_relaxed(&self.watched)
     }
 
     fn circuit(&self, direction: Direction) -> &Circuit {
@@ -256,7 +257,7 @@ impl Life {
             0 => PASSED_UP_MAX,
             set => set,
         };
-        let now = dm::monotonic_ms();
+        let now = util::monotonic_ms();
         self.update(&self.circuit(direction).gone, |word| {
             let mut gone = Breaker::from_word(word);
             let many = gone.failed(threshold) == Need::Probe;
@@ -267,7 +268,7 @@ impl Life {
 
     /// A spare did not answer when it was asked whether it lives.
     pub(in crate::remap) fn note_silent(&self, member: u8) {
-        let now = dm::monotonic_ms().saturating_add(1);
+        let now = util::monotonic_ms().saturating_add(1);
         nth(&self.silent, member).store(now, Relaxed);
     }
 
@@ -280,7 +281,7 @@ impl Life {
     pub(in crate::remap) fn is_silent(&self, member: u8) -> bool {
         let asked = nth(&self.silent, member).load(Relaxed);
         let until = asked.saturating_add(u64::from(PROBE_INTERVAL_MS));
-        asked != 0 && dm::monotonic_ms() < until
+        asked != 0 && util::monotonic_ms() < until
     }
 
     /// A user's I/O of this block of main has succeeded.
@@ -295,18 +296,18 @@ impl Life {
 
     /// A number that is another one each time.
     pub(in crate::remap) fn seed(&self) -> u64 {
-        dm::monotonic_ms().rotate_left(32) ^ self.draws.fetch_add(1, Relaxed)
+        util::monotonic_ms().rotate_left(32) ^ self.draws.fetch_add(1, Relaxed)
     }
 
     /// What [`Life::failed`] asked for was not to be had. Returns whether that opens the breaker.
     pub(in crate::remap) fn disproved(&self, direction: Direction) -> bool {
-        let now = dm::monotonic_ms();
+        let now = util::monotonic_ms();
         self.change(direction, |breaker| breaker.disproved(now))
     }
 
     /// Whether a failed bio is to be looked at, rather than passed up at once. From any context.
     pub(in crate::remap) fn admits(&self, direction: Direction) -> bool {
-        let now = dm::monotonic_ms();
+        let now = util::monotonic_ms();
         self.change(direction, |breaker| breaker.admits(now))
     }
 
@@ -391,15 +392,15 @@ impl Life {
     #[inline(always)]
     pub(in crate::remap) fn is_spare_written(&self, member: u8) -> bool {
         // The epoch must not be read before the write has come back.
-        dm::full_barrier();
-        let word = dm::load_relaxed(nth(&self.spare_cache, member));
+        sync::full_barrier();
+        let word = sync::load_relaxed(nth(&self.spare_cache, member));
         Cache::from_word(word).written().to_word() == word
     }
 
     /// A user's write to a spare has succeeded. To be called before it is answered.
     pub(in crate::remap) fn spare_written(&self, member: u8) {
         // The epoch must not be read before the write has come back.
-        dm::full_barrier();
+        sync::full_barrier();
         self.update(nth(&self.spare_cache, member), |word| {
             (Cache::from_word(word).written().to_word(), ())
         });

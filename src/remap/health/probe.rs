@@ -7,7 +7,8 @@
 //! of a bad block.
 
 use super::life::Direction;
-use crate::dm;
+use crate::abstractions::block;
+use crate::abstractions::util;
 use crate::logic::message::Blocks;
 use crate::logic::places::Places;
 use crate::remap::jobs::closed;
@@ -51,11 +52,11 @@ pub(in crate::remap) fn can_read(
     target: &DmRemap,
     suspects: Blocks,
     deadline: u64,
-    buffer: &mut dm::IoBuffer,
+    buffer: &mut block::IoBuffer,
 ) -> Life {
     let mut tried = 0;
     for block in candidates(target, suspects) {
-        if tried >= READS && dm::monotonic_ms() >= deadline {
+        if tried >= READS && util::monotonic_ms() >= deadline {
             return Life::Unknown;
         }
         tried += 1;
@@ -80,7 +81,7 @@ pub(in crate::remap) fn can_write(
     target: &DmRemap,
     suspects: Blocks,
     (since, deadline): (u64, u64),
-    buffer: &mut dm::IoBuffer,
+    buffer: &mut block::IoBuffer,
 ) -> Life {
     let state = &**target.state;
     let _mover = match lock_mover(state, since, deadline) {
@@ -93,7 +94,7 @@ pub(in crate::remap) fn can_write(
         if failed >= WRITES {
             return Life::Dead;
         }
-        if busy >= BUSY || (failed != 0 && dm::monotonic_ms() >= deadline) {
+        if busy >= BUSY || (failed != 0 && util::monotonic_ms() >= deadline) {
             break;
         }
         let one = Blocks {
@@ -130,7 +131,7 @@ fn lock_mover(
     since: u64,
     deadline: u64,
 ) -> Result<Guard<'_, mover::Tools, MutexBackend>, Life> {
-    let deadline = deadline.max(dm::monotonic_ms().saturating_add(PATIENCE_MS));
+    let deadline = deadline.max(util::monotonic_ms().saturating_add(PATIENCE_MS));
     state.probing.fetch_add(1, Relaxed);
     let found = loop {
         if state.life.is_proven_since(Direction::MainWrite, since) {
@@ -139,7 +140,7 @@ fn lock_mover(
         if let Some(guard) = state.mover.try_lock() {
             break Ok(guard);
         }
-        if dm::monotonic_ms() >= deadline {
+        if util::monotonic_ms() >= deadline {
             break Err(Life::Unknown);
         }
         fsleep(Delta::from_millis(1));
@@ -176,14 +177,14 @@ fn candidates(target: &DmRemap, suspects: Blocks) -> impl Iterator<Item = u64> +
 /// Twice as much as is at the desk for a bio besides its own blocks.
 const REGION_SECTORS: u64 = 2 << 11;
 
-fn read(target: &DmRemap, block: u64, buffer: &mut dm::IoBuffer) -> bool {
+fn read(target: &DmRemap, block: u64, buffer: &mut block::IoBuffer) -> bool {
     let state = &**target.state;
-    let begun = dm::monotonic_ms();
+    let begun = util::monotonic_ms();
     let sector = state.sector_of(block);
     let good = buffer
         .slice_mut(0..state.bytes(1) as usize)
         .is_ok_and(|data| {
-            let opf = dm::Opf::READ.sync();
+            let opf = block::Opf::READ.sync();
             state.pool.read(&target.main, sector, data, opf).is_ok()
         });
     if good {
@@ -192,11 +193,11 @@ fn read(target: &DmRemap, block: u64, buffer: &mut dm::IoBuffer) -> bool {
     good
 }
 
-fn write_back(target: &DmRemap, state: &State, block: u64, buffer: &dm::IoBuffer) -> bool {
-    let begun = dm::monotonic_ms();
+fn write_back(target: &DmRemap, state: &State, block: u64, buffer: &block::IoBuffer) -> bool {
+    let begun = util::monotonic_ms();
     let sector = state.sector_of(block);
     let good = buffer.slice(0..state.bytes(1) as usize).is_ok_and(|data| {
-        let opf = dm::Opf::WRITE.sync();
+        let opf = block::Opf::WRITE.sync();
         state.pool.write(&target.main, sector, data, opf).is_ok()
     });
     if good {

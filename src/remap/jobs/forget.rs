@@ -16,7 +16,7 @@
 //! answer for. The message can be repeated.
 
 use super::closed::must_stop;
-use crate::dm;
+use crate::abstractions::dm;
 use crate::logic::format::member_bit;
 use crate::remap::meta::writer::Restored;
 use crate::remap::DmRemap;

@@ -29,8 +29,10 @@
 
 use super::closed::must_stop;
 use super::closed::Closed;
-use crate::dm;
-use crate::dm::BlkStatus;
+use crate::abstractions::block;
+use crate::abstractions::block::BlkStatus;
+use crate::abstractions::dm;
+use crate::abstractions::util;
 use crate::logic::classify::Operation;
 use crate::logic::format::member_bit;
 use crate::logic::format::MEMBERS_MAX;
@@ -67,9 +69,9 @@ pub(in crate::remap) const DATA_BYTES: usize = 64 * 1024;
 pub(in crate::remap) struct Tools {
     lists: Lists,
     /// The blocks of a part, each in its own place.
-    data: dm::IoBuffer,
+    data: block::IoBuffer,
     /// What main has of a part, to compare.
-    check: dm::IoBuffer,
+    check: block::IoBuffer,
     /// What was copied back, at most one for each block of a part.
     copied: KVec<Copied>,
     /// Slots that were freed, one for each block of a part.
@@ -80,8 +82,8 @@ impl Tools {
     pub(in crate::remap) fn new() -> Result<Self> {
         Ok(Self {
             lists: Lists::new()?,
-            data: dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
-            check: dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
+            data: block::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
+            check: block::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?,
             copied: KVec::with_capacity(DATA_BYTES >> 9, GFP_KERNEL)?,
             freed: KVec::with_capacity(DATA_BYTES >> 9, GFP_KERNEL)?,
         })
@@ -561,7 +563,7 @@ impl Mover<'_> {
                 first: block,
                 count: 1,
             };
-            let deadline = dm::monotonic_ms().saturating_add(PROBE_MS);
+            let deadline = util::monotonic_ms().saturating_add(PROBE_MS);
             if !is_suspect(Operation::Read, status)
                 || probe::can_read(self.target, suspect, deadline, data) != Life::Alive
             {
@@ -820,7 +822,7 @@ impl Mover<'_> {
         let data = &mut self.tools.data;
         read_twice_into(pool, spare, from, data, place.clone()).map_err(to_error)?;
         // It is flushed with the others of the part.
-        let opf = dm::Opf::WRITE.sync();
+        let opf = block::Opf::WRITE.sync();
         pool.write(main, to, data.slice(place)?, opf)
             .map_err(to_error)?;
         self.note_copied(main_block, slot, count, Some(at))

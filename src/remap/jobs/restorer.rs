@@ -11,7 +11,8 @@
 //! nothing are given up, as all that was on them would be copied for nothing; replicas are made again; and
 //! members that are back and have everything are used again, which may be places for more replicas.
 
-use crate::dm;
+use crate::abstractions::sync;
+use crate::abstractions::work;
 use crate::logic::format::MEMBERS_MAX;
 use crate::remap::meta::io::SpareIo;
 use crate::remap::meta::writer::growth;
@@ -53,7 +54,7 @@ impl WorkItem for Restorer {
     type Pointer = Arc<Restorer>;
 
     fn run(this: Arc<Restorer>) {
-        let _scope = dm::NoIoScope::enter();
+        let _scope = sync::NoIoScope::enter();
         let result = this.restore();
         let tell = {
             let mut locked = this.state.writer.lock();
@@ -97,7 +98,7 @@ impl Restorer {
 
     /// Waits until it seems to have nothing to do.
     pub(in crate::remap) fn wait_until_idle(&self) {
-        dm::wait_until_idle(&self.work);
+        work::wait_until_idle(&self.work);
     }
 
     fn is_stopping(&self) -> bool {

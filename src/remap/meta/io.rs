@@ -2,7 +2,9 @@
 
 //! Metadata I/O on the spares: carrying out what the commit protocol decides.
 
-use crate::dm;
+use crate::abstractions::block;
+use crate::abstractions::dm;
+use crate::abstractions::util;
 use crate::logic::classify;
 use crate::logic::classify::Operation;
 use crate::logic::classify::Status;
@@ -39,7 +41,7 @@ pub(in crate::remap) struct SpareIo<'a> {
     state: &'a State,
     pub(in crate::remap) spares: &'a Spares,
     /// One metadata block.
-    pub(in crate::remap) buffer: &'a mut dm::IoBuffer,
+    pub(in crate::remap) buffer: &'a mut block::IoBuffer,
     /// Whether every block of a slot table is read after it was written: some place has taken writes and could
     /// not be read.
     pub(in crate::remap) is_careful: bool,
@@ -56,7 +58,7 @@ impl<'a> SpareIo<'a> {
     pub(in crate::remap) fn new(
         state: &'a State,
         spares: &'a Spares,
-        buffer: &'a mut dm::IoBuffer,
+        buffer: &'a mut block::IoBuffer,
     ) -> Self {
         Self {
             state,
@@ -152,8 +154,8 @@ impl<'a> SpareIo<'a> {
     }
 
     /// Reads a metadata block into the buffer.
-    pub(in crate::remap) fn read(&mut self, place: Place) -> dm::IoResult {
-        let (device, at) = self.spares.locate(place).ok_or(dm::BlkStatus::OFFLINE)?;
+    pub(in crate::remap) fn read(&mut self, place: Place) -> block::IoResult {
+        let (device, at) = self.spares.locate(place).ok_or(block::BlkStatus::OFFLINE)?;
         read_twice(&self.state.pool, device, at, self.buffer, BLOCK_BYTES)?;
         self.state.life.note_answer(place.member);
         Ok(())
@@ -188,7 +190,7 @@ impl<'a> SpareIo<'a> {
         let Some((device, at)) = self.spares.locate(place) else {
             return Err(self.other(superblock, place));
         };
-        let opf = dm::Opf::WRITE.meta().sync();
+        let opf = block::Opf::WRITE.meta().sync();
         // Where FUA is a write and a flush, two errors are better than one.
         let flush = fua && device.emulates_fua();
         let opf = if fua && !flush { opf.fua() } else { opf };
@@ -251,7 +253,7 @@ impl<'a> SpareIo<'a> {
         let place = Place { member, sector: 0 };
         let flushed = match self.spares.get(member) {
             Some(spare) => self.state.flush(Disk::Spare(member), &spare.device, ticket),
-            None => Err(dm::BlkStatus::OFFLINE),
+            None => Err(block::BlkStatus::OFFLINE),
         };
         flushed.map_err(|_| self.other(superblock, place))
     }
@@ -295,7 +297,7 @@ impl<'a> SpareIo<'a> {
         let alive = places.any(|place| {
             let located = self.spares.locate(place);
             located.is_some_and(|(device, at)| {
-                let opf = dm::Opf::READ.sync();
+                let opf = block::Opf::READ.sync();
                 let data = self.buffer.slice_mut(0..BLOCK_BYTES);
                 data.is_ok_and(|data| self.state.pool.read(device, at, data, opf).is_ok())
             })
@@ -307,31 +309,31 @@ impl<'a> SpareIo<'a> {
     }
 }
 
-fn image_of(buffer: &mut dm::IoBuffer) -> Option<&mut Block> {
+fn image_of(buffer: &mut block::IoBuffer) -> Option<&mut Block> {
     buffer.as_mut_slice().first_chunk_mut::<BLOCK_BYTES>()
 }
 
 /// Reads `bytes` at `sector` into the start of `buffer`, and once more if that fails.
 pub(in crate::remap) fn read_twice(
-    pool: &dm::BioPool,
+    pool: &block::BioPool,
     device: &dm::Device,
     sector: u64,
-    buffer: &mut dm::IoBuffer,
+    buffer: &mut block::IoBuffer,
     bytes: usize,
-) -> dm::IoResult {
+) -> block::IoResult {
     read_twice_into(pool, device, sector, buffer, 0..bytes)
 }
 
 /// The same, into a part of the buffer.
 pub(in crate::remap) fn read_twice_into(
-    pool: &dm::BioPool,
+    pool: &block::BioPool,
     device: &dm::Device,
     sector: u64,
-    buffer: &mut dm::IoBuffer,
+    buffer: &mut block::IoBuffer,
     part: Range<usize>,
-) -> dm::IoResult {
+) -> block::IoResult {
     let mut once = || match buffer.slice_mut(part.clone()) {
-        Ok(slice) => pool.read(device, sector, slice, dm::Opf::READ.sync()),
+        Ok(slice) => pool.read(device, sector, slice, block::Opf::READ.sync()),
         Err(error) => Err(error.into()),
     };
     once().or_else(|_| once())
@@ -345,23 +347,23 @@ const PATIENCE_MS: u64 = 2000;
 
 /// Whether nothing can be read of a spare anywhere, for reasons that a dead device has, and not one that somebody
 /// else has reserved, or that lacks memory. Fails if there is no memory to find out.
-pub(in crate::remap) fn is_dead(pool: &dm::BioPool, spare: &Spare) -> Result<bool> {
-    let mut buffer = dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?;
+pub(in crate::remap) fn is_dead(pool: &block::BioPool, spare: &Spare) -> Result<bool> {
+    let mut buffer = block::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?;
     let last = spare.sectors.saturating_sub(BLOCK_SECTORS);
     for step in 0..PLACES {
         // From end to end.
         let place = (last / (PLACES - 1)).saturating_mul(step) & !(BLOCK_SECTORS - 1);
         let at = spare.start.saturating_add(place);
         let data = buffer.slice_mut(0..BLOCK_BYTES)?;
-        let begun = dm::monotonic_ms();
-        let Err(status) = pool.read(&spare.device, at, data, dm::Opf::READ.sync()) else {
+        let begun = util::monotonic_ms();
+        let Err(status) = pool.read(&spare.device, at, data, block::Opf::READ.sync()) else {
             return Ok(false);
         };
-        let reserved = status == dm::BlkStatus::RESV_CONFLICT;
+        let reserved = status == block::BlkStatus::RESV_CONFLICT;
         if reserved || !classify::tells_of_device(status_of(status)) {
             return Ok(false);
         }
-        if dm::monotonic_ms().saturating_sub(begun) > PATIENCE_MS {
+        if util::monotonic_ms().saturating_sub(begun) > PATIENCE_MS {
             break;
         }
     }
@@ -369,40 +371,40 @@ pub(in crate::remap) fn is_dead(pool: &dm::BioPool, spare: &Spare) -> Result<boo
 }
 
 /// Whether the medium may be at fault for a failed I/O.
-pub(in crate::remap) fn is_suspect(operation: Operation, status: dm::BlkStatus) -> bool {
+pub(in crate::remap) fn is_suspect(operation: Operation, status: block::BlkStatus) -> bool {
     classify::classify(operation, status_of(status), false) == Verdict::Suspect
 }
 
 /// Whether a failed I/O may mean that the device is not there any more, although no medium is at fault.
-pub(in crate::remap) fn may_be_gone(status: dm::BlkStatus) -> bool {
+pub(in crate::remap) fn may_be_gone(status: block::BlkStatus) -> bool {
     matches!(
         status,
-        dm::BlkStatus::TRANSPORT | dm::BlkStatus::OFFLINE | dm::BlkStatus::TIMEOUT
+        block::BlkStatus::TRANSPORT | block::BlkStatus::OFFLINE | block::BlkStatus::TIMEOUT
     )
 }
 
 /// The name that [`classify`] has for a status.
-pub(in crate::remap) fn status_of(status: dm::BlkStatus) -> Status {
+pub(in crate::remap) fn status_of(status: block::BlkStatus) -> Status {
     match status {
-        dm::BlkStatus::OK => Status::Ok,
-        dm::BlkStatus::NOTSUPP => Status::NotSupp,
-        dm::BlkStatus::TIMEOUT => Status::Timeout,
-        dm::BlkStatus::NOSPC => Status::NoSpc,
-        dm::BlkStatus::TRANSPORT => Status::Transport,
-        dm::BlkStatus::TARGET => Status::Target,
-        dm::BlkStatus::RESV_CONFLICT => Status::ResvConflict,
-        dm::BlkStatus::MEDIUM => Status::Medium,
-        dm::BlkStatus::PROTECTION => Status::Protection,
-        dm::BlkStatus::RESOURCE => Status::Resource,
-        dm::BlkStatus::IOERR => Status::IoErr,
-        dm::BlkStatus::DM_REQUEUE => Status::DmRequeue,
-        dm::BlkStatus::AGAIN => Status::Again,
-        dm::BlkStatus::DEV_RESOURCE => Status::DevResource,
-        dm::BlkStatus::ZONE_OPEN_RESOURCE => Status::ZoneOpenResource,
-        dm::BlkStatus::ZONE_ACTIVE_RESOURCE => Status::ZoneActiveResource,
-        dm::BlkStatus::OFFLINE => Status::Offline,
-        dm::BlkStatus::DURATION_LIMIT => Status::DurationLimit,
-        dm::BlkStatus::INVAL => Status::Inval,
+        block::BlkStatus::OK => Status::Ok,
+        block::BlkStatus::NOTSUPP => Status::NotSupp,
+        block::BlkStatus::TIMEOUT => Status::Timeout,
+        block::BlkStatus::NOSPC => Status::NoSpc,
+        block::BlkStatus::TRANSPORT => Status::Transport,
+        block::BlkStatus::TARGET => Status::Target,
+        block::BlkStatus::RESV_CONFLICT => Status::ResvConflict,
+        block::BlkStatus::MEDIUM => Status::Medium,
+        block::BlkStatus::PROTECTION => Status::Protection,
+        block::BlkStatus::RESOURCE => Status::Resource,
+        block::BlkStatus::IOERR => Status::IoErr,
+        block::BlkStatus::DM_REQUEUE => Status::DmRequeue,
+        block::BlkStatus::AGAIN => Status::Again,
+        block::BlkStatus::DEV_RESOURCE => Status::DevResource,
+        block::BlkStatus::ZONE_OPEN_RESOURCE => Status::ZoneOpenResource,
+        block::BlkStatus::ZONE_ACTIVE_RESOURCE => Status::ZoneActiveResource,
+        block::BlkStatus::OFFLINE => Status::Offline,
+        block::BlkStatus::DURATION_LIMIT => Status::DurationLimit,
+        block::BlkStatus::INVAL => Status::Inval,
         _ => Status::Other,
     }
 }

@@ -2,8 +2,10 @@
 
 //! What becomes of a bio that came back.
 
-use crate::dm;
-use crate::dm::BlkStatus;
+use crate::abstractions::block;
+use crate::abstractions::block::BlkStatus;
+use crate::abstractions::dm;
+use crate::abstractions::util;
 use crate::logic::breaker::Need;
 use crate::logic::cache::Sent;
 use crate::logic::classify::classify;
@@ -102,7 +104,7 @@ impl DmRemap {
         let data = bio.per_bio();
         data.failed = true;
         data.probes = probes;
-        data.stamp = dm::monotonic_ms() as u32;
+        data.stamp = util::monotonic_ms() as u32;
         let (owned, ended) = bio.take();
         state.deferred.push(owned);
         self.kick();
@@ -201,11 +203,11 @@ fn direction_of(operation: Operation, member: Option<u8>) -> Option<Direction> {
 /// What a bio wanted.
 fn operation_of(bio: &dm::EndedBio<'_, DmRemap>) -> Operation {
     match bio.op() {
-        dm::Op::Read => Operation::Read,
-        dm::Op::Write if bio.sectors() == 0 => Operation::Flush,
-        dm::Op::Write => Operation::Write,
-        dm::Op::WriteZeroes => Operation::WriteZeroes,
-        dm::Op::Discard => Operation::Discard,
+        block::Op::Read => Operation::Read,
+        block::Op::Write if bio.sectors() == 0 => Operation::Flush,
+        block::Op::Write => Operation::Write,
+        block::Op::WriteZeroes => Operation::WriteZeroes,
+        block::Op::Discard => Operation::Discard,
         _ => Operation::Other,
     }
 }

@@ -2,7 +2,7 @@
 
 //! The kernel's atomics as the cells that [`logic`](crate::logic) works on, and arrays of them.
 
-use crate::dm;
+use crate::abstractions::sync;
 use crate::logic::word::Word;
 use kernel::alloc::AllocError;
 use kernel::alloc::Flags;
@@ -18,24 +18,24 @@ pub(in crate::remap) struct Cell64(Atomic<u64>);
 impl Word<u32> for Cell32 {
     #[inline(always)]
     fn load(&self) -> u32 {
-        dm::load_acquire(&self.0)
+        sync::load_acquire(&self.0)
     }
 
     #[inline(always)]
     fn store(&self, value: u32) {
-        dm::store_release(&self.0, value);
+        sync::store_release(&self.0, value);
     }
 }
 
 impl Word<u64> for Cell64 {
     #[inline(always)]
     fn load(&self) -> u64 {
-        dm::load_acquire(&self.0)
+        sync::load_acquire(&self.0)
     }
 
     #[inline(always)]
     fn store(&self, value: u64) {
-        dm::store_release(&self.0, value);
+        sync::store_release(&self.0, value);
     }
 }
 

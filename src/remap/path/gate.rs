@@ -18,7 +18,7 @@
 //! closes before the mover waits, and a bio that is left to the worker without need is submitted by
 //! it.
 
-use crate::dm;
+use crate::abstractions::sync;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::atomic::Release;
@@ -42,10 +42,10 @@ impl Gate {
     /// Whether a part of the range is behind the closed gate.
     #[inline(always)]
     pub(in crate::remap) fn covers(&self, sector: u64, sectors: u32) -> bool {
-        let end = dm::load_acquire(&self.end);
+        let end = sync::load_acquire(&self.end);
         end != 0
             && sector < end
-            && dm::load_relaxed(&self.start) < sector.saturating_add(u64::from(sectors))
+            && sync::load_relaxed(&self.start) < sector.saturating_add(u64::from(sectors))
     }
 
     /// Closes it for a range, which must not be empty.

@@ -29,7 +29,7 @@ mod there;
 
 use super::health::life::Disk;
 use super::DmRemap;
-use crate::dm;
+use crate::abstractions::dm;
 
 /// What goes with every bio.
 #[derive(Default)]

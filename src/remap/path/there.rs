@@ -3,8 +3,10 @@
 //! Where a bio goes.
 
 use super::BioData;
-use crate::dm;
-use crate::dm::BlkStatus;
+use crate::abstractions::block;
+use crate::abstractions::block::BlkStatus;
+use crate::abstractions::dm;
+use crate::abstractions::sync;
 use crate::logic::presence::Presence;
 use crate::logic::presence::SMALL;
 use crate::logic::reach::reach;
@@ -59,11 +61,11 @@ impl DmRemap {
             && state.is_clean(sector, bio.sectors())
             && !state.life.is_watched()
         {
-            let escort = dm::Escort {
+            let context = dm::BioContext {
                 ticket: Some(ticket),
-                ..dm::Escort::ERRORS_ONLY
+                ..dm::BioContext::ERRORS_ONLY
             };
-            return bio.remap_with(&self.main, sector, escort);
+            return bio.remap_with(&self.main, sector, context);
         }
         self.map_marked(bio, sector, ticket)
     }
@@ -75,7 +77,7 @@ impl DmRemap {
         &self,
         bio: dm::MapBio<'a, Self>,
         sector: u64,
-        ticket: dm::SrcuTicket,
+        ticket: sync::SrcuTicket,
     ) -> dm::Mapped<'a> {
         if self.state.gate.covers(sector, bio.sectors()) {
             drop(ticket);
@@ -102,7 +104,7 @@ impl DmRemap {
         &self,
         bio: dm::MapBio<'a, Self>,
         sector: u64,
-        ticket: dm::SrcuTicket,
+        ticket: sync::SrcuTicket,
     ) -> dm::Mapped<'a> {
         let state = &**self.state;
         let Some(map) = state.map.load_registered(&ticket) else {
@@ -113,7 +115,7 @@ impl DmRemap {
         if bio.sectors() == state.sectors(1) && !state.life.is_watched() {
             match map.view().lookup(state.block_of(sector)) {
                 None => return self.map_to_main::<WRITE>(bio, sector, ticket, false),
-                Some((slot, word)) if word.is_plain() && bio.op() != dm::Op::Discard => {
+                Some((slot, word)) if word.is_plain() && bio.op() != block::Op::Discard => {
                     if let Some(place) = state.locate_in(map, &self.spares, slot, WRITE) {
                         return self.map_to_slot::<WRITE>(bio, place, ticket, false);
                     }
@@ -130,16 +132,16 @@ impl DmRemap {
         &self,
         bio: dm::MapBio<'a, Self>,
         sector: u64,
-        ticket: dm::SrcuTicket,
+        ticket: sync::SrcuTicket,
         watched: bool,
     ) -> dm::Mapped<'a> {
-        let escort = dm::Escort {
+        let context = dm::BioContext {
             // A read that goes to main need not be waited for.
             ticket: WRITE.then_some(ticket),
             data: None,
             errors_only: !watched,
         };
-        bio.remap_with(&self.main, sector, escort)
+        bio.remap_with(&self.main, sector, context)
     }
 
     /// Sends a registered bio to a slot: a sector of a member's device.
@@ -148,20 +150,20 @@ impl DmRemap {
         &self,
         bio: dm::MapBio<'a, Self>,
         (member, device, sector): (u8, &dm::Device, u64),
-        ticket: dm::SrcuTicket,
+        ticket: sync::SrcuTicket,
         watched: bool,
     ) -> dm::Mapped<'a> {
         let data = BioData {
             disk: member.saturating_add(1),
             ..BioData::default()
         };
-        let escort = dm::Escort {
+        let context = dm::BioContext {
             ticket: Some(ticket),
             data: Some(data),
             // What was written is in the spare's cache.
             errors_only: !WRITE && !watched,
         };
-        bio.remap_with(device, sector, escort)
+        bio.remap_with(device, sector, context)
     }
 
     /// As [`DmRemap::look_up`], whatever the bio is and whatever is found.
@@ -170,7 +172,7 @@ impl DmRemap {
         &self,
         mut bio: dm::MapBio<'a, Self>,
         sector: u64,
-        ticket: dm::SrcuTicket,
+        ticket: sync::SrcuTicket,
     ) -> dm::Mapped<'a> {
         let state = &**self.state;
         let watched = state.life.is_watched();
@@ -210,7 +212,7 @@ impl DmRemap {
             | RunKind::Failing { .. }
             | RunKind::Pending { .. }
             | RunKind::Lost { .. }
-                if bio.op() == dm::Op::Discard =>
+                if bio.op() == block::Op::Discard =>
             {
                 // A hint only. The slot keeps its content, which is as good as any other.
                 bio.complete(BlkStatus::OK)
@@ -250,7 +252,7 @@ impl DmRemap {
         &self,
         mut bio: dm::MapBio<'a, Self>,
     ) -> dm::Mapped<'a> {
-        if bio.op() == dm::Op::Discard {
+        if bio.op() == block::Op::Discard {
             // A hint only.
             return bio.complete(BlkStatus::OK);
         }
@@ -285,11 +287,11 @@ impl DmRemap {
             stamp: flushed.0,
             ..BioData::default()
         };
-        let escort = dm::Escort {
+        let context = dm::BioContext {
             data: Some(data),
-            ..dm::Escort::default()
+            ..dm::BioContext::default()
         };
-        bio.redirect_with(device, escort)
+        bio.redirect_with(device, context)
     }
 
     /// Queues a bio that `map` cannot decide about.

@@ -20,7 +20,10 @@
 
 use super::relocate::Lists;
 use super::serve;
-use crate::dm;
+use crate::abstractions::block;
+use crate::abstractions::dm;
+use crate::abstractions::sync;
+use crate::abstractions::work;
 use crate::logic::desk::Bio;
 use crate::logic::desk::Range;
 use crate::logic::desk::JOBS;
@@ -42,7 +45,7 @@ use kernel::workqueue::WorkItem;
 pub(in crate::remap) struct Repairer {
     state: Arc<State>,
     /// Where the restorer runs.
-    background: Arc<dm::WorkQueue>,
+    background: Arc<work::WorkQueue>,
     restorer: Arc<Restorer>,
     /// Its number at the desk.
     number: usize,
@@ -59,7 +62,7 @@ pub(in crate::remap) struct Repairer {
 pub(in crate::remap) struct Tools {
     pub(in crate::remap) lists: Lists,
     /// One block.
-    pub(in crate::remap) data: dm::IoBuffer,
+    pub(in crate::remap) data: block::IoBuffer,
 }
 
 impl_has_work! {
@@ -70,7 +73,7 @@ impl WorkItem for Repairer {
     type Pointer = Arc<Repairer>;
 
     fn run(this: Arc<Repairer>) {
-        let _scope = dm::NoIoScope::enter();
+        let _scope = sync::NoIoScope::enter();
         let bio = this.bio.lock().take();
         if let Some(bio) = bio {
             serve::serve(&this.state, bio, &mut this.tools.lock());
@@ -90,7 +93,7 @@ impl WorkItem for Repairer {
 impl Repairer {
     /// Waits until it seems to have nothing to do.
     pub(in crate::remap) fn wait_until_idle(&self) {
-        dm::wait_until_idle(&self.work);
+        work::wait_until_idle(&self.work);
     }
 }
 
@@ -137,7 +140,7 @@ pub(in crate::remap) struct Noter {
     state: Arc<State>,
     spares: Spares,
     /// Runs the others.
-    events: Arc<dm::WorkQueue>,
+    events: Arc<work::WorkQueue>,
     teller: Arc<Teller>,
     restorer: Arc<Restorer>,
     #[pin]
@@ -148,7 +151,7 @@ impl Noter {
     pub(in crate::remap) fn new(
         state: &Arc<State>,
         spares: &Spares,
-        events: &Arc<dm::WorkQueue>,
+        events: &Arc<work::WorkQueue>,
         teller: &Arc<Teller>,
         restorer: &Arc<Restorer>,
     ) -> Result<Arc<Self>> {
@@ -165,7 +168,7 @@ impl Noter {
 
     /// Waits until it seems to have nothing to do.
     pub(in crate::remap) fn wait_until_idle(&self) {
-        dm::wait_until_idle(&self.work);
+        work::wait_until_idle(&self.work);
     }
 }
 
@@ -177,7 +180,7 @@ impl WorkItem for Noter {
     type Pointer = Arc<Noter>;
 
     fn run(this: Arc<Noter>) {
-        let _scope = dm::NoIoScope::enter();
+        let _scope = sync::NoIoScope::enter();
         if serve::set_noted_aside(&this.state, &this.spares) {
             let _ = this.events.enqueue::<_, 0>(this.teller.clone());
         }
@@ -190,14 +193,14 @@ impl WorkItem for Noter {
 /// Makes the repairers for a table. The restorer runs on the queue `background`, so that no repair waits for it.
 pub(in crate::remap) fn hire(
     state: &Arc<State>,
-    background: &Arc<dm::WorkQueue>,
+    background: &Arc<work::WorkQueue>,
     restorer: &Arc<Restorer>,
 ) -> Result<KVec<Arc<Repairer>>> {
     let mut crew = KVec::with_capacity(JOBS, GFP_KERNEL)?;
     for number in 0..JOBS {
         let tools = Tools {
             lists: Lists::new()?,
-            data: dm::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?,
+            data: block::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?,
         };
         let (state, background) = (state.clone(), background.clone());
         let restorer = restorer.clone();
@@ -229,7 +232,7 @@ pub(in crate::remap) fn dispatch(state: &State) {
             0 => Range::NOTHING,
             sectors => Range::new(bio.target_sector(), sectors),
         };
-        let is_read = bio.op() == dm::Op::Read;
+        let is_read = bio.op() == block::Op::Read;
         let what = match bio.per_bio() {
             data if !data.failed => Bio::Deferred,
             data if is_read && data.member().is_none() => Bio::MainRead,
@@ -243,7 +246,7 @@ pub(in crate::remap) fn dispatch(state: &State) {
         let Some(repairer) = target.crew.get(number).cloned() else {
             // There are as many as places at the desk.
             desk.end(number);
-            bio.complete(dm::BlkStatus::IOERR);
+            bio.complete(block::BlkStatus::IOERR);
             continue;
         };
         // It runs at once, if it likes, and waits for the lock.

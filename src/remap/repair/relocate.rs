@@ -21,8 +21,10 @@
 //! The flush or the commit may find out that a spare is gone, with the data that it has just taken: that goes
 //! to others then, in the same way, before the caller acknowledges anything.
 
-use crate::dm;
-use crate::dm::BlkStatus;
+use crate::abstractions::block;
+use crate::abstractions::block::BlkStatus;
+use crate::abstractions::dm;
+use crate::abstractions::util;
 use crate::logic::alloc::SlotRun;
 use crate::logic::bisect::Bisect;
 use crate::logic::classify::Operation;
@@ -126,7 +128,7 @@ const QUEUE_MAX: usize = 2 * MOVES_MAX;
 const WEAK_MAX: usize = 64;
 
 /// Adds to a list that was made large enough.
-pub(in crate::remap) fn push<T>(list: &mut KVec<T>, value: T) -> dm::IoResult {
+pub(in crate::remap) fn push<T>(list: &mut KVec<T>, value: T) -> block::IoResult {
     list.push_within_capacity(value)
         .map_err(|_| BlkStatus::RESOURCE)
 }
@@ -137,7 +139,7 @@ pub(in crate::remap) enum Source<'a> {
     /// A write.
     Bio(&'a dm::OwnedBio<DmRemap>),
     /// What was read before.
-    Buffer(&'a dm::IoBuffer),
+    Buffer(&'a block::IoBuffer),
     /// There is none: zeroes are written.
     Zeroes,
 }
@@ -150,8 +152,8 @@ impl Source<'_> {
         (offset, bytes): (u32, u32),
         device: &dm::Device,
         sector: u64,
-        opf: dm::Opf,
-    ) -> dm::IoResult {
+        opf: block::Opf,
+    ) -> block::IoResult {
         let pool = &state.pool;
         match self {
             Source::Bio(bio) => pool.write_slice(bio, offset, bytes, device, sector, opf),
@@ -296,7 +298,7 @@ impl<'a> Relocation<'a> {
 
     /// Writes the data of all moves to slots. A block whose slot fails goes to the end of the queue and
     /// gets another one.
-    fn place(&mut self) -> dm::IoResult {
+    fn place(&mut self) -> block::IoResult {
         let Lists { moves, queue, .. } = &mut *self.lists;
         queue.clear();
         moves.iter().try_for_each(|block| push(queue, *block))?;
@@ -374,13 +376,13 @@ impl<'a> Relocation<'a> {
     }
 
     /// Writes the data of as many moves from number `next` on as there are slots in `run`.
-    fn fill_slots(&mut self, run: SlotRun, next: usize, own: bool) -> dm::IoResult {
+    fn fill_slots(&mut self, run: SlotRun, next: usize, own: bool) -> block::IoResult {
         let first = *self.lists.queue.get(next).ok_or(BlkStatus::IOERR)?;
         let mut search = Bisect::new(run.count).ok_or(BlkStatus::INVAL)?;
         // Slots before this one are placed or have failed.
         let mut settled = 0u32;
         while let Some(part) = search.next_try() {
-            let begun = dm::monotonic_ms();
+            let begun = util::monotonic_ms();
             if begun >= self.deadline && self.slow {
                 self.give_back_rest(run, settled, own);
                 return Err(self.error);
@@ -396,7 +398,7 @@ impl<'a> Relocation<'a> {
             let bytes = self.state.bytes(part.count);
             let write = || {
                 let (_, device, sector) = place.ok_or(BlkStatus::OFFLINE)?;
-                let opf = dm::Opf::WRITE.sync();
+                let opf = block::Opf::WRITE.sync();
                 self.source
                     .write(self.state, (offset, bytes), device, sector, opf)
             };
@@ -406,7 +408,7 @@ impl<'a> Relocation<'a> {
                 // A slot is written off for good, so it gets another chance.
                 result = write();
             }
-            let took = dm::monotonic_ms().saturating_sub(begun);
+            let took = util::monotonic_ms().saturating_sub(begun);
             self.slow |= result.is_err() && took > SLOW_MS;
             if result.is_err() && self.is_gone(slot) {
                 // Not the slots have failed, but their spare: the others take what is left.
@@ -465,7 +467,7 @@ impl<'a> Relocation<'a> {
 
     /// Sends the blocks of a run that are not settled to the end of the queue. Slots of their own (`own`)
     /// are of no use to them.
-    fn put_off(&mut self, run: SlotRun, settled: u32, next: usize, own: bool) -> dm::IoResult {
+    fn put_off(&mut self, run: SlotRun, settled: u32, next: usize, own: bool) -> block::IoResult {
         for index in settled..run.count {
             let mut block = self.move_at(next, index)?;
             block.own_failed |= own;
@@ -498,7 +500,7 @@ impl<'a> Relocation<'a> {
         first && state.with_writer_by(self.patience, self.spares, rests) == Some(true)
     }
 
-    fn note_placed(&mut self, first: u32, index: u32, next: usize) -> dm::IoResult {
+    fn note_placed(&mut self, first: u32, index: u32, next: usize) -> block::IoResult {
         let block = self.move_at(next, index)?;
         let placed = Placed {
             main_block: block.main_block,
@@ -508,7 +510,7 @@ impl<'a> Relocation<'a> {
     }
 
     /// A slot cannot take data: its block needs another one.
-    fn slot_failed(&mut self, first: u32, index: u32, next: usize, own: bool) -> dm::IoResult {
+    fn slot_failed(&mut self, first: u32, index: u32, next: usize, own: bool) -> block::IoResult {
         let mut block = self.move_at(next, index)?;
         block.own_failed |= own;
         push(&mut self.lists.queue, block)?;
@@ -619,7 +621,7 @@ impl<'a> Relocation<'a> {
         let Some(target) = self.target else {
             return false;
         };
-        if dm::monotonic_ms() >= self.patience {
+        if util::monotonic_ms() >= self.patience {
             return false;
         }
         let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
@@ -628,7 +630,7 @@ impl<'a> Relocation<'a> {
     }
 
     /// Waits until the map takes what was placed.
-    fn have_room(&self) -> dm::IoResult {
+    fn have_room(&self) -> block::IoResult {
         let count = u32::try_from(self.lists.placed.len()).unwrap_or(u32::MAX);
         loop {
             let room = self

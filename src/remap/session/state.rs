@@ -29,7 +29,11 @@
 //! Counters are written under `writer` or by rare events, and read at any time.
 
 use super::activate::Start;
-use crate::dm;
+use crate::abstractions::block;
+use crate::abstractions::dm;
+use crate::abstractions::sync;
+use crate::abstractions::util;
+use crate::abstractions::work;
 use crate::logic::desk::Desk;
 use crate::logic::desk::Range;
 use crate::logic::format::member_bit;
@@ -94,9 +98,9 @@ pub(in crate::remap) struct State {
     /// A slot and a block of main have `1 << block_shift` sectors.
     pub(in crate::remap) block_shift: u32,
     #[pin]
-    pub(in crate::remap) presence: dm::Growing<Cell64>,
+    pub(in crate::remap) presence: sync::Growing<Cell64>,
     #[pin]
-    pub(in crate::remap) map: dm::Published<Map>,
+    pub(in crate::remap) map: sync::Published<Map>,
     pub(in crate::remap) gate: Gate,
     /// Blocks that main could not read, until they are pending.
     pub(in crate::remap) notes: Notes,
@@ -125,19 +129,19 @@ pub(in crate::remap) struct State {
     pub(in crate::remap) auto_remap: Atomic<bool>,
     /// Keeps the log readable when a disk fails a million times.
     #[pin]
-    pub(in crate::remap) log: dm::RateLimit,
+    pub(in crate::remap) log: util::RateLimit,
     /// Bios for I/O of our own.
     #[pin]
-    pub(in crate::remap) pool: dm::BioPool,
+    pub(in crate::remap) pool: block::BioPool,
     /// Zeroes, to be written.
-    pub(in crate::remap) zeroes: dm::IoBuffer,
+    pub(in crate::remap) zeroes: block::IoBuffer,
     /// Slots that nothing became of, to be given back by whoever has the writer's lock next.
     #[pin]
     pub(in crate::remap) leftover: Mutex<Leftover>,
     #[pin]
-    pub(in crate::remap) mover: dm::IoMutex<mover::Tools>,
+    pub(in crate::remap) mover: sync::IoMutex<mover::Tools>,
     #[pin]
-    pub(in crate::remap) writer: dm::IoMutex<KBox<Locked>>,
+    pub(in crate::remap) writer: sync::IoMutex<KBox<Locked>>,
     /// Hands deferred bios to repairers.
     #[pin]
     pub(in crate::remap) dispatch: Work<State, 0>,
@@ -185,7 +189,7 @@ impl Leftover {
 pub(in crate::remap) struct Locked {
     pub(in crate::remap) writer: Writer,
     /// One metadata block.
-    pub(in crate::remap) block: dm::IoBuffer,
+    pub(in crate::remap) block: block::IoBuffer,
     /// What is to be done before the first bio.
     pub(in crate::remap) start: Option<Start>,
     /// What the next table leaves out, if there is one.
@@ -341,14 +345,14 @@ impl State {
 
     /// Where bios are registered.
     #[inline(always)]
-    pub(in crate::remap) fn readers(&self) -> &dm::Srcu {
+    pub(in crate::remap) fn readers(&self) -> &sync::Srcu {
         self.map.readers()
     }
 
     /// Waits until its work items seem to have nothing to do.
     pub(in crate::remap) fn wait_until_idle(&self) {
-        dm::wait_until_idle(&self.dispatch);
-        dm::wait_until_idle(&self.growth);
+        work::wait_until_idle(&self.dispatch);
+        work::wait_until_idle(&self.growth);
     }
 
     /// Calls `work` with the writer and the spares, under the writer's lock.
@@ -388,7 +392,7 @@ impl State {
     }
 
     fn poll_writer(&self, until: u64) -> Option<Guard<'_, KBox<Locked>, MutexBackend>> {
-        while dm::monotonic_ms() < until {
+        while util::monotonic_ms() < until {
             fsleep(Delta::from_millis(LOCK_MS));
             if let Some(locked) = self.writer.try_lock() {
                 return Some(locked);
@@ -435,7 +439,7 @@ impl State {
         disk: Disk,
         device: &dm::Device,
         since: Ticket,
-    ) -> dm::IoResult {
+    ) -> block::IoResult {
         let flushed = self.pool.flush(device);
         if flushed.is_err() {
             self.life.own_flush_failed(disk);
@@ -444,7 +448,7 @@ impl State {
                 Disk::Spare(_) => "the spare cannot be flushed",
             });
         } else if !self.life.is_unbroken(disk, since) {
-            return Err(dm::BlkStatus::IOERR);
+            return Err(block::BlkStatus::IOERR);
         }
         flushed
     }
@@ -455,7 +459,7 @@ impl State {
         spares: &Spares,
         members: u8,
         since: &SpareTickets,
-    ) -> dm::IoResult {
+    ) -> block::IoResult {
         let mut result = Ok(());
         for (member, spare) in spares.iter() {
             if members & member_bit(member) != 0 {
@@ -636,7 +640,7 @@ impl State {
     #[inline(always)]
     fn is_shut(&self, member: u8, write: bool) -> bool {
         let shift = if write { 0 } else { STRANGERS_SHIFT };
-        (dm::load_relaxed(&self.lost) >> ((u32::from(member) & 7) + shift)) & 1 != 0
+        (sync::load_relaxed(&self.lost) >> ((u32::from(member) & 7) + shift)) & 1 != 0
     }
 
     /// The device and the sector on it of a slot; none if its spare is not there, if it is to be written

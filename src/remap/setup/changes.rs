@@ -3,7 +3,7 @@
 //! How a table that is resumed changes its set.
 
 use super::registry::Name;
-use crate::dm;
+use crate::abstractions::util;
 use crate::logic::format::member_bit;
 use crate::logic::format::Area;
 use crate::logic::format::Geometry;
@@ -41,7 +41,7 @@ impl Changes {
         let mut places = self.joining.iter_mut().zip(0u8..);
         let (place, index) =
             places.find(|(place, index)| place.is_none() && superblock.member(*index).is_none())?;
-        *place = Some((Uuid::from_random(dm::random_uuid()), geometry));
+        *place = Some((Uuid::from_random(util::random_uuid()), geometry));
         Some(index)
     }
 

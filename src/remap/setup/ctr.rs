@@ -26,9 +26,13 @@ use super::registry::StateRef;
 use super::registry::User;
 use super::spares::Spare;
 use super::spares::Spares;
-use crate::dm;
-use crate::dm::CtrError;
-use crate::dm::CtrMessage;
+use crate::abstractions::block;
+use crate::abstractions::dm;
+use crate::abstractions::dm::CtrError;
+use crate::abstractions::dm::CtrMessage;
+use crate::abstractions::sync;
+use crate::abstractions::util;
+use crate::abstractions::work;
 use crate::logic::args;
 use crate::logic::args::Form;
 use crate::logic::args::Options;
@@ -256,7 +260,7 @@ fn assemble(
     }
     let teller = Teller::new(ctor.events())?;
     // Each at a time: the restorer and the noter may take long.
-    let events = Arc::new(dm::WorkQueue::new(c"dm-remap-events", 3)?, GFP_KERNEL)?;
+    let events = Arc::new(work::WorkQueue::new(c"dm-remap-events", 3)?, GFP_KERNEL)?;
     let restorer = Restorer::new((*state).clone(), spares.clone(), teller.clone())?;
     let noter = Noter::new(&state, &spares, &events, &teller, &restorer)?;
     let target = KBox::pin(
@@ -268,8 +272,8 @@ fn assemble(
             options,
             len: ctor.len(),
             resumed: Atomic::new(false),
-            queue: dm::WorkQueue::new(c"dm-remap", 0)?,
-            growth: dm::WorkQueue::new(c"dm-remap-growth", 1)?,
+            queue: work::WorkQueue::new(c"dm-remap", 0)?,
+            growth: work::WorkQueue::new(c"dm-remap-growth", 1)?,
             crew: crew::hire(&state, &events, &restorer)?,
             events,
             teller,
@@ -443,7 +447,7 @@ impl Line<'_> {
         if self.options.spare_as_main || claims.knows_main(self.main) {
             return Ok(());
         }
-        let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
+        let pool = KBox::pin_init(block::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
         check_main_content(&pool, self.main).map_err(|error| self.refuse_read(error))
     }
 
@@ -472,7 +476,7 @@ impl Line<'_> {
         if !claims.has_before() {
             return Ok(None);
         }
-        let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
+        let pool = KBox::pin_init(block::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
         let windows = self.windows(&pool)?;
         let mut superblock = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
         let found = find_superblock(&windows, 0, &mut superblock);
@@ -502,7 +506,7 @@ impl Line<'_> {
         if !self.options.degraded || !claims.leaves_remaps() {
             return Ok(None);
         }
-        let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
+        let pool = KBox::pin_init(block::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
         let windows = self.windows(&pool)?;
         let mut superblock = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
         match find_superblock(&windows, 0, &mut superblock) {
@@ -515,7 +519,7 @@ impl Line<'_> {
         }
     }
 
-    fn windows<'w>(&'w self, pool: &'w dm::BioPool) -> Result<KVec<Window<'w>>> {
+    fn windows<'w>(&'w self, pool: &'w block::BioPool) -> Result<KVec<Window<'w>>> {
         let mut windows = KVec::new();
         for (spare, (start, sectors)) in self.spares.iter().zip(self.windows) {
             let window = Window {
@@ -824,7 +828,7 @@ impl Line<'_> {
         spare: &dm::Device,
         (start, sectors): (u64, u64),
     ) -> CtrResult<Identity> {
-        let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
+        let pool = KBox::pin_init(block::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
         let window = Window {
             pool: &pool,
             spare,
@@ -945,7 +949,7 @@ impl Line<'_> {
     /// Makes a state of what is on the spares.
     #[inline(never)]
     fn load(&self, claims: Claims) -> CtrResult<KBox<Found>> {
-        let pool = KBox::pin_init(dm::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
+        let pool = KBox::pin_init(block::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
         let windows = self.windows(&pool)?;
         let mut changes = KBox::new(Changes::default(), GFP_KERNEL)?;
         let read = self.read(&windows, &mut changes);
@@ -1011,7 +1015,7 @@ impl Line<'_> {
         let load::Found::Ours(chosen) = found else {
             return self.format(windows, ignored, metadata, changes);
         };
-        metadata.name_anew(&chosen, || Uuid::from_random(dm::random_uuid()));
+        metadata.name_anew(&chosen, || Uuid::from_random(util::random_uuid()));
         if self.options.format && chosen.blank == 0 {
             return Err(Refused::Text(Errno::Exists, HAS_METADATA));
         }
@@ -1120,8 +1124,8 @@ impl Line<'_> {
             let geometry = self.blank(window, window.spare, must_be_zero)?;
             if spare == 0 {
                 metadata.superblock_mut().begin(
-                    Uuid::from_random(dm::random_uuid()),
-                    Uuid::from_random(dm::random_uuid()),
+                    Uuid::from_random(util::random_uuid()),
+                    Uuid::from_random(util::random_uuid()),
                     geometry,
                     self.len,
                     self.options.main_id.unwrap_or_default(),
@@ -1148,15 +1152,15 @@ impl Line<'_> {
         let tools = mover::Tools::new()?;
         let leftover = Leftover::new()?;
         let notes = Notes::new()?;
-        let zeroes = dm::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
+        let zeroes = block::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
         let name = self.name.try_clone()?;
         Ok(Arc::pin_init(
             try_pin_init!(State {
                 name,
                 uuid,
                 block_shift,
-                presence <- dm::Growing::new(presence),
-                map <- dm::Published::new(map),
+                presence <- sync::Growing::new(presence),
+                map <- sync::Published::new(map),
                 gate: Gate::new(),
                 notes,
                 probing: Atomic::new(0),
@@ -1170,12 +1174,12 @@ impl Line<'_> {
                 limits: Limits::new(),
                 counters,
                 auto_remap: Atomic::new(true),
-                log <- dm::RateLimit::new(5, 10),
-                pool <- dm::BioPool::new(POOL_BIOS),
+                log <- util::RateLimit::new(5, 10),
+                pool <- block::BioPool::new(POOL_BIOS),
                 zeroes,
                 leftover <- new_mutex!(leftover, "dm_remap_leftover"),
-                mover <- dm::IoMutex::new(new_mutex!(tools, "dm_remap_mover")),
-                writer <- dm::IoMutex::new(new_mutex!(locked, "dm_remap_writer")),
+                mover <- sync::IoMutex::new(new_mutex!(tools, "dm_remap_mover")),
+                writer <- sync::IoMutex::new(new_mutex!(locked, "dm_remap_writer")),
                 dispatch <- new_work!("dm_remap_dispatch"),
                 growth <- new_work!("dm_remap_growth"),
             }),
@@ -1204,7 +1208,7 @@ impl Line<'_> {
         counters.left.set(u64::from(writer.slots_left()));
         let locked = Locked {
             writer,
-            block: dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?,
+            block: block::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?,
             start: Some(Start {
                 format,
                 rewrites,

@@ -20,7 +20,8 @@
 //! or dropped under it: memory may be made free by writing to one of our devices, which must not wait
 //! for who holds it.
 
-use crate::dm;
+use crate::abstractions::dm;
+use crate::abstractions::sync;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::text::Uuid;
 use crate::remap::session::state::State;
@@ -30,7 +31,7 @@ use kernel::sync::atomic::Atomic;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
-static CLAIMS: dm::Global<List> = dm::Global::new(List(None));
+static CLAIMS: sync::Global<List> = sync::Global::new(List(None));
 
 /// A part of a device.
 #[derive(Clone, Copy)]

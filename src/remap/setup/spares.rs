@@ -2,7 +2,7 @@
 
 //! The spares of a table, by their numbers in the set.
 
-use crate::dm;
+use crate::abstractions::dm;
 use crate::logic::format::Place;
 use crate::logic::format::MEMBERS_MAX;
 

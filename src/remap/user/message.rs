@@ -6,7 +6,9 @@
 //! errno only, so what is wrong and what is allowed goes to the kernel log.
 
 use super::names::Show;
-use crate::dm;
+use crate::abstractions::dm;
+use crate::abstractions::sync;
+use crate::abstractions::util;
 use crate::logic::format::member_bit;
 use crate::logic::limit::Limit;
 use crate::logic::message;
@@ -43,7 +45,7 @@ pub(in crate::remap) fn handle(
     };
     let parsed = message::parse(&words).map_err(refuse)?;
     // From here on, an allocation must not wait for I/O: that may wait for the writer's lock.
-    let _scope = dm::NoIoScope::enter();
+    let _scope = sync::NoIoScope::enter();
     let state = &**target.state;
     let block_sectors = state.sectors(1);
     let mut text = Text(reply);
@@ -219,8 +221,8 @@ fn verify(target: &DmRemap, sector: u64, text: &mut Text<'_, '_>) {
     let offset = sector & u64::from(state.sectors(1).saturating_sub(1));
     // What main could not read a moment ago is about to get its slot.
     let patience = u64::from(state.limits.get(Limit::DeadlineMs));
-    let until = dm::monotonic_ms().saturating_add(patience);
-    while state.is_noted(main_block) && dm::monotonic_ms() < until && !must_stop(state) {
+    let until = util::monotonic_ms().saturating_add(patience);
+    while state.is_noted(main_block) && util::monotonic_ms() < until && !must_stop(state) {
         fsleep(Delta::from_millis(1));
     }
     if state.is_noted(main_block) {

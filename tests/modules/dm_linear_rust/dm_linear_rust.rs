@@ -4,26 +4,27 @@
 //!
 //! This is the example of the documentation of `dm`, as a module that can be loaded.
 
+use abstractions::dm;
+use abstractions::dm::Args;
+use abstractions::dm::BioKind;
+use abstractions::dm::Constructor;
+use abstractions::dm::CtrError;
+use abstractions::dm::CtrMessage;
+use abstractions::dm::Device;
+use abstractions::dm::DeviceVisitor;
+use abstractions::dm::Features;
+use abstractions::dm::MapBio;
+use abstractions::dm::Mapped;
+use abstractions::dm::Registration;
+use abstractions::dm::StatusBuffer;
+use abstractions::dm::StatusKind;
+use abstractions::dm::TargetInfo;
+use abstractions::dm::TargetType;
 use core::fmt::Write;
-use dm::Args;
-use dm::BioKind;
-use dm::Constructor;
-use dm::CtrError;
-use dm::CtrMessage;
-use dm::Device;
-use dm::DeviceVisitor;
-use dm::Features;
-use dm::MapBio;
-use dm::Mapped;
-use dm::Registration;
-use dm::StatusBuffer;
-use dm::StatusKind;
-use dm::TargetInfo;
-use dm::TargetType;
 use kernel::prelude::*;
 
-#[path = "../../../src/dm/mod.rs"]
-mod dm;
+#[path = "../../../src/abstractions/mod.rs"]
+mod abstractions;
 
 module! {
     type: LinearModule,

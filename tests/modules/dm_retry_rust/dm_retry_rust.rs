@@ -12,41 +12,45 @@
 //! first attempt to the worker, too. Nobody remembers what is where, so this is of no use for anything
 //! but tests.
 
+use abstractions::block;
+use abstractions::block::BatchSlots;
+use abstractions::block::BioPool;
+use abstractions::block::BlkStatus;
+use abstractions::block::IoBuffer;
+use abstractions::block::Op;
+use abstractions::block::Opf;
+use abstractions::dm;
+use abstractions::dm::Args;
+use abstractions::dm::BioContext;
+use abstractions::dm::BioKind;
+use abstractions::dm::BioList;
+use abstractions::dm::Constructor;
+use abstractions::dm::CtrError;
+use abstractions::dm::CtrMessage;
+use abstractions::dm::Device;
+use abstractions::dm::DeviceVisitor;
+use abstractions::dm::Ended;
+use abstractions::dm::EndedBio;
+use abstractions::dm::Events;
+use abstractions::dm::Features;
+use abstractions::dm::MapBio;
+use abstractions::dm::Mapped;
+use abstractions::dm::OwnedBio;
+use abstractions::dm::Registration;
+use abstractions::dm::ReplyBuffer;
+use abstractions::dm::StatusBuffer;
+use abstractions::dm::StatusKind;
+use abstractions::dm::TargetInfo;
+use abstractions::dm::TargetType;
+use abstractions::sync;
+use abstractions::sync::NoIoScope;
+use abstractions::sync::Published;
+use abstractions::sync::Srcu;
+use abstractions::sync::SrcuTicket;
+use abstractions::util::RateLimit;
+use abstractions::work;
+use abstractions::work::WorkQueue;
 use core::fmt::Write;
-use dm::Args;
-use dm::BatchSlots;
-use dm::BioKind;
-use dm::BioList;
-use dm::BioPool;
-use dm::BlkStatus;
-use dm::Constructor;
-use dm::CtrError;
-use dm::CtrMessage;
-use dm::Device;
-use dm::DeviceVisitor;
-use dm::Ended;
-use dm::EndedBio;
-use dm::Escort;
-use dm::Events;
-use dm::Features;
-use dm::IoBuffer;
-use dm::MapBio;
-use dm::Mapped;
-use dm::NoIoScope;
-use dm::Op;
-use dm::Opf;
-use dm::OwnedBio;
-use dm::Published;
-use dm::RateLimit;
-use dm::Registration;
-use dm::ReplyBuffer;
-use dm::Srcu;
-use dm::SrcuTicket;
-use dm::StatusBuffer;
-use dm::StatusKind;
-use dm::TargetInfo;
-use dm::TargetType;
-use dm::WorkQueue;
 use kernel::impl_has_work;
 use kernel::new_mutex;
 use kernel::new_spinlock;
@@ -61,8 +65,8 @@ use kernel::sync::SpinLock;
 use kernel::workqueue::Work;
 use kernel::workqueue::WorkItem;
 
-#[path = "../../../src/dm/mod.rs"]
-mod dm;
+#[path = "../../../src/abstractions/mod.rs"]
+mod abstractions;
 
 module! {
     type: RetryModule,
@@ -358,11 +362,11 @@ impl dm::Target for Retry {
                 pr_err!("an older generation than before\n");
             }
         }
-        let escort = Escort {
+        let context = BioContext {
             ticket,
-            ..Escort::default()
+            ..BioContext::default()
         };
-        bio.remap_with(&shared.main, sector, escort)
+        bio.remap_with(&shared.main, sector, context)
     }
 
     fn end_io<'a>(&self, _ti: &TargetInfo, mut bio: EndedBio<'a, Self>) -> Ended<'a> {
@@ -394,7 +398,7 @@ impl dm::Target for Retry {
 
     fn postsuspend(&self, _ti: &TargetInfo) {
         expect_noio("postsuspend");
-        dm::wait_until_idle(&self.shared.work);
+        work::wait_until_idle(&self.shared.work);
         self.queue.flush();
     }
 
@@ -443,7 +447,7 @@ impl dm::Target for Retry {
             }
             ["replace"] => {
                 let old = *shared.generation.load(&rcu::read_lock());
-                let next = dm::Replacement::new(old + 1, GFP_KERNEL)?;
+                let next = sync::Replacement::new(old + 1, GFP_KERNEL)?;
                 shared.generation.replace(next);
                 // Not while a bio reads it, and none is waited for.
                 let freed = shared.generation.reclaim();
@@ -490,7 +494,7 @@ impl dm::Target for Retry {
         devices.visit(&self.shared.spare, 0, ti.len());
     }
 
-    fn io_hints(&self, _ti: &TargetInfo, limits: &mut dm::QueueLimits) {
+    fn io_hints(&self, _ti: &TargetInfo, limits: &mut block::QueueLimits) {
         expect_noio("io_hints");
         limits.raise_io_min(4096);
     }

@@ -13,7 +13,7 @@
 
 use super::Writer;
 use super::STAGED_MAX;
-use crate::dm;
+use crate::abstractions::sync;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
 use crate::logic::extents::Extents;
 use crate::logic::format::table_block::ENTRIES;
@@ -120,7 +120,7 @@ impl Writer {
     fn adopt(
         &mut self,
         state: &State,
-        map: dm::Replacement<Map>,
+        map: sync::Replacement<Map>,
         mut generations: KVVec<u64>,
     ) -> Result<Option<KVVec<u64>>> {
         let was = state.with_map(Map::buckets);
@@ -180,9 +180,9 @@ fn number_ahead(extents: &mut Extents, index: u8, member: &Member, block: u32) -
 }
 
 impl Plan {
-    fn allocate(&self, flags: Flags) -> Result<(dm::Replacement<Map>, KVVec<u64>)> {
+    fn allocate(&self, flags: Flags) -> Result<(sync::Replacement<Map>, KVVec<u64>)> {
         let map = Map::new(&self.extents, self.remaps, flags)?;
-        let map = dm::Replacement::new(map, flags)?;
+        let map = sync::Replacement::new(map, flags)?;
         let generations = KVVec::with_capacity(self.extents.end() as usize, flags)?;
         Ok((map, generations))
     }
@@ -208,7 +208,7 @@ fn grow_by(
     flags: Flags,
     wanted: impl Fn(&Plan) -> bool,
 ) -> Result {
-    let _scope = dm::NoIoScope::enter();
+    let _scope = sync::NoIoScope::enter();
     let all_freed = state.map.reclaim();
     loop {
         let plan = {

@@ -19,7 +19,8 @@
 //! (M9).
 
 use super::Writer;
-use crate::dm;
+use crate::abstractions::block;
+use crate::abstractions::util;
 use crate::logic::breaker::PROBE_INTERVAL_MS;
 use crate::logic::commit::Failure;
 use crate::logic::commit::Outcome;
@@ -123,7 +124,7 @@ impl Writer {
             pr_warn!("{name}: spare {member} fails, others take its blocks for a while\n");
         }
         self.resting |= member_bit(member);
-        self.rested_at = dm::monotonic_ms().saturating_add(REST_MS);
+        self.rested_at = util::monotonic_ms().saturating_add(REST_MS);
         self.hold_slots(state, member);
         true
     }
@@ -139,7 +140,7 @@ impl Writer {
 
     /// Whether members had to rest, and that is over.
     pub(super) fn has_rested(&self) -> bool {
-        self.resting != 0 && dm::monotonic_ms() >= self.rested_at
+        self.resting != 0 && util::monotonic_ms() >= self.rested_at
     }
 
     /// How many slots other members can give out, initialised or not.
@@ -801,14 +802,14 @@ impl Writer {
 }
 
 /// Overwrites the superblock copies of a spare that has left its set.
-fn wipe(state: &State, spare: &Spare, geometry: &Geometry) -> dm::IoResult {
+fn wipe(state: &State, spare: &Spare, geometry: &Geometry) -> block::IoResult {
     for copy in 0..SUPER_COPIES {
         let Some(sector) = geometry.superblock_sector(copy) else {
             continue;
         };
         let at = spare.start.saturating_add(sector);
         let zeroes = state.zeroes.slice(0..BLOCK_BYTES)?;
-        let opf = dm::Opf::WRITE.meta().sync();
+        let opf = block::Opf::WRITE.meta().sync();
         state.pool.write(&spare.device, at, zeroes, opf)?;
     }
     state.pool.flush(&spare.device)

@@ -41,8 +41,10 @@
 mod read;
 mod weak;
 
-use crate::dm;
-use crate::dm::BlkStatus;
+use crate::abstractions::block;
+use crate::abstractions::block::BlkStatus;
+use crate::abstractions::dm;
+use crate::abstractions::util;
 use crate::logic::bisect::Bisect;
 use crate::logic::bisect::Segment;
 use crate::logic::breaker::Need;
@@ -83,7 +85,7 @@ const CHUNK_BLOCKS: u32 = MOVES_MAX as u32;
 
 /// Serves a bio. The caller has its range at the desk.
 pub(in crate::remap) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut Tools) {
-    let now = dm::monotonic_ms();
+    let now = util::monotonic_ms();
     let failed_at = bio.per_bio().failed_at(now);
     let member = bio.per_bio().member();
     let probes_spare = member.is_some() && bio.per_bio().probes;
@@ -120,14 +122,14 @@ pub(in crate::remap) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, too
         error: bio.status(),
     };
     let status = match bio.op() {
-        dm::Op::Write | dm::Op::WriteZeroes => repair.write(),
-        dm::Op::Read => repair.read(),
+        block::Op::Write | block::Op::WriteZeroes => repair.write(),
+        block::Op::Read => repair.read(),
         // A discard is a hint, and the block layer allows to do nothing.
         _ => Ok(()),
     };
     let mut tell = repair.tell;
     let unexplained = status.is_ok() && !repair.explained && failed_at.is_some();
-    if unexplained && bio.op() == dm::Op::Write && bio.opf().is_fua() {
+    if unexplained && bio.op() == block::Op::Write && bio.opf().is_fua() {
         let (disk, device) = match member {
             Some(member) => (
                 Disk::Spare(member),
@@ -150,13 +152,13 @@ pub(in crate::remap) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, too
     }
     // Before the answer: whoever has another copy, md or btrfs, writes it here at once, and that has to
     // go to the spare.
-    let until = dm::monotonic_ms().saturating_add(deadline);
+    let until = util::monotonic_ms().saturating_add(deadline);
     tell |= note_failing(state, until, &spares, &tools.lists);
     if note_lost(state, &tools.lists) {
         let target = bio.target();
         let _ = target.queue.enqueue::<_, 0>(target.noter.clone());
     }
-    let reads = bio.op() == dm::Op::Read;
+    let reads = bio.op() == block::Op::Read;
     if tell {
         let target = bio.target();
         let _ = target.events.enqueue::<_, 0>(target.teller.clone());
@@ -180,7 +182,7 @@ pub(in crate::remap) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, too
 /// the set goes on without it, and so do later flushes.
 fn end_flush(state: &State, spares: &Spares, bio: dm::OwnedBio<DmRemap>, member: Option<u8>) {
     let patience = u64::from(state.limits.get(Limit::DeadlineMs));
-    let until = dm::monotonic_ms().saturating_add(patience);
+    let until = util::monotonic_ms().saturating_add(patience);
     let tell = state.with_writer_by(until, spares, |writer, io| {
         member.is_some_and(|member| writer.is_gone(state, io, member))
             && writer.copies_changed(state)
@@ -195,7 +197,7 @@ fn end_flush(state: &State, spares: &Spares, bio: dm::OwnedBio<DmRemap>, member:
 
 /// Whether a bio failed on a device that was found to have failed as a whole, since.
 fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
-    let reads = matches!(bio.op(), dm::Op::Read);
+    let reads = matches!(bio.op(), block::Op::Read);
     let spares = bio.target().spares.clone();
     let data = bio.per_bio();
     let fails = match (data.member(), reads) {
@@ -329,7 +331,7 @@ struct Repair<'a> {
     spares: &'a Spares,
     bio: &'a dm::OwnedBio<DmRemap>,
     /// One block, for probes.
-    data: &'a mut dm::IoBuffer,
+    data: &'a mut block::IoBuffer,
     lists: &'a mut Lists,
     /// When the bio failed, in milliseconds; for one that did not, when its turn came.
     failed_at: u64,
@@ -376,20 +378,20 @@ impl Repair<'_> {
 
     /// Whether its time is over.
     fn is_late(&self) -> bool {
-        self.tried && dm::monotonic_ms() >= self.deadline
+        self.tried && util::monotonic_ms() >= self.deadline
     }
 
-    fn write(&mut self) -> dm::IoResult {
+    fn write(&mut self) -> block::IoResult {
         let life = &self.state.life;
         let tickets = (life.flush_sent(Disk::Main), life.spares_sent());
         let mut done = 0;
         while done < self.blocks() {
             let count = CHUNK_BLOCKS.min(self.blocks().saturating_sub(done));
             self.lists.moves.clear();
-            if done != 0 && self.bio.op() == dm::Op::WriteZeroes {
+            if done != 0 && self.bio.op() == block::Op::WriteZeroes {
                 // There can be gigabytes of them. Each part has the time of a bio of its own.
                 let limit = u64::from(self.state.limits.get(Limit::DeadlineMs));
-                self.deadline = dm::monotonic_ms().saturating_add(limit);
+                self.deadline = util::monotonic_ms().saturating_add(limit);
                 self.patience = self.deadline;
             }
             self.write_in_place(done, count)?;
@@ -401,7 +403,7 @@ impl Repair<'_> {
 
     /// Ends a FUA write where FUA is a write and a flush: the flush, for all parts at once, so that its
     /// error is not taken for one of theirs.
-    fn make_durable(&self, (main, spares): (Ticket, SpareTickets)) -> dm::IoResult {
+    fn make_durable(&self, (main, spares): (Ticket, SpareTickets)) -> block::IoResult {
         if !self.bio.opf().is_fua() {
             return Ok(());
         }
@@ -416,7 +418,7 @@ impl Repair<'_> {
     }
 
     /// Writes what can be written where it belongs, and notes the rest as moves.
-    fn write_in_place(&mut self, start: u32, count: u32) -> dm::IoResult {
+    fn write_in_place(&mut self, start: u32, count: u32) -> block::IoResult {
         let end = start.saturating_add(count);
         let mut at = start;
         while at < end {
@@ -460,12 +462,18 @@ impl Repair<'_> {
     }
 
     /// Tries to write a run, and notes what fails as moves.
-    fn write_run(&mut self, kind: RunKind, main_block: u64, at: u32, count: u32) -> dm::IoResult {
+    fn write_run(
+        &mut self,
+        kind: RunKind,
+        main_block: u64,
+        at: u32,
+        count: u32,
+    ) -> block::IoResult {
         let mut search = Bisect::new(count).ok_or(BlkStatus::INVAL)?;
         while let Some(part) = search.next_try() {
             let on_main = kind == RunKind::Main;
             if self.is_late() && (on_main || self.spare_slow) {
-                if !on_main || self.bio.op() == dm::Op::WriteZeroes {
+                if !on_main || self.bio.op() == block::Op::WriteZeroes {
                     // The spare is slow, so that moving there would not be in time. Zeroes are many,
                     // and nobody's data is lost with them.
                     return Err(self.error_for_bio());
@@ -475,11 +483,11 @@ impl Repair<'_> {
                 }
                 break;
             }
-            let begun = dm::monotonic_ms();
+            let begun = util::monotonic_ms();
             let result = self.write_part(kind, main_block, at, part);
             let good = self.judge(Operation::Write, kind, begun, result)?;
             if !good {
-                if dm::monotonic_ms().saturating_sub(begun) > SLOW_MS {
+                if util::monotonic_ms().saturating_sub(begun) > SLOW_MS {
                     search.one_by_one();
                     self.spare_slow |= !on_main;
                 }
@@ -521,21 +529,27 @@ impl Repair<'_> {
     }
 
     /// Tries to write a part of a run that starts at block `at` of the bio.
-    fn write_part(&self, kind: RunKind, main_block: u64, at: u32, part: Segment) -> dm::IoResult {
+    fn write_part(
+        &self,
+        kind: RunKind,
+        main_block: u64,
+        at: u32,
+        part: Segment,
+    ) -> block::IoResult {
         let (_, device, sector) = self.place(kind, main_block, true)?;
         let bytes = self.state.bytes(part.count);
         let offset = self.offset(at.saturating_add(part.first));
         let sector = sector.saturating_add(u64::from(self.state.sectors(part.first)));
-        if kind == RunKind::Main && self.bio.op() == dm::Op::WriteZeroes {
+        if kind == RunKind::Main && self.bio.op() == block::Op::WriteZeroes {
             // As they came to it.
-            let opf = dm::Opf::WRITE_ZEROES.sync();
+            let opf = block::Opf::WRITE_ZEROES.sync();
             match self.state.pool.write_zeroes(device, sector, bytes, opf) {
                 // It cannot, or not so many.
                 Err(BlkStatus::NOTSUPP | BlkStatus::TARGET) => (),
                 written => return written,
             }
         }
-        let opf = dm::Opf::WRITE.sync();
+        let opf = block::Opf::WRITE.sync();
         let fua = self.bio.opf().is_fua() && !device.emulates_fua();
         let opf = if fua { opf.fua() } else { opf };
         self.source()
@@ -544,13 +558,13 @@ impl Repair<'_> {
 
     fn source(&self) -> Source<'_> {
         match self.bio.op() {
-            dm::Op::WriteZeroes => Source::Zeroes,
+            block::Op::WriteZeroes => Source::Zeroes,
             _ => Source::Bio(self.bio),
         }
     }
 
     /// Notes that `count` blocks from block `at` of the bio on have to move.
-    fn note_moves(&mut self, at: u32, count: u32) -> dm::IoResult {
+    fn note_moves(&mut self, at: u32, count: u32) -> block::IoResult {
         for index in at..at.saturating_add(count) {
             let main_block = self.first().saturating_add(u64::from(index));
             let offset = self.offset(index);
@@ -560,7 +574,7 @@ impl Repair<'_> {
     }
 
     /// Moves what was noted.
-    fn move_blocks(&mut self) -> dm::IoResult {
+    fn move_blocks(&mut self) -> block::IoResult {
         let moves = self.lists.moves.iter();
         let fresh = moves
             .filter(|block| {
@@ -575,7 +589,7 @@ impl Repair<'_> {
         }
         let (error, own) = (self.error_for_bio(), self.own());
         let source = match self.bio.op() {
-            dm::Op::WriteZeroes => Source::Zeroes,
+            block::Op::WriteZeroes => Source::Zeroes,
             _ => Source::Bio(self.bio),
         };
         let lists = &mut *self.lists;
@@ -611,7 +625,7 @@ impl Repair<'_> {
         operation: Operation,
         kind: RunKind,
         begun: u64,
-        result: dm::IoResult,
+        result: block::IoResult,
     ) -> Result<bool, BlkStatus> {
         let direction = match (kind, operation) {
             (RunKind::Slots { .. } | RunKind::Failing { .. }, operation) => {
@@ -623,7 +637,7 @@ impl Repair<'_> {
             (_, Operation::Read) => Some(Direction::MainRead),
             _ => Some(Direction::MainWrite),
         };
-        let took = dm::monotonic_ms().saturating_sub(begun);
+        let took = util::monotonic_ms().saturating_sub(begun);
         self.tried |= result.is_err() || took > SLOW_MS;
         match result {
             Ok(()) => {
@@ -706,7 +720,7 @@ impl Repair<'_> {
         found == Life::Alive
     }
 
-    fn settle(&mut self, main_block: u64) -> dm::IoResult {
+    fn settle(&mut self, main_block: u64) -> block::IoResult {
         let settled = self
             .state
             .with_writer_by(self.patience, self.spares, |writer, io| {
@@ -771,7 +785,7 @@ impl Repair<'_> {
     /// Where a block of the bio is in its data, in bytes. Zeroes have no data, and may be longer.
     fn offset(&self, block: u32) -> u32 {
         match self.bio.op() {
-            dm::Op::WriteZeroes => 0,
+            block::Op::WriteZeroes => 0,
             _ => self.state.bytes(block),
         }
     }

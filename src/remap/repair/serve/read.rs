@@ -5,8 +5,9 @@
 use super::Repair;
 use super::CHUNK_BLOCKS;
 use super::READ;
-use crate::dm;
-use crate::dm::BlkStatus;
+use crate::abstractions::block;
+use crate::abstractions::block::BlkStatus;
+use crate::abstractions::util;
 use crate::logic::bisect::Bisect;
 use crate::logic::bisect::Segment;
 use crate::logic::classify::Operation;
@@ -18,7 +19,7 @@ use kernel::sync::atomic::Relaxed;
 
 impl Repair<'_> {
     /// Reads what can be read, and notes the rest as lost.
-    pub(super) fn read(&mut self) -> dm::IoResult {
+    pub(super) fn read(&mut self) -> block::IoResult {
         let mut status = Ok(());
         let mut at = 0;
         while at < self.blocks() {
@@ -45,17 +46,17 @@ impl Repair<'_> {
         status
     }
 
-    fn read_run(&mut self, kind: RunKind, main_block: u64, at: u32, count: u32) -> dm::IoResult {
+    fn read_run(&mut self, kind: RunKind, main_block: u64, at: u32, count: u32) -> block::IoResult {
         let mut status = Ok(());
         let mut search = Bisect::new(count).ok_or(BlkStatus::INVAL)?;
         while let Some(part) = search.next_try() {
             if self.is_late() {
                 return Err(self.error_for_bio());
             }
-            let begun = dm::monotonic_ms();
+            let begun = util::monotonic_ms();
             let result = self.read_part(kind, main_block, at, part);
             let mut good = self.judge(Operation::Read, kind, begun, result)?;
-            let slow = dm::monotonic_ms().saturating_sub(begun) > SLOW_MS;
+            let slow = util::monotonic_ms().saturating_sub(begun) > SLOW_MS;
             if !good && part.count == 1 {
                 let served_by_main =
                     !matches!(kind, RunKind::Slots { .. } | RunKind::Failing { .. });
@@ -91,7 +92,7 @@ impl Repair<'_> {
             if self.is_late() {
                 break;
             }
-            let begun = dm::monotonic_ms();
+            let begun = util::monotonic_ms();
             let result = self.read_part(kind, main_block, at, block);
             if self.judge(Operation::Read, kind, begun, result)? {
                 return Ok(true);
@@ -101,7 +102,7 @@ impl Repair<'_> {
     }
 
     /// Tries to read a part of a run that starts at block `at` of the bio.
-    fn read_part(&self, kind: RunKind, main_block: u64, at: u32, part: Segment) -> dm::IoResult {
+    fn read_part(&self, kind: RunKind, main_block: u64, at: u32, part: Segment) -> block::IoResult {
         let (_, device, sector) = self.place(kind, main_block, false)?;
         self.state.pool.read_slice(
             self.bio,

@@ -10,7 +10,9 @@
 //! So it waits for nobody for long: for users' writes at most [`DRAIN_MS`], for another mover not at
 //! all.
 
-use crate::dm;
+use crate::abstractions::block;
+use crate::abstractions::dm;
+use crate::abstractions::util;
 use crate::logic::message::Blocks;
 use crate::logic::slot::Origin;
 use crate::logic::slot::State as SlotState;
@@ -36,10 +38,10 @@ pub(super) fn move_weak(state: &State, main: &dm::Device, spares: &Spares, tools
     let Some(_mover) = state.mover.try_lock() else {
         return;
     };
-    let begun = dm::monotonic_ms();
+    let begun = util::monotonic_ms();
     while let Some(main_block) = tools.lists.weak.pop() {
         // Others may wait for the range.
-        let late = dm::monotonic_ms().saturating_sub(begun) > DRAIN_MS;
+        let late = util::monotonic_ms().saturating_sub(begun) > DRAIN_MS;
         if late || !state.deferred.is_empty() || state.stopping.load(Relaxed) {
             return;
         }
@@ -86,7 +88,7 @@ fn move_one(
         return false;
     }
     let source = Source::Buffer(&tools.data);
-    let error = dm::BlkStatus::IOERR;
+    let error = block::BlkStatus::IOERR;
     let lists = &mut tools.lists;
     let own = Blocks {
         first: main_block,
@@ -95,6 +97,6 @@ fn move_one(
     let mut relocation = Relocation::new(state, spares, lists, (source, own), Origin::Auto, error);
     // The bio is answered, and its target may be gone.
     relocation.tells = false;
-    relocation.patience = dm::monotonic_ms().saturating_add(DRAIN_MS);
+    relocation.patience = util::monotonic_ms().saturating_add(DRAIN_MS);
     relocation.run().is_ok()
 }

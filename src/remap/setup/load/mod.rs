@@ -8,7 +8,8 @@ mod filling;
 pub(in crate::remap) mod returning;
 mod tables;
 
-use crate::dm;
+use crate::abstractions::block;
+use crate::abstractions::dm;
 use crate::logic::classify::Operation;
 use crate::logic::commit::Metadata;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
@@ -118,7 +119,7 @@ impl Loaded {
 
 /// The window of a spare device, for reading.
 pub(in crate::remap) struct Window<'a> {
-    pub(in crate::remap) pool: &'a dm::BioPool,
+    pub(in crate::remap) pool: &'a block::BioPool,
     pub(in crate::remap) spare: &'a dm::Device,
     /// First sector on the device.
     pub(in crate::remap) start: u64,
@@ -129,7 +130,7 @@ pub(in crate::remap) struct Window<'a> {
 impl Window<'_> {
     /// Reads `bytes` at `sector` of the window into the start of `buffer`. Gives whether that was
     /// possible; fails if it says nothing about the medium.
-    fn read(&self, sector: u64, buffer: &mut dm::IoBuffer, bytes: usize) -> Result<bool> {
+    fn read(&self, sector: u64, buffer: &mut block::IoBuffer, bytes: usize) -> Result<bool> {
         let at = self.start.saturating_add(sector);
         match read_twice(self.pool, self.spare, at, buffer, bytes) {
             Ok(()) => Ok(true),
@@ -163,7 +164,7 @@ impl Window<'_> {
                 }
             }
             let sector = sectors.get(usize::from(copy)).ok_or(EINVAL)?;
-            let mut buffer = dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?;
+            let mut buffer = block::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?;
             let readable = self.read(*sector, &mut buffer, BLOCK_BYTES)?;
             let read = SuperRead {
                 spare: number,
@@ -195,7 +196,7 @@ impl Window<'_> {
 
     /// The same, but for the metadata blocks at these sectors.
     fn is_zero_but_for(&self, geometry: &Geometry, except: &[u64]) -> Result<bool> {
-        let mut buffer = dm::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?;
+        let mut buffer = block::IoBuffer::new(BATCH_BLOCKS as usize * BLOCK_BYTES, GFP_KERNEL)?;
         let batch = u64::from(BATCH_BLOCKS) * BLOCK_SECTORS;
         let data = (geometry.data_start(), geometry.data_end());
         let [head, tail] = geometry.metadata_ranges();
@@ -241,7 +242,7 @@ impl Window<'_> {
 struct SuperRead {
     spare: u8,
     copy: u8,
-    buffer: dm::IoBuffer,
+    buffer: block::IoBuffer,
     readable: bool,
 }
 
@@ -291,7 +292,10 @@ pub(in crate::remap) fn find_superblock(
 /// Checks that what is to be main is no spare of some set. Where that cannot be read, it is none: main may
 /// be bad anywhere.
 #[inline(never)]
-pub(in crate::remap) fn check_main(pool: &dm::BioPool, main: &dm::Device) -> Result<(), Refused> {
+pub(in crate::remap) fn check_main(
+    pool: &block::BioPool,
+    main: &dm::Device,
+) -> Result<(), Refused> {
     let window = Window {
         pool,
         spare: main,
@@ -315,7 +319,7 @@ pub(in crate::remap) fn check_main(pool: &dm::BioPool, main: &dm::Device) -> Res
     Ok(load::check_main(&images, &mut superblock)?)
 }
 
-fn block_image(buffer: &dm::IoBuffer, index: u32) -> Image<'_> {
+fn block_image(buffer: &block::IoBuffer, index: u32) -> Image<'_> {
     buffer
         .as_slice()
         .chunks_exact(BLOCK_BYTES)

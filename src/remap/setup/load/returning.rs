@@ -8,7 +8,7 @@
 use super::find_superblock;
 use super::Refused;
 use super::Window;
-use crate::dm;
+use crate::abstractions::block;
 use crate::logic::format::Superblock;
 use crate::logic::format::MEMBERS_MAX;
 use crate::logic::load;
@@ -68,7 +68,7 @@ pub(in crate::remap) struct Sight {
 impl Sight {
     /// Reads the superblock on a spare.
     #[inline(never)]
-    pub(in crate::remap) fn of(pool: &dm::BioPool, spare: &Spare) -> Result<Self> {
+    pub(in crate::remap) fn of(pool: &block::BioPool, spare: &Spare) -> Result<Self> {
         let mut superblock = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
         let window = Window {
             pool,

@@ -19,7 +19,8 @@ use super::Loaded;
 use super::Refused;
 use super::Rewrite;
 use super::Window;
-use crate::dm;
+use crate::abstractions::block;
+use crate::abstractions::util;
 use crate::logic::commit::Metadata;
 use crate::logic::commit::EXTEND_BLOCKS_MAX;
 use crate::logic::extents::Extents;
@@ -173,7 +174,7 @@ impl Source<'_> {
 
 /// One replica's share of a part.
 struct Side {
-    buffer: dm::IoBuffer,
+    buffer: block::IoBuffer,
     /// Which blocks could be read, a bit each, those of one piece in each word.
     readable: KVec<u64>,
 }
@@ -181,7 +182,7 @@ struct Side {
 impl Side {
     fn new(blocks: u32) -> Result<Self> {
         Ok(Self {
-            buffer: dm::IoBuffer::new(blocks as usize * BLOCK_BYTES, GFP_KERNEL)?,
+            buffer: block::IoBuffer::new(blocks as usize * BLOCK_BYTES, GFP_KERNEL)?,
             readable: KVec::from_elem(0, PIECES, GFP_KERNEL)?,
         })
     }
@@ -189,7 +190,7 @@ impl Side {
     /// Has `count` blocks read, in pieces.
     fn start<'env>(
         &'env mut self,
-        batch: &mut dm::Batch<'_, 'env>,
+        batch: &mut block::Batch<'_, 'env>,
         source: &Source<'env>,
         count: u32,
     ) -> Result {
@@ -199,7 +200,7 @@ impl Side {
         while !rest.is_empty() {
             let len = rest.len().min(PIECE_BLOCKS as usize * BLOCK_BYTES);
             let (piece, tail) = rest.split_at(len)?;
-            batch.read(source.window.spare, sector, piece, dm::Opf::READ.sync())?;
+            batch.read(source.window.spare, sector, piece, block::Opf::READ.sync())?;
             sector = sector.saturating_add((len / 512) as u64);
             rest = tail;
         }
@@ -211,11 +212,11 @@ impl Side {
         &mut self,
         source: &Source<'_>,
         count: u32,
-        statuses: &mut impl Iterator<Item = dm::BlkStatus>,
+        statuses: &mut impl Iterator<Item = block::BlkStatus>,
     ) -> Result {
         for first in (0..count).step_by(PIECE_BLOCKS as usize) {
             let end = first.saturating_add(PIECE_BLOCKS).min(count);
-            let failed = !statuses.next().is_some_and(dm::BlkStatus::is_ok);
+            let failed = !statuses.next().is_some_and(block::BlkStatus::is_ok);
             for index in first..end {
                 self.set_readable(index, true);
                 if failed {
@@ -229,7 +230,7 @@ impl Side {
 
     /// Reads one block from anywhere.
     fn read_one(&mut self, index: u32, window: &Window<'_>, sector: u64) -> Result {
-        let mut single = dm::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?;
+        let mut single = block::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?;
         let readable = window.read(sector, &mut single, BLOCK_BYTES)?;
         let mut blocks = self.buffer.as_mut_slice().chunks_exact_mut(BLOCK_BYTES);
         if let Some(block) = blocks.nth(index as usize) {
@@ -322,7 +323,7 @@ impl Taker<'_> {
             member: index,
             block,
         };
-        let resolved = load::resolve_block_with(self.superblock, id, images, dm::crc32c)?;
+        let resolved = load::resolve_block_with(self.superblock, id, images, util::crc32c)?;
         let Resolved::Block { truth, rewrite, .. } = resolved else {
             return Ok(false);
         };
@@ -344,7 +345,7 @@ struct Reader<'a> {
     windows: &'a [Window<'a>],
     chosen: &'a Chosen,
     superblock: &'a Superblock,
-    slots: dm::BatchSlots,
+    slots: block::BatchSlots,
     taker: Taker<'a>,
 }
 
@@ -358,7 +359,7 @@ impl<'a> Reader<'a> {
             windows,
             chosen,
             superblock,
-            slots: dm::BatchSlots::new(PIECES * REPLICAS as usize, GFP_KERNEL)?,
+            slots: block::BatchSlots::new(PIECES * REPLICAS as usize, GFP_KERNEL)?,
             taker: Taker {
                 superblock,
                 filling: Filling::new(),

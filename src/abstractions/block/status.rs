@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/blk_types.h`](srctree/include/linux/blk_types.h)
 
-use super::bindings;
+use super::super::bindings;
 use kernel::error::Error;
 use kernel::error::Result;
 use kernel::fmt;
@@ -17,7 +17,7 @@ use kernel::fmt;
 /// # Examples
 ///
 /// ```
-/// # use kernel::dm::BlkStatus;
+/// # use kernel::block::BlkStatus;
 /// # use kernel::error::code::*;
 /// assert_eq!(BlkStatus::MEDIUM.to_result(), Err(ENODATA));
 /// assert_eq!(BlkStatus::from(EAGAIN), BlkStatus::AGAIN);

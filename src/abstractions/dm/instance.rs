@@ -5,15 +5,15 @@
 //! Everything is owned by a guard, so that a constructor which fails half way is unwound by dropping
 //! what was made so far, in the opposite order.
 
+use super::super::bindings;
 use super::args::Args;
 use super::args::BioKind;
 use super::args::CtrError;
-use super::bindings;
 use super::device::Device;
 use super::device::OpenDevices;
 use super::device::Owner;
+use super::events::EventTable;
 use super::events::Events;
-use super::events::Link;
 use super::info::TargetInfo;
 use super::per_bio::PerBio;
 use super::target::Target;
@@ -24,7 +24,7 @@ use kernel::sync::Arc;
 
 /// What device mapper has given to a target. Dropping it gives all back.
 struct Resources {
-    link: Arc<Link>,
+    link: Arc<EventTable>,
     devices: OpenDevices,
 }
 
@@ -35,7 +35,7 @@ impl Resources {
     unsafe fn new(ti: *mut bindings::dm_target) -> Result<Self> {
         Ok(Self {
             // SAFETY: The caller vouches for the target and its table. `drop` cuts the link.
-            link: unsafe { Link::new((*ti).table) }?,
+            link: unsafe { EventTable::new((*ti).table) }?,
             // SAFETY: The caller vouches for the target. Tables are built and taken down by one
             // thread at a time.
             devices: unsafe { OpenDevices::new(ti) },

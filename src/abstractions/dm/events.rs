@@ -2,9 +2,9 @@
 
 //! Events: telling user space that something happened to a mapped device.
 //!
-//! Lock order: the lock in [`Link`], then device mapper's own event lock. Both are mutexes.
+//! Lock order: the lock in [`EventTable`], then device mapper's own event lock. Both are mutexes.
 
-use super::bindings;
+use super::super::bindings;
 use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -16,18 +16,18 @@ use kernel::sync::Mutex;
 ///
 /// While the value is not null, it is a valid `struct dm_table`.
 #[pin_data]
-pub(super) struct Link {
+pub(super) struct EventTable {
     #[pin]
     table: Mutex<*mut bindings::dm_table>,
 }
 
 // SAFETY: The pointer is used under the mutex only, and what it is used for may be done by any
 // thread.
-unsafe impl Send for Link {}
+unsafe impl Send for EventTable {}
 // SAFETY: See the `Send` implementation.
-unsafe impl Sync for Link {}
+unsafe impl Sync for EventTable {}
 
-impl Link {
+impl EventTable {
     /// # Safety
     ///
     /// `table` must be valid until `cut` is called, and `cut` must be called.
@@ -53,10 +53,10 @@ impl Link {
 /// This may be kept by whatever lives longer than the target, a worker for instance: after the
 /// target's table is destroyed, raising an event does nothing.
 #[derive(Clone)]
-pub struct Events(Arc<Link>);
+pub struct Events(Arc<EventTable>);
 
 impl Events {
-    pub(super) fn new(link: Arc<Link>) -> Self {
+    pub(super) fn new(link: Arc<EventTable>) -> Self {
         Self(link)
     }
 

@@ -9,17 +9,17 @@
 //! Several I/Os at a time are a [`batch`](BioPool::batch). It is a scope, like that of scoped threads:
 //! all I/O that is started in it ends in it, so that buffers can be borrowed.
 
+use super::super::bindings;
+use super::super::dm::device::Device;
+use super::super::dm::owned::OwnedBio;
+use super::super::dm::target::Target;
 use super::batch::Batch;
 use super::batch::BatchSlots;
 use super::batch::Slot;
-use super::bindings;
 use super::buffer::IoSlice;
 use super::buffer::IoSliceMut;
-use super::device::Device;
 use super::opf::Opf;
-use super::owned::OwnedBio;
 use super::status::BlkStatus;
-use super::target::Target;
 use kernel::ffi::c_uint;
 use kernel::prelude::*;
 use kernel::types::Opaque;
@@ -71,11 +71,11 @@ impl BioPool {
     /// # Examples
     ///
     /// ```
-    /// # use kernel::dm::BatchSlots;
-    /// # use kernel::dm::BioPool;
+    /// # use kernel::block::BatchSlots;
+    /// # use kernel::block::BioPool;
     /// # use kernel::dm::Device;
-    /// # use kernel::dm::IoBuffer;
-    /// # use kernel::dm::Opf;
+    /// # use kernel::block::IoBuffer;
+    /// # use kernel::block::Opf;
     /// # use kernel::prelude::*;
     /// # fn example(pool: &BioPool, spare: &Device, first: u64, second: u64, block: &IoBuffer) -> Result {
     /// let mut slots = BatchSlots::new(2, GFP_KERNEL)?;

@@ -5,19 +5,19 @@
 //! Those that may run while the mapped device is suspended enter a [`NoIoScope`]: memory that is got by I/O
 //! to that device would be waited for until it is resumed, and who resumes it may wait for them.
 
+use super::super::bindings;
+use super::super::block::limits::QueueLimits;
+use super::super::block::status::BlkStatus;
+use super::super::sync::noio::NoIoScope;
 use super::args::Args;
 use super::args::OwnedArgs;
-use super::bindings;
 use super::bio::leave_taken;
 use super::bio::EndedBio;
 use super::bio::MapBio;
 use super::info::TargetInfo;
 use super::instance::Instance;
-use super::limits::QueueLimits;
-use super::noio::NoIoScope;
-use super::per_bio::Pass;
+use super::per_bio::Completion;
 use super::per_bio::PerBio;
-use super::status::BlkStatus;
 use super::target::DeviceVisitor;
 use super::target::Target;
 use super::text::ReplyBuffer;
@@ -215,18 +215,18 @@ impl<T: Target> TargetType<T> {
     ) -> c_int {
         // SAFETY: The caller vouches for the bio, and `map` has attached the data.
         let data = unsafe { PerBio::<T>::of(bio) };
-        // SAFETY: `MapBio` and `OwnedBio` initialise `pass` before they let go of a bio.
-        let pass = unsafe { (*data).pass };
+        // SAFETY: `MapBio` and `OwnedBio` initialise `completion` before they let go of a bio.
+        let completion = unsafe { (*data).completion };
         // SAFETY: The caller vouches for `error`.
         let good = unsafe { error.read() } == bindings::DM_STS_OK;
-        if pass == Pass::ERRORS && good {
+        if completion == Completion::ERRORS && good {
             return bindings::DM_ENDIO_DONE as c_int;
         }
-        if pass.has(Pass::TICKET) {
+        if completion.has(Completion::TICKET) {
             // SAFETY: The ticket is initialised, and is not used any more.
             unsafe { (*data).ticket.assume_init_drop() };
         }
-        if pass.has(Pass::THROUGH) || (good && !pass.has(Pass::SUCCESS)) {
+        if completion.has(Completion::THROUGH) || (good && !completion.has(Completion::SUCCESS)) {
             return bindings::DM_ENDIO_DONE as c_int;
         }
         // SAFETY: As the caller promises; the data is that of the bio, and it is to be seen.
@@ -238,7 +238,7 @@ impl<T: Target> TargetType<T> {
     /// # Safety
     ///
     /// - As for `end_io`.
-    /// - `data` must be the bio's data, and `pass` in it one with which `end_io` is to see the bio.
+    /// - `data` must be the bio's data, and `completion` in it one with which `end_io` is to see the bio.
     #[inline(never)]
     unsafe fn see(
         ti: *mut bindings::dm_target,
@@ -247,7 +247,7 @@ impl<T: Target> TargetType<T> {
         data: *mut PerBio<T>,
     ) -> c_int {
         // SAFETY: The caller vouches for the data.
-        if unsafe { !(*data).pass.has(Pass::USER) } {
+        if unsafe { !(*data).completion.has(Completion::USER) } {
             // SAFETY: The memory was allocated for this type, belongs to the bio alone, and was not
             // initialised.
             unsafe { (&raw mut (*data).user).write(T::PerBio::default()) };

@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/blk_types.h`](srctree/include/linux/blk_types.h)
 
-use super::bindings;
+use super::super::bindings;
 
 /// What a bio asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,11 +65,11 @@ impl Opf {
     /// Zeroes, without giving back the space that they are on.
     pub const WRITE_ZEROES: Self = Self(WRITE_ZEROES | NOUNMAP);
 
-    pub(super) const fn from_raw(raw: bindings::blk_opf_t) -> Self {
+    pub(crate) const fn from_raw(raw: bindings::blk_opf_t) -> Self {
         Self(raw)
     }
 
-    pub(super) const fn as_raw(self) -> bindings::blk_opf_t {
+    pub(crate) const fn as_raw(self) -> bindings::blk_opf_t {
         self.0
     }
 

@@ -12,7 +12,7 @@
 //!   offset
 //!     0    bvec_iter   where the data is, and the sector in the mapped device    20 bytes
 //!    20    opf         operation and flags                                        4
-//!    24    pass        how the bio is with the target: the next completion        1
+//!    24    completion  how the bio is with the target: the next completion        1
 //!    25    status      how the bio failed, when it was taken over                 1
 //!    32    ticket      a registered reader that goes with the bio                 8
 //!    40    instance    what belongs to the target, when the bio was taken over    8
@@ -20,13 +20,13 @@
 //! ```
 //!
 //! Nothing is cleared: each field is written before it is read, the first three when the bio leaves
-//! the target, and `pass` tells which of the others were. `bi_private`, which a target may use while
+//! the target, and `completion` tells which of the others were. `bi_private`, which a target may use while
 //! it has a clone, points to the data, which is faster than to ask device mapper again. Where there is
 //! no data, it points to the instance.
 
-use super::bindings;
+use super::super::bindings;
+use super::super::sync::srcu::SrcuTicket;
 use super::instance::Instance;
-use super::srcu::SrcuTicket;
 use super::target::Target;
 use core::mem::align_of;
 use core::mem::MaybeUninit;
@@ -35,9 +35,9 @@ use core::ptr::NonNull;
 /// What the next completion of a bio means: a set of bits. Without any, the device below completes the
 /// bio, and the target's `end_io` is to see it if it fails.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pass(u8);
+pub(super) struct Completion(u8);
 
-impl Pass {
+impl Completion {
     /// No bits.
     pub(super) const ERRORS: Self = Self(0);
     /// `end_io` is also to see it if it succeeds.
@@ -70,9 +70,9 @@ impl Pass {
 pub(super) struct PerBio<T: Target> {
     pub(super) iter: bindings::bvec_iter,
     pub(super) opf: bindings::blk_opf_t,
-    pub(super) pass: Pass,
+    pub(super) completion: Completion,
     pub(super) status: u8,
-    /// Initialised as long as `pass` says so.
+    /// Initialised as long as `completion` says so.
     pub(super) ticket: MaybeUninit<SrcuTicket>,
     pub(super) instance: *const Instance<T>,
     pub(super) user: T::PerBio,

@@ -9,7 +9,11 @@ macro_rules! warn_once {
             ::kernel::sync::atomic::Atomic::new(false);
         if !DONE.xchg(true, ::kernel::sync::atomic::Relaxed) {
             // SAFETY: The message is terminated.
-            unsafe { super::bindings::dm_rust_warn(::kernel::str::CStrExt::as_char_ptr($message)) };
+            unsafe {
+                $crate::abstractions::bindings::dm_rust_warn(::kernel::str::CStrExt::as_char_ptr(
+                    $message,
+                ))
+            };
         }
     }};
 }

@@ -5,7 +5,7 @@
 //! `end_io` may run in an interrupt, so there is no lock here. The bios are linked by `bi_next`,
 //! which belongs to whoever has a bio, and is null again when a bio leaves the list.
 
-use super::bindings;
+use super::super::bindings;
 use super::owned::OwnedBio;
 use super::target::Target;
 use core::marker::PhantomData;

@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/mutex.h`](srctree/include/linux/mutex.h)
 
-use super::bindings;
+use super::super::bindings;
 use core::ptr;
 use kernel::prelude::*;
 use kernel::sync::lock::mutex::MutexBackend;

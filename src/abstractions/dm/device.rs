@@ -7,7 +7,7 @@
 //! good for as long as anyone has it, and what device mapper needs to be told (`dm_put_device`) is
 //! kept by the abstraction, which tells it when the target is gone.
 
-use super::bindings;
+use super::super::bindings;
 use core::ptr::NonNull;
 use kernel::fmt;
 use kernel::prelude::*;
@@ -92,7 +92,7 @@ impl Device {
     }
 
     #[inline(always)]
-    pub(super) fn bdev(&self) -> *mut bindings::block_device {
+    pub(crate) fn bdev(&self) -> *mut bindings::block_device {
         self.bdev.as_ptr()
     }
 

@@ -4,12 +4,12 @@
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
-use super::bindings;
+use super::super::bindings;
 
 /// What the block layer may send to a mapped device: `struct queue_limits`.
 ///
 /// A target sees these after device mapper has combined the limits of the devices that
-/// [`Target::iterate_devices`](super::Target::iterate_devices) named, and before it combines those
+/// [`Target::iterate_devices`](super::super::dm::Target::iterate_devices) named, and before it combines those
 /// of several targets.
 #[repr(transparent)]
 pub struct QueueLimits(bindings::queue_limits);
@@ -36,7 +36,7 @@ impl QueueLimits {
     /// # Safety
     ///
     /// `limits` must be valid and used by nobody else during `'a`.
-    pub(super) unsafe fn from_raw<'a>(limits: *mut bindings::queue_limits) -> &'a mut Self {
+    pub(crate) unsafe fn from_raw<'a>(limits: *mut bindings::queue_limits) -> &'a mut Self {
         // SAFETY: The caller vouches for the pointer, and the type is `repr(transparent)`.
         unsafe { &mut *limits.cast::<Self>() }
     }
@@ -54,7 +54,7 @@ impl QueueLimits {
     }
 
     /// Says that completions come by themselves: the block layer fails bios that someone polls for.
-    pub(super) fn never_poll(&mut self) {
+    pub(crate) fn never_poll(&mut self) {
         self.0.features &= !bindings::DM_FEAT_POLL;
     }
 

@@ -9,14 +9,14 @@
 //! [`Srcu::synchronize`] then waits until all tickets that were out when it was called are back. Taking
 //! one and giving it back cost an increment of per-CPU memory each.
 //!
-//! [`MapBio::remap_with`]: super::MapBio::remap_with
+//! [`MapBio::remap_with`]: super::super::dm::MapBio::remap_with
 //!
 //! A reader is named by a word that says where it is counted. With `TREE_SRCU` that is the address of a
 //! counter; with `TINY_SRCU`, of kernels with one CPU and no preemption, the domain's address, and in its lowest
 //! bit which of the two counters there.
 
-use super::bindings;
-use super::util::monotonic_ms;
+use super::super::bindings;
+use super::super::util::monotonic_ms;
 use core::num::NonZeroUsize;
 use kernel::ffi::c_ulong;
 use kernel::prelude::*;

@@ -2,7 +2,7 @@
 
 //! Values that all targets of a module share.
 
-use super::bindings;
+use super::super::bindings;
 use core::cell::UnsafeCell;
 use core::ops::Deref;
 use core::ops::DerefMut;
@@ -18,8 +18,8 @@ use kernel::types::NotThreadSafe;
 /// # Examples
 ///
 /// ```
-/// # use kernel::dm;
-/// static USERS: dm::Global<u32> = dm::Global::new(0);
+/// # use kernel::sync;
+/// static USERS: sync::Global<u32> = sync::Global::new(0);
 ///
 /// *USERS.lock() += 1;
 /// ```

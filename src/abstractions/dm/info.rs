@@ -2,7 +2,7 @@
 
 //! What a target may ask about its own line of the table and the mapped device around it.
 
-use super::bindings;
+use super::super::bindings;
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::str::CStr;

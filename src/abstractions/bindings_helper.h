@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What bindgen translates for src/dm: the device-mapper interface and our own helpers. Types that
+ * What bindgen translates for src/abstractions: the device-mapper interface and our own helpers. Types that
  * the kernel's own bindings know already are taken from there (see bindings.rs).
  */
 #include <linux/device-mapper.h>

@@ -2,17 +2,17 @@
 
 //! Bios that a target has taken over, to answer them later.
 
-use super::bindings;
+use super::super::bindings;
+use super::super::block::opf::Op;
+use super::super::block::opf::Opf;
+use super::super::block::status::BlkStatus;
+use super::super::warn::warn_once;
 use super::bio::set_bdev;
 use super::device::Device;
 use super::instance::Instance;
-use super::opf::Op;
-use super::opf::Opf;
-use super::per_bio::Pass;
+use super::per_bio::Completion;
 use super::per_bio::PerBio;
-use super::status::BlkStatus;
 use super::target::Target;
-use super::warn::warn_once;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr;
@@ -40,8 +40,8 @@ use kernel::error::Result;
 /// - Its `bi_next` is null, which is what submitting it demands.
 /// - If `PerBio::<T>::USED`, its data is attached, and `instance` in there points to the target's
 ///   `Instance<T>`. Otherwise its `bi_private` does.
-/// - If `T::HAS_END_IO`, `iter`, `opf`, `status` and `user` in its data are initialised, and `pass` is
-///   [`Pass::THROUGH`]. `ticket` is not: none goes with the bio any more.
+/// - If `T::HAS_END_IO`, `iter`, `opf`, `status` and `user` in its data are initialised, and `completion` is
+///   [`Completion::THROUGH`]. `ticket` is not: none goes with the bio any more.
 pub struct OwnedBio<T: Target> {
     bio: NonNull<bindings::bio>,
     _data: PhantomData<T::PerBio>,
@@ -88,7 +88,7 @@ impl<T: Target> OwnedBio<T> {
         ManuallyDrop::new(self).bio
     }
 
-    pub(super) fn as_raw(&self) -> *mut bindings::bio {
+    pub(crate) fn as_raw(&self) -> *mut bindings::bio {
         self.bio.as_ptr()
     }
 
@@ -202,7 +202,7 @@ impl<T: Target> OwnedBio<T> {
         }
         if T::HAS_END_IO {
             // SAFETY: By the type invariants, the data is initialised and ours.
-            unsafe { (*self.data()).pass = Pass::SUCCESS.with(Pass::USER, true) };
+            unsafe { (*self.data()).completion = Completion::SUCCESS.with(Completion::USER, true) };
         }
         let opf = self.opf().for_retry();
         let bio = self.into_raw();
@@ -221,7 +221,7 @@ impl<T: Target> OwnedBio<T> {
     }
 
     /// Whether `[offset, offset + len)` is inside the data of the bio, in whole sectors.
-    pub(super) fn has_range(&self, offset: u32, len: u32) -> bool {
+    pub(crate) fn has_range(&self, offset: u32, len: u32) -> bool {
         offset % 512 == 0
             && len % 512 == 0
             && len != 0

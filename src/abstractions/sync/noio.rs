@@ -2,7 +2,7 @@
 
 //! Allocating memory without starting I/O.
 
-use super::bindings;
+use super::super::bindings;
 use kernel::ffi::c_uint;
 use kernel::types::NotThreadSafe;
 

@@ -2,7 +2,7 @@
 
 //! Words of a table line or a message.
 
-use super::bindings;
+use super::super::bindings;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::ffi::c_char;

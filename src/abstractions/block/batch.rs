@@ -13,17 +13,17 @@
 //! The stack frame, the slots and what is borrowed for `'env` are left alone until no bio is under
 //! way, whatever the closure does with its [`Batch`].
 
-use super::bindings;
+use super::super::bindings;
+use super::super::dm::device::Device;
+use super::super::dm::owned::OwnedBio;
+use super::super::dm::target::Target;
+use super::super::warn::warn_once;
 use super::buffer::IoSlice;
 use super::buffer::IoSliceMut;
-use super::device::Device;
 use super::io::BioPool;
 use super::opf::Op;
 use super::opf::Opf;
-use super::owned::OwnedBio;
 use super::status::BlkStatus;
-use super::target::Target;
-use super::warn::warn_once;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::ptr;

@@ -16,23 +16,23 @@
 //!             +-- complete ----+---- complete --------------------------------------> caller
 //! ```
 //!
-//! What goes with a bio from `map` to `end_io` is an [`Escort`]: data of the target's own, a registered reader
-//! of an [`Srcu`](super::Srcu) domain, and whether `end_io` is to see the bio if all went well.
+//! What goes with a bio from `map` to `end_io` is an [`BioContext`]: data of the target's own, a registered reader
+//! of an [`Srcu`](super::super::sync::Srcu) domain, and whether `end_io` is to see the bio if all went well.
 //!
 //! The lifetime `'a` is a different one in each call, which is what ties the answer to its bio.
 
-use super::bindings;
+use super::super::bindings;
+use super::super::block::opf::Op;
+use super::super::block::opf::Opf;
+use super::super::block::status::BlkStatus;
+use super::super::sync::srcu::SrcuTicket;
+use super::super::warn::warn_once;
 use super::device::Device;
 use super::instance::Instance;
-use super::opf::Op;
-use super::opf::Opf;
 use super::owned::OwnedBio;
-use super::per_bio::Pass;
+use super::per_bio::Completion;
 use super::per_bio::PerBio;
-use super::srcu::SrcuTicket;
-use super::status::BlkStatus;
 use super::target::Target;
-use super::warn::warn_once;
 use core::marker::PhantomData;
 use core::mem;
 use core::mem::MaybeUninit;
@@ -74,11 +74,11 @@ const LEFT_BEHIND: u16 = 1 << bindings::BIO_REMAPPED
     | 1 << bindings::BIO_QUIET;
 
 /// Makes a type invariant in a lifetime: no call's `'a` can pass for that of another call.
-type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
+type Invariant<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 
 /// The answer to a bio in [`Target::map`]. Only a [`MapBio`] can make one.
 #[must_use]
-pub struct Mapped<'a>(c_int, Brand<'a>);
+pub struct Mapped<'a>(c_int, Invariant<'a>);
 
 impl Mapped<'_> {
     #[inline(always)]
@@ -92,7 +92,7 @@ impl Mapped<'_> {
 pub struct Ended<'a> {
     action: c_int,
     status: BlkStatus,
-    _brand: Brand<'a>,
+    _invariant: Invariant<'a>,
 }
 
 impl Ended<'_> {
@@ -117,7 +117,7 @@ pub(super) unsafe fn leave_taken(action: c_int) {
 }
 
 /// What goes with a bio to the device below, and back.
-pub struct Escort<D> {
+pub struct BioContext<D> {
     /// A reader that is registered until the bio comes back. It is given back before `end_io` sees the
     /// bio; a target without `end_io` cannot send one along, and is not built if it does.
     pub ticket: Option<SrcuTicket>,
@@ -127,7 +127,7 @@ pub struct Escort<D> {
     pub errors_only: bool,
 }
 
-impl<D> Escort<D> {
+impl<D> BioContext<D> {
     /// Nothing goes with it, and `end_io` sees it only if it fails.
     pub const ERRORS_ONLY: Self = Self {
         ticket: None,
@@ -136,7 +136,7 @@ impl<D> Escort<D> {
     };
 }
 
-impl<D> Default for Escort<D> {
+impl<D> Default for BioContext<D> {
     #[inline(always)]
     fn default() -> Self {
         Self {
@@ -159,7 +159,7 @@ impl<D> Default for Escort<D> {
 pub struct MapBio<'a, T: Target> {
     bio: NonNull<bindings::bio>,
     instance: &'a Instance<T>,
-    _brand: Brand<'a>,
+    _invariant: Invariant<'a>,
 }
 
 impl<'a, T: Target> MapBio<'a, T> {
@@ -174,7 +174,7 @@ impl<'a, T: Target> MapBio<'a, T> {
         Self {
             bio,
             instance,
-            _brand: PhantomData,
+            _invariant: PhantomData,
         }
     }
 
@@ -263,28 +263,28 @@ impl<'a, T: Target> MapBio<'a, T> {
 
     /// Remembers what a bio is before it is changed, and what goes with it.
     #[inline(always)]
-    fn record(&mut self, pass: Pass, escort: Escort<T::PerBio>) {
-        let Escort {
+    fn record(&mut self, completion: Completion, context: BioContext<T::PerBio>) {
+        let BioContext {
             ticket,
             data: user,
             errors_only,
-        } = escort;
+        } = context;
         // Without `end_io` nobody would give it back.
         build_assert!(T::HAS_END_IO || ticket.is_none());
         if !PerBio::<T>::USED {
             return;
         }
-        let pass = pass
-            .with(Pass::SUCCESS, !errors_only)
-            .with(Pass::TICKET, ticket.is_some())
-            .with(Pass::USER, user.is_some());
+        let completion = completion
+            .with(Completion::SUCCESS, !errors_only)
+            .with(Completion::TICKET, ticket.is_some())
+            .with(Completion::USER, user.is_some());
         // SAFETY: By the type invariants, the bio is ours.
         let data = unsafe { PerBio::<T>::attach(self.bio) }.as_ptr();
         // SAFETY: By the type invariants, bio and data are ours. There is nothing to drop in there.
         unsafe {
             (&raw mut (*data).iter).write((*self.bio.as_ptr()).bi_iter);
             (&raw mut (*data).opf).write((*self.bio.as_ptr()).bi_opf);
-            (&raw mut (*data).pass).write(pass);
+            (&raw mut (*data).completion).write(completion);
             if let Some(ticket) = ticket {
                 (&raw mut (*data).ticket).write(MaybeUninit::new(ticket));
             }
@@ -299,7 +299,7 @@ impl<'a, T: Target> MapBio<'a, T> {
     /// The device must be one that this target opened; otherwise there is a warning and the bio fails.
     #[inline(always)]
     pub fn remap(self, device: &Device, sector: u64) -> Mapped<'a> {
-        self.remap_with(device, sector, Escort::default())
+        self.remap_with(device, sector, BioContext::default())
     }
 
     /// The same, with what goes with it.
@@ -308,7 +308,7 @@ impl<'a, T: Target> MapBio<'a, T> {
         mut self,
         device: &Device,
         sector: u64,
-        escort: Escort<T::PerBio>,
+        context: BioContext<T::PerBio>,
     ) -> Mapped<'a> {
         if device.owner() != self.instance.owner() {
             return self.foreign_device();
@@ -316,7 +316,7 @@ impl<'a, T: Target> MapBio<'a, T> {
         // SAFETY: By the type invariants, the bio is ours. It belongs to the target that the device
         // was opened for, so by the invariants of `Device`, that stays open until the bio is done.
         unsafe { set_bdev(self.bio, device.bdev()) };
-        self.record(Pass::ERRORS, escort);
+        self.record(Completion::ERRORS, context);
         // SAFETY: By the type invariants, the bio is ours.
         unsafe { (*self.bio.as_ptr()).bi_iter.bi_sector = sector };
         Mapped(bindings::DM_MAPIO_REMAPPED as c_int, PhantomData)
@@ -325,14 +325,14 @@ impl<'a, T: Target> MapBio<'a, T> {
     /// Sends the bio to `device` as it is, which is for flushes: they have no sector.
     #[inline(always)]
     pub fn redirect(self, device: &Device) -> Mapped<'a> {
-        self.redirect_with(device, Escort::default())
+        self.redirect_with(device, BioContext::default())
     }
 
     /// The same, with what goes with it.
     #[inline(always)]
-    pub fn redirect_with(self, device: &Device, escort: Escort<T::PerBio>) -> Mapped<'a> {
+    pub fn redirect_with(self, device: &Device, context: BioContext<T::PerBio>) -> Mapped<'a> {
         let sector = self.sector();
-        self.remap_with(device, sector, escort)
+        self.remap_with(device, sector, context)
     }
 
     #[cold]
@@ -344,7 +344,7 @@ impl<'a, T: Target> MapBio<'a, T> {
 
     /// Completes the bio, without any device. `end_io` does not see it.
     pub fn complete(mut self, status: BlkStatus) -> Mapped<'a> {
-        self.record(Pass::THROUGH, Escort::default());
+        self.record(Completion::THROUGH, BioContext::default());
         // SAFETY: By the type invariants, the bio is ours, and now it is answered.
         unsafe {
             (*self.bio.as_ptr()).bi_status = status.as_raw();
@@ -362,11 +362,11 @@ impl<'a, T: Target> MapBio<'a, T> {
     ///
     /// It must be, and soon: its submitter waits, and the mapped device cannot be suspended.
     pub fn take(mut self) -> (OwnedBio<T>, Mapped<'a>) {
-        let escort = Escort {
+        let context = BioContext {
             data: Some(T::PerBio::default()),
-            ..Escort::default()
+            ..BioContext::default()
         };
-        self.record(Pass::THROUGH, escort);
+        self.record(Completion::THROUGH, context);
         if PerBio::<T>::USED {
             // SAFETY: By the type invariants, the bio is ours, and the data was just attached.
             let data = unsafe { PerBio::<T>::of(self.bio.as_ptr()) };
@@ -397,7 +397,7 @@ impl<'a, T: Target> MapBio<'a, T> {
 pub struct EndedBio<'a, T: Target> {
     bio: NonNull<bindings::bio>,
     instance: &'a Instance<T>,
-    _brand: Brand<'a>,
+    _invariant: Invariant<'a>,
 }
 
 impl<'a, T: Target> EndedBio<'a, T> {
@@ -414,7 +414,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
         Self {
             bio,
             instance,
-            _brand: PhantomData,
+            _invariant: PhantomData,
         }
     }
 
@@ -484,7 +484,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
         Ended {
             action: bindings::DM_ENDIO_DONE as c_int,
             status,
-            _brand: PhantomData,
+            _invariant: PhantomData,
         }
     }
 
@@ -516,7 +516,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
             // done with the first part.
             (*bio).__bi_remaining.counter = 1;
             (*data).status = status.as_raw();
-            (*data).pass = Pass::THROUGH.with(Pass::USER, true);
+            (*data).completion = Completion::THROUGH.with(Completion::USER, true);
         }
         // SAFETY: By the type invariants, the bio is ours and not answered, and `instance` belongs to
         // its target. The result is the owner from here on, and the data is recorded.
@@ -526,7 +526,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
             Ended {
                 action: bindings::DM_ENDIO_INCOMPLETE as c_int,
                 status,
-                _brand: PhantomData,
+                _invariant: PhantomData,
             },
         )
     }

@@ -2,9 +2,10 @@
 
 //! What a target implements.
 
+use super::super::bindings;
+use super::super::block::limits::QueueLimits;
 use super::args::Args;
 use super::args::CtrError;
-use super::bindings;
 use super::bio::Ended;
 use super::bio::EndedBio;
 use super::bio::MapBio;
@@ -13,7 +14,6 @@ use super::device::Device;
 use super::device::OpenDevices;
 use super::info::TargetInfo;
 use super::instance::Constructor;
-use super::limits::QueueLimits;
 use super::text::ReplyBuffer;
 use super::text::StatusBuffer;
 use super::text::StatusKind;
@@ -55,7 +55,7 @@ impl Features {
 /// | `status`, `message` | process, may sleep | anything, suspended or not |
 /// | `iterate_devices`, `io_hints` | process, may sleep | the table is being built |
 ///
-/// Where the device may be suspended, functions are called in a [`NoIoScope`](super::NoIoScope), so that
+/// Where the device may be suspended, functions are called in a [`NoIoScope`](super::super::sync::NoIoScope), so that
 /// they may allocate memory: all but `map` and `end_io`, and `ctr` only if it is.
 ///
 /// Functions that a target does not implement are left out of the `target_type`, just as in C.

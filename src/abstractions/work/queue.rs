@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
-use super::bindings;
+use super::super::bindings;
 use core::ptr::NonNull;
 use kernel::ffi::c_int;
 use kernel::ffi::c_uint;
@@ -28,7 +28,7 @@ use kernel::workqueue::Work;
 /// # Examples
 ///
 /// ```
-/// # use kernel::dm::WorkQueue;
+/// # use kernel::work::WorkQueue;
 /// # use kernel::prelude::*;
 /// # use kernel::sync::Arc;
 /// # use kernel::workqueue::Work;

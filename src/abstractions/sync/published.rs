@@ -5,12 +5,12 @@
 //! C headers: [`include/linux/srcu.h`](srctree/include/linux/srcu.h),
 //! [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h)
 
-use super::bindings;
+use super::super::bindings;
+use super::super::warn::warn_once;
 use super::load::load_relaxed;
 use super::srcu::GracePeriod;
 use super::srcu::Srcu;
 use super::srcu::SrcuTicket;
-use super::warn::warn_once;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ops::Deref;
@@ -33,8 +33,8 @@ use kernel::sync::Mutex;
 /// # Examples
 ///
 /// ```
-/// # use kernel::dm::Published;
-/// # use kernel::dm::Replacement;
+/// # use kernel::sync::Published;
+/// # use kernel::sync::Replacement;
 /// # use kernel::prelude::*;
 /// # use kernel::sync::rcu;
 /// # struct Map;

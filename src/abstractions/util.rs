@@ -34,7 +34,7 @@ pub fn monotonic_ms() -> u64 {
 /// # Examples
 ///
 /// ```
-/// # use kernel::dm::RateLimit;
+/// # use kernel::util::RateLimit;
 /// # use kernel::prelude::*;
 /// # fn example(log: &RateLimit) {
 /// if log.allow() {

@@ -28,7 +28,7 @@
 //! | [`MapBio`] | a clone that is being mapped | `map`, which must decide about it |
 //! | [`EndedBio`] | a clone that came back | `end_io`, which must decide about it |
 //! | [`OwnedBio`] | a clone between the two | the target, until it answers it |
-//! | [`Escort`] | per-bio data | the bio that it goes with, until `end_io` |
+//! | [`BioContext`] | per-bio data | the bio that it goes with, until `end_io` |
 //! | [`BioPool`], [`Batch`] | `bio_set`, and bios from it | the target; bios by the call that waits |
 //! | [`Events`] | `dm_table`, for its events | whoever has one; does nothing once the table is gone |
 //! | [`SrcuTicket`] | what `srcu_down_read_fast()` returns | whoever has one, or a bio |
@@ -54,7 +54,7 @@
 //! - A bio that was taken over may be answered, and the table be destroyed, before `end_io` returns. The
 //!   target is kept until then.
 //! - A reader that is registered for a bio has to be given back once, however the bio ends. A
-//!   [`SrcuTicket`] that goes with it in its [`Escort`] is, before `end_io` sees the bio.
+//!   [`SrcuTicket`] that goes with it in its [`BioContext`] is, before `end_io` sees the bio.
 //! - A bio that went to a partition is marked as remapped, and would miss the start of the next one.
 //!   Changing the device removes the mark.
 //!
@@ -64,7 +64,9 @@
 //! `tests/modules/dm_linear_rust`, as a module.
 //!
 //! ```
+//! use kernel::block;
 //! use kernel::dm;
+//! use kernel::work;
 //! use kernel::dm::CtrMessage;
 //! use kernel::prelude::*;
 //!
@@ -127,7 +129,9 @@
 //! # Bios that failed
 //!
 //! ```
+//! # use kernel::block;
 //! # use kernel::dm;
+//! # use kernel::work;
 //! # use kernel::prelude::*;
 //! # use kernel::sync::Arc;
 //! # use kernel::workqueue::Work;
@@ -142,12 +146,12 @@
 //! #     type Pointer = Arc<Shared>;
 //! #     fn run(shared: Arc<Shared>) {
 //! #         for bio in shared.failed.take_all() {
-//! #             bio.complete(dm::BlkStatus::IOERR);
+//! #             bio.complete(block::BlkStatus::IOERR);
 //! #         }
 //! #     }
 //! # }
 //! # struct Retry {
-//! #     queue: dm::WorkQueue,
+//! #     queue: work::WorkQueue,
 //! #     shared: Arc<Shared>,
 //! # }
 //! # #[vtable]
@@ -164,7 +168,7 @@
 //! #         bio.kill()
 //! #     }
 //! fn end_io<'a>(&self, _ti: &dm::TargetInfo, bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
-//!     if bio.status() != dm::BlkStatus::MEDIUM {
+//!     if bio.status() != block::BlkStatus::MEDIUM {
 //!         return bio.done();
 //!     }
 //!     let (bio, ended) = bio.take();
@@ -178,96 +182,52 @@
 //!
 //! The worker takes them with [`BioList::take_all`] and answers each: it does the I/O itself in parts
 //! ([`BioPool::write_slice`]) and completes the bio, or it sends the bio on ([`OwnedBio::submit`]).
+//!
+//! [`Batch`]: super::block::Batch
+//! [`BioPool`]: super::block::BioPool
+//! [`BioPool::write_slice`]: super::block::BioPool::write_slice
+//! [`Published`]: super::sync::Published
+//! [`Srcu`]: super::sync::Srcu
+//! [`SrcuTicket`]: super::sync::SrcuTicket
+//! [`WorkQueue`]: super::work::WorkQueue
 
-// Inside the kernel crate all of this would be public. A module that includes it uses a part of it.
-#![allow(dead_code, unreachable_pub, unused_imports)]
-
-mod args;
-mod batch;
-mod bindings;
-mod bio;
-mod buffer;
-mod device;
-mod events;
-mod global;
-mod growing;
-mod info;
-mod instance;
-mod io;
-mod limits;
-mod list;
-mod load;
-mod lock;
-mod noio;
-mod opf;
-mod owned;
-mod per_bio;
-mod published;
-mod register;
-mod srcu;
-mod status;
-mod target;
-mod text;
-mod util;
-mod warn;
-mod work;
+pub(super) mod args;
+pub(super) mod bio;
+pub(super) mod device;
+pub(super) mod events;
+pub(super) mod info;
+pub(super) mod instance;
+pub(super) mod list;
+pub(super) mod owned;
+pub(super) mod per_bio;
+pub(super) mod register;
+pub(super) mod target;
+pub(super) mod text;
 
 pub use args::Args;
 pub use args::BioKind;
 pub use args::CtrError;
 pub use args::CtrMessage;
-pub use batch::Batch;
-pub use batch::BatchSlots;
+pub use bio::BioContext;
 pub use bio::Ended;
 pub use bio::EndedBio;
-pub use bio::Escort;
 pub use bio::MapBio;
 pub use bio::Mapped;
-pub use buffer::IoBuffer;
-pub use buffer::IoSlice;
-pub use buffer::IoSliceMut;
 pub use device::Device;
 pub use device::DeviceNumber;
 pub use events::Events;
-pub use global::Global;
-pub use global::GlobalGuard;
-pub use growing::Growing;
 pub use info::MappedDeviceId;
 pub use info::TableId;
 pub use info::TargetInfo;
 pub use instance::Constructor;
-pub use io::BioPool;
-pub use io::IoResult;
-pub use limits::QueueFeature;
-pub use limits::QueueLimits;
 pub use list::BioList;
 pub use list::TakenBios;
-pub use load::full_barrier;
-pub use load::load_acquire;
-pub use load::load_relaxed;
-pub use load::store_release;
-pub use lock::IoMutex;
-pub use noio::NoIoScope;
-pub use opf::Op;
-pub use opf::Opf;
 pub use owned::OwnedBio;
-pub use published::synchronize_rcu;
-pub use published::Published;
-pub use published::Replacement;
 pub use register::Registration;
 pub use register::TargetType;
-pub use srcu::Srcu;
-pub use srcu::SrcuTicket;
-pub use status::BlkStatus;
 pub use target::DeviceVisitor;
 pub use target::Features;
 pub use target::Target;
 pub use text::ReplyBuffer;
 pub use text::StatusBuffer;
 pub use text::StatusKind;
-pub use util::crc32c;
-pub use util::monotonic_ms;
-pub use util::random_uuid;
-pub use util::RateLimit;
-pub use work::wait_until_idle;
-pub use work::WorkQueue;

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the `kernel` crate lacks, made safe: written to go there, a series for each folder.
+//!
+//! | folder  | there          | what                                                                     |
+//! |---------|----------------|--------------------------------------------------------------------------|
+//! | `block` | `kernel::block`| bios of one's own, operations, statuses, limits of queues                |
+//! | `dm`    | `kernel::dm`   | device-mapper targets: begin here                                        |
+//! | `sync`  | `kernel::sync` | SRCU, published pointers, locks whose holders wait for I/O               |
+//! | `work`  | `kernel::workqueue` | work queues                                                         |
+//!
+//! The C code is in `helpers.c`, for what is inline or a macro there; `bindings` is what bindgen makes of
+//! `bindings_helper.h`.
+
+// Inside the kernel crate all of this would be public. A module that includes it uses a part of it.
+#![allow(dead_code, unreachable_pub, unused_imports)]
+
+mod bindings;
+pub mod block;
+pub mod dm;
+pub mod sync;
+pub mod util;
+mod warn;
+pub mod work;
