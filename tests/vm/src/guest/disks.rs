@@ -35,7 +35,11 @@ impl NullBlk {
     /// The same, which does all I/O in the context of who asks for it: nobody ever waits for it.
     #[track_caller]
     pub fn inline(mib: u32, block: u32) -> Self {
-        Self::with(mib, block, &[("irqmode", "0"), LARGE])
+        let disk = Self::with(mib, block, &[("irqmode", "0"), LARGE]);
+        // With a scheduler, who is amid dispatching does so for others, and may be preempted.
+        let queue = Path::new("/sys/class/block").join(disk.path().file_name().unwrap());
+        fs::write(queue.join("queue/scheduler"), "none").expect("no scheduler");
+        disk
     }
 
     /// The same, of zones of 4 MiB that are to be written from front to end.
