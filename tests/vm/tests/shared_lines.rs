@@ -23,7 +23,7 @@ use vmtest::guest::NullBlk;
 
 /// What the state of a device and a target's own memory are allocated as: objects of these sizes, aligned so.
 const STATE_BYTES: u64 = 2048;
-const TARGET_BYTES: u64 = 1024;
+const TARGET_BYTES: u64 = 512;
 
 /// At least as large are what the abstraction and device mapper have for a target.
 const INSTANCE_BYTES: u64 = 64;
