@@ -12,8 +12,9 @@ mod abstractions;
 mod logic;
 mod remap;
 
-use abstractions::dm;
 use kernel::prelude::*;
+
+use abstractions::dm;
 use remap::DmRemap;
 
 module! {

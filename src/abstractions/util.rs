@@ -2,10 +2,13 @@
 
 //! Small things that targets need and the `kernel` crate does not have.
 
+use kernel::{
+    ffi::c_int,
+    prelude::*,
+    types::Opaque, //
+};
+
 use super::bindings;
-use kernel::ffi::c_int;
-use kernel::prelude::*;
-use kernel::types::Opaque;
 
 /// Returns a new random UUID.
 pub fn random_uuid() -> [u8; 16] {

@@ -5,9 +5,13 @@
 //! Next fit: the search goes on where the last one ended, so that slots are worn evenly and blocks
 //! that fail one after the other come to lie one after the other, where one I/O reaches them all.
 
-use super::slot::SlotWord;
-use super::slot::State;
-use super::word::Word;
+use super::{
+    slot::{
+        SlotState, //
+        SlotWord,
+    },
+    word::Word, //
+};
 
 /// How many slots a search looks at before it is content with less than it was asked for.
 const PATIENCE: usize = 1 << 16;
@@ -106,7 +110,7 @@ impl Allocator {
             return;
         };
         let word = SlotWord::from_memory(cell.load());
-        if word.state() == State::Free && word.is_held() {
+        if word.state() == SlotState::Free && word.is_held() {
             let word = word.with_held(false);
             cell.store(word.to_memory());
             // Nobody knows yet what the spare says of one that is in doubt.
@@ -160,7 +164,7 @@ pub fn find_pending<S: Word<u64>>(
     let slots = slots.get(first as usize..)?;
     slots.iter().zip(first..).find_map(|(cell, slot)| {
         let word = SlotWord::from_memory(cell.load());
-        let pending = word.state() == State::Pending && !word.is_doubt() && !word.is_held();
+        let pending = word.state() == SlotState::Pending && !word.is_doubt() && !word.is_held();
         (pending && wanted(slot, word)).then_some((slot, word))
     })
 }

@@ -10,15 +10,23 @@
 //! Read here is what stands behind the target's name. A line prints back the way it was given, but
 //! for `format`: a table that is loaded again must not format again.
 
-use core::ffi::CStr;
-use core::fmt;
+use core::{
+    ffi::CStr,
+    fmt, //
+};
 
-use super::errno::Errno;
-use super::format::MEMBERS_MAX;
-use super::limit::Limit;
-use super::limit::Wrong;
-use super::text::MainId;
-use super::text::Uuid;
+use super::{
+    errno::Errno,
+    format::MEMBERS_MAX,
+    limit::{
+        Limit,
+        Wrong, //
+    },
+    text::{
+        MainId,
+        Uuid, //
+    }, //
+};
 
 /// Which of the two target names a line has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

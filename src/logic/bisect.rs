@@ -159,10 +159,13 @@ impl Bisect {
 
 #[cfg(test)]
 mod tests {
-    use super::Bisect;
-    use super::Segment;
-    use super::BLOCKS_MAX;
     use std::vec::Vec;
+
+    use super::{
+        Bisect,
+        Segment,
+        BLOCKS_MAX, //
+    };
 
     fn search(mut bisect: Bisect, bad: &dyn Fn(u32) -> bool) -> (Vec<Segment>, u32) {
         let mut runs = Vec::new();

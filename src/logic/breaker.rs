@@ -114,10 +114,13 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
-    use super::Breaker;
-    use super::Need;
-    use super::PROBE_INTERVAL_MS;
     use std::vec::Vec;
+
+    use super::{
+        Breaker,
+        Need,
+        PROBE_INTERVAL_MS, //
+    };
 
     #[derive(Clone, Copy, Debug)]
     enum Event {

@@ -103,9 +103,12 @@ impl Default for Cache {
 
 #[cfg(test)]
 mod tests {
-    use super::Cache;
-    use super::Sent;
     use std::collections::HashSet;
+
+    use super::{
+        Cache,
+        Sent, //
+    };
 
     const WRITES: usize = 3;
     const FLUSHES: usize = 2;

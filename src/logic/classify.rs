@@ -130,14 +130,21 @@ pub const fn may_have_begun(status: Status) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::classify;
-    use super::may_have_begun;
-    use super::Operation;
-    use super::Operation::*;
-    use super::Status;
-    use super::Verdict;
-    use super::Verdict::*;
     use std::vec::Vec;
+
+    use super::{
+        classify,
+        may_have_begun,
+        Operation::{
+            self,
+            *, //
+        },
+        Status,
+        Verdict::{
+            self,
+            *, //
+        }, //
+    };
 
     const OPERATIONS: [Operation; 6] = [Read, Write, Flush, Discard, WriteZeroes, Operation::Other];
 

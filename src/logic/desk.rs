@@ -134,11 +134,14 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
-    use super::Bio;
-    use super::Desk;
-    use super::Range;
-    use super::JOBS;
     use std::vec::Vec;
+
+    use super::{
+        Bio,
+        Desk,
+        Range,
+        JOBS, //
+    };
 
     const MIB: u64 = 2048;
 

@@ -13,10 +13,12 @@
 //!  slot     0 … 999 |      | 0 … 499     |      | 1000 …
 //! ```
 
-use super::format::table_block::ENTRIES;
-use super::format::BlockId;
-use super::format::Member;
-use super::format::Place;
+use super::format::{
+    table_block::ENTRIES,
+    BlockId,
+    Member,
+    Place, //
+};
 
 /// The member of numbers whose spare has left the set.
 const NOBODY: u8 = u8::MAX;
@@ -248,10 +250,14 @@ impl Extents {
 
 #[cfg(test)]
 mod tests {
-    use super::super::format::Geometry;
-    use super::super::table::SLOT_LAST;
-    use super::super::text::Uuid;
-    use super::*;
+    use super::{
+        super::{
+            format::Geometry,
+            table::SLOT_LAST,
+            text::Uuid, //
+        },
+        *, //
+    };
 
     fn member(index: u8, sectors: u64) -> Member {
         let uuid = Uuid([index + 1; 16]);

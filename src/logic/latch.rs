@@ -46,7 +46,7 @@ pub struct Latch(u64);
 
 /// How many flushes had failed when a flush was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ticket(pub u32);
+pub struct FlushTicket(pub u32);
 
 /// What a user's flush is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +72,8 @@ impl Latch {
     }
 
     /// A user's flush is sent to the disk.
-    pub const fn mapped(self) -> Ticket {
-        Ticket(self.0 as u32)
+    pub const fn mapped(self) -> FlushTicket {
+        FlushTicket(self.0 as u32)
     }
 
     /// A failure that a user hears of.
@@ -83,7 +83,7 @@ impl Latch {
 
     /// A user's flush has come back. To be asked of every one: also of those that are good while the
     /// latch is open.
-    pub const fn ended(self, ticket: Ticket, good: bool) -> (Self, Answer) {
+    pub const fn ended(self, ticket: FlushTicket, good: bool) -> (Self, Answer) {
         if !good {
             return (self.told(), Answer::Pass);
         }
@@ -125,11 +125,16 @@ impl Latch {
 
 #[cfg(test)]
 mod tests {
-    use super::Answer;
-    use super::Latch;
-    use super::Ticket;
-    use std::collections::HashSet;
-    use std::vec::Vec;
+    use std::{
+        collections::HashSet,
+        vec::Vec, //
+    };
+
+    use super::{
+        Answer,
+        FlushTicket, //
+        Latch,
+    };
 
     /// Whether a user hears of success.
     fn is_good(disk_good: bool, answer: Answer) -> bool {
@@ -168,8 +173,8 @@ mod tests {
 
     #[test]
     fn flushes_that_always_overlap_come_right() {
-        let (mut latch, _) = Latch::default().ended(Ticket(0), false);
-        let mut under_way = Ticket(0);
+        let (mut latch, _) = Latch::default().ended(FlushTicket(0), false);
+        let mut under_way = FlushTicket(0);
         let mut answers = Vec::new();
         for _ in 0..4 {
             let sent = latch.mapped();
@@ -177,8 +182,10 @@ mod tests {
             (latch, under_way) = (next, sent);
             answers.push(answer);
         }
-        use Answer::Fail;
-        use Answer::Pass;
+        use Answer::{
+            Fail,
+            Pass, //
+        };
         assert_eq!(answers, [Fail, Pass, Pass, Pass]);
     }
 
@@ -223,7 +230,7 @@ mod tests {
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     struct Flush {
-        ticket: Ticket,
+        ticket: FlushTicket,
         /// Another has failed since it was sent.
         overtaken: bool,
     }

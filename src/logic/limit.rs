@@ -140,9 +140,12 @@ impl Limit {
 
 #[cfg(test)]
 mod tests {
-    use super::Limit;
-    use super::Wrong;
     use std::string::ToString;
+
+    use super::{
+        Limit,
+        Wrong, //
+    };
 
     #[test]
     fn every_limit_at_its_ends() {

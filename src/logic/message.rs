@@ -4,9 +4,13 @@
 
 use core::fmt;
 
-use super::errno::Errno;
-use super::limit::Limit;
-use super::limit::Wrong;
+use super::{
+    errno::Errno,
+    limit::{
+        Limit,
+        Wrong, //
+    }, //
+};
 
 /// All messages, for replies and errors.
 pub const HELP: &str = "remap <sector> [<count>], \

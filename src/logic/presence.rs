@@ -130,10 +130,13 @@ impl<'a, W: Word<u64>> Presence<'a, W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::word::Word;
-    use super::words_for;
-    use super::Presence;
     use core::sync::atomic::AtomicU64;
+
+    use super::{
+        super::word::Word,
+        words_for,
+        Presence, //
+    };
 
     fn bitmap(words: usize) -> std::vec::Vec<AtomicU64> {
         (0..words).map(|_| AtomicU64::new(0)).collect()

@@ -6,12 +6,18 @@
 //! bits, 64 of them by one word. Only in the others each block is looked up, and not without end. In the same way
 //! it is found out which of the bits still stand for something.
 
-use super::presence::Presence;
-use super::presence::SMALL;
-use super::table::Run;
-use super::table::RunKind;
-use super::table::View;
-use super::word::Word;
+use super::{
+    presence::{
+        Presence,
+        SMALL, //
+    },
+    table::{
+        Run,
+        RunKind,
+        View, //
+    },
+    word::Word, //
+};
 
 /// How the blocks from `main_block` on are served: the longest uniform part of `count` blocks that is found
 /// with `most` look-ups. A block has `1 << block_shift` sectors.
@@ -78,19 +84,33 @@ pub fn forget(
 
 #[cfg(test)]
 mod tests {
-    use super::super::presence::words_for;
-    use super::super::presence::Presence;
-    use super::super::slot::Origin;
-    use super::super::slot::SlotWord;
-    use super::super::slot::State;
-    use super::super::table::Counts;
-    use super::super::table::RunKind;
-    use super::super::table::View;
-    use super::super::word::Word;
-    use super::reach;
-    use core::sync::atomic::AtomicU32;
-    use core::sync::atomic::AtomicU64;
+    use core::sync::atomic::{
+        AtomicU32,
+        AtomicU64, //
+    };
+
     use std::vec::Vec;
+
+    use super::{
+        super::{
+            presence::{
+                words_for,
+                Presence, //
+            },
+            slot::{
+                Origin,
+                SlotState, //
+                SlotWord,
+            },
+            table::{
+                Counts,
+                RunKind,
+                View, //
+            },
+            word::Word, //
+        },
+        reach, //
+    };
 
     /// Counts how often it is looked at.
     struct Counted(AtomicU32);
@@ -115,7 +135,7 @@ mod tests {
             .collect();
         let presence = Presence::new(&words);
         let buckets: Vec<Counted> = (0..1024).map(|_| Counted(AtomicU32::new(0))).collect();
-        let word = |block| SlotWord::new(block, State::Valid, Origin::Auto).unwrap();
+        let word = |block| SlotWord::new(block, SlotState::Valid, Origin::Auto).unwrap();
         let slots: Vec<AtomicU64> = blocks
             .iter()
             .map(|block| AtomicU64::new(word(*block).to_memory()))
@@ -179,7 +199,7 @@ mod tests {
         let slots: Vec<AtomicU64> = blocks
             .iter()
             .map(|block| {
-                let word = SlotWord::new(*block, State::Valid, Origin::Auto).unwrap();
+                let word = SlotWord::new(*block, SlotState::Valid, Origin::Auto).unwrap();
                 AtomicU64::new(word.to_memory())
             })
             .collect();

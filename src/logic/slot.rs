@@ -11,7 +11,7 @@
 /// What a slot is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum State {
+pub enum SlotState {
     /// Nothing; it can take new data.
     Free = 0,
     /// It holds the truth of its main block.
@@ -45,7 +45,7 @@ impl SlotWord {
     pub const FREE: SlotWord = SlotWord(0);
 
     /// A slot that must not be used again.
-    pub const BAD: SlotWord = SlotWord((State::Bad as u64) << Self::STATE_SHIFT);
+    pub const BAD: SlotWord = SlotWord((SlotState::Bad as u64) << Self::STATE_SHIFT);
 
     /// A slot that is free and of a spare whose slots are not given out now. Nobody is about to fill it, and no
     /// bio is on its way to it: with its spare, it can be given out again at once.
@@ -72,13 +72,13 @@ impl SlotWord {
         | Self::LOST
         | Self::MEMORY_ONLY;
 
-    /// States above [`State::Bad`]: those with a bit that none of the four has.
+    /// States above [`SlotState::Bad`]: those with a bit that none of the four has.
     const UNKNOWN_STATES: u64 = !3 << Self::STATE_SHIFT & Self::STATE_MASK;
     /// What a word on the spare has no bit of.
     const ILLEGAL: u64 = !Self::KNOWN | Self::MEMORY_ONLY | Self::UNKNOWN_STATES;
 
     /// A slot that serves `main_block`, or is set aside for it. None if the number is too large.
-    pub const fn new(main_block: u64, state: State, origin: Origin) -> Option<Self> {
+    pub const fn new(main_block: u64, state: SlotState, origin: Origin) -> Option<Self> {
         if main_block >= Self::MAIN_BLOCKS_MAX {
             return None;
         }
@@ -89,9 +89,9 @@ impl SlotWord {
         Some(SlotWord(main_block | Self::state_bits(state) | manual))
     }
 
-    const fn state_bits(state: State) -> u64 {
+    const fn state_bits(state: SlotState) -> u64 {
         match state {
-            State::Lost => Self::LOST | (State::Valid as u64) << Self::STATE_SHIFT,
+            SlotState::Lost => Self::LOST | (SlotState::Valid as u64) << Self::STATE_SHIFT,
             state => (state as u64) << Self::STATE_SHIFT,
         }
     }
@@ -130,13 +130,13 @@ impl SlotWord {
 
     /// What the slot is used for.
     #[inline(always)]
-    pub const fn state(self) -> State {
+    pub const fn state(self) -> SlotState {
         match (self.0 & Self::STATE_MASK) >> Self::STATE_SHIFT {
-            0 => State::Free,
-            1 if self.0 & Self::LOST != 0 => State::Lost,
-            1 => State::Valid,
-            2 => State::Pending,
-            _ => State::Bad,
+            0 => SlotState::Free,
+            1 if self.0 & Self::LOST != 0 => SlotState::Lost,
+            1 => SlotState::Valid,
+            2 => SlotState::Pending,
+            _ => SlotState::Bad,
         }
     }
 
@@ -152,8 +152,8 @@ impl SlotWord {
     /// Whether the slot serves `main_block`, or is set aside for it, and was not replaced there.
     #[inline(always)]
     pub const fn claims(self, main_block: u64) -> bool {
-        const VALID: u64 = State::Valid as u64;
-        const PENDING: u64 = State::Pending as u64;
+        const VALID: u64 = SlotState::Valid as u64;
+        const PENDING: u64 = SlotState::Pending as u64;
         const MASK: u64 = (SlotWord::STATE_MASK | SlotWord::REPLACED) >> SlotWord::STATE_SHIFT;
         let state = (self.0 >> Self::STATE_SHIFT) & MASK;
         self.main_block() == main_block && matches!(state, VALID | PENDING)
@@ -163,7 +163,10 @@ impl SlotWord {
     /// say that it does.
     #[inline(always)]
     pub const fn is_claim(self) -> bool {
-        matches!(self.state(), State::Valid | State::Pending | State::Lost)
+        matches!(
+            self.state(),
+            SlotState::Valid | SlotState::Pending | SlotState::Lost
+        )
     }
 
     /// Whether the slot serves its main block and there is nothing else to be said of it: neither in doubt
@@ -171,12 +174,12 @@ impl SlotWord {
     #[inline(always)]
     pub const fn is_plain(self) -> bool {
         self.0 & (Self::STATE_MASK | Self::DOUBT | Self::FAILING | Self::LOST)
-            == (State::Valid as u64) << Self::STATE_SHIFT
+            == (SlotState::Valid as u64) << Self::STATE_SHIFT
     }
 
     /// Whether the slot can be given to new data right now.
     pub const fn is_available(self) -> bool {
-        matches!(self.state(), State::Free) && self.0 & Self::MEMORY_ONLY == 0
+        matches!(self.state(), SlotState::Free) && self.0 & Self::MEMORY_ONLY == 0
     }
 
     /// Whether a commit that carries this slot's entry was begun and did not end well: its main
@@ -234,7 +237,7 @@ impl SlotWord {
 
     /// Whether the slot is only set aside for its block's next write: it holds nothing so far.
     pub const fn is_set_aside(self) -> bool {
-        matches!(self.state(), State::Pending | State::Lost)
+        matches!(self.state(), SlotState::Pending | SlotState::Lost)
     }
 
     /// Whether the slot's content was there before and was not copied from main (`add_remap`).
@@ -248,7 +251,7 @@ impl SlotWord {
     }
 
     /// The same main block and origin in another state, with no memory-only marks.
-    pub const fn with_state(self, state: State) -> Self {
+    pub const fn with_state(self, state: SlotState) -> Self {
         SlotWord(
             (self.0 & !(Self::STATE_MASK | Self::LOST | Self::MEMORY_ONLY))
                 | Self::state_bits(state),
@@ -275,19 +278,21 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use super::Origin;
-    use super::SlotWord;
-    use super::State;
+    use super::{
+        Origin,
+        SlotState, //
+        SlotWord,
+    };
 
     #[test]
     fn fields_do_not_touch_each_other() {
         let top = SlotWord::MAIN_BLOCKS_MAX - 1;
         for state in [
-            State::Free,
-            State::Valid,
-            State::Pending,
-            State::Bad,
-            State::Lost,
+            SlotState::Free,
+            SlotState::Valid,
+            SlotState::Pending,
+            SlotState::Bad,
+            SlotState::Lost,
         ] {
             for origin in [Origin::Auto, Origin::Manual] {
                 let word = SlotWord::new(top, state, origin)
@@ -308,7 +313,7 @@ mod tests {
                 assert_eq!(disk.claims(top), word.is_claim());
             }
         }
-        assert_eq!(SlotWord::new(top + 1, State::Valid, Origin::Auto), None);
+        assert_eq!(SlotWord::new(top + 1, SlotState::Valid, Origin::Auto), None);
     }
 
     #[test]

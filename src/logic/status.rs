@@ -218,9 +218,11 @@ impl fmt::Display for Status {
 
 #[cfg(test)]
 mod tests {
-    use super::Breakers;
-    use super::Health;
-    use super::Status;
+    use super::{
+        Breakers,
+        Health,
+        Status, //
+    };
 
     #[test]
     fn the_line_that_users_know() {

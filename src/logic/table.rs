@@ -33,9 +33,13 @@ pub use self::fill::Stopped;
 
 use core::marker::PhantomData;
 
-use super::slot::SlotWord;
-use super::slot::State;
-use super::word::Word;
+use super::{
+    slot::{
+        SlotState, //
+        SlotWord,
+    },
+    word::Word, //
+};
 
 const EMPTY: u32 = 0;
 
@@ -103,11 +107,13 @@ impl RunKind {
         match found {
             None => RunKind::Main,
             // Main says itself whether it can read, whatever the spare says of the block.
-            Some((_, word)) if word.is_doubt() && word.state() != State::Pending => RunKind::Doubt,
-            Some((slot, word)) if word.state() == State::Pending => {
+            Some((_, word)) if word.is_doubt() && word.state() != SlotState::Pending => {
+                RunKind::Doubt
+            }
+            Some((slot, word)) if word.state() == SlotState::Pending => {
                 RunKind::Pending { first: slot }
             }
-            Some((slot, word)) if word.state() == State::Lost => RunKind::Lost { first: slot },
+            Some((slot, word)) if word.state() == SlotState::Lost => RunKind::Lost { first: slot },
             Some((slot, word)) if word.is_failing() => RunKind::Failing { first: slot },
             Some((slot, _)) => RunKind::Slots { first: slot },
         }

@@ -130,9 +130,12 @@ impl fmt::Debug for MainId {
 
 #[cfg(test)]
 mod tests {
-    use super::MainId;
-    use super::Uuid;
     use std::string::ToString;
+
+    use super::{
+        MainId,
+        Uuid, //
+    };
 
     #[test]
     fn uuid_there_and_back() {

@@ -5,9 +5,11 @@
 //! The data structures of this crate are views over slices of such cells, so that the kernel
 //! brings its own atomics and its own memory, and a host test can bring instrumented ones.
 
-use core::sync::atomic::AtomicU32;
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{
+    AtomicU32,
+    AtomicU64,
+    Ordering, //
+};
 
 /// A cell that holds one `T`, read and written whole.
 ///

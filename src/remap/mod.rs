@@ -24,30 +24,53 @@ mod session;
 mod setup;
 mod user;
 
-use crate::abstractions::block;
-use crate::abstractions::dm;
-use crate::abstractions::sync;
-use crate::abstractions::work;
-use crate::logic::args;
-use crate::logic::args::Options;
-use crate::logic::limit::Limit;
 use core::fmt::Write;
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
+        Arc, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block,
+        dm,
+        sync,
+        work, //
+    },
+    logic::{
+        args::{
+            self,
+            Options, //
+        },
+        limit::Limit, //
+    }, //
+};
+
 use jobs::restorer::Restorer;
-use kernel::prelude::*;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Relaxed;
-use kernel::sync::lock::mutex::MutexBackend;
-use kernel::sync::lock::Guard;
-use kernel::sync::Arc;
 use meta::writer::growth;
 use path::BioData;
-use repair::crew::Noter;
-use repair::crew::Repairer;
-use repair::crew::Teller;
+use repair::crew::{
+    Noter,
+    Repairer,
+    Teller, //
+};
 use session::state::Locked;
-use setup::changes::Changes;
-use setup::registry::StateRef;
-use setup::spares::Spares;
+use setup::{
+    changes::Changes,
+    registry::StateRef,
+    spares::Spares, //
+};
 
 /// One line of a table.
 pub(crate) struct DmRemap {

@@ -9,17 +9,17 @@ use dm_remap_logic::alloc::find_pending;
 use dm_remap_logic::alloc::Allocator;
 use dm_remap_logic::alloc::SlotRun;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use proptest::prelude::*;
 
-fn word(state: State) -> u64 {
+fn word(state: SlotState) -> u64 {
     SlotWord::new(7, state, Origin::Auto).unwrap().to_memory()
 }
 
 fn slots(states: &[bool]) -> Vec<AtomicU64> {
     let free = SlotWord::FREE.to_memory();
-    let taken = word(State::Valid);
+    let taken = word(SlotState::Valid);
     states
         .iter()
         .map(|is_free| AtomicU64::new(if *is_free { free } else { taken }))
@@ -154,7 +154,7 @@ fn pending_slots_are_found() {
     let slots = slots(&[true, false, false]);
     let any = |_, _| true;
     assert_eq!(find_pending(&slots, 0, any), None);
-    let pending = SlotWord::new(7, State::Pending, Origin::Auto).unwrap();
+    let pending = SlotWord::new(7, SlotState::Pending, Origin::Auto).unwrap();
     slots[1].store(pending.with_doubt(true).to_memory(), Ordering::Relaxed);
     assert_eq!(find_pending(&slots, 0, any), None);
     slots[2].store(pending.to_memory(), Ordering::Relaxed);

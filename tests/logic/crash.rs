@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use dm_remap_logic::commit::Outcome;
 use dm_remap_logic::format::BlockId;
 use dm_remap_logic::format::RESERVE_BLOCKS;
-use dm_remap_logic::slot::State;
+use dm_remap_logic::slot::SlotState;
 
 use super::disk::Disks;
 use super::disk::Trouble;
@@ -154,7 +154,7 @@ impl World {
                 continue;
             }
             before.push((slot, self.spare.entries[slot as usize]));
-            self.spare.claim(slot, main, State::Valid);
+            self.spare.claim(slot, main, SlotState::Valid);
             used.push(slot);
             changes.push((main, Some(slot)));
         }
@@ -194,7 +194,7 @@ impl World {
             return Ok(());
         };
         let before = [(new, self.spare.entries[new as usize])];
-        self.spare.claim(new, main, State::Valid);
+        self.spare.claim(new, main, SlotState::Valid);
         if self.commit(&[new], &before, &[(main, Some(new))])? {
             self.retire.push(old);
             self.settle().map(|_| ())?;

@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::table::buckets_for;
 use dm_remap_logic::table::Counts;
 use dm_remap_logic::table::InsertError;
@@ -17,7 +17,12 @@ use proptest::prelude::*;
 const MAIN_BLOCKS: u64 = 64;
 
 fn slots() -> impl Strategy<Value = Vec<SlotWord>> {
-    let states = [State::Free, State::Valid, State::Pending, State::Bad];
+    let states = [
+        SlotState::Free,
+        SlotState::Valid,
+        SlotState::Pending,
+        SlotState::Bad,
+    ];
     let word = (0..MAIN_BLOCKS, 0..states.len())
         .prop_map(move |(main, state)| SlotWord::new(main, states[state], Origin::Auto).unwrap());
     prop::collection::vec(word, 0..60)
@@ -73,7 +78,7 @@ proptest! {
 #[test]
 fn a_full_table_ends() {
     let cells: Vec<_> = (0..65)
-        .map(|main| SlotWord::new(main, State::Valid, Origin::Auto).unwrap())
+        .map(|main| SlotWord::new(main, SlotState::Valid, Origin::Auto).unwrap())
         .map(|word| AtomicU64::new(word.to_memory()))
         .collect();
     let buckets: Vec<_> = (0..64).map(|_| AtomicU32::new(0)).collect();

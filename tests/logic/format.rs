@@ -24,8 +24,8 @@ use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::format::RESERVE_BLOCKS;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 use proptest::prelude::*;
@@ -180,7 +180,7 @@ proptest! {
         let entries: Vec<Entry> = entries
             .into_iter()
             .map(|(main, state, generation)| {
-                let state = [State::Free, State::Valid, State::Pending, State::Bad][state as usize];
+                let state = [SlotState::Free, SlotState::Valid, SlotState::Pending, SlotState::Bad][state as usize];
                 let word = SlotWord::new(main, state, Origin::Manual).unwrap();
                 Entry { word, generation }
             })

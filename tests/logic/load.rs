@@ -31,8 +31,8 @@ use dm_remap_logic::load::Resolved;
 use dm_remap_logic::load::SuperImage;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 use proptest::prelude::*;
@@ -350,7 +350,7 @@ fn id(block: u32) -> BlockId {
 
 fn table(number: u32, sequence: u64, main: u64) -> Block {
     let mut image = ZERO;
-    let word = SlotWord::new(main, State::Valid, Origin::Auto).unwrap();
+    let word = SlotWord::new(main, SlotState::Valid, Origin::Auto).unwrap();
     let entry = Entry {
         word,
         generation: sequence,
@@ -503,7 +503,7 @@ proptest! {
 
 #[test]
 fn claims() {
-    let word = SlotWord::new(9, State::Valid, Origin::Auto).unwrap();
+    let word = SlotWord::new(9, SlotState::Valid, Origin::Auto).unwrap();
     let of = |generation| Entry { word, generation };
     assert_eq!(settle_claims(&of(2), &of(1)), Ok(Claim::First));
     assert_eq!(settle_claims(&of(1), &of(2)), Ok(Claim::Second));
@@ -518,7 +518,7 @@ fn claims() {
     });
     assert_eq!(check_entry(&s, 3, &of(1)), outside);
     let free = Entry {
-        word: word.with_state(State::Free),
+        word: word.with_state(SlotState::Free),
         generation: 1,
     };
     assert_eq!(check_entry(&s, 3, &free), Ok(()));

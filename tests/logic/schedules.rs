@@ -29,8 +29,8 @@ use std::sync::Arc;
 
 use dm_remap_logic::presence::Presence;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::table::Counts;
 use dm_remap_logic::table::View;
 use dm_remap_logic::word::Word;
@@ -265,7 +265,7 @@ impl<'a> Writer<'a> {
     }
 
     fn word(&self, block: usize) -> SlotWord {
-        SlotWord::new(self.world.names[block], State::Valid, Origin::Auto).unwrap()
+        SlotWord::new(self.world.names[block], SlotState::Valid, Origin::Auto).unwrap()
     }
 
     fn set_presence(&self, block: usize) {

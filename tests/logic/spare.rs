@@ -34,8 +34,8 @@ use dm_remap_logic::load::Resolved;
 use dm_remap_logic::load::SuperImage;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 
@@ -561,7 +561,7 @@ impl Spare {
             .collect()
     }
 
-    pub(super) fn claim(&mut self, slot: u32, main_block: u64, state: State) {
+    pub(super) fn claim(&mut self, slot: u32, main_block: u64, state: SlotState) {
         self.entries[slot as usize] = Entry {
             word: SlotWord::new(main_block, state, Origin::Auto).expect("in range"),
             generation: self.metadata.next_generation().expect("not exhausted"),

@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::table::buckets_for;
 use dm_remap_logic::table::guess_for;
 use dm_remap_logic::table::is_enough;
@@ -44,7 +44,7 @@ fn cells64(n: usize) -> Vec<AtomicU64> {
     (0..n).map(|_| AtomicU64::new(0)).collect()
 }
 
-fn word(main: u64, state: State) -> SlotWord {
+fn word(main: u64, state: SlotState) -> SlotWord {
     SlotWord::new(main, state, Origin::Auto).unwrap()
 }
 
@@ -136,14 +136,14 @@ proptest! {
                             (buckets, stayed) = (fresh, false);
                         }
                         let table = Small::with_last(&buckets, &slots);
-                        table.set_slot(slot, word(key(main), State::Valid));
+                        table.set_slot(slot, word(key(main), SlotState::Valid));
                         prop_assert_eq!(table.insert(&mut counts, key(main), slot), Ok(()));
                         model.insert(main, (slot, 0));
                     }
                 },
                 Action::Replace { main, slot } => {
                     if let (Some((old, _)), false) = (model.get(&main).copied(), taken(slot)) {
-                        table.set_slot(slot, word(key(main), State::Valid));
+                        table.set_slot(slot, word(key(main), SlotState::Valid));
                         prop_assert!(table.replace(key(main), old, slot));
                         // Its word goes on to name the block for a while.
                         replaced.push(old);
@@ -173,10 +173,10 @@ proptest! {
                     if let Some((slot, is)) = model.get_mut(&main) {
                         *is = state;
                         let word = match state {
-                            0 => word(key(main), State::Valid),
-                            1 => word(key(main), State::Pending),
-                            3 => word(key(main), State::Pending).with_doubt(true),
-                            _ => word(key(main), State::Valid).with_doubt(true),
+                            0 => word(key(main), SlotState::Valid),
+                            1 => word(key(main), SlotState::Pending),
+                            3 => word(key(main), SlotState::Pending).with_doubt(true),
+                            _ => word(key(main), SlotState::Valid).with_doubt(true),
                         };
                         table.set_slot(*slot, word);
                     }
@@ -219,7 +219,7 @@ fn a_full_table_ends() {
     let table = View::new(&buckets, &slots);
     let mut counts = Counts::default();
     for slot in 0..64 {
-        table.set_slot(slot, word(slot.into(), State::Valid));
+        table.set_slot(slot, word(slot.into(), SlotState::Valid));
         assert_eq!(table.insert(&mut counts, slot.into(), slot), Ok(()));
     }
     assert_eq!(table.insert(&mut counts, 64, 64), Err(InsertError::Full));
@@ -237,7 +237,7 @@ fn a_full_table_ends() {
         }
     );
     assert_eq!(table.lookup(3), None);
-    table.set_slot(70, word(64, State::Valid));
+    table.set_slot(70, word(64, SlotState::Valid));
     assert_eq!(table.insert(&mut counts, 64, 70), Ok(()));
     assert_eq!(
         counts,
@@ -255,11 +255,11 @@ fn slots_that_fail_are_a_run_of_their_own() {
     let table = View::new(&buckets, &slots);
     let mut counts = Counts::default();
     for slot in 0..6 {
-        table.set_slot(slot, word(slot.into(), State::Valid));
+        table.set_slot(slot, word(slot.into(), SlotState::Valid));
         table.insert(&mut counts, slot.into(), slot).unwrap();
     }
     for slot in [2, 3] {
-        table.set_slot(slot, word(slot.into(), State::Valid).with_failing());
+        table.set_slot(slot, word(slot.into(), SlotState::Valid).with_failing());
     }
     let runs = [
         (0, RunKind::Slots { first: 0 }, 2),
@@ -351,7 +351,7 @@ fn the_last_slot_has_a_bucket() {
     let table = Small::with_last(&buckets, &slots);
     let mut counts = Counts::default();
     for slot in 0..SLOTS {
-        table.set_slot(slot, word(slot.into(), State::Valid));
+        table.set_slot(slot, word(slot.into(), SlotState::Valid));
         assert_eq!(table.insert(&mut counts, slot.into(), slot), Ok(()));
     }
     assert_eq!(counts.used, SLOTS);
@@ -372,7 +372,7 @@ fn nothing_is_left_of_what_was_removed() {
     let mut random = Random::new(17);
     for round in 0..3 {
         for slot in 0..many {
-            table.set_slot(slot, word(u64::from(slot) * 7, State::Valid));
+            table.set_slot(slot, word(u64::from(slot) * 7, SlotState::Valid));
             table
                 .insert(&mut counts, u64::from(slot) * 7, slot)
                 .unwrap();
@@ -514,7 +514,7 @@ fn probes_stay_short() {
         let table = View::new(&buckets, &slots);
         let mut counts = Counts::default();
         for (main, slot) in blocks.iter().zip(0..) {
-            table.set_slot(slot, word(*main, State::Valid));
+            table.set_slot(slot, word(*main, SlotState::Valid));
             table.insert(&mut counts, *main, slot).unwrap();
         }
         // A run of taken buckets is what an unsuccessful look-up walks over.
@@ -546,7 +546,7 @@ fn readers_never_wait_and_never_err() {
     let mut counts = Counts::default();
     for main in 0..ALWAYS {
         let table = view(0);
-        table.set_slot(main as u32, word(main, State::Valid));
+        table.set_slot(main as u32, word(main, SlotState::Valid));
         table.insert(&mut counts, main, main as u32).unwrap();
     }
     std::thread::scope(|scope| {
@@ -591,7 +591,7 @@ fn readers_never_wait_and_never_err() {
             if main < ALWAYS {
                 let old = at[main as usize];
                 let new = (old + 32) % 64;
-                table.set_slot(new, word(main, State::Valid));
+                table.set_slot(new, word(main, SlotState::Valid));
                 assert!(table.replace(main, old, new));
                 at[main as usize] = new;
             } else {
@@ -600,7 +600,7 @@ fn readers_never_wait_and_never_err() {
                 if *is {
                     assert!(table.remove(&mut counts, main, slot));
                 } else {
-                    table.set_slot(slot, word(main, State::Valid));
+                    table.set_slot(slot, word(main, SlotState::Valid));
                     table.insert(&mut counts, main, slot).unwrap();
                 }
                 *is = !*is;

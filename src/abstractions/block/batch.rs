@@ -13,31 +13,55 @@
 //! The stack frame, the slots and what is borrowed for `'env` are left alone until no bio is under
 //! way, whatever the closure does with its [`Batch`].
 
-use super::super::bindings;
-use super::super::dm::device::Device;
-use super::super::dm::owned::OwnedBio;
-use super::super::dm::target::Target;
-use super::super::warn::warn_once;
-use super::buffer::IoSlice;
-use super::buffer::IoSliceMut;
-use super::io::BioPool;
-use super::opf::Op;
-use super::opf::Opf;
-use super::status::BlkStatus;
-use core::cell::UnsafeCell;
-use core::marker::PhantomData;
-use core::ptr;
-use core::ptr::NonNull;
-use kernel::alloc::Flags;
-use kernel::ffi::c_uint;
-use kernel::page::PAGE_SIZE;
-use kernel::prelude::*;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Full;
-use kernel::sync::atomic::Relaxed;
-use kernel::types::NotThreadSafe;
-use kernel::types::Opaque;
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomData,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+
+use kernel::{
+    alloc::Flags,
+    ffi::c_uint,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Full,
+        Relaxed, //
+    },
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    }, //
+};
+
 use pin_init::stack_pin_init;
+
+use crate::abstractions::{
+    bindings,
+    dm::{
+        device::Device,
+        owned::OwnedBio,
+        target::Target, //
+    },
+    warn::warn_once, //
+};
+
+use super::{
+    buffer::{
+        IoSlice,
+        IoSliceMut, //
+    },
+    io::BioPool,
+    opf::{
+        Op,
+        Opf, //
+    },
+    status::BlkStatus, //
+};
 
 /// The largest number of pages in one bio: `BIO_MAX_VECS`.
 const MAX_PAGES: usize = 256;

@@ -5,11 +5,18 @@
 //! Not just any slice will do: a device may write to whole cache lines, and a bio wants pages. These
 //! buffers are whole pages, and their parts are whole sectors.
 
-use core::marker::PhantomData;
-use core::ops::Range;
-use kernel::alloc::flags::__GFP_ZERO;
-use kernel::alloc::Flags;
-use kernel::prelude::*;
+use core::{
+    marker::PhantomData,
+    ops::Range, //
+};
+
+use kernel::{
+    alloc::{
+        flags::__GFP_ZERO,
+        Flags, //
+    },
+    prelude::*, //
+};
 
 /// The unit in which buffers are allocated, and to which they are aligned at least.
 const UNIT: usize = 4096;

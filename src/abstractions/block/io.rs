@@ -9,20 +9,34 @@
 //! Several I/Os at a time are a [`batch`](BioPool::batch). It is a scope, like that of scoped threads:
 //! all I/O that is started in it ends in it, so that buffers can be borrowed.
 
-use super::super::bindings;
-use super::super::dm::device::Device;
-use super::super::dm::owned::OwnedBio;
-use super::super::dm::target::Target;
-use super::batch::Batch;
-use super::batch::BatchSlots;
-use super::batch::Slot;
-use super::buffer::IoSlice;
-use super::buffer::IoSliceMut;
-use super::opf::Opf;
-use super::status::BlkStatus;
-use kernel::ffi::c_uint;
-use kernel::prelude::*;
-use kernel::types::Opaque;
+use kernel::{
+    ffi::c_uint,
+    prelude::*,
+    types::Opaque, //
+};
+
+use crate::abstractions::{
+    bindings,
+    dm::{
+        device::Device,
+        owned::OwnedBio,
+        target::Target, //
+    }, //
+};
+
+use super::{
+    batch::{
+        Batch,
+        BatchSlots,
+        Slot, //
+    },
+    buffer::{
+        IoSlice,
+        IoSliceMut, //
+    },
+    opf::Opf,
+    status::BlkStatus, //
+};
 
 /// How an I/O of one's own ended.
 pub type IoResult = core::result::Result<(), BlkStatus>;

@@ -4,12 +4,12 @@
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
-use super::super::bindings;
+use crate::abstractions::bindings;
 
 /// What the block layer may send to a mapped device: `struct queue_limits`.
 ///
 /// A target sees these after device mapper has combined the limits of the devices that
-/// [`Target::iterate_devices`](super::super::dm::Target::iterate_devices) named, and before it combines those
+/// [`Target::iterate_devices`](crate::abstractions::dm::Target::iterate_devices) named, and before it combines those
 /// of several targets.
 #[repr(transparent)]
 pub struct QueueLimits(bindings::queue_limits);

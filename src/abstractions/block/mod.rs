@@ -9,15 +9,25 @@ pub(super) mod limits;
 pub(super) mod opf;
 pub(super) mod status;
 
-pub use batch::Batch;
-pub use batch::BatchSlots;
-pub use buffer::IoBuffer;
-pub use buffer::IoSlice;
-pub use buffer::IoSliceMut;
-pub use io::BioPool;
-pub use io::IoResult;
-pub use limits::QueueFeature;
-pub use limits::QueueLimits;
-pub use opf::Op;
-pub use opf::Opf;
+pub use batch::{
+    Batch,
+    BatchSlots, //
+};
+pub use buffer::{
+    IoBuffer,
+    IoSlice,
+    IoSliceMut, //
+};
+pub use io::{
+    BioPool,
+    IoResult, //
+};
+pub use limits::{
+    QueueFeature,
+    QueueLimits, //
+};
+pub use opf::{
+    Op,
+    Opf, //
+};
 pub use status::BlkStatus;

@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/blk_types.h`](srctree/include/linux/blk_types.h)
 
-use super::super::bindings;
+use crate::abstractions::bindings;
 
 /// What a bio asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

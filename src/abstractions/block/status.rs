@@ -4,10 +4,15 @@
 //!
 //! C header: [`include/linux/blk_types.h`](srctree/include/linux/blk_types.h)
 
-use super::super::bindings;
-use kernel::error::Error;
-use kernel::error::Result;
-use kernel::fmt;
+use kernel::{
+    error::{
+        Error,
+        Result, //
+    },
+    fmt, //
+};
+
+use crate::abstractions::bindings;
 
 /// The result of a block I/O, the kernel's `blk_status_t`.
 ///

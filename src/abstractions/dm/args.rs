@@ -2,13 +2,21 @@
 
 //! Words of a table line or a message.
 
-use super::super::bindings;
-use core::marker::PhantomData;
-use core::ptr::NonNull;
-use kernel::ffi::c_char;
-use kernel::ffi::c_uint;
-use kernel::prelude::*;
-use kernel::str::CStr;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    ffi::{
+        c_char,
+        c_uint, //
+    },
+    prelude::*,
+    str::CStr, //
+};
+
+use crate::abstractions::bindings;
 
 /// The words that a table line or a message was split into.
 ///

@@ -17,32 +17,55 @@
 //! ```
 //!
 //! What goes with a bio from `map` to `end_io` is an [`BioContext`]: data of the target's own, a registered reader
-//! of an [`Srcu`](super::super::sync::Srcu) domain, and whether `end_io` is to see the bio if all went well.
+//! of an [`Srcu`](crate::abstractions::sync::Srcu) domain, and whether `end_io` is to see the bio if all went well.
 //!
 //! The lifetime `'a` is a different one in each call, which is what ties the answer to its bio.
 
-use super::super::bindings;
-use super::super::block::opf::Op;
-use super::super::block::opf::Opf;
-use super::super::block::status::BlkStatus;
-use super::super::sync::srcu::SrcuTicket;
-use super::super::warn::warn_once;
-use super::device::Device;
-use super::instance::Instance;
-use super::owned::OwnedBio;
-use super::per_bio::Completion;
-use super::per_bio::PerBio;
-use super::target::Target;
-use core::marker::PhantomData;
-use core::mem;
-use core::mem::MaybeUninit;
-use core::ptr;
-use core::ptr::NonNull;
-use kernel::build_assert::build_assert;
-use kernel::error::code::*;
-use kernel::error::Result;
-use kernel::ffi::c_int;
-use kernel::sync::rcu;
+use core::{
+    marker::PhantomData,
+    mem::{
+        self,
+        MaybeUninit, //
+    },
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+
+use kernel::{
+    build_assert::build_assert,
+    error::{
+        code::*,
+        Result, //
+    },
+    ffi::c_int,
+    sync::rcu, //
+};
+
+use crate::abstractions::{
+    bindings,
+    block::{
+        opf::{
+            Op,
+            Opf, //
+        },
+        status::BlkStatus, //
+    },
+    sync::srcu::SrcuTicket,
+    warn::warn_once, //
+};
+
+use super::{
+    device::Device,
+    instance::Instance,
+    owned::OwnedBio,
+    per_bio::{
+        Completion,
+        PerBio, //
+    },
+    target::Target, //
+};
 
 /// Gives `bio` another device, as `bio_set_dev()` does, but for the cgroup: that is seen to by
 /// `dm_submit_bio_remap()`, through which all clones go.

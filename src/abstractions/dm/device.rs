@@ -7,13 +7,19 @@
 //! good for as long as anyone has it, and what device mapper needs to be told (`dm_put_device`) is
 //! kept by the abstraction, which tells it when the target is gone.
 
-use super::super::bindings;
 use core::ptr::NonNull;
-use kernel::fmt;
-use kernel::prelude::*;
-use kernel::str::CStr;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Relaxed;
+
+use kernel::{
+    fmt,
+    prelude::*,
+    str::CStr,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
+};
+
+use crate::abstractions::bindings;
 
 /// An open block device below a target.
 ///

@@ -4,11 +4,16 @@
 //!
 //! Lock order: the lock in [`EventTable`], then device mapper's own event lock. Both are mutexes.
 
-use super::super::bindings;
-use kernel::new_mutex;
-use kernel::prelude::*;
-use kernel::sync::Arc;
-use kernel::sync::Mutex;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+use crate::abstractions::bindings;
 
 /// The table that events go to, while there is one.
 ///

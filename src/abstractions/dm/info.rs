@@ -2,11 +2,14 @@
 
 //! What a target may ask about its own line of the table and the mapped device around it.
 
-use super::super::bindings;
-use kernel::fmt;
-use kernel::prelude::*;
-use kernel::str::CStr;
-use kernel::types::Opaque;
+use kernel::{
+    fmt,
+    prelude::*,
+    str::CStr,
+    types::Opaque, //
+};
+
+use crate::abstractions::bindings;
 
 /// One line of a device-mapper table: `struct dm_target`, seen by its target.
 ///

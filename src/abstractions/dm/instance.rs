@@ -5,22 +5,35 @@
 //! Everything is owned by a guard, so that a constructor which fails half way is unwound by dropping
 //! what was made so far, in the opposite order.
 
-use super::super::bindings;
-use super::args::Args;
-use super::args::BioKind;
-use super::args::CtrError;
-use super::device::Device;
-use super::device::OpenDevices;
-use super::device::Owner;
-use super::events::EventTable;
-use super::events::Events;
-use super::info::TargetInfo;
-use super::per_bio::PerBio;
-use super::target::Target;
 use core::ops::Deref;
-use kernel::prelude::*;
-use kernel::str::CStr;
-use kernel::sync::Arc;
+
+use kernel::{
+    prelude::*,
+    str::CStr,
+    sync::Arc, //
+};
+
+use crate::abstractions::bindings;
+
+use super::{
+    args::{
+        Args,
+        BioKind,
+        CtrError, //
+    },
+    device::{
+        Device,
+        OpenDevices,
+        Owner, //
+    },
+    events::{
+        EventTable,
+        Events, //
+    },
+    info::TargetInfo,
+    per_bio::PerBio,
+    target::Target, //
+};
 
 /// What device mapper has given to a target. Dropping it gives all back.
 struct Resources {

@@ -5,16 +5,27 @@
 //! `end_io` may run in an interrupt, so there is no lock here. The bios are linked by `bi_next`,
 //! which belongs to whoever has a bio, and is null again when a bio leaves the list.
 
-use super::super::bindings;
-use super::owned::OwnedBio;
-use super::target::Target;
-use core::marker::PhantomData;
-use core::ptr;
-use core::ptr::NonNull;
-use kernel::sync::atomic::Acquire;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Relaxed;
-use kernel::sync::atomic::Release;
+use core::{
+    marker::PhantomData,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+
+use kernel::sync::atomic::{
+    Acquire,
+    Atomic,
+    Relaxed,
+    Release, //
+};
+
+use crate::abstractions::bindings;
+
+use super::{
+    owned::OwnedBio,
+    target::Target, //
+};
 
 /// A list of bios that anyone adds to, from any context, and that is emptied at one go.
 ///

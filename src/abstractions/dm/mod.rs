@@ -204,30 +204,46 @@ pub(super) mod register;
 pub(super) mod target;
 pub(super) mod text;
 
-pub use args::Args;
-pub use args::BioKind;
-pub use args::CtrError;
-pub use args::CtrMessage;
-pub use bio::BioContext;
-pub use bio::Ended;
-pub use bio::EndedBio;
-pub use bio::MapBio;
-pub use bio::Mapped;
-pub use device::Device;
-pub use device::DeviceNumber;
+pub use args::{
+    Args,
+    BioKind,
+    CtrError,
+    CtrMessage, //
+};
+pub use bio::{
+    BioContext,
+    Ended,
+    EndedBio,
+    MapBio,
+    Mapped, //
+};
+pub use device::{
+    Device,
+    DeviceNumber, //
+};
 pub use events::Events;
-pub use info::MappedDeviceId;
-pub use info::TableId;
-pub use info::TargetInfo;
+pub use info::{
+    MappedDeviceId,
+    TableId,
+    TargetInfo, //
+};
 pub use instance::Constructor;
-pub use list::BioList;
-pub use list::TakenBios;
+pub use list::{
+    BioList,
+    TakenBios, //
+};
 pub use owned::OwnedBio;
-pub use register::Registration;
-pub use register::TargetType;
-pub use target::DeviceVisitor;
-pub use target::Features;
-pub use target::Target;
-pub use text::ReplyBuffer;
-pub use text::StatusBuffer;
-pub use text::StatusKind;
+pub use register::{
+    Registration,
+    TargetType, //
+};
+pub use target::{
+    DeviceVisitor,
+    Features,
+    Target, //
+};
+pub use text::{
+    ReplyBuffer,
+    StatusBuffer,
+    StatusKind, //
+};

@@ -2,23 +2,42 @@
 
 //! Bios that a target has taken over, to answer them later.
 
-use super::super::bindings;
-use super::super::block::opf::Op;
-use super::super::block::opf::Opf;
-use super::super::block::status::BlkStatus;
-use super::super::warn::warn_once;
-use super::bio::set_bdev;
-use super::device::Device;
-use super::instance::Instance;
-use super::per_bio::Completion;
-use super::per_bio::PerBio;
-use super::target::Target;
-use core::marker::PhantomData;
-use core::mem::ManuallyDrop;
-use core::ptr;
-use core::ptr::NonNull;
-use kernel::error::code::*;
-use kernel::error::Result;
+use core::{
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+
+use kernel::error::{
+    code::*,
+    Result, //
+};
+
+use crate::abstractions::{
+    bindings,
+    block::{
+        opf::{
+            Op,
+            Opf, //
+        },
+        status::BlkStatus, //
+    },
+    warn::warn_once, //
+};
+
+use super::{
+    bio::set_bdev,
+    device::Device,
+    instance::Instance,
+    per_bio::{
+        Completion,
+        PerBio, //
+    },
+    target::Target, //
+};
 
 /// A bio that its target answers later: by [`complete`] or [`submit`].
 ///

@@ -24,13 +24,23 @@
 //! it has a clone, points to the data, which is faster than to ask device mapper again. Where there is
 //! no data, it points to the instance.
 
-use super::super::bindings;
-use super::super::sync::srcu::SrcuTicket;
-use super::instance::Instance;
-use super::target::Target;
-use core::mem::align_of;
-use core::mem::MaybeUninit;
-use core::ptr::NonNull;
+use core::{
+    mem::{
+        align_of,
+        MaybeUninit, //
+    },
+    ptr::NonNull, //
+};
+
+use crate::abstractions::{
+    bindings,
+    sync::srcu::SrcuTicket, //
+};
+
+use super::{
+    instance::Instance,
+    target::Target, //
+};
 
 /// What the next completion of a bio means: a set of bits. Without any, the device below completes the
 /// bio, and the target's `end_io` is to see it if it fails.

@@ -5,40 +5,69 @@
 //! Those that may run while the mapped device is suspended enter a [`NoIoScope`]: memory that is got by I/O
 //! to that device would be waited for until it is resumed, and who resumes it may wait for them.
 
-use super::super::bindings;
-use super::super::block::limits::QueueLimits;
-use super::super::block::status::BlkStatus;
-use super::super::sync::noio::NoIoScope;
-use super::args::Args;
-use super::args::OwnedArgs;
-use super::bio::leave_taken;
-use super::bio::EndedBio;
-use super::bio::MapBio;
-use super::info::TargetInfo;
-use super::instance::Instance;
-use super::per_bio::Completion;
-use super::per_bio::PerBio;
-use super::target::DeviceVisitor;
-use super::target::Target;
-use super::text::ReplyBuffer;
-use super::text::StatusBuffer;
-use super::text::StatusKind;
-use core::fmt::Write;
-use core::marker::PhantomData;
-use core::mem::MaybeUninit;
-use core::ptr::NonNull;
-use kernel::error::to_result;
-use kernel::ffi::c_char;
-use kernel::ffi::c_int;
-use kernel::ffi::c_uint;
-use kernel::ffi::c_void;
-use kernel::prelude::*;
-use kernel::str::as_char_ptr_in_const_context;
-use kernel::str::CStr;
-use kernel::sync::atomic::Acquire;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Release;
-use kernel::types::Opaque;
+use core::{
+    fmt::Write,
+    marker::PhantomData,
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    error::to_result,
+    ffi::{
+        c_char,
+        c_int,
+        c_uint,
+        c_void, //
+    },
+    prelude::*,
+    str::{
+        as_char_ptr_in_const_context,
+        CStr, //
+    },
+    sync::atomic::{
+        Acquire,
+        Atomic,
+        Release, //
+    },
+    types::Opaque, //
+};
+
+use crate::abstractions::{
+    bindings,
+    block::{
+        limits::QueueLimits,
+        status::BlkStatus, //
+    },
+    sync::noio::NoIoScope, //
+};
+
+use super::{
+    args::{
+        Args,
+        OwnedArgs, //
+    },
+    bio::{
+        leave_taken,
+        EndedBio,
+        MapBio, //
+    },
+    info::TargetInfo,
+    instance::Instance,
+    per_bio::{
+        Completion,
+        PerBio, //
+    },
+    target::{
+        DeviceVisitor,
+        Target, //
+    },
+    text::{
+        ReplyBuffer,
+        StatusBuffer,
+        StatusKind, //
+    }, //
+};
 
 /// A name in table lines, and the target that it stands for: `struct target_type`.
 ///

@@ -2,27 +2,46 @@
 
 //! What a target implements.
 
-use super::super::bindings;
-use super::super::block::limits::QueueLimits;
-use super::args::Args;
-use super::args::CtrError;
-use super::bio::Ended;
-use super::bio::EndedBio;
-use super::bio::MapBio;
-use super::bio::Mapped;
-use super::device::Device;
-use super::device::OpenDevices;
-use super::info::TargetInfo;
-use super::instance::Constructor;
-use super::text::ReplyBuffer;
-use super::text::StatusBuffer;
-use super::text::StatusKind;
 use core::marker::PhantomData;
-use kernel::build_error;
-use kernel::error::VTABLE_DEFAULT_ERROR;
-use kernel::ffi::c_int;
-use kernel::ffi::c_void;
-use kernel::prelude::*;
+
+use kernel::{
+    build_error,
+    error::VTABLE_DEFAULT_ERROR,
+    ffi::{
+        c_int,
+        c_void, //
+    },
+    prelude::*, //
+};
+
+use crate::abstractions::{
+    bindings,
+    block::limits::QueueLimits, //
+};
+
+use super::{
+    args::{
+        Args,
+        CtrError, //
+    },
+    bio::{
+        Ended,
+        EndedBio,
+        MapBio,
+        Mapped, //
+    },
+    device::{
+        Device,
+        OpenDevices, //
+    },
+    info::TargetInfo,
+    instance::Constructor,
+    text::{
+        ReplyBuffer,
+        StatusBuffer,
+        StatusKind, //
+    }, //
+};
 
 /// What a target can do or demands: `DM_TARGET_*`.
 #[derive(Clone, Copy)]
@@ -55,7 +74,7 @@ impl Features {
 /// | `status`, `message` | process, may sleep | anything, suspended or not |
 /// | `iterate_devices`, `io_hints` | process, may sleep | the table is being built |
 ///
-/// Where the device may be suspended, functions are called in a [`NoIoScope`](super::super::sync::NoIoScope), so that
+/// Where the device may be suspended, functions are called in a [`NoIoScope`](crate::abstractions::sync::NoIoScope), so that
 /// they may allocate memory: all but `map` and `end_io`, and `ctr` only if it is.
 ///
 /// Functions that a target does not implement are left out of the `target_type`, just as in C.

@@ -2,9 +2,13 @@
 
 //! Text for user space: status lines and replies to messages.
 
-use kernel::ffi::c_char;
-use kernel::ffi::c_uint;
-use kernel::fmt;
+use kernel::{
+    ffi::{
+        c_char,
+        c_uint, //
+    },
+    fmt, //
+};
 
 use core::marker::PhantomData;
 

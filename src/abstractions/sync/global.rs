@@ -2,11 +2,17 @@
 
 //! Values that all targets of a module share.
 
-use super::super::bindings;
-use core::cell::UnsafeCell;
-use core::ops::Deref;
-use core::ops::DerefMut;
+use core::{
+    cell::UnsafeCell,
+    ops::{
+        Deref,
+        DerefMut, //
+    }, //
+};
+
 use kernel::types::NotThreadSafe;
+
+use crate::abstractions::bindings;
 
 /// A value for a `static`, behind a mutex.
 ///

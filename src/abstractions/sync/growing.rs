@@ -2,14 +2,22 @@
 
 //! Arrays of cells that are read without any lock, and get longer.
 
-use super::load::load_acquire;
-use super::load::load_relaxed;
-use super::load::store_release;
 use core::slice;
-use kernel::new_mutex;
-use kernel::prelude::*;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::Mutex;
+
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::Atomic,
+        Mutex, //
+    }, //
+};
+
+use super::load::{
+    load_acquire,
+    load_relaxed,
+    store_release, //
+};
 
 /// An array that is read without locks, and replaced by longer ones.
 ///

@@ -5,11 +5,18 @@
 //! The methods of [`Atomic`] call functions written in C, which costs more than the access itself
 //! where each instruction counts. These here are what those functions do.
 
-use core::mem::size_of;
-use core::sync::atomic::fence;
-use core::sync::atomic::Ordering;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::AtomicType;
+use core::{
+    mem::size_of,
+    sync::atomic::{
+        fence,
+        Ordering, //
+    }, //
+};
+
+use kernel::sync::atomic::{
+    Atomic,
+    AtomicType, //
+};
 
 /// `READ_ONCE()`: loads the value, which orders nothing but what depends on it as an address.
 #[inline(always)]

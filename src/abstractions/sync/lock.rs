@@ -4,12 +4,20 @@
 //!
 //! C header: [`include/linux/mutex.h`](srctree/include/linux/mutex.h)
 
-use super::super::bindings;
 use core::ptr;
-use kernel::prelude::*;
-use kernel::sync::lock::mutex::MutexBackend;
-use kernel::sync::lock::Guard;
-use kernel::sync::Mutex;
+
+use kernel::{
+    prelude::*,
+    sync::{
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
+        Mutex, //
+    }, //
+};
+
+use crate::abstractions::bindings;
 
 /// A mutex whose holder may wait for I/O.
 ///

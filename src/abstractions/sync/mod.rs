@@ -10,17 +10,25 @@ pub(super) mod noio;
 pub(super) mod published;
 pub(super) mod srcu;
 
-pub use global::Global;
-pub use global::GlobalGuard;
+pub use global::{
+    Global,
+    GlobalGuard, //
+};
 pub use growing::Growing;
-pub use load::full_barrier;
-pub use load::load_acquire;
-pub use load::load_relaxed;
-pub use load::store_release;
+pub use load::{
+    full_barrier,
+    load_acquire,
+    load_relaxed,
+    store_release, //
+};
 pub use lock::IoMutex;
 pub use noio::NoIoScope;
-pub use published::synchronize_rcu;
-pub use published::Published;
-pub use published::Replacement;
-pub use srcu::Srcu;
-pub use srcu::SrcuTicket;
+pub use published::{
+    synchronize_rcu,
+    Published,
+    Replacement, //
+};
+pub use srcu::{
+    Srcu,
+    SrcuTicket, //
+};

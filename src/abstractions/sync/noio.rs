@@ -2,9 +2,12 @@
 
 //! Allocating memory without starting I/O.
 
-use super::super::bindings;
-use kernel::ffi::c_uint;
-use kernel::types::NotThreadSafe;
+use kernel::{
+    ffi::c_uint,
+    types::NotThreadSafe, //
+};
+
+use crate::abstractions::bindings;
 
 /// As long as this exists, allocations of the current thread do not start I/O to get memory.
 ///

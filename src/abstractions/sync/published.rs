@@ -5,24 +5,43 @@
 //! C headers: [`include/linux/srcu.h`](srctree/include/linux/srcu.h),
 //! [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h)
 
-use super::super::bindings;
-use super::super::warn::warn_once;
-use super::load::load_relaxed;
-use super::srcu::GracePeriod;
-use super::srcu::Srcu;
-use super::srcu::SrcuTicket;
-use core::marker::PhantomData;
-use core::mem::MaybeUninit;
-use core::ops::Deref;
-use kernel::alloc::AllocError;
-use kernel::alloc::Flags;
-use kernel::new_mutex;
-use kernel::prelude::*;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Full;
-use kernel::sync::atomic::Relaxed;
-use kernel::sync::rcu;
-use kernel::sync::Mutex;
+use core::{
+    marker::PhantomData,
+    mem::MaybeUninit,
+    ops::Deref, //
+};
+
+use kernel::{
+    alloc::{
+        AllocError,
+        Flags, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        rcu,
+        Mutex, //
+    }, //
+};
+
+use crate::abstractions::{
+    bindings,
+    warn::warn_once, //
+};
+
+use super::{
+    load::load_relaxed,
+    srcu::{
+        GracePeriod,
+        Srcu,
+        SrcuTicket, //
+    }, //
+};
 
 /// A value that is read without locks and replaced as a whole.
 ///

@@ -9,20 +9,28 @@
 //! [`Srcu::synchronize`] then waits until all tickets that were out when it was called are back. Taking
 //! one and giving it back cost an increment of per-CPU memory each.
 //!
-//! [`MapBio::remap_with`]: super::super::dm::MapBio::remap_with
+//! [`MapBio::remap_with`]: crate::abstractions::dm::MapBio::remap_with
 //!
 //! A reader is named by a word that says where it is counted. With `TREE_SRCU` that is the address of a
 //! counter; with `TINY_SRCU`, of kernels with one CPU and no preemption, the domain's address, and in its lowest
 //! bit which of the two counters there.
 
-use super::super::bindings;
-use super::super::util::monotonic_ms;
 use core::num::NonZeroUsize;
-use kernel::ffi::c_ulong;
-use kernel::prelude::*;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
-use kernel::types::Opaque;
+
+use kernel::{
+    ffi::c_ulong,
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+    types::Opaque, //
+};
+
+use crate::abstractions::{
+    bindings,
+    util::monotonic_ms, //
+};
 
 /// Whether what `srcu_down_read_fast()` and `srcu_up_read_fast()` do is an increment each, without the
 /// checks of `PROVE_RCU`: they have changed from version to version.

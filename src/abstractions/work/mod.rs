@@ -4,5 +4,7 @@
 
 pub(super) mod queue;
 
-pub use queue::wait_until_idle;
-pub use queue::WorkQueue;
+pub use queue::{
+    wait_until_idle,
+    WorkQueue, //
+};

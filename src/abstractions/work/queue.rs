@@ -4,17 +4,27 @@
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
-use super::super::bindings;
 use core::ptr::NonNull;
-use kernel::ffi::c_int;
-use kernel::ffi::c_uint;
-use kernel::prelude::*;
-use kernel::str::CStr;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
-use kernel::workqueue::Queue;
-use kernel::workqueue::RawWorkItem;
-use kernel::workqueue::Work;
+
+use kernel::{
+    ffi::{
+        c_int,
+        c_uint, //
+    },
+    prelude::*,
+    str::CStr,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+    workqueue::{
+        Queue,
+        RawWorkItem,
+        Work, //
+    }, //
+};
+
+use crate::abstractions::bindings;
 
 /// A work queue that makes progress even if the system is out of memory (`WQ_MEM_RECLAIM`), which is
 /// what everything below a file system needs.

@@ -2,35 +2,45 @@
 
 //! What an activation knows about the spare's metadata, and what can be done with it.
 
-use super::super::format::member::home;
-use super::super::format::member_bit;
-use super::super::format::reserve::Reserve;
-use super::super::format::reserve::Reserves;
-use super::super::format::sequence;
-use super::super::format::Area;
-use super::super::format::Block;
-use super::super::format::BlockId;
-use super::super::format::CopyId;
-use super::super::format::Geometry;
-use super::super::format::Member;
-use super::super::format::Statistics;
-use super::super::format::Superblock;
-use super::super::format::BLOCK_SECTORS;
-use super::super::format::INCOMPAT_LOST;
-use super::super::format::INCOMPAT_UNFINISHED;
-use super::super::format::MEMBERS_MAX;
-use super::super::format::REPLICAS;
-use super::super::format::SUPER_COPIES;
-use super::super::load::Chosen;
-use super::super::text::MainId;
-use super::super::text::Uuid;
-use super::op::Job;
-use super::step::Failure;
-use super::Op;
-use super::ALL_REPLICAS;
-use super::COMMIT_BLOCKS_MAX;
-use super::EXTEND_BLOCKS_MAX;
-use super::REBUILD_BLOCKS_MAX;
+use super::{
+    super::{
+        format::{
+            member::home,
+            member_bit,
+            reserve::{
+                Reserve,
+                Reserves, //
+            },
+            sequence,
+            Area,
+            Block,
+            BlockId,
+            CopyId,
+            Geometry,
+            Member,
+            Statistics,
+            Superblock,
+            BLOCK_SECTORS,
+            INCOMPAT_LOST,
+            INCOMPAT_UNFINISHED,
+            MEMBERS_MAX,
+            REPLICAS,
+            SUPER_COPIES, //
+        },
+        load::Chosen,
+        text::{
+            MainId,
+            Uuid, //
+        }, //
+    },
+    op::Job,
+    step::Failure,
+    Op,
+    ALL_REPLICAS,
+    COMMIT_BLOCKS_MAX,
+    EXTEND_BLOCKS_MAX,
+    REBUILD_BLOCKS_MAX, //
+};
 
 /// A block that a failed commit left in two states.
 #[derive(Clone, Copy, Debug)]

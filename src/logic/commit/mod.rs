@@ -78,14 +78,20 @@ mod step;
 mod supers;
 mod tables;
 
-pub use self::metadata::Metadata;
-pub use self::metadata::Rebuild;
-pub use self::op::Op;
-pub use self::step::Content;
-pub use self::step::Failure;
-pub use self::step::Fault;
-pub use self::step::Outcome;
-pub use self::step::Step;
+pub use self::{
+    metadata::{
+        Metadata,
+        Rebuild, //
+    },
+    op::Op,
+    step::{
+        Content,
+        Failure,
+        Fault,
+        Outcome,
+        Step, //
+    }, //
+};
 
 use super::format::REPLICAS;
 

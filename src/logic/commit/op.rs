@@ -2,17 +2,23 @@
 
 //! An operation under way: from the driver's last result to its next step.
 
-use super::super::format::member_bit;
-use super::super::format::BlockId;
-use super::super::format::CopyId;
-use super::super::format::REPLICAS;
-use super::metadata::Unsettled;
-use super::step::Failure;
-use super::step::Fault;
-use super::step::Outcome;
-use super::step::Step;
-use super::Metadata;
-use super::ALL_REPLICAS;
+use super::{
+    super::format::{
+        member_bit,
+        BlockId,
+        CopyId,
+        REPLICAS, //
+    },
+    metadata::Unsettled,
+    step::{
+        Failure,
+        Fault,
+        Outcome,
+        Step, //
+    },
+    Metadata,
+    ALL_REPLICAS, //
+};
 
 /// What an operation is for.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +58,7 @@ pub(super) enum Stage {
 
 /// Where a table block is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Destination {
     /// Where it is.
     Current,
     /// Its own place, while it is in a reserve block.
@@ -71,7 +77,7 @@ pub(super) enum Pending {
     Table {
         replica: u8,
         index: u32,
-        place: Place,
+        place: Destination,
     },
     Audit {
         replica: u8,

@@ -4,10 +4,14 @@
 
 use core::fmt;
 
-use super::super::errno::Errno;
-use super::super::format::BlockId;
-use super::super::format::CopyId;
-use super::super::format::Place;
+use super::super::{
+    errno::Errno,
+    format::{
+        BlockId,
+        CopyId,
+        Place, //
+    }, //
+};
 
 /// Why a write failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,12 +2,18 @@
 
 //! Writing the superblock: all live copies get the same, or one is written off.
 
-use super::super::format::CopyId;
-use super::op::Pending;
-use super::op::Round;
-use super::step::Failure;
-use super::step::Step;
-use super::Op;
+use super::{
+    super::format::CopyId,
+    op::{
+        Pending,
+        Round, //
+    },
+    step::{
+        Failure,
+        Step, //
+    },
+    Op, //
+};
 
 impl Op<'_> {
     /// The next superblock copy to write, if any has to be.

@@ -2,22 +2,30 @@
 
 //! Writing table blocks: which one is next, where it goes, and what if it can't stay there.
 
-use super::super::format::reserve::Reserve;
-use super::super::format::BlockId;
-use super::super::format::REPLICAS;
-use super::metadata::Unsettled;
-use super::op::bit;
-use super::op::Job;
-use super::op::Moving;
-use super::op::Next;
-use super::op::Pending;
-use super::op::Place;
-use super::op::Stage;
-use super::step::Content;
-use super::step::Failure;
-use super::step::Step;
-use super::Op;
-use super::ALL_REPLICAS;
+use super::{
+    super::format::{
+        reserve::Reserve,
+        BlockId,
+        REPLICAS, //
+    },
+    metadata::Unsettled,
+    op::{
+        bit,
+        Destination,
+        Job,
+        Moving,
+        Next,
+        Pending,
+        Stage, //
+    },
+    step::{
+        Content,
+        Failure,
+        Step, //
+    },
+    Op,
+    ALL_REPLICAS, //
+};
 
 impl Op<'_> {
     /// The block at `index` of the current stage.
@@ -128,9 +136,9 @@ impl Op<'_> {
         };
         let superblock = &self.metadata.superblock;
         let to = match place {
-            Place::Current => superblock.table_place(replica, block),
-            Place::Home => superblock.own_place(replica, block),
-            Place::Reserve(i) => superblock.reserve_place(replica, block.member, i),
+            Destination::Current => superblock.table_place(replica, block),
+            Destination::Home => superblock.own_place(replica, block),
+            Destination::Reserve(i) => superblock.reserve_place(replica, block.member, i),
         };
         let to = to.ok_or(Failure::Blocks)?;
         let (content, fua) = self.content(replica, block)?;
@@ -197,7 +205,7 @@ impl Op<'_> {
     }
 
     /// Where `block` of `replica` is written to. None if there is no place left.
-    fn choose_place(&self, replica: u8, block: BlockId) -> Option<Place> {
+    fn choose_place(&self, replica: u8, block: BlockId) -> Option<Destination> {
         let home_bad = if self.is_single(block.member) {
             // The current place has the only good copy.
             match self.relocation(replica, block) {
@@ -207,15 +215,15 @@ impl Op<'_> {
         } else {
             match self.moving {
                 Some(moving) => moving.home_bad,
-                None => return Some(Place::Current),
+                None => return Some(Destination::Current),
             }
         };
         if !home_bad {
-            return Some(Place::Home);
+            return Some(Destination::Home);
         }
         self.metadata
             .free_reserve(replica, block.member)
-            .map(Place::Reserve)
+            .map(Destination::Reserve)
     }
 
     fn relocation(&self, replica: u8, block: BlockId) -> Option<(u8, bool)> {
@@ -227,7 +235,7 @@ impl Op<'_> {
         &mut self,
         replica: u8,
         index: u32,
-        place: Place,
+        place: Destination,
     ) -> Result<(), Failure> {
         let Some(block) = self.stage_block(index) else {
             return Err(Failure::Blocks);
@@ -236,7 +244,7 @@ impl Op<'_> {
             *done |= bit(index);
         }
         let moving = self.moving.take();
-        if place == Place::Current {
+        if place == Destination::Current {
             let rewritten = matches!((self.stage, self.job), (Stage::Main, Job::Rewrite { .. }));
             // It is the second copy that is looked at before.
             let was_bad = self.swapped & bit(index) != 0 && replica == 1;
@@ -251,7 +259,7 @@ impl Op<'_> {
             self.metadata
                 .set_reserve(replica, member, index, Reserve::Free);
         }
-        if let Place::Reserve(index) = place {
+        if let Destination::Reserve(index) = place {
             let home_bad = match (moving, old) {
                 (Some(moving), _) => moving.home_bad,
                 (None, Some((_, home_bad))) => home_bad,
@@ -274,31 +282,31 @@ impl Op<'_> {
         &mut self,
         replica: u8,
         index: u32,
-        place: Place,
+        place: Destination,
     ) -> Result<(), Failure> {
         let Some(block) = self.stage_block(index) else {
             return Err(Failure::Blocks);
         };
         let member = block.member;
         match (place, self.relocation(replica, block)) {
-            (Place::Current, Some((index, home_bad))) => {
+            (Destination::Current, Some((index, home_bad))) => {
                 self.metadata
                     .set_reserve(replica, member, index, Reserve::Bad);
                 self.moving = Some(Moving { home_bad });
             }
-            (Place::Current, None) => self.moving = Some(Moving { home_bad: true }),
-            (Place::Reserve(index), _) => {
+            (Destination::Current, None) => self.moving = Some(Moving { home_bad: true }),
+            (Destination::Reserve(index), _) => {
                 self.metadata
                     .set_reserve(replica, member, index, Reserve::Bad);
             }
-            (Place::Home, Some((index, _))) => {
+            (Destination::Home, Some((index, _))) => {
                 let holds = Reserve::Holds {
                     block: block.block,
                     home_bad: true,
                 };
                 self.metadata.set_reserve(replica, member, index, holds);
             }
-            (Place::Home, None) => self.moving = Some(Moving { home_bad: true }),
+            (Destination::Home, None) => self.moving = Some(Moving { home_bad: true }),
         }
         // Superblocks that say so before another place is found do no harm: the other replica has a
         // good copy.

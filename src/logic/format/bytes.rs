@@ -2,8 +2,10 @@
 
 //! Little-endian fields at fixed places of a metadata block.
 
-use super::Block;
-use super::BLOCK_BYTES;
+use super::{
+    Block,
+    BLOCK_BYTES, //
+};
 
 /// The `N` bytes at `at`.
 ///

@@ -4,10 +4,14 @@
 
 use core::fmt;
 
-use super::super::errno::Errno;
-use super::super::text::Uuid;
-use super::GeometryError;
-use super::FORMAT_VERSION;
+use super::{
+    super::{
+        errno::Errno,
+        text::Uuid, //
+    },
+    GeometryError,
+    FORMAT_VERSION, //
+};
 
 /// What is wrong with a block that was read. Displayed, it is a short text for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

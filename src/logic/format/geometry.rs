@@ -8,13 +8,17 @@
 
 use core::fmt;
 
-use super::super::errno::Errno;
-use super::super::table::SLOT_LAST;
-use super::table_block::ENTRIES;
-use super::BLOCK_SECTORS;
-use super::REPLICAS;
-use super::RESERVE_BLOCKS;
-use super::SUPER_COPIES;
+use super::{
+    super::{
+        errno::Errno,
+        table::SLOT_LAST, //
+    },
+    table_block::ENTRIES,
+    BLOCK_SECTORS,
+    REPLICAS,
+    RESERVE_BLOCKS,
+    SUPER_COPIES, //
+};
 
 /// The smallest window that can be formatted: 512 KiB.
 pub const WINDOW_SECTORS_MIN: u64 = 1024;

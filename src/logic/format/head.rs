@@ -9,14 +9,18 @@
 //!      12     4  format version
 //! ```
 
-use super::super::crc32c::crc32c;
-use super::super::crc32c::Checksum;
-use super::bytes;
-use super::is_zero;
-use super::Block;
-use super::FormatError;
-use super::BLOCK_BYTES;
-use super::FORMAT_VERSION;
+use super::{
+    super::crc32c::{
+        crc32c,
+        Checksum, //
+    },
+    bytes,
+    is_zero,
+    Block,
+    FormatError,
+    BLOCK_BYTES,
+    FORMAT_VERSION, //
+};
 
 const AT_CRC: usize = 8;
 /// Where the format version stands, and with it all that the checksum covers begins.

@@ -29,19 +29,23 @@
 //! A reserve block is 0 (free), 0xffffffff (bad), or holds a table block: bits 0 to 30 give the
 //! block's number plus one, bit 31 says that the block's own place is bad.
 
-use super::super::text::Uuid;
-use super::bytes;
-use super::geometry::Geometry;
-use super::geometry::GeometryError;
-use super::reserve::Reserves;
-use super::table_block::ENTRIES;
-use super::Block;
-use super::FormatError;
-use super::BLOCK_SECTORS;
-use super::MEMBERS_MAX;
-use super::REPLICAS;
-use super::RESERVE_BLOCKS;
-use super::SUPER_COPIES;
+use super::{
+    super::text::Uuid,
+    bytes,
+    geometry::{
+        Geometry,
+        GeometryError, //
+    },
+    reserve::Reserves,
+    table_block::ENTRIES,
+    Block,
+    FormatError,
+    BLOCK_SECTORS,
+    MEMBERS_MAX,
+    REPLICAS,
+    RESERVE_BLOCKS,
+    SUPER_COPIES, //
+};
 
 /// The bit of a member in a mask of members.
 pub fn member_bit(index: u8) -> u8 {

@@ -47,18 +47,26 @@ pub mod statistics;
 pub mod superblock;
 pub mod table_block;
 
-pub use self::error::FormatError;
-pub use self::geometry::Geometry;
-pub use self::geometry::GeometryError;
-pub use self::member::member_bit;
-pub use self::member::Area;
-pub use self::member::Member;
-pub use self::reserve::Reserve;
-pub use self::statistics::Statistics;
-pub use self::superblock::CopyId;
-pub use self::superblock::Superblock;
-pub use self::superblock::INCOMPAT_LOST;
-pub use self::superblock::INCOMPAT_UNFINISHED;
+pub use self::{
+    error::FormatError,
+    geometry::{
+        Geometry,
+        GeometryError, //
+    },
+    member::{
+        member_bit,
+        Area,
+        Member, //
+    },
+    reserve::Reserve,
+    statistics::Statistics,
+    superblock::{
+        CopyId,
+        Superblock,
+        INCOMPAT_LOST,
+        INCOMPAT_UNFINISHED, //
+    }, //
+};
 
 /// Bytes in a sector.
 pub const SECTOR_BYTES: u64 = 512;

@@ -36,26 +36,32 @@
 //!    1920  2176  zero
 //! ```
 
-use super::super::text::MainId;
-use super::super::text::Uuid;
-use super::bytes;
-use super::geometry::Geometry;
-use super::head;
-use super::is_zero;
-use super::member::Area;
-use super::member::Member;
-use super::member::AT_VOID_SUPERS;
-use super::member::RECORD_BYTES;
-use super::Block;
-use super::BlockId;
-use super::FormatError;
-use super::Place;
-use super::Statistics;
-use super::BLOCK_SECTORS;
-use super::MEMBERS_MAX;
-use super::REPLICAS;
-use super::RESERVE_BLOCKS;
-use super::SUPER_COPIES;
+use super::{
+    super::text::{
+        MainId,
+        Uuid, //
+    },
+    bytes,
+    geometry::Geometry,
+    head,
+    is_zero,
+    member::{
+        Area,
+        Member,
+        AT_VOID_SUPERS,
+        RECORD_BYTES, //
+    },
+    Block,
+    BlockId,
+    FormatError,
+    Place,
+    Statistics,
+    BLOCK_SECTORS,
+    MEMBERS_MAX,
+    REPLICAS,
+    RESERVE_BLOCKS,
+    SUPER_COPIES, //
+};
 
 const MAGIC: [u8; 8] = *b"DM-REMAP";
 

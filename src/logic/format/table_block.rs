@@ -19,15 +19,23 @@
 //!
 //! The same bytes stand in every replica.
 
-use super::super::crc32c::crc32c;
-use super::super::crc32c::Checksum;
-use super::super::slot::Entry;
-use super::super::slot::SlotWord;
-use super::super::text::Uuid;
-use super::bytes;
-use super::head;
-use super::Block;
-use super::FormatError;
+use super::{
+    super::{
+        crc32c::{
+            crc32c,
+            Checksum, //
+        },
+        slot::{
+            Entry,
+            SlotWord, //
+        },
+        text::Uuid, //
+    },
+    bytes,
+    head,
+    Block,
+    FormatError, //
+};
 
 /// How many entries a block has.
 pub const ENTRIES: u32 = 252;

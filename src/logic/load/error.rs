@@ -4,15 +4,23 @@
 
 use core::fmt;
 
-use super::super::errno::Errno;
-use super::super::format::BlockId;
-use super::super::format::CopyId;
-use super::super::format::FormatError;
-use super::super::format::Superblock;
-use super::super::format::MEMBERS_MAX;
-use super::super::text::MainId;
-use super::super::text::Uuid;
-use super::Expected;
+use super::{
+    super::{
+        errno::Errno,
+        format::{
+            BlockId,
+            CopyId,
+            FormatError,
+            Superblock,
+            MEMBERS_MAX, //
+        },
+        text::{
+            MainId,
+            Uuid, //
+        }, //
+    },
+    Expected, //
+};
 
 /// Why a set of spares is not activated. Spares are counted as the table line names them, from 0;
 /// where a block of the slot table is named, as the superblock does.

@@ -24,26 +24,36 @@
 
 mod error;
 
-pub use self::error::Disagreement;
-pub use self::error::LoadError;
+pub use self::error::{
+    Disagreement,
+    LoadError, //
+};
 
-use super::crc32c::crc32c;
-use super::crc32c::Checksum;
-use super::format::geometry;
-use super::format::sequence_epoch;
-use super::format::table_block::TableBlock;
-use super::format::Block;
-use super::format::BlockId;
-use super::format::CopyId;
-use super::format::FormatError;
-use super::format::Member;
-use super::format::Superblock;
-use super::format::MEMBERS_MAX;
-use super::format::REPLICAS;
-use super::format::SUPER_COPIES;
-use super::slot::Entry;
-use super::text::MainId;
-use super::text::Uuid;
+use super::{
+    crc32c::{
+        crc32c,
+        Checksum, //
+    },
+    format::{
+        geometry,
+        sequence_epoch,
+        table_block::TableBlock,
+        Block,
+        BlockId,
+        CopyId,
+        FormatError,
+        Member,
+        Superblock,
+        MEMBERS_MAX,
+        REPLICAS,
+        SUPER_COPIES, //
+    },
+    slot::Entry,
+    text::{
+        MainId,
+        Uuid, //
+    }, //
+};
 
 /// What reading one metadata block gave.
 #[derive(Clone, Copy, Debug)]

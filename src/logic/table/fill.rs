@@ -4,13 +4,17 @@
 
 use core::ops::Range;
 
-use super::super::slot::SlotWord;
-use super::super::word::Word;
-use super::Counts;
-use super::InsertError;
-use super::Probe;
-use super::View;
-use super::EMPTY;
+use super::{
+    super::{
+        slot::SlotWord,
+        word::Word, //
+    },
+    Counts,
+    InsertError,
+    Probe,
+    View,
+    EMPTY, //
+};
 
 /// Why filling has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,23 +10,40 @@
 //! On the fast path there is one load: [`Life::is_watched`] tells whether any of these words waits
 //! for a success.
 
-use crate::abstractions::sync;
-use crate::abstractions::util;
-use crate::logic::breaker::Breaker;
-use crate::logic::breaker::Need;
-use crate::logic::breaker::PROBE_INTERVAL_MS;
-use crate::logic::cache::Cache;
-use crate::logic::cache::Sent;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::latch::Answer;
-use crate::logic::latch::Latch;
-use crate::logic::latch::Ticket;
-use crate::logic::status::Breakers;
-use kernel::fmt;
-use kernel::sync::atomic::Acquire;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Full;
-use kernel::sync::atomic::Relaxed;
+use kernel::{
+    fmt,
+    sync::atomic::{
+        Acquire,
+        Atomic,
+        Full,
+        Relaxed, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        sync,
+        util, //
+    },
+    logic::{
+        breaker::{
+            Breaker,
+            Need,
+            PROBE_INTERVAL_MS, //
+        },
+        cache::{
+            Cache,
+            Sent, //
+        },
+        format::MEMBERS_MAX,
+        latch::{
+            Answer,
+            FlushTicket, //
+            Latch,
+        },
+        status::Breakers, //
+    }, //
+};
 
 /// What may fail as a whole.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,15 +82,15 @@ const PASSED_UP_MAX: u32 = 8;
 
 /// How many flushes of each spare have failed, before something is written there.
 #[derive(Clone, Copy)]
-pub(in crate::remap) struct SpareTickets([Ticket; SPARES]);
+pub(in crate::remap) struct SpareTickets([FlushTicket; SPARES]);
 
 impl SpareTickets {
     /// That of a member's spare.
-    pub(in crate::remap) fn of(&self, member: u8) -> Ticket {
+    pub(in crate::remap) fn of(&self, member: u8) -> FlushTicket {
         self.0
             .get(usize::from(member))
             .copied()
-            .unwrap_or(Ticket(u32::MAX))
+            .unwrap_or(FlushTicket(u32::MAX))
     }
 }
 
@@ -368,13 +385,13 @@ impl Life {
     }
 
     /// Tells how many flushes of a disk have failed, before one is sent there.
-    pub(in crate::remap) fn flush_sent(&self, disk: Disk) -> Ticket {
+    pub(in crate::remap) fn flush_sent(&self, disk: Disk) -> FlushTicket {
         Latch::from_word(self.flush(disk).load(Relaxed)).mapped()
     }
 
     /// Tells how many flushes of each spare have failed, before something is written there.
     pub(in crate::remap) fn spares_sent(&self) -> SpareTickets {
-        let mut tickets = [Ticket(0); SPARES];
+        let mut tickets = [FlushTicket(0); SPARES];
         for (ticket, member) in tickets.iter_mut().zip(0u8..) {
             *ticket = self.flush_sent(Disk::Spare(member));
         }
@@ -383,7 +400,7 @@ impl Life {
 
     /// Whether no flush of a disk has failed since `ticket`: one that did may have dropped what was
     /// written before.
-    pub(in crate::remap) fn is_unbroken(&self, disk: Disk, ticket: Ticket) -> bool {
+    pub(in crate::remap) fn is_unbroken(&self, disk: Disk, ticket: FlushTicket) -> bool {
         self.flush_sent(disk) == ticket
     }
 
@@ -426,7 +443,7 @@ impl Life {
     pub(in crate::remap) fn flush_ended(
         &self,
         disk: Disk,
-        ticket: Ticket,
+        ticket: FlushTicket,
         sent: Sent,
         good: bool,
     ) -> Answer {

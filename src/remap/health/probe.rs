@@ -6,21 +6,43 @@
 //! ([`places`](crate::logic::places)): media fail in patterns, and the answer should not take the time
 //! of a bad block.
 
+use kernel::{
+    sync::{
+        atomic::Relaxed,
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        }, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block,
+        util, //
+    },
+    logic::{
+        message::Blocks,
+        places::Places, //
+    },
+    remap::{
+        jobs::{
+            closed::{
+                self,
+                Closed, //
+            },
+            mover, //
+        },
+        session::state::State,
+        DmRemap, //
+    }, //
+};
+
 use super::life::Direction;
-use crate::abstractions::block;
-use crate::abstractions::util;
-use crate::logic::message::Blocks;
-use crate::logic::places::Places;
-use crate::remap::jobs::closed;
-use crate::remap::jobs::closed::Closed;
-use crate::remap::jobs::mover;
-use crate::remap::session::state::State;
-use crate::remap::DmRemap;
-use kernel::sync::atomic::Relaxed;
-use kernel::sync::lock::mutex::MutexBackend;
-use kernel::sync::lock::Guard;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
 
 /// What was found out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,7 +152,7 @@ fn lock_mover(
     state: &State,
     since: u64,
     deadline: u64,
-) -> Result<Guard<'_, mover::Tools, MutexBackend>, Life> {
+) -> Result<Guard<'_, mover::MoverBuffers, MutexBackend>, Life> {
     let deadline = deadline.max(util::monotonic_ms().saturating_add(PATIENCE_MS));
     state.probing.fetch_add(1, Relaxed);
     let found = loop {

@@ -7,12 +7,21 @@
 //! is one gate. It is opened, and the range given back, when the value is dropped, and what came to the
 //! gate meanwhile is served then.
 
-use crate::logic::desk::Range;
-use crate::logic::message::Blocks;
-use crate::remap::repair::crew;
-use crate::remap::session::state::State;
-use kernel::prelude::*;
-use kernel::sync::atomic::Relaxed;
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
+
+use crate::{
+    logic::{
+        desk::Range,
+        message::Blocks, //
+    },
+    remap::{
+        repair::crew,
+        session::state::State, //
+    }, //
+};
 
 /// How long users' writes are waited for at first, in milliseconds, while the gate is closed.
 const DRAIN_MS: u64 = 200;

@@ -15,14 +15,24 @@
 //! A crash, a suspend or an error in between leaves a set with a missing spare, as it was before, which has less to
 //! answer for. The message can be repeated.
 
+use kernel::{
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+use crate::{
+    abstractions::dm,
+    logic::format::member_bit,
+    remap::{
+        meta::writer::Restored,
+        DmRemap, //
+    }, //
+};
+
 use super::closed::must_stop;
-use crate::abstractions::dm;
-use crate::logic::format::member_bit;
-use crate::remap::meta::writer::Restored;
-use crate::remap::DmRemap;
-use kernel::prelude::*;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
 
 /// Gives up the spare of a member. Returns how many blocks are lost with it.
 pub(in crate::remap) fn forget(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<u64> {

@@ -27,46 +27,80 @@
 //! All of this runs in the context of a message: process context, which may sleep, and holds what a
 //! suspend waits for. [`state`](crate::remap::session::state) has the order of locks.
 
-use super::closed::must_stop;
-use super::closed::Closed;
-use crate::abstractions::block;
-use crate::abstractions::block::BlkStatus;
-use crate::abstractions::dm;
-use crate::abstractions::util;
-use crate::logic::classify::Operation;
-use crate::logic::format::member_bit;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::message::Blocks;
-use crate::logic::slot::Origin;
-use crate::logic::slot::SlotWord;
-use crate::logic::slot::State as SlotState;
-use crate::logic::table::RunKind;
-use crate::remap::health::life::Disk;
-use crate::remap::health::probe;
-use crate::remap::health::probe::Life;
-use crate::remap::meta::io::is_suspect;
-use crate::remap::meta::io::read_twice;
-use crate::remap::meta::io::read_twice_into;
-use crate::remap::meta::writer::Publish;
-use crate::remap::meta::writer::STAGED_MAX;
-use crate::remap::path::map::Map;
-use crate::remap::repair::relocate::push;
-use crate::remap::repair::relocate::Lists;
-use crate::remap::repair::relocate::Move;
-use crate::remap::repair::relocate::Relocation;
-use crate::remap::repair::relocate::Source;
-use crate::remap::session::state::State;
-use crate::remap::DmRemap;
-use kernel::prelude::*;
-use kernel::sync::atomic::Relaxed;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block::{
+            self,
+            BlkStatus, //
+        },
+        dm,
+        util, //
+    },
+    logic::{
+        classify::Operation,
+        format::{
+            member_bit,
+            MEMBERS_MAX, //
+        },
+        message::Blocks,
+        slot::{
+            Origin,
+            SlotState, //
+            SlotWord,
+        },
+        table::RunKind, //
+    },
+    remap::{
+        health::{
+            life::Disk,
+            probe::{
+                self,
+                Life, //
+            }, //
+        },
+        meta::{
+            io::{
+                is_suspect,
+                read_twice,
+                read_twice_into, //
+            },
+            writer::{
+                Publish,
+                STAGED_MAX, //
+            }, //
+        },
+        path::map::Map,
+        repair::relocate::{
+            push,
+            Lists,
+            Move,
+            Relocation,
+            Source, //
+        },
+        session::state::State,
+        DmRemap, //
+    }, //
+};
+
+use super::closed::{
+    must_stop,
+    Closed, //
+};
 
 /// Bytes that are copied at a time.
 pub(in crate::remap) const DATA_BYTES: usize = 64 * 1024;
 
 /// What one who moves blocks needs, and no other has meanwhile.
-pub(in crate::remap) struct Tools {
+pub(in crate::remap) struct MoverBuffers {
     lists: Lists,
     /// The blocks of a part, each in its own place.
     data: block::IoBuffer,
@@ -78,7 +112,7 @@ pub(in crate::remap) struct Tools {
     freed: KVec<u32>,
 }
 
-impl Tools {
+impl MoverBuffers {
     pub(in crate::remap) fn new() -> Result<Self> {
         Ok(Self {
             lists: Lists::new()?,
@@ -462,7 +496,7 @@ fn in_parts_of(
 struct Mover<'a> {
     target: &'a DmRemap,
     state: &'a State,
-    tools: &'a mut Tools,
+    tools: &'a mut MoverBuffers,
     /// Bytes of a block.
     bytes: usize,
 }

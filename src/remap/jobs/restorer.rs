@@ -11,26 +11,47 @@
 //! nothing are given up, as all that was on them would be copied for nothing; replicas are made again; and
 //! members that are back and have everything are used again, which may be places for more replicas.
 
-use crate::abstractions::sync;
-use crate::abstractions::work;
-use crate::logic::format::MEMBERS_MAX;
-use crate::remap::meta::io::SpareIo;
-use crate::remap::meta::writer::growth;
-use crate::remap::meta::writer::Restored;
-use crate::remap::meta::writer::Writer;
-use crate::remap::repair::crew::Teller;
-use crate::remap::repair::serve;
-use crate::remap::session::state::State;
-use crate::remap::setup::spares::Spares;
-use kernel::new_work;
-use kernel::prelude::*;
-use kernel::sync::atomic::Relaxed;
-use kernel::sync::Arc;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
-use kernel::workqueue::impl_has_work;
-use kernel::workqueue::Work;
-use kernel::workqueue::WorkItem;
+use kernel::{
+    new_work,
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+    workqueue::{
+        impl_has_work,
+        Work,
+        WorkItem, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        sync,
+        work, //
+    },
+    logic::format::MEMBERS_MAX,
+    remap::{
+        meta::{
+            io::SpareIo,
+            writer::{
+                growth,
+                Restored,
+                Writer, //
+            }, //
+        },
+        repair::{
+            crew::Teller,
+            serve, //
+        },
+        session::state::State,
+        setup::spares::Spares, //
+    }, //
+};
 
 /// After how long a take-over that failed goes on, in milliseconds, and how often is looked whether a suspend has come.
 const AGAIN_MS: i64 = 1000;

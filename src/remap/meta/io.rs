@@ -2,39 +2,63 @@
 
 //! Metadata I/O on the spares: carrying out what the commit protocol decides.
 
-use crate::abstractions::block;
-use crate::abstractions::dm;
-use crate::abstractions::util;
-use crate::logic::classify;
-use crate::logic::classify::Operation;
-use crate::logic::classify::Status;
-use crate::logic::classify::Verdict;
-use crate::logic::commit::Content;
-use crate::logic::commit::Fault;
-use crate::logic::commit::Op;
-use crate::logic::commit::Outcome;
-use crate::logic::commit::Step;
-use crate::logic::crc32c::crc32c;
-use crate::logic::format::table_block;
-use crate::logic::format::table_block::TableBlock;
-use crate::logic::format::Block;
-use crate::logic::format::BlockId;
-use crate::logic::format::CopyId;
-use crate::logic::format::Place;
-use crate::logic::format::Superblock;
-use crate::logic::format::BLOCK_BYTES;
-use crate::logic::format::BLOCK_SECTORS;
-use crate::logic::format::REPLICAS;
-use crate::logic::format::SUPER_COPIES;
-use crate::logic::latch::Ticket;
-use crate::remap::health::life::Disk;
-use crate::remap::session::state::State;
-use crate::remap::setup::spares::Spare;
-use crate::remap::setup::spares::Spares;
 use core::ops::Range;
-use kernel::prelude::*;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
+
+use kernel::{
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block,
+        dm,
+        util, //
+    },
+    logic::{
+        classify::{
+            self,
+            Operation,
+            Status,
+            Verdict, //
+        },
+        commit::{
+            Content,
+            Fault,
+            Op,
+            Outcome,
+            Step, //
+        },
+        crc32c::crc32c,
+        format::{
+            table_block::{
+                self,
+                TableBlock, //
+            },
+            Block,
+            BlockId,
+            CopyId,
+            Place,
+            Superblock,
+            BLOCK_BYTES,
+            BLOCK_SECTORS,
+            REPLICAS,
+            SUPER_COPIES, //
+        },
+        latch::FlushTicket, //
+    },
+    remap::{
+        health::life::Disk,
+        session::state::State,
+        setup::spares::{
+            Spare,
+            Spares, //
+        }, //
+    }, //
+};
 
 /// The spares, as the metadata writer needs them. Everything here waits for I/O.
 pub(in crate::remap) struct SpareIo<'a> {
@@ -249,7 +273,12 @@ impl<'a> SpareIo<'a> {
         }
     }
 
-    fn flush(&mut self, superblock: &Superblock, member: u8, ticket: Ticket) -> Result<(), Fault> {
+    fn flush(
+        &mut self,
+        superblock: &Superblock,
+        member: u8,
+        ticket: FlushTicket,
+    ) -> Result<(), Fault> {
         let place = Place { member, sector: 0 };
         let flushed = match self.spares.get(member) {
             Some(spare) => self.state.flush(Disk::Spare(member), &spare.device, ticket),

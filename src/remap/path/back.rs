@@ -2,25 +2,42 @@
 
 //! What becomes of a bio that came back.
 
-use crate::abstractions::block;
-use crate::abstractions::block::BlkStatus;
-use crate::abstractions::dm;
-use crate::abstractions::util;
-use crate::logic::breaker::Need;
-use crate::logic::cache::Sent;
-use crate::logic::classify::classify;
-use crate::logic::classify::may_have_begun;
-use crate::logic::classify::tells_of_device;
-use crate::logic::classify::Operation;
-use crate::logic::classify::Verdict;
-use crate::logic::latch::Answer;
-use crate::logic::latch::Ticket;
-use crate::logic::limit::Limit;
-use crate::remap::health::life::Direction;
-use crate::remap::health::life::Disk;
-use crate::remap::meta::io;
-use crate::remap::DmRemap;
 use kernel::sync::atomic::Relaxed;
+
+use crate::{
+    abstractions::{
+        block::{
+            self,
+            BlkStatus, //
+        },
+        dm,
+        util, //
+    },
+    logic::{
+        breaker::Need,
+        cache::Sent,
+        classify::{
+            classify,
+            may_have_begun,
+            tells_of_device,
+            Operation,
+            Verdict, //
+        },
+        latch::{
+            Answer,
+            FlushTicket, //
+        },
+        limit::Limit, //
+    },
+    remap::{
+        health::life::{
+            Direction,
+            Disk, //
+        },
+        meta::io,
+        DmRemap, //
+    }, //
+};
 
 impl DmRemap {
     /// Decides about a bio that came back with an error. May run in an interrupt.
@@ -37,7 +54,7 @@ impl DmRemap {
             Verdict::Latch => {
                 let flushed = self.flushed(bio.target_bio_nr());
                 let data = bio.per_bio();
-                let (ticket, sent) = (Ticket(data.stamp), Sent(data.epoch));
+                let (ticket, sent) = (FlushTicket(data.stamp), Sent(data.epoch));
                 if let Some((disk, _)) = flushed {
                     state.life.flush_ended(disk, ticket, sent, false);
                 }
@@ -150,7 +167,7 @@ impl DmRemap {
                     return bio.done();
                 };
                 let data = bio.per_bio();
-                let (ticket, sent) = (Ticket(data.stamp), Sent(data.epoch));
+                let (ticket, sent) = (FlushTicket(data.stamp), Sent(data.epoch));
                 return match life.flush_ended(disk, ticket, sent, true) {
                     Answer::Pass => bio.done(),
                     Answer::Fail => bio.done_with(BlkStatus::IOERR),

@@ -2,12 +2,19 @@
 
 //! The kernel's atomics as the cells that [`logic`](crate::logic) works on, and arrays of them.
 
-use crate::abstractions::sync;
-use crate::logic::word::Word;
-use kernel::alloc::AllocError;
-use kernel::alloc::Flags;
-use kernel::prelude::*;
-use kernel::sync::atomic::Atomic;
+use kernel::{
+    alloc::{
+        AllocError,
+        Flags, //
+    },
+    prelude::*,
+    sync::atomic::Atomic, //
+};
+
+use crate::{
+    abstractions::sync,
+    logic::word::Word, //
+};
 
 /// A 32-bit cell: one writer, readers at any time.
 pub(in crate::remap) struct Cell32(Atomic<u32>);

@@ -18,10 +18,13 @@
 //! closes before the mover waits, and a bio that is left to the worker without need is submitted by
 //! it.
 
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed,
+    Release, //
+};
+
 use crate::abstractions::sync;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Relaxed;
-use kernel::sync::atomic::Release;
 
 /// The range that writes have to stay out of, if any. Changed under the writer's lock.
 pub(in crate::remap) struct Gate {

@@ -2,19 +2,29 @@
 
 //! The remap table in the kernel's memory: what readers look at, and how the writer replaces it.
 
-use super::cells::cells32;
-use super::cells::cells64;
-use super::cells::Cell32;
-use super::cells::Cell64;
-use crate::logic::extents::Extents;
-use crate::logic::presence::Presence;
-use crate::logic::slot::SlotWord;
-use crate::logic::table;
-use crate::logic::table::Counts;
-use crate::logic::table::View;
-use crate::logic::word::Word;
-use kernel::alloc::Flags;
-use kernel::prelude::*;
+use kernel::{
+    alloc::Flags,
+    prelude::*, //
+};
+
+use crate::logic::{
+    extents::Extents,
+    presence::Presence,
+    slot::SlotWord,
+    table::{
+        self,
+        Counts,
+        View, //
+    },
+    word::Word, //
+};
+
+use super::cells::{
+    cells32,
+    cells64,
+    Cell32,
+    Cell64, //
+};
 
 /// One generation of the remap table's arrays.
 ///

@@ -27,9 +27,12 @@ pub(super) mod gate;
 pub(super) mod map;
 mod there;
 
-use super::health::life::Disk;
-use super::DmRemap;
 use crate::abstractions::dm;
+
+use super::{
+    health::life::Disk,
+    DmRemap, //
+};
 
 /// What goes with every bio.
 #[derive(Default)]

@@ -2,17 +2,30 @@
 
 //! Where a bio goes.
 
+use crate::{
+    abstractions::{
+        block::{
+            self,
+            BlkStatus, //
+        },
+        dm,
+        sync, //
+    },
+    logic::{
+        presence::{
+            Presence,
+            SMALL, //
+        },
+        reach::reach,
+        table::RunKind, //
+    },
+    remap::{
+        health::life::Disk,
+        DmRemap, //
+    }, //
+};
+
 use super::BioData;
-use crate::abstractions::block;
-use crate::abstractions::block::BlkStatus;
-use crate::abstractions::dm;
-use crate::abstractions::sync;
-use crate::logic::presence::Presence;
-use crate::logic::presence::SMALL;
-use crate::logic::reach::reach;
-use crate::logic::table::RunKind;
-use crate::remap::health::life::Disk;
-use crate::remap::DmRemap;
 
 /// The most blocks of a bio that are looked up at a time.
 const BLOCKS_MAX: u32 = 4096;

@@ -18,27 +18,45 @@
 //! Repairers belong to a table and the bios to its mapped device, which exist as long as there is a
 //! bio to be answered. What comes after the answer ends before the table's queue does.
 
-use super::relocate::Lists;
-use super::serve;
-use crate::abstractions::block;
-use crate::abstractions::dm;
-use crate::abstractions::sync;
-use crate::abstractions::work;
-use crate::logic::desk::Bio;
-use crate::logic::desk::Range;
-use crate::logic::desk::JOBS;
-use crate::remap::jobs::restorer::Restorer;
-use crate::remap::session::state::State;
-use crate::remap::setup::spares::Spares;
-use crate::remap::DmRemap;
-use kernel::new_mutex;
-use kernel::new_work;
-use kernel::prelude::*;
-use kernel::sync::Arc;
-use kernel::sync::Mutex;
-use kernel::workqueue::impl_has_work;
-use kernel::workqueue::Work;
-use kernel::workqueue::WorkItem;
+use kernel::{
+    new_mutex,
+    new_work,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    workqueue::{
+        impl_has_work,
+        Work,
+        WorkItem, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block,
+        dm,
+        sync,
+        work, //
+    },
+    logic::desk::{
+        Bio,
+        Range,
+        JOBS, //
+    },
+    remap::{
+        jobs::restorer::Restorer,
+        session::state::State,
+        setup::spares::Spares,
+        DmRemap, //
+    }, //
+};
+
+use super::{
+    relocate::Lists,
+    serve, //
+};
 
 /// Serves one bio at a time.
 #[pin_data]
@@ -53,13 +71,13 @@ pub(in crate::remap) struct Repairer {
     #[pin]
     bio: Mutex<Option<dm::OwnedBio<DmRemap>>>,
     #[pin]
-    tools: Mutex<Tools>,
+    tools: Mutex<RepairBuffers>,
     #[pin]
     work: Work<Repairer>,
 }
 
 /// What a repairer needs: there may be no memory when it does.
-pub(in crate::remap) struct Tools {
+pub(in crate::remap) struct RepairBuffers {
     pub(in crate::remap) lists: Lists,
     /// One block.
     pub(in crate::remap) data: block::IoBuffer,
@@ -198,7 +216,7 @@ pub(in crate::remap) fn hire(
 ) -> Result<KVec<Arc<Repairer>>> {
     let mut crew = KVec::with_capacity(JOBS, GFP_KERNEL)?;
     for number in 0..JOBS {
-        let tools = Tools {
+        let tools = RepairBuffers {
             lists: Lists::new()?,
             data: block::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?,
         };

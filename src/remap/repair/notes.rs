@@ -17,13 +17,22 @@
 //!
 //! `map` looks here only while [`Life`](crate::remap::health::life::Life) is watched, which it is as long as there is a note.
 
-use crate::logic::word::Word;
-use crate::remap::path::cells::cells64;
-use crate::remap::path::cells::Cell64;
-use kernel::prelude::*;
-use kernel::sync::atomic::Acquire;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Full;
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Acquire,
+        Atomic,
+        Full, //
+    }, //
+};
+
+use crate::{
+    logic::word::Word,
+    remap::path::cells::{
+        cells64,
+        Cell64, //
+    }, //
+};
 
 /// How many blocks are noted at a time; others are found out again.
 const NOTES_MAX: usize = 4096;

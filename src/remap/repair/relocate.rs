@@ -21,33 +21,60 @@
 //! The flush or the commit may find out that a spare is gone, with the data that it has just taken: that goes
 //! to others then, in the same way, before the caller acknowledges anything.
 
-use crate::abstractions::block;
-use crate::abstractions::block::BlkStatus;
-use crate::abstractions::dm;
-use crate::abstractions::util;
-use crate::logic::alloc::SlotRun;
-use crate::logic::bisect::Bisect;
-use crate::logic::classify::Operation;
-use crate::logic::format::member_bit;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::limit::Limit;
-use crate::logic::message::Blocks;
-use crate::logic::slot::Origin;
-use crate::logic::slot::SlotWord;
-use crate::logic::slot::State as SlotState;
-use crate::remap::health::life::Direction;
-use crate::remap::health::life::SpareTickets;
-use crate::remap::meta::io::is_suspect;
-use crate::remap::meta::io::SpareIo;
-use crate::remap::meta::writer::Publish;
-use crate::remap::meta::writer::Writer;
-use crate::remap::meta::writer::STAGED_MAX;
-use crate::remap::session::state::State;
-use crate::remap::setup::spares::Spares;
-use crate::remap::DmRemap;
-use kernel::prelude::*;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
+use kernel::{
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block::{
+            self,
+            BlkStatus, //
+        },
+        dm,
+        util, //
+    },
+    logic::{
+        alloc::SlotRun,
+        bisect::Bisect,
+        classify::Operation,
+        format::{
+            member_bit,
+            MEMBERS_MAX, //
+        },
+        limit::Limit,
+        message::Blocks,
+        slot::{
+            Origin,
+            SlotState, //
+            SlotWord,
+        }, //
+    },
+    remap::{
+        health::life::{
+            Direction,
+            SpareTickets, //
+        },
+        meta::{
+            io::{
+                is_suspect,
+                SpareIo, //
+            },
+            writer::{
+                Publish,
+                Writer,
+                STAGED_MAX, //
+            }, //
+        },
+        session::state::State,
+        setup::spares::Spares,
+        DmRemap, //
+    }, //
+};
 
 /// How many slots of a spare may fail for one bio before any there has taken data: more, and it is the spare
 /// that failed and not its medium.

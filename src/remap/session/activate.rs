@@ -22,27 +22,55 @@
 //! served, what is remapped as far as its spares answer, and what could not be written is written when that
 //! is possible, before any other commit. Main must not be frozen by a spare that is dead.
 
-use super::state::Locked;
-use super::state::State;
-use super::take_over;
-use crate::logic::commit::Metadata;
-use crate::logic::commit::COMMIT_BLOCKS_MAX;
-use crate::logic::format::member_bit;
-use crate::logic::format::BlockId;
-use crate::logic::format::Superblock;
-use crate::logic::format::MEMBERS_MAX;
-use crate::remap::meta::io::SpareIo;
-use crate::remap::meta::writer::Restored;
-use crate::remap::meta::writer::Writer;
-use crate::remap::setup::changes::has_numbers;
-use crate::remap::setup::changes::Changes;
-use crate::remap::setup::load::Return;
-use crate::remap::setup::load::Rewrite;
-use crate::remap::setup::load::Sight;
-use crate::remap::setup::spares::Spare;
-use crate::remap::setup::spares::Spares;
-use crate::remap::user::names::Show;
 use kernel::prelude::*;
+
+use crate::{
+    logic::{
+        commit::{
+            Metadata,
+            COMMIT_BLOCKS_MAX, //
+        },
+        format::{
+            member_bit,
+            BlockId,
+            Superblock,
+            MEMBERS_MAX, //
+        }, //
+    },
+    remap::{
+        meta::{
+            io::SpareIo,
+            writer::{
+                Restored,
+                Writer, //
+            }, //
+        },
+        setup::{
+            changes::{
+                has_numbers,
+                Changes, //
+            },
+            load::{
+                Return,
+                Rewrite,
+                Sight, //
+            },
+            spares::{
+                Spare,
+                Spares, //
+            }, //
+        },
+        user::names::Show, //
+    }, //
+};
+
+use super::{
+    state::{
+        Locked,
+        State, //
+    },
+    take_over, //
+};
 
 /// What the constructor found on the spares that has to be done first.
 pub(in crate::remap) struct Start {

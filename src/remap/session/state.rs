@@ -28,62 +28,108 @@
 //!
 //! Counters are written under `writer` or by rare events, and read at any time.
 
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
+        rcu,
+        Arc,
+        CondVar,
+        Mutex, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+    workqueue::{
+        impl_has_work,
+        Work,
+        WorkItem, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block,
+        dm,
+        sync,
+        util,
+        work, //
+    },
+    logic::{
+        desk::{
+            Desk,
+            Range, //
+        },
+        format::{
+            member_bit,
+            Member,
+            Place,
+            Superblock,
+            MEMBERS_MAX,
+            REPLICAS, //
+        },
+        latch::FlushTicket,
+        presence::{
+            self,
+            Presence, //
+        },
+        slot::{
+            SlotState, //
+            SlotWord,
+        },
+        table::Run,
+        text::Uuid,
+        word::Word, //
+    },
+    remap::{
+        health::life::{
+            Direction,
+            Disk,
+            Life,
+            SpareTickets, //
+        },
+        jobs::mover,
+        meta::{
+            io::SpareIo,
+            writer::{
+                growth,
+                Writer, //
+            }, //
+        },
+        path::{
+            cells::{
+                cells64,
+                Cell64, //
+            },
+            gate::Gate,
+            map::{
+                patient,
+                Map, //
+            }, //
+        },
+        repair::{
+            crew,
+            notes::Notes, //
+        },
+        setup::spares::Spares,
+        user::{
+            limits::Limits,
+            names::LogName, //
+        },
+        DmRemap, //
+    }, //
+};
+
 use super::activate::Start;
-use crate::abstractions::block;
-use crate::abstractions::dm;
-use crate::abstractions::sync;
-use crate::abstractions::util;
-use crate::abstractions::work;
-use crate::logic::desk::Desk;
-use crate::logic::desk::Range;
-use crate::logic::format::member_bit;
-use crate::logic::format::Member;
-use crate::logic::format::Place;
-use crate::logic::format::Superblock;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::format::REPLICAS;
-use crate::logic::latch::Ticket;
-use crate::logic::presence;
-use crate::logic::presence::Presence;
-use crate::logic::slot::SlotWord;
-use crate::logic::slot::State as SlotState;
-use crate::logic::table::Run;
-use crate::logic::text::Uuid;
-use crate::logic::word::Word;
-use crate::remap::health::life::Direction;
-use crate::remap::health::life::Disk;
-use crate::remap::health::life::Life;
-use crate::remap::health::life::SpareTickets;
-use crate::remap::jobs::mover;
-use crate::remap::meta::io::SpareIo;
-use crate::remap::meta::writer::growth;
-use crate::remap::meta::writer::Writer;
-use crate::remap::path::cells::cells64;
-use crate::remap::path::cells::Cell64;
-use crate::remap::path::gate::Gate;
-use crate::remap::path::map::patient;
-use crate::remap::path::map::Map;
-use crate::remap::repair::crew;
-use crate::remap::repair::notes::Notes;
-use crate::remap::setup::spares::Spares;
-use crate::remap::user::limits::Limits;
-use crate::remap::user::names::LogName;
-use crate::remap::DmRemap;
-use kernel::prelude::*;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Full;
-use kernel::sync::atomic::Relaxed;
-use kernel::sync::lock::mutex::MutexBackend;
-use kernel::sync::lock::Guard;
-use kernel::sync::rcu;
-use kernel::sync::Arc;
-use kernel::sync::CondVar;
-use kernel::sync::Mutex;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
-use kernel::workqueue::impl_has_work;
-use kernel::workqueue::Work;
-use kernel::workqueue::WorkItem;
 
 /// See [`State::lost`].
 pub(in crate::remap) const STRANGERS_SHIFT: u32 = 8;
@@ -139,7 +185,7 @@ pub(in crate::remap) struct State {
     #[pin]
     pub(in crate::remap) leftover: Mutex<Leftover>,
     #[pin]
-    pub(in crate::remap) mover: sync::IoMutex<mover::Tools>,
+    pub(in crate::remap) mover: sync::IoMutex<mover::MoverBuffers>,
     #[pin]
     pub(in crate::remap) writer: sync::IoMutex<KBox<Locked>>,
     /// Hands deferred bios to repairers.
@@ -438,7 +484,7 @@ impl State {
         &self,
         disk: Disk,
         device: &dm::Device,
-        since: Ticket,
+        since: FlushTicket,
     ) -> block::IoResult {
         let flushed = self.pool.flush(device);
         if flushed.is_err() {

@@ -22,15 +22,29 @@
 //!
 //! If a new spare dies in step 1, all is as it was before. If it does later, it is one of the dead ones.
 
-use super::activate::join;
-use super::state::State;
-use crate::logic::format::MEMBERS_MAX;
-use crate::remap::meta::io::is_dead;
-use crate::remap::meta::io::SpareIo;
-use crate::remap::meta::writer::Writer;
-use crate::remap::setup::changes::Changes;
-use crate::remap::setup::spares::Spares;
 use kernel::prelude::*;
+
+use crate::{
+    logic::format::MEMBERS_MAX,
+    remap::{
+        meta::{
+            io::{
+                is_dead,
+                SpareIo, //
+            },
+            writer::Writer, //
+        },
+        setup::{
+            changes::Changes,
+            spares::Spares, //
+        }, //
+    }, //
+};
+
+use super::{
+    activate::join,
+    state::State, //
+};
 
 /// Does the first step. Afterwards the spares that join are members; or all is as it was, and the log says why.
 pub(in crate::remap) fn begin(

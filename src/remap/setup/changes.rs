@@ -2,19 +2,31 @@
 
 //! How a table that is resumed changes its set.
 
+use kernel::{
+    prelude::*,
+    str::CString, //
+};
+
+use crate::{
+    abstractions::util,
+    logic::{
+        format::{
+            member_bit,
+            Area,
+            Geometry,
+            Superblock,
+            MEMBERS_MAX, //
+        },
+        text::Uuid, //
+    },
+    remap::{
+        health::life::Disk,
+        meta::writer::Writer,
+        session::state::State, //
+    }, //
+};
+
 use super::registry::Name;
-use crate::abstractions::util;
-use crate::logic::format::member_bit;
-use crate::logic::format::Area;
-use crate::logic::format::Geometry;
-use crate::logic::format::Superblock;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::text::Uuid;
-use crate::remap::health::life::Disk;
-use crate::remap::meta::writer::Writer;
-use crate::remap::session::state::State;
-use kernel::prelude::*;
-use kernel::str::CString;
 
 /// How the set is to change when a table is resumed.
 #[derive(Default)]

@@ -6,86 +6,142 @@
 //! is written (D2): devices, sizes and blocks first, then what is on the spare. What goes wrong has
 //! a text of its own, in the kernel log, and an errno of its kind.
 
-use super::changes::Changes;
-use super::load::check_main as check_main_content;
-use super::load::find_superblock;
-use super::load::returning;
-use super::load::tables;
-use super::load::Loaded;
-use super::load::Refused;
-use super::load::Return;
-use super::load::Sight;
-use super::load::Window;
-use super::registry;
-use super::registry::ClaimError;
-use super::registry::Claims;
-use super::registry::Known;
-use super::registry::Name;
-use super::registry::Part;
-use super::registry::StateRef;
-use super::registry::User;
-use super::spares::Spare;
-use super::spares::Spares;
-use crate::abstractions::block;
-use crate::abstractions::dm;
-use crate::abstractions::dm::CtrError;
-use crate::abstractions::dm::CtrMessage;
-use crate::abstractions::sync;
-use crate::abstractions::util;
-use crate::abstractions::work;
-use crate::logic::args;
-use crate::logic::args::Form;
-use crate::logic::args::Options;
-use crate::logic::commit::Metadata;
-use crate::logic::desk::Desk;
-use crate::logic::errno::Errno;
-use crate::logic::format::geometry::ALIGN_SECTORS_MAX;
-use crate::logic::format::geometry::WINDOW_SECTORS_MIN;
-use crate::logic::format::member_bit;
-use crate::logic::format::FormatError;
-use crate::logic::format::Geometry;
-use crate::logic::format::Member;
-use crate::logic::format::Superblock;
-use crate::logic::format::BLOCK_BYTES;
-use crate::logic::format::BLOCK_SECTORS;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::load;
-use crate::logic::load::Expected;
-use crate::logic::load::LoadError;
-use crate::logic::presence;
-use crate::logic::text::Uuid;
-use crate::remap::health::life::Life;
-use crate::remap::jobs::mover;
-use crate::remap::jobs::mover::DATA_BYTES;
-use crate::remap::jobs::restorer::Restorer;
-use crate::remap::meta::io::is_dead;
-use crate::remap::meta::writer::growth;
-use crate::remap::meta::writer::Writer;
-use crate::remap::path::cells::cells64;
-use crate::remap::path::gate::Gate;
-use crate::remap::path::map::Map;
-use crate::remap::repair::crew;
-use crate::remap::repair::crew::Noter;
-use crate::remap::repair::crew::Teller;
-use crate::remap::repair::notes::Notes;
-use crate::remap::session::activate::not_without;
-use crate::remap::session::activate::Start;
-use crate::remap::session::state::Counters;
-use crate::remap::session::state::Leaving;
-use crate::remap::session::state::Leftover;
-use crate::remap::session::state::Locked;
-use crate::remap::session::state::State;
-use crate::remap::user::limits::Limits;
-use crate::remap::user::names::LogName;
-use crate::remap::user::names::Show;
-use crate::remap::DmRemap;
-use kernel::new_condvar;
-use kernel::new_mutex;
-use kernel::new_work;
-use kernel::prelude::*;
-use kernel::str::CString;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::Arc;
+use kernel::{
+    new_condvar,
+    new_mutex,
+    new_work,
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::Atomic,
+        Arc, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block,
+        dm::{
+            self,
+            CtrError,
+            CtrMessage, //
+        },
+        sync,
+        util,
+        work, //
+    },
+    logic::{
+        args::{
+            self,
+            Form,
+            Options, //
+        },
+        commit::Metadata,
+        desk::Desk,
+        errno::Errno,
+        format::{
+            geometry::{
+                ALIGN_SECTORS_MAX,
+                WINDOW_SECTORS_MIN, //
+            },
+            member_bit,
+            FormatError,
+            Geometry,
+            Member,
+            Superblock,
+            BLOCK_BYTES,
+            BLOCK_SECTORS,
+            MEMBERS_MAX, //
+        },
+        load::{
+            self,
+            Expected,
+            LoadError, //
+        },
+        presence,
+        text::Uuid, //
+    },
+    remap::{
+        health::life::Life,
+        jobs::{
+            mover::{
+                self,
+                DATA_BYTES, //
+            },
+            restorer::Restorer, //
+        },
+        meta::{
+            io::is_dead,
+            writer::{
+                growth,
+                Writer, //
+            }, //
+        },
+        path::{
+            cells::cells64,
+            gate::Gate,
+            map::Map, //
+        },
+        repair::{
+            crew::{
+                self,
+                Noter,
+                Teller, //
+            },
+            notes::Notes, //
+        },
+        session::{
+            activate::{
+                not_without,
+                Start, //
+            },
+            state::{
+                Counters,
+                Leaving,
+                Leftover,
+                Locked,
+                State, //
+            }, //
+        },
+        user::{
+            limits::Limits,
+            names::{
+                LogName,
+                Show, //
+            }, //
+        },
+        DmRemap, //
+    }, //
+};
+
+use super::{
+    changes::Changes,
+    load::{
+        check_main as check_main_content,
+        find_superblock,
+        returning,
+        tables,
+        Loaded,
+        Refused,
+        Return,
+        Sight,
+        Window, //
+    },
+    registry::{
+        self,
+        ClaimError,
+        Claims,
+        Known,
+        Name,
+        Part,
+        StateRef,
+        User, //
+    },
+    spares::{
+        Spare,
+        Spares, //
+    }, //
+};
 
 /// Bios of our own that are set aside.
 const POOL_BIOS: u16 = 16;
@@ -141,7 +197,7 @@ pub(in crate::remap) fn construct(
         .changes
         .check_forgotten(&found.state)
         .message(c"There is no memory to forget a spare that has left")?;
-    let Found { state, changes, .. } = &mut *found;
+    let Prepared { state, changes, .. } = &mut *found;
     target.name_set(state, &texts, ctor.begin(), changes)?;
     let (target, leaving) = assemble(ctor, opened, found)?;
     // The last thing, as the table in use is not to notice if this one is refused.
@@ -242,10 +298,10 @@ fn parse(ctor: &dm::Constructor<'_>, texts: &[&str]) -> CtrResult<KBox<Options>>
 fn assemble(
     ctor: &mut dm::Constructor<'_>,
     opened: KBox<Opened>,
-    found: KBox<Found>,
+    found: KBox<Prepared>,
 ) -> CtrResult<(Pin<KBox<DmRemap>>, KBox<Leaving>)> {
     let Opened { main, options, .. } = KBox::into_inner(opened);
-    let Found {
+    let Prepared {
         state,
         spares,
         changes,
@@ -418,7 +474,7 @@ struct Line<'a> {
 }
 
 /// What a table that is made uses.
-struct Found {
+struct Prepared {
     state: StateRef,
     spares: Spares,
     /// How the set is to change for it.
@@ -618,7 +674,7 @@ impl Line<'_> {
     /// Checks that a state which is in use is what the line means, and finds out how the set is to
     /// change.
     #[inline(never)]
-    fn join_state(&self, claims: Claims, known: Known) -> CtrResult<KBox<Found>> {
+    fn join_state(&self, claims: Claims, known: Known) -> CtrResult<KBox<Prepared>> {
         let Known {
             state,
             members: names,
@@ -948,7 +1004,7 @@ impl Line<'_> {
 
     /// Makes a state of what is on the spares.
     #[inline(never)]
-    fn load(&self, claims: Claims) -> CtrResult<KBox<Found>> {
+    fn load(&self, claims: Claims) -> CtrResult<KBox<Prepared>> {
         let pool = KBox::pin_init(block::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
         let windows = self.windows(&pool)?;
         let mut changes = KBox::new(Changes::default(), GFP_KERNEL)?;
@@ -977,9 +1033,9 @@ impl Line<'_> {
         members: &Members,
         changes: KBox<Changes>,
         leaving: KBox<Leaving>,
-    ) -> CtrResult<KBox<Found>> {
+    ) -> CtrResult<KBox<Prepared>> {
         let spares = self.number(&state, members, &changes)?;
-        let found = Found {
+        let found = Prepared {
             state,
             spares,
             changes,
@@ -1149,7 +1205,7 @@ impl Line<'_> {
         let presence = cells64(core::iter::empty(), words, GFP_KERNEL)?;
         loaded.map.mark_presence(&presence, block_shift);
         let (locked, map, counters) = self.make_locked(loaded, format)?;
-        let tools = mover::Tools::new()?;
+        let tools = mover::MoverBuffers::new()?;
         let leftover = Leftover::new()?;
         let notes = Notes::new()?;
         let zeroes = block::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;

@@ -20,16 +20,31 @@
 //! or dropped under it: memory may be made free by writing to one of our devices, which must not wait
 //! for who holds it.
 
-use crate::abstractions::dm;
-use crate::abstractions::sync;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::text::Uuid;
-use crate::remap::session::state::State;
-use crate::remap::user::names::LogName;
-use kernel::prelude::*;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Relaxed;
-use kernel::sync::Arc;
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        dm,
+        sync, //
+    },
+    logic::{
+        format::MEMBERS_MAX,
+        text::Uuid, //
+    },
+    remap::{
+        session::state::State,
+        user::names::LogName, //
+    }, //
+};
 
 static CLAIMS: sync::Global<List> = sync::Global::new(List(None));
 

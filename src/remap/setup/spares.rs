@@ -2,9 +2,13 @@
 
 //! The spares of a table, by their numbers in the set.
 
-use crate::abstractions::dm;
-use crate::logic::format::Place;
-use crate::logic::format::MEMBERS_MAX;
+use crate::{
+    abstractions::dm,
+    logic::format::{
+        Place,
+        MEMBERS_MAX, //
+    }, //
+};
 
 /// A part of a device that is used as a spare.
 #[derive(Clone)]

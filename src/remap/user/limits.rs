@@ -2,10 +2,15 @@
 
 //! The numbers that users can change: in the table line, and by message while it is in use.
 
-use crate::logic::args::Options;
-use crate::logic::limit::Limit;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Relaxed;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+
+use crate::logic::{
+    args::Options,
+    limit::Limit, //
+};
 
 /// What is in force.
 pub(in crate::remap) struct Limits {

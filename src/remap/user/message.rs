@@ -5,31 +5,56 @@
 //! A message that succeeds has its reply printed. Of one that fails, device mapper hands on the
 //! errno only, so what is wrong and what is allowed goes to the kernel log.
 
+use core::fmt::{
+    self,
+    Write, //
+};
+
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        dm,
+        sync,
+        util, //
+    },
+    logic::{
+        format::member_bit,
+        limit::Limit,
+        message::{
+            self,
+            Message,
+            MessageError, //
+        },
+        slot::{
+            Origin,
+            SlotState, //
+        }, //
+    },
+    remap::{
+        health::life::Disk,
+        jobs::{
+            closed::must_stop,
+            forget,
+            mover::{
+                self,
+                Tally, //
+            }, //
+        },
+        meta::io::SpareIo,
+        session::state::Locked,
+        DmRemap, //
+    }, //
+};
+
 use super::names::Show;
-use crate::abstractions::dm;
-use crate::abstractions::sync;
-use crate::abstractions::util;
-use crate::logic::format::member_bit;
-use crate::logic::limit::Limit;
-use crate::logic::message;
-use crate::logic::message::Message;
-use crate::logic::message::MessageError;
-use crate::logic::slot::Origin;
-use crate::logic::slot::State as SlotState;
-use crate::remap::health::life::Disk;
-use crate::remap::jobs::closed::must_stop;
-use crate::remap::jobs::forget;
-use crate::remap::jobs::mover;
-use crate::remap::jobs::mover::Tally;
-use crate::remap::meta::io::SpareIo;
-use crate::remap::session::state::Locked;
-use crate::remap::DmRemap;
-use core::fmt;
-use core::fmt::Write;
-use kernel::prelude::*;
-use kernel::sync::atomic::Relaxed;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
 
 /// Handles a message.
 pub(in crate::remap) fn handle(

@@ -2,9 +2,11 @@
 
 //! Text for the kernel log.
 
-use kernel::fmt;
-use kernel::prelude::*;
-use kernel::str::CString;
+use kernel::{
+    fmt,
+    prelude::*,
+    str::CString, //
+};
 
 /// How the kernel log calls the mapped device.
 pub(in crate::remap) struct LogName(CString);

@@ -2,11 +2,16 @@
 
 //! The status line.
 
-use crate::logic::status::Health;
-use crate::logic::status::MetadataState;
-use crate::logic::status::Status;
-use crate::remap::DmRemap;
 use kernel::sync::atomic::Relaxed;
+
+use crate::{
+    logic::status::{
+        Health,
+        MetadataState,
+        Status, //
+    },
+    remap::DmRemap, //
+};
 
 impl DmRemap {
     /// What the status line says.

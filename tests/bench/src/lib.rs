@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::table::buckets_for;
 use dm_remap_logic::table::remaps_for;
 use dm_remap_logic::table::Counts;
@@ -50,7 +50,7 @@ impl Table {
 
     /// Remaps a block, which is not remapped, to a slot that serves none.
     pub fn insert(&mut self, block: u64, slot: u32) {
-        let word = SlotWord::new(block, State::Valid, Origin::Auto).expect("in range");
+        let word = SlotWord::new(block, SlotState::Valid, Origin::Auto).expect("in range");
         let view = View::new(&self.buckets, &self.slots);
         view.set_slot(slot, word);
         view.insert(&mut self.counts, block, slot).expect("room");

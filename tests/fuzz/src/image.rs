@@ -22,8 +22,8 @@ use dm_remap_logic::format::RESERVE_BLOCKS;
 use dm_remap_logic::format::SUPER_COPIES;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 
@@ -243,7 +243,12 @@ pub fn entries(input: &mut Input<'_>) -> Vec<Entry> {
 /// The entry of a slot.
 pub fn entry(input: &mut Input<'_>) -> Entry {
     let kind = input.u8();
-    let state = [State::Free, State::Valid, State::Pending, State::Bad][usize::from(kind & 3)];
+    let state = [
+        SlotState::Free,
+        SlotState::Valid,
+        SlotState::Pending,
+        SlotState::Bad,
+    ][usize::from(kind & 3)];
     let origin = if kind & 4 != 0 {
         Origin::Manual
     } else {

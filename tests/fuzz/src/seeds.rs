@@ -12,8 +12,8 @@ use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::text::MainId;
 
 use super::image;
@@ -254,7 +254,12 @@ fn crossed() -> Superblock {
 }
 
 fn entries() -> Vec<Entry> {
-    let states = [State::Free, State::Valid, State::Pending, State::Bad];
+    let states = [
+        SlotState::Free,
+        SlotState::Valid,
+        SlotState::Pending,
+        SlotState::Bad,
+    ];
     let entry = |(state, at)| Entry {
         word: SlotWord::new(at * 1000, state, Origin::Manual).expect("it is in range"),
         generation: at,

@@ -17,7 +17,7 @@ use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::load;
 use dm_remap_logic::load::LoadError;
-use dm_remap_logic::slot::State;
+use dm_remap_logic::slot::SlotState;
 
 use super::disk::Disk;
 use super::disk::Disks;
@@ -72,7 +72,7 @@ fn try_claim(
     slot: u32,
     main: u64,
 ) -> Result<Outcome, Trouble> {
-    spare.claim(slot, main, State::Valid);
+    spare.claim(slot, main, SlotState::Valid);
     let blocks = spare.blocks_of(&[slot]);
     let outcome = spare.commit(disks, &blocks)?;
     if outcome == Outcome::Committed {

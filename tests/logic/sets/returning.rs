@@ -10,8 +10,8 @@ use dm_remap_logic::load::check_return;
 use dm_remap_logic::load::LoadError;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 
 use super::super::disk::Disks;
 use super::super::disk::Trouble;
@@ -58,7 +58,7 @@ fn a_stale_member() {
                 disks.at(1).write(place.sector, &image, true).expect("good");
             }
         }
-        let word = SlotWord::new(777, State::Valid, Origin::Auto);
+        let word = SlotWord::new(777, SlotState::Valid, Origin::Auto);
         let entry = Entry {
             word: word.expect("in range"),
             generation: 99 << 40,

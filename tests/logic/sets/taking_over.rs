@@ -7,7 +7,7 @@ use dm_remap_logic::commit::Outcome;
 use dm_remap_logic::format::member_bit;
 use dm_remap_logic::format::INCOMPAT_LOST;
 use dm_remap_logic::load::LoadError;
-use dm_remap_logic::slot::State;
+use dm_remap_logic::slot::SlotState;
 
 use super::super::disk::Disks;
 use super::super::disk::Trouble;
@@ -39,7 +39,7 @@ fn take_over(disks: &mut Disks, spare: &mut Spare, disk: u8) -> Result<(), Troub
     let before: Vec<u64> = spare.map.keys().copied().collect();
     for (main, slot) in before.into_iter().zip(0..) {
         let slot = slot_of(heir, slot);
-        spare.claim(slot, main, State::Lost);
+        spare.claim(slot, main, SlotState::Lost);
         let blocks = spare.blocks_of(&[slot]);
         assert_eq!(spare.commit(disks, &blocks)?, Outcome::Committed);
         spare.map.insert(main, slot);
@@ -103,7 +103,7 @@ fn a_crash_while_a_new_one_takes_over() {
                         assert_eq!(superblock.members().count(), 1);
                         for slot in found.map.values() {
                             let word = found.entries[*slot as usize].word;
-                            assert_eq!(word.state(), State::Lost);
+                            assert_eq!(word.state(), SlotState::Lost);
                         }
                         found.check_redundancy(&mut alone);
                         assert!(matches!(together, Some(LoadError::NotMember { .. })));
@@ -146,7 +146,7 @@ fn one_after_the_other() {
     assert_eq!(spare.sync(&mut disks), COMMITTED);
     assert_eq!(spare.extend_member(&mut disks, first, 1), COMMITTED);
     let slot = slot_of(first, 0);
-    spare.claim(slot, 3, State::Lost);
+    spare.claim(slot, 3, SlotState::Lost);
     let blocks = spare.blocks_of(&[slot]);
     assert_eq!(spare.commit(&mut disks, &blocks), COMMITTED);
     spare.map.insert(3, slot);

@@ -10,8 +10,8 @@ use dm_remap_logic::alloc::find_pending;
 use dm_remap_logic::alloc::SlotRun;
 use dm_remap_logic::commit::Outcome;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::table::needs_rebuild;
 
 use super::super::crash::Crashed;
@@ -179,7 +179,7 @@ impl World {
             changes.push(Change {
                 slot: *slot,
                 block: Some(*block),
-                word: SlotWord::new(*block, State::Valid, Origin::Auto).expect("small"),
+                word: SlotWord::new(*block, SlotState::Valid, Origin::Auto).expect("small"),
                 publish,
                 content,
             });
@@ -233,7 +233,7 @@ impl World {
             return self.extend().map(|_| ());
         };
         self.make_room(1);
-        let word = SlotWord::new(block, State::Pending, Origin::Auto).expect("small");
+        let word = SlotWord::new(block, SlotState::Pending, Origin::Auto).expect("small");
         let change = Change {
             slot: run.first,
             block: Some(block),

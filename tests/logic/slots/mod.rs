@@ -22,8 +22,8 @@ use dm_remap_logic::alloc::Allocator;
 use dm_remap_logic::commit::Outcome;
 use dm_remap_logic::format::BlockId;
 use dm_remap_logic::slot::Entry;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::table::buckets_for;
 use dm_remap_logic::table::Counts;
 use dm_remap_logic::table::View;
@@ -262,7 +262,7 @@ impl World {
         };
         let served = Served {
             slot,
-            pending: word.state() == State::Pending,
+            pending: word.state() == SlotState::Pending,
         };
         let after = word.is_claim().then_some((served, change.content));
         if doubt {
@@ -315,7 +315,7 @@ impl World {
                 continue;
             }
             self.table().set_slot(slot, word.with_doubt(false));
-            if word.state() == State::Bad {
+            if word.state() == SlotState::Bad {
                 self.written_off.insert(slot);
                 self.older.retain(|older| *older != slot);
                 continue;
@@ -324,7 +324,7 @@ impl World {
             let block = word.main_block();
             let served = Served {
                 slot,
-                pending: word.state() == State::Pending,
+                pending: word.state() == SlotState::Pending,
             };
             assert_eq!(self.table().lookup(block).map(|found| found.0), Some(slot));
             let doubt = self.doubt.remove(&block).expect("its word said so");
@@ -357,7 +357,7 @@ impl World {
             }
             let served = found.map(|(slot, word)| {
                 assert!(!word.is_doubt(), "{:#?}", self.log);
-                let pending = word.state() == State::Pending;
+                let pending = word.state() == SlotState::Pending;
                 Served { slot, pending }
             });
             let known = self.known.get(&block).copied();
@@ -375,7 +375,7 @@ impl World {
         }
         assert_eq!(self.counts.used, used);
         for slot in &self.written_off {
-            assert_eq!(self.word(*slot).state(), State::Bad, "{:#?}", self.log);
+            assert_eq!(self.word(*slot).state(), SlotState::Bad, "{:#?}", self.log);
         }
     }
 
@@ -399,7 +399,7 @@ impl World {
         for (block, doubt) in std::mem::take(&mut self.doubt) {
             let found = self.table().lookup(block).map(|(slot, word)| Served {
                 slot,
-                pending: word.state() == State::Pending,
+                pending: word.state() == SlotState::Pending,
             });
             assert!(
                 doubt.served.contains(&found),

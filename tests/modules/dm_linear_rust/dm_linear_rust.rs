@@ -4,24 +4,28 @@
 //!
 //! This is the example of the documentation of `dm`, as a module that can be loaded.
 
-use abstractions::dm;
-use abstractions::dm::Args;
-use abstractions::dm::BioKind;
-use abstractions::dm::Constructor;
-use abstractions::dm::CtrError;
-use abstractions::dm::CtrMessage;
-use abstractions::dm::Device;
-use abstractions::dm::DeviceVisitor;
-use abstractions::dm::Features;
-use abstractions::dm::MapBio;
-use abstractions::dm::Mapped;
-use abstractions::dm::Registration;
-use abstractions::dm::StatusBuffer;
-use abstractions::dm::StatusKind;
-use abstractions::dm::TargetInfo;
-use abstractions::dm::TargetType;
 use core::fmt::Write;
+
 use kernel::prelude::*;
+
+use abstractions::dm::{
+    self,
+    Args,
+    BioKind,
+    Constructor,
+    CtrError,
+    CtrMessage,
+    Device,
+    DeviceVisitor,
+    Features,
+    MapBio,
+    Mapped,
+    Registration,
+    StatusBuffer,
+    StatusKind,
+    TargetInfo,
+    TargetType, //
+};
 
 #[path = "../../../src/abstractions/mod.rs"]
 mod abstractions;

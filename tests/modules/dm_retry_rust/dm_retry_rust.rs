@@ -12,58 +12,78 @@
 //! first attempt to the worker, too. Nobody remembers what is where, so this is of no use for anything
 //! but tests.
 
-use abstractions::block;
-use abstractions::block::BatchSlots;
-use abstractions::block::BioPool;
-use abstractions::block::BlkStatus;
-use abstractions::block::IoBuffer;
-use abstractions::block::Op;
-use abstractions::block::Opf;
-use abstractions::dm;
-use abstractions::dm::Args;
-use abstractions::dm::BioContext;
-use abstractions::dm::BioKind;
-use abstractions::dm::BioList;
-use abstractions::dm::Constructor;
-use abstractions::dm::CtrError;
-use abstractions::dm::CtrMessage;
-use abstractions::dm::Device;
-use abstractions::dm::DeviceVisitor;
-use abstractions::dm::Ended;
-use abstractions::dm::EndedBio;
-use abstractions::dm::Events;
-use abstractions::dm::Features;
-use abstractions::dm::MapBio;
-use abstractions::dm::Mapped;
-use abstractions::dm::OwnedBio;
-use abstractions::dm::Registration;
-use abstractions::dm::ReplyBuffer;
-use abstractions::dm::StatusBuffer;
-use abstractions::dm::StatusKind;
-use abstractions::dm::TargetInfo;
-use abstractions::dm::TargetType;
-use abstractions::sync;
-use abstractions::sync::NoIoScope;
-use abstractions::sync::Published;
-use abstractions::sync::Srcu;
-use abstractions::sync::SrcuTicket;
-use abstractions::util::RateLimit;
-use abstractions::work;
-use abstractions::work::WorkQueue;
 use core::fmt::Write;
-use kernel::impl_has_work;
-use kernel::new_mutex;
-use kernel::new_spinlock;
-use kernel::new_work;
-use kernel::prelude::*;
-use kernel::sync::atomic::Atomic;
-use kernel::sync::atomic::Relaxed;
-use kernel::sync::rcu;
-use kernel::sync::Arc;
-use kernel::sync::Mutex;
-use kernel::sync::SpinLock;
-use kernel::workqueue::Work;
-use kernel::workqueue::WorkItem;
+
+use kernel::{
+    impl_has_work,
+    new_mutex,
+    new_spinlock,
+    new_work,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        rcu,
+        Arc,
+        Mutex,
+        SpinLock, //
+    },
+    workqueue::{
+        Work,
+        WorkItem, //
+    }, //
+};
+
+use abstractions::{
+    block::{
+        self,
+        BatchSlots,
+        BioPool,
+        BlkStatus,
+        IoBuffer,
+        Op,
+        Opf, //
+    },
+    dm::{
+        self,
+        Args,
+        BioContext,
+        BioKind,
+        BioList,
+        Constructor,
+        CtrError,
+        CtrMessage,
+        Device,
+        DeviceVisitor,
+        Ended,
+        EndedBio,
+        Events,
+        Features,
+        MapBio,
+        Mapped,
+        OwnedBio,
+        Registration,
+        ReplyBuffer,
+        StatusBuffer,
+        StatusKind,
+        TargetInfo,
+        TargetType, //
+    },
+    sync::{
+        self,
+        NoIoScope,
+        Published,
+        Srcu,
+        SrcuTicket, //
+    },
+    util::RateLimit,
+    work::{
+        self,
+        WorkQueue, //
+    }, //
+};
 
 #[path = "../../../src/abstractions/mod.rs"]
 mod abstractions;

@@ -12,7 +12,7 @@ use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::sequence_epoch;
 use dm_remap_logic::format::Member;
 use dm_remap_logic::format::REPLICAS;
-use dm_remap_logic::slot::State as SlotState;
+use dm_remap_logic::slot::SlotState;
 use serde::Serialize;
 
 use crate::error::Kind;

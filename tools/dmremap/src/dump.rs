@@ -25,8 +25,8 @@ use dm_remap_logic::format::SUPER_COPIES;
 use dm_remap_logic::load::LoadError;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 use serde::Deserialize;
@@ -155,7 +155,7 @@ pub struct EntrySaid {
 /// What a slot is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names are those of State")]
+#[expect(missing_docs, reason = "the names are those of SlotState")]
 pub enum StateSaid {
     Free,
     Valid,
@@ -336,11 +336,11 @@ fn encode_entry(id: SlotId, entry: &Entry) -> EntrySaid {
         spare: id.member,
         slot: id.slot,
         state: match word.state() {
-            State::Free => StateSaid::Free,
-            State::Valid => StateSaid::Valid,
-            State::Pending => StateSaid::Pending,
-            State::Bad => StateSaid::Bad,
-            State::Lost => StateSaid::Lost,
+            SlotState::Free => StateSaid::Free,
+            SlotState::Valid => StateSaid::Valid,
+            SlotState::Pending => StateSaid::Pending,
+            SlotState::Bad => StateSaid::Bad,
+            SlotState::Lost => StateSaid::Lost,
         },
         main_block: word.main_block(),
         manual: word.origin() == Origin::Manual,
@@ -557,11 +557,11 @@ fn decode_entry(said: &EntrySaid) -> Result<Entry, DumpError> {
         false => Origin::Auto,
     };
     let state = match said.state {
-        StateSaid::Free => State::Free,
-        StateSaid::Valid => State::Valid,
-        StateSaid::Pending => State::Pending,
-        StateSaid::Bad => State::Bad,
-        StateSaid::Lost => State::Lost,
+        StateSaid::Free => SlotState::Free,
+        StateSaid::Valid => SlotState::Valid,
+        StateSaid::Pending => SlotState::Pending,
+        StateSaid::Bad => SlotState::Bad,
+        StateSaid::Lost => SlotState::Lost,
     };
     let Some(word) = SlotWord::new(said.main_block, state, origin) else {
         return wrong(format!(

@@ -11,22 +11,41 @@
 //! Where most remaps were removed it is replaced by a smaller one in the same way, after each part of a
 //! message, and after a repair. When, says [`table::rebuild_for`].
 
-use super::Writer;
-use super::STAGED_MAX;
-use crate::abstractions::sync;
-use crate::logic::commit::EXTEND_BLOCKS_MAX;
-use crate::logic::extents::Extents;
-use crate::logic::format::table_block::ENTRIES;
-use crate::logic::format::Member;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::table;
-use crate::remap::path::cells::Cell64;
-use crate::remap::path::map::patient;
-use crate::remap::path::map::Map;
-use crate::remap::session::state::State;
 use core::mem::size_of;
-use kernel::alloc::Flags;
-use kernel::prelude::*;
+
+use kernel::{
+    alloc::Flags,
+    prelude::*, //
+};
+
+use crate::{
+    abstractions::sync,
+    logic::{
+        commit::EXTEND_BLOCKS_MAX,
+        extents::Extents,
+        format::{
+            table_block::ENTRIES,
+            Member,
+            MEMBERS_MAX, //
+        },
+        table, //
+    },
+    remap::{
+        path::{
+            cells::Cell64,
+            map::{
+                patient,
+                Map, //
+            }, //
+        },
+        session::state::State, //
+    }, //
+};
+
+use super::{
+    Writer,
+    STAGED_MAX, //
+};
 
 /// How many more remaps there is room for.
 pub(in crate::remap) const ROOM: u32 = 4 * STAGED_MAX as u32;

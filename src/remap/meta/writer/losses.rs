@@ -3,20 +3,34 @@
 //! Remembering what was lost with spares that are given up: with one of several, or with all there were (see
 //! `take_over.rs`).
 
-use super::members::Restored;
-use super::Publish;
-use super::Writer;
-use super::STAGED_MAX;
-use crate::logic::commit::Metadata;
-use crate::logic::desk::Range;
-use crate::logic::format::member_bit;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::slot::SlotWord;
-use crate::logic::slot::State as SlotState;
-use crate::remap::meta::io::SpareIo;
-use crate::remap::path::map::UNKNOWN;
-use crate::remap::session::state::State;
 use kernel::prelude::*;
+
+use crate::{
+    logic::{
+        commit::Metadata,
+        desk::Range,
+        format::{
+            member_bit,
+            MEMBERS_MAX, //
+        },
+        slot::{
+            SlotState, //
+            SlotWord,
+        }, //
+    },
+    remap::{
+        meta::io::SpareIo,
+        path::map::UNKNOWN,
+        session::state::State, //
+    }, //
+};
+
+use super::{
+    members::Restored,
+    Publish,
+    Writer,
+    STAGED_MAX, //
+};
 
 /// How many blocks are remembered at a time.
 const PART: usize = STAGED_MAX / 4;
@@ -32,7 +46,7 @@ pub(in crate::remap) struct Before {
 }
 
 /// What was done of it.
-pub(in crate::remap) struct Part {
+pub(in crate::remap) struct LostPart {
     /// How many blocks are lost now.
     pub(in crate::remap) lost: u32,
     /// From which slot on to look further; none if the spare has nothing any more.
@@ -49,7 +63,7 @@ impl Writer {
         io: &mut SpareIo<'_>,
         member: u8,
         from: u32,
-    ) -> Result<Part> {
+    ) -> Result<LostPart> {
         let is_nowhere = self.is_inherited(member);
         if !is_nowhere {
             self.retire_older_claims(state, io)?;
@@ -194,8 +208,8 @@ impl Writer {
         member: u8,
         left: &mut KVec<u32>,
         from: u32,
-    ) -> Result<Part> {
-        let mut part = Part {
+    ) -> Result<LostPart> {
+        let mut part = LostPart {
             lost: 0,
             next: Some(from),
         };

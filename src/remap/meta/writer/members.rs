@@ -18,33 +18,52 @@
 //! copies are written, its replicas are copied from the others' anew, and only then are its slots used
 //! (M9).
 
-use super::Writer;
-use crate::abstractions::block;
-use crate::abstractions::util;
-use crate::logic::breaker::PROBE_INTERVAL_MS;
-use crate::logic::commit::Failure;
-use crate::logic::commit::Outcome;
-use crate::logic::commit::Rebuild;
-use crate::logic::commit::REBUILD_BLOCKS_MAX;
-use crate::logic::format::member_bit;
-use crate::logic::format::BlockId;
-use crate::logic::format::Geometry;
-use crate::logic::format::BLOCK_BYTES;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::format::REPLICAS;
-use crate::logic::format::RESERVE_BLOCKS;
-use crate::logic::format::SUPER_COPIES;
-use crate::logic::slot::SlotWord;
-use crate::logic::word::Word;
-use crate::remap::health::life::Disk;
-use crate::remap::meta::io::SpareIo;
-use crate::remap::path::map::UNKNOWN;
-use crate::remap::session::state::State;
-use crate::remap::session::state::STRANGERS_SHIFT;
-use crate::remap::setup::spares::Spare;
 use core::ops::Range;
-use kernel::prelude::*;
-use kernel::sync::atomic::Full;
+
+use kernel::{
+    prelude::*,
+    sync::atomic::Full, //
+};
+
+use crate::{
+    abstractions::{
+        block,
+        util, //
+    },
+    logic::{
+        breaker::PROBE_INTERVAL_MS,
+        commit::{
+            Failure,
+            Outcome,
+            Rebuild,
+            REBUILD_BLOCKS_MAX, //
+        },
+        format::{
+            member_bit,
+            BlockId,
+            Geometry,
+            BLOCK_BYTES,
+            MEMBERS_MAX,
+            REPLICAS,
+            RESERVE_BLOCKS,
+            SUPER_COPIES, //
+        },
+        slot::SlotWord,
+        word::Word, //
+    },
+    remap::{
+        health::life::Disk,
+        meta::io::SpareIo,
+        path::map::UNKNOWN,
+        session::state::{
+            State,
+            STRANGERS_SHIFT, //
+        },
+        setup::spares::Spare, //
+    }, //
+};
+
+use super::Writer;
 
 /// How many replicas get another place in one activation at the most.
 const MOVES_MAX: u8 = 2 * MEMBERS_MAX;

@@ -30,30 +30,48 @@ mod members;
 mod news;
 mod slots;
 
-use super::io::SpareIo;
-use crate::logic::alloc::Allocator;
-use crate::logic::commit::Failure;
-use crate::logic::commit::Metadata;
-use crate::logic::commit::Outcome;
-use crate::logic::commit::COMMIT_BLOCKS_MAX;
-use crate::logic::format::table_block;
-use crate::logic::format::table_block::ENTRIES;
-use crate::logic::format::BlockId;
-use crate::logic::presence::Presence;
-use crate::logic::presence::SMALL;
-use crate::logic::reach;
-use crate::logic::slot::Entry;
-use crate::logic::slot::Origin;
-use crate::logic::slot::SlotWord;
-use crate::logic::slot::State as SlotState;
-use crate::logic::table::Counts;
-use crate::logic::text::Uuid;
-use crate::logic::word::Word;
-use crate::remap::path::map::Map;
-use crate::remap::session::state::State;
-use crate::remap::setup::load::Rewrite;
-use crate::remap::user::names::Show;
 use kernel::prelude::*;
+
+use crate::{
+    logic::{
+        alloc::Allocator,
+        commit::{
+            Failure,
+            Metadata,
+            Outcome,
+            COMMIT_BLOCKS_MAX, //
+        },
+        format::{
+            table_block::{
+                self,
+                ENTRIES, //
+            },
+            BlockId, //
+        },
+        presence::{
+            Presence,
+            SMALL, //
+        },
+        reach,
+        slot::{
+            Entry,
+            Origin,
+            SlotState, //
+            SlotWord,
+        },
+        table::Counts,
+        text::Uuid,
+        word::Word, //
+    },
+    remap::{
+        path::map::Map,
+        session::state::State,
+        setup::load::Rewrite,
+        user::names::Show, //
+    }, //
+};
+
+use super::io::SpareIo;
 pub(in crate::remap) use members::Restored;
 use news::Copies;
 use slots::Shortage;

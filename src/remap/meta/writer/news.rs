@@ -4,9 +4,12 @@
 //! raises it (see [`Teller`](crate::remap::repair::crew::Teller)). What nobody asked for is told with the
 //! next.
 
+use crate::{
+    logic::format::Superblock,
+    remap::session::state::State, //
+};
+
 use super::Writer;
-use crate::logic::format::Superblock;
-use crate::remap::session::state::State;
 
 /// How the copies of the metadata are.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -2,22 +2,36 @@
 
 //! Which slots are there, and room for them in memory.
 
-use super::Publish;
-use super::Writer;
-use super::STAGED_MAX;
-use crate::logic::alloc;
-use crate::logic::alloc::SlotRun;
-use crate::logic::commit::EXTEND_BLOCKS_MAX;
-use crate::logic::desk::Range;
-use crate::logic::format::Member;
-use crate::logic::message::Blocks;
-use crate::logic::slot::Origin;
-use crate::logic::slot::SlotWord;
-use crate::logic::slot::State as SlotState;
-use crate::remap::meta::io::SpareIo;
-use crate::remap::path::map::Map;
-use crate::remap::session::state::State;
 use kernel::prelude::*;
+
+use crate::{
+    logic::{
+        alloc::{
+            self,
+            SlotRun, //
+        },
+        commit::EXTEND_BLOCKS_MAX,
+        desk::Range,
+        format::Member,
+        message::Blocks,
+        slot::{
+            Origin,
+            SlotState, //
+            SlotWord,
+        }, //
+    },
+    remap::{
+        meta::io::SpareIo,
+        path::map::Map,
+        session::state::State, //
+    }, //
+};
+
+use super::{
+    Publish,
+    Writer,
+    STAGED_MAX, //
+};
 
 /// How short of slots a spare is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -41,50 +41,87 @@
 mod read;
 mod weak;
 
-use crate::abstractions::block;
-use crate::abstractions::block::BlkStatus;
-use crate::abstractions::dm;
-use crate::abstractions::util;
-use crate::logic::bisect::Bisect;
-use crate::logic::bisect::Segment;
-use crate::logic::breaker::Need;
-use crate::logic::classify::Operation;
-use crate::logic::format::member_bit;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::latch::Ticket;
-use crate::logic::limit::Limit;
-use crate::logic::message::Blocks;
-use crate::logic::slot::Origin;
-use crate::logic::slot::State as SlotState;
-use crate::logic::table::Run;
-use crate::logic::table::RunKind;
-use crate::remap::health::life::Direction;
-use crate::remap::health::life::Disk;
-use crate::remap::health::life::SpareTickets;
-use crate::remap::health::probe;
-use crate::remap::health::probe::Life;
-use crate::remap::meta::io::is_suspect;
-use crate::remap::repair::crew::Tools;
-use crate::remap::repair::relocate::push;
-use crate::remap::repair::relocate::Lists;
-use crate::remap::repair::relocate::Move;
-use crate::remap::repair::relocate::Relocation;
-use crate::remap::repair::relocate::Source;
-use crate::remap::repair::relocate::MOVES_MAX;
-use crate::remap::repair::relocate::SLOW_MS;
-use crate::remap::session::state::State;
-use crate::remap::setup::spares::Spares;
-use crate::remap::DmRemap;
-use kernel::prelude::*;
-use kernel::sync::atomic::Relaxed;
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block::{
+            self,
+            BlkStatus, //
+        },
+        dm,
+        util, //
+    },
+    logic::{
+        bisect::{
+            Bisect,
+            Segment, //
+        },
+        breaker::Need,
+        classify::Operation,
+        format::{
+            member_bit,
+            MEMBERS_MAX, //
+        },
+        latch::FlushTicket,
+        limit::Limit,
+        message::Blocks,
+        slot::{
+            Origin,
+            SlotState, //
+        },
+        table::{
+            Run,
+            RunKind, //
+        }, //
+    },
+    remap::{
+        health::{
+            life::{
+                Direction,
+                Disk,
+                SpareTickets, //
+            },
+            probe::{
+                self,
+                Life, //
+            }, //
+        },
+        meta::io::is_suspect,
+        repair::{
+            crew::RepairBuffers,
+            relocate::{
+                push,
+                Lists,
+                Move,
+                Relocation,
+                Source,
+                MOVES_MAX,
+                SLOW_MS, //
+            }, //
+        },
+        session::state::State,
+        setup::spares::Spares,
+        DmRemap, //
+    }, //
+};
 
 /// How many blocks of a bio are served at a time.
 const CHUNK_BLOCKS: u32 = MOVES_MAX as u32;
 
 /// Serves a bio. The caller has its range at the desk.
-pub(in crate::remap) fn serve(state: &State, mut bio: dm::OwnedBio<DmRemap>, tools: &mut Tools) {
+pub(in crate::remap) fn serve(
+    state: &State,
+    mut bio: dm::OwnedBio<DmRemap>,
+    tools: &mut RepairBuffers,
+) {
     let now = util::monotonic_ms();
     let failed_at = bio.per_bio().failed_at(now);
     let member = bio.per_bio().member();
@@ -403,7 +440,7 @@ impl Repair<'_> {
 
     /// Ends a FUA write where FUA is a write and a flush: the flush, for all parts at once, so that its
     /// error is not taken for one of theirs.
-    fn make_durable(&self, (main, spares): (Ticket, SpareTickets)) -> block::IoResult {
+    fn make_durable(&self, (main, spares): (FlushTicket, SpareTickets)) -> block::IoResult {
         if !self.bio.opf().is_fua() {
             return Ok(());
         }

@@ -2,20 +2,36 @@
 
 //! Reading what can be read.
 
-use super::Repair;
-use super::CHUNK_BLOCKS;
-use super::READ;
-use crate::abstractions::block;
-use crate::abstractions::block::BlkStatus;
-use crate::abstractions::util;
-use crate::logic::bisect::Bisect;
-use crate::logic::bisect::Segment;
-use crate::logic::classify::Operation;
-use crate::logic::limit::Limit;
-use crate::logic::table::RunKind;
-use crate::remap::repair::relocate::push;
-use crate::remap::repair::relocate::SLOW_MS;
 use kernel::sync::atomic::Relaxed;
+
+use crate::{
+    abstractions::{
+        block::{
+            self,
+            BlkStatus, //
+        },
+        util, //
+    },
+    logic::{
+        bisect::{
+            Bisect,
+            Segment, //
+        },
+        classify::Operation,
+        limit::Limit,
+        table::RunKind, //
+    },
+    remap::repair::relocate::{
+        push,
+        SLOW_MS, //
+    }, //
+};
+
+use super::{
+    Repair,
+    CHUNK_BLOCKS,
+    READ, //
+};
 
 impl Repair<'_> {
     /// Reads what can be read, and notes the rest as lost.

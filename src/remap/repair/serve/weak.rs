@@ -10,28 +10,48 @@
 //! So it waits for nobody for long: for users' writes at most [`DRAIN_MS`], for another mover not at
 //! all.
 
-use crate::abstractions::block;
-use crate::abstractions::dm;
-use crate::abstractions::util;
-use crate::logic::message::Blocks;
-use crate::logic::slot::Origin;
-use crate::logic::slot::State as SlotState;
-use crate::remap::meta::io::read_twice;
-use crate::remap::repair::crew::Tools;
-use crate::remap::repair::relocate::push;
-use crate::remap::repair::relocate::Move;
-use crate::remap::repair::relocate::Relocation;
-use crate::remap::repair::relocate::Source;
-use crate::remap::session::state::State;
-use crate::remap::setup::spares::Spares;
 use kernel::sync::atomic::Relaxed;
+
+use crate::{
+    abstractions::{
+        block,
+        dm,
+        util, //
+    },
+    logic::{
+        message::Blocks,
+        slot::{
+            Origin,
+            SlotState, //
+        }, //
+    },
+    remap::{
+        meta::io::read_twice,
+        repair::{
+            crew::RepairBuffers,
+            relocate::{
+                push,
+                Move,
+                Relocation,
+                Source, //
+            }, //
+        },
+        session::state::State,
+        setup::spares::Spares, //
+    }, //
+};
 
 /// How long writes that are under way are waited for, in milliseconds. No further block is begun when
 /// that has passed.
 const DRAIN_MS: u64 = 500;
 
 /// Moves what is in `lists.weak`.
-pub(super) fn move_weak(state: &State, main: &dm::Device, spares: &Spares, tools: &mut Tools) {
+pub(super) fn move_weak(
+    state: &State,
+    main: &dm::Device,
+    spares: &Spares,
+    tools: &mut RepairBuffers,
+) {
     if tools.lists.weak.is_empty() {
         return;
     }
@@ -69,7 +89,7 @@ fn move_one(
     state: &State,
     main: &dm::Device,
     spares: &Spares,
-    tools: &mut Tools,
+    tools: &mut RepairBuffers,
     main_block: u64,
 ) -> bool {
     let served_by_main = match state.slot_of(main_block) {

@@ -2,26 +2,50 @@
 
 //! The map while it is being filled, block by block in the order of the slots.
 
-use super::Refused;
-use crate::logic::format::table_block::TableBlock;
-use crate::logic::format::table_block::ENTRIES;
-use crate::logic::format::Superblock;
-use crate::logic::load;
-use crate::logic::load::Claim;
-use crate::logic::slot::Entry;
-use crate::logic::slot::SlotWord;
-use crate::logic::table;
-use crate::logic::table::Counts;
-use crate::logic::table::InsertError;
-use crate::logic::table::View;
-use crate::logic::word::Word;
-use crate::remap::meta::writer::growth::ROOM;
-use crate::remap::path::cells::Cell32;
-use crate::remap::path::cells::Cell64;
-use crate::remap::path::map::buckets_for;
-use crate::remap::path::map::patient;
-use crate::remap::path::map::UNKNOWN;
 use kernel::prelude::*;
+
+use crate::{
+    logic::{
+        format::{
+            table_block::{
+                TableBlock,
+                ENTRIES, //
+            },
+            Superblock, //
+        },
+        load::{
+            self,
+            Claim, //
+        },
+        slot::{
+            Entry,
+            SlotWord, //
+        },
+        table::{
+            self,
+            Counts,
+            InsertError,
+            View, //
+        },
+        word::Word, //
+    },
+    remap::{
+        meta::writer::growth::ROOM,
+        path::{
+            cells::{
+                Cell32,
+                Cell64, //
+            },
+            map::{
+                buckets_for,
+                patient,
+                UNKNOWN, //
+            }, //
+        }, //
+    }, //
+};
+
+use super::Refused;
 
 /// A map that nobody reads so far. Remaps are entered as soon as they are known: that takes about as long as
 /// reading them, and so is done meanwhile.

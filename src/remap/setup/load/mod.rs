@@ -8,33 +8,52 @@ mod filling;
 pub(in crate::remap) mod returning;
 mod tables;
 
-use crate::abstractions::block;
-use crate::abstractions::dm;
-use crate::logic::classify::Operation;
-use crate::logic::commit::Metadata;
-use crate::logic::commit::EXTEND_BLOCKS_MAX;
-use crate::logic::errno::Errno;
-use crate::logic::extents::Extents;
-use crate::logic::format::is_zero;
-use crate::logic::format::Block;
-use crate::logic::format::BlockId;
-use crate::logic::format::Geometry;
-use crate::logic::format::Superblock;
-use crate::logic::format::BLOCK_BYTES;
-use crate::logic::format::BLOCK_SECTORS;
-use crate::logic::format::SUPER_COPIES;
-use crate::logic::load;
-use crate::logic::load::Found;
-use crate::logic::load::Image;
-use crate::logic::load::LoadError;
-use crate::logic::load::SuperImage;
-use crate::logic::table::Counts;
-use crate::remap::meta::io::is_suspect;
-use crate::remap::meta::io::read_twice;
-use crate::remap::path::map::Map;
 use kernel::prelude::*;
-pub(in crate::remap) use returning::Return;
-pub(in crate::remap) use returning::Sight;
+
+use crate::{
+    abstractions::{
+        block,
+        dm, //
+    },
+    logic::{
+        classify::Operation,
+        commit::{
+            Metadata,
+            EXTEND_BLOCKS_MAX, //
+        },
+        errno::Errno,
+        extents::Extents,
+        format::{
+            is_zero,
+            Block,
+            BlockId,
+            Geometry,
+            Superblock,
+            BLOCK_BYTES,
+            BLOCK_SECTORS,
+            SUPER_COPIES, //
+        },
+        load::{
+            self,
+            Found,
+            Image,
+            LoadError,
+            SuperImage, //
+        },
+        table::Counts, //
+    },
+    remap::{
+        meta::io::{
+            is_suspect,
+            read_twice, //
+        },
+        path::map::Map, //
+    }, //
+};
+pub(in crate::remap) use returning::{
+    Return,
+    Sight, //
+};
 pub(in crate::remap) use tables::tables;
 
 /// How many metadata blocks are read at a time.

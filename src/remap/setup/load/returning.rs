@@ -5,19 +5,31 @@
 //! A device number says nothing: behind it may be a disk that was made anew, a copy from another day,
 //! or the spare as it was used elsewhere meanwhile.
 
-use super::find_superblock;
-use super::Refused;
-use super::Window;
-use crate::abstractions::block;
-use crate::logic::format::Superblock;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::load;
-use crate::logic::load::Chosen;
-use crate::logic::load::Found;
-use crate::logic::load::LoadError;
-use crate::logic::text::Uuid;
-use crate::remap::setup::spares::Spare;
 use kernel::prelude::*;
+
+use crate::{
+    abstractions::block,
+    logic::{
+        format::{
+            Superblock,
+            MEMBERS_MAX, //
+        },
+        load::{
+            self,
+            Chosen,
+            Found,
+            LoadError, //
+        },
+        text::Uuid, //
+    },
+    remap::setup::spares::Spare, //
+};
+
+use super::{
+    find_superblock,
+    Refused,
+    Window, //
+};
 
 /// What can be said of a spare that was away.
 pub(in crate::remap) enum Return {

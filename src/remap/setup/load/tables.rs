@@ -13,31 +13,47 @@
 //! If both replicas are on one disk with arms, these move once for each part, and not twice: the replica that was
 //! read last is the first of the next part.
 
-use super::block_image;
-use super::filling::Filling;
-use super::Loaded;
-use super::Refused;
-use super::Rewrite;
-use super::Window;
-use crate::abstractions::block;
-use crate::abstractions::util;
-use crate::logic::commit::Metadata;
-use crate::logic::commit::EXTEND_BLOCKS_MAX;
-use crate::logic::extents::Extents;
-use crate::logic::format::BlockId;
-use crate::logic::format::Member;
-use crate::logic::format::Place;
-use crate::logic::format::Superblock;
-use crate::logic::format::BLOCK_BYTES;
-use crate::logic::format::BLOCK_SECTORS;
-use crate::logic::format::MEMBERS_MAX;
-use crate::logic::format::REPLICAS;
-use crate::logic::load;
-use crate::logic::load::Chosen;
-use crate::logic::load::Image;
-use crate::logic::load::Resolved;
-use crate::remap::path::map::Map;
 use kernel::prelude::*;
+
+use crate::{
+    abstractions::{
+        block,
+        util, //
+    },
+    logic::{
+        commit::{
+            Metadata,
+            EXTEND_BLOCKS_MAX, //
+        },
+        extents::Extents,
+        format::{
+            BlockId,
+            Member,
+            Place,
+            Superblock,
+            BLOCK_BYTES,
+            BLOCK_SECTORS,
+            MEMBERS_MAX,
+            REPLICAS, //
+        },
+        load::{
+            self,
+            Chosen,
+            Image,
+            Resolved, //
+        }, //
+    },
+    remap::path::map::Map, //
+};
+
+use super::{
+    block_image,
+    filling::Filling,
+    Loaded,
+    Refused,
+    Rewrite,
+    Window, //
+};
 
 /// How many blocks a part has at most.
 const PART_BLOCKS: u32 = 1024;
@@ -160,12 +176,12 @@ fn known_ahead(member: &Member, blocks: u32) -> u32 {
 
 /// Where a replica of the blocks of a part is, if they are where they belong.
 #[derive(Clone, Copy)]
-struct Source<'a> {
+struct ReplicaSource<'a> {
     window: &'a Window<'a>,
     sector: u64,
 }
 
-impl Source<'_> {
+impl ReplicaSource<'_> {
     /// Its sector on the device.
     fn on_device(&self) -> u64 {
         self.window.start.saturating_add(self.sector)
@@ -191,7 +207,7 @@ impl Side {
     fn start<'env>(
         &'env mut self,
         batch: &mut block::Batch<'_, 'env>,
-        source: &Source<'env>,
+        source: &ReplicaSource<'env>,
         count: u32,
     ) -> Result {
         let bytes = count as usize * BLOCK_BYTES;
@@ -210,7 +226,7 @@ impl Side {
     /// Notes how the pieces ended, and reads the blocks of those that failed one by one.
     fn finish(
         &mut self,
-        source: &Source<'_>,
+        source: &ReplicaSource<'_>,
         count: u32,
         statuses: &mut impl Iterator<Item = block::BlkStatus>,
     ) -> Result {
@@ -261,13 +277,13 @@ impl Side {
 }
 
 /// Some blocks of a table, as both replicas have them.
-struct Part {
+struct TablePart {
     first: u32,
     count: u32,
     sides: [Side; REPLICAS as usize],
 }
 
-impl Part {
+impl TablePart {
     fn new(blocks: u32) -> Result<Self> {
         Ok(Self {
             first: 0,
@@ -299,7 +315,12 @@ impl Taker<'_> {
     }
 
     /// Takes over all blocks of a part. Gives the number of the first one that is not in use, if there is one.
-    fn take(&mut self, index: u8, member: &Member, part: &Part) -> Result<Option<u32>, Refused> {
+    fn take(
+        &mut self,
+        index: u8,
+        member: &Member,
+        part: &TablePart,
+    ) -> Result<Option<u32>, Refused> {
         let [a, b] = &part.sides;
         for at in 0..part.count {
             let block = part.first.saturating_add(at);
@@ -378,8 +399,8 @@ impl<'a> Reader<'a> {
             None | Some(0) => (first, PART_BLOCKS_MIN.min(total.saturating_sub(first))),
             Some(left) => (first, most.min(left)),
         };
-        let mut part = Part::new(most)?;
-        let mut other = Part::new(if expected > most { most } else { 0 })?;
+        let mut part = TablePart::new(most)?;
+        let mut other = TablePart::new(if expected > most { most } else { 0 })?;
         let mut backwards = false;
         let reserve = |taker: &mut Taker<'_>| taker.reserve();
         self.read(&mut part, index, blocks_from(0), backwards, reserve)??;
@@ -410,7 +431,7 @@ impl<'a> Reader<'a> {
     /// does something else `meanwhile`.
     fn read<R>(
         &mut self,
-        part: &mut Part,
+        part: &mut TablePart,
         index: u8,
         blocks: Blocks,
         backwards: bool,
@@ -461,14 +482,14 @@ impl<'a> Reader<'a> {
 
     /// Where a replica of the blocks from `block` on is. What is void is not asked for, and what is not there
     /// can't be.
-    fn source(&self, index: u8, replica: u8, block: u32) -> Option<Source<'a>> {
+    fn source(&self, index: u8, replica: u8, block: u32) -> Option<ReplicaSource<'a>> {
         let lives = self.superblock.member(index)?.replica_lives(replica);
         let id = BlockId {
             member: index,
             block,
         };
         let home = self.superblock.own_place(replica, id).filter(|_| lives)?;
-        Some(Source {
+        Some(ReplicaSource {
             window: self.window(home)?,
             sector: home.sector,
         })

@@ -6,8 +6,8 @@ use dm_remap_logic::format::table_block::TableBlock;
 use dm_remap_logic::format::table_block::ENTRIES;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::slot::Entry;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::text::Uuid;
 
 use super::Verdict;
@@ -90,11 +90,11 @@ fn holds(entry: &Entry, bytes: &[u8]) {
     assert_eq!(entry.generation, generation);
     assert_eq!(word >> 55, 0, "unknown bits were accepted");
     let state = match word >> 48 & 15 {
-        0 => State::Free,
-        1 if word >> 54 & 1 != 0 => State::Lost,
-        1 => State::Valid,
-        2 => State::Pending,
-        3 => State::Bad,
+        0 => SlotState::Free,
+        1 if word >> 54 & 1 != 0 => SlotState::Lost,
+        1 => SlotState::Valid,
+        2 => SlotState::Pending,
+        3 => SlotState::Bad,
         other => panic!("state {other} was accepted"),
     };
     assert_eq!(entry.word.state(), state);
@@ -104,9 +104,12 @@ fn holds(entry: &Entry, bytes: &[u8]) {
         word & (SlotWord::MAIN_BLOCKS_MAX - 1)
     );
     assert!(!entry.word.is_held() && !entry.word.is_doubt());
-    let claims = matches!(state, State::Valid | State::Pending | State::Lost);
+    let claims = matches!(
+        state,
+        SlotState::Valid | SlotState::Pending | SlotState::Lost
+    );
     assert_eq!(entry.word.is_claim(), claims);
     assert_eq!(entry.word.claims(entry.word.main_block()), claims);
-    assert_eq!(entry.word.is_available(), state == State::Free);
+    assert_eq!(entry.word.is_available(), state == SlotState::Free);
     assert_eq!(entry.word.to_disk(), word);
 }

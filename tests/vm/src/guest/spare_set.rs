@@ -14,8 +14,8 @@ use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::format::SUPER_COPIES;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::text::Uuid;
 
 use super::device::Mapped;
@@ -128,7 +128,7 @@ impl SpareSet {
         let slots = block * ENTRIES..(block + 1) * ENTRIES;
         let entries = slots.map(|slot| match slot < remaps {
             true => Entry {
-                word: SlotWord::new(self.block_of(slot), State::Valid, Origin::Auto)
+                word: SlotWord::new(self.block_of(slot), SlotState::Valid, Origin::Auto)
                     .expect("in range"),
                 generation: sequence,
             },

@@ -17,8 +17,8 @@ use dm_remap_logic::format::SUPER_COPIES;
 use dm_remap_logic::load::superblock_sectors;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use vmtest::guest::sickdisk::SickDisk;
 
 /// The block at `sector`, as it was written last.
@@ -148,7 +148,7 @@ pub(crate) fn slot_sector(superblock: &Superblock, slot: u32) -> u64 {
 
 /// What the entry of a slot says that serves a block of main.
 pub(crate) fn claim_of(main_block: u64) -> SlotWord {
-    SlotWord::new(main_block, State::Valid, Origin::Auto).expect("a block of main")
+    SlotWord::new(main_block, SlotState::Valid, Origin::Auto).expect("a block of main")
 }
 
 /// The table block that has the entry of a slot, and the entry's place in it.

@@ -16,7 +16,7 @@ use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Place;
 use dm_remap_logic::slot::Origin;
-use dm_remap_logic::slot::State as SlotState;
+use dm_remap_logic::slot::SlotState;
 
 use crate::check::show_sequence;
 use crate::cli::Output;

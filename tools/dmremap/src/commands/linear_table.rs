@@ -13,7 +13,7 @@ use clap::Args;
 use dm_remap_logic::format::SECTOR_BYTES;
 use dm_remap_logic::load;
 use dm_remap_logic::load::Expected;
-use dm_remap_logic::slot::State;
+use dm_remap_logic::slot::SlotState;
 
 use crate::cli::Output;
 use crate::cli::Spares;
@@ -368,10 +368,10 @@ fn slots<'a>(set: &'a Set, spares: &'a [Spare]) -> impl Iterator<Item = (u64, Ta
     set.claims.iter().filter_map(|(main_block, slot)| {
         let entry = set.entry(*slot)?;
         let place = match entry.word.state() {
-            State::Valid => set.slot_place(spares, *slot),
+            SlotState::Valid => set.slot_place(spares, *slot),
             // What its spare had is lost, and main has something else.
-            State::Lost => None,
-            State::Free | State::Pending | State::Bad => return None,
+            SlotState::Lost => None,
+            SlotState::Free | SlotState::Pending | SlotState::Bad => return None,
         };
         let target = match place {
             Some(place) => Target::Linear {

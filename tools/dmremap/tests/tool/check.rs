@@ -6,8 +6,8 @@ use dm_remap_logic::format::head;
 use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::Block;
 use dm_remap_logic::format::BLOCK_BYTES;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::text::Uuid;
 use dmremap::check::Severity;
 use proptest::prelude::*;
@@ -123,7 +123,7 @@ fn every_superblock_copy_in_every_way() {
 fn a_superblock_copy_that_missed_an_epoch_is_damage() {
     let image = Image::used();
     let old = image.superblock();
-    image.commit(2, &[(9, claim(200, State::Valid))]);
+    image.commit(2, &[(9, claim(200, SlotState::Valid))]);
     let before = image.set();
     for copy in 0..4 {
         let good = image.bytes();
@@ -190,7 +190,7 @@ fn repair_writes_the_same_bytes_into_a_damaged_table_block() {
 fn a_replica_that_lacks_the_last_commit_is_a_leftover() {
     let image = Image::used();
     image.begin();
-    let next = image.next(2, 0, &[(9, claim(200, State::Valid))]);
+    let next = image.next(2, 0, &[(9, claim(200, SlotState::Valid))]);
     for replica in 0..2 {
         let good = image.bytes();
         image.write_table(replica, 0, &next);
@@ -206,7 +206,7 @@ fn a_replica_that_lacks_an_older_commit_is_damage() {
     let image = Image::used();
     let old = image.read(image.table_sector(1, 0));
     image.begin();
-    image.commit_more(1, &[(9, claim(200, State::Valid))]);
+    image.commit_more(1, &[(9, claim(200, SlotState::Valid))]);
     // Ended in order.
     let crashed = image.bytes();
     image.set_superblock(|superblock| superblock.clean = true);
@@ -215,7 +215,7 @@ fn a_replica_that_lacks_an_older_commit_is_damage() {
     // Or followed by another activation, which would have mended it.
     image.set_bytes(&crashed);
     image.begin();
-    image.commit_more(1, &[(300, claim(201, State::Valid))]);
+    image.commit_more(1, &[(300, claim(201, SlotState::Valid))]);
     image.write_table(1, 0, &old);
     mended(&image, &image.set(), Severity::Damage, "table-stale");
 }
@@ -227,7 +227,7 @@ fn one_torn_table_block_is_a_leftover() {
     image.begin();
     let old = image.read(image.table_sector(0, 0));
     // Slots in the first, a middle and the last sector of the block.
-    let changes = [(9, 200), (100, 201), (251, 202)].map(|(s, m)| (s, claim(m, State::Valid)));
+    let changes = [(9, 200), (100, 201), (251, 202)].map(|(s, m)| (s, claim(m, SlotState::Valid)));
     let new = image.next(2, 0, &changes);
     let good = image.bytes();
     for cut in 1..8 {
@@ -263,7 +263,11 @@ fn two_torn_table_blocks_are_damage() {
         let old = image.read(image.table_sector(0, block));
         let first = block * 252;
         let changes = [(first + 9, 200), (first + 251, 202)];
-        let new = image.next(2, block, &changes.map(|(s, m)| (s, claim(m, State::Valid))));
+        let new = image.next(
+            2,
+            block,
+            &changes.map(|(s, m)| (s, claim(m, SlotState::Valid))),
+        );
         let mut torn = new;
         torn[2048..].copy_from_slice(&old[2048..]);
         image.write_table(0, block, &torn);
@@ -294,7 +298,7 @@ fn blocks_behind_the_mark_are_leftovers() {
 fn the_older_of_two_claims_is_a_leftover() {
     let image = Image::used();
     image.begin();
-    image.commit_more(2, &[(20, claim(100, State::Valid))]);
+    image.commit_more(2, &[(20, claim(100, SlotState::Valid))]);
     let report = image.check();
     assert_eq!(report.severity, Severity::Leftover, "{report:#?}");
     assert!(codes(&report).contains(&"double-claim"));
@@ -336,8 +340,8 @@ fn a_block_without_any_good_copy_is_a_loss() {
 fn replicas_that_contradict_each_other_are_a_loss() {
     let image = Image::used();
     image.begin();
-    let one = image.next(2, 0, &[(9, claim(200, State::Valid))]);
-    let other = image.next(2, 0, &[(9, claim(201, State::Valid))]);
+    let one = image.next(2, 0, &[(9, claim(200, SlotState::Valid))]);
+    let other = image.next(2, 0, &[(9, claim(201, SlotState::Valid))]);
     image.write_table(0, 0, &one);
     image.write_table(1, 0, &other);
     chosen(&image, &["table:0.0=replica1"]);
@@ -350,14 +354,14 @@ fn claims_that_cannot_be_settled_are_a_loss() {
     image.commit(
         2,
         &[
-            (20, claim(200, State::Valid)),
-            (21, claim(200, State::Valid)),
+            (20, claim(200, SlotState::Valid)),
+            (21, claim(200, SlotState::Valid)),
         ],
     );
     chosen(&image, &["slot:0.20=free"]);
     assert_eq!(image.set().claims.get(&200), Some(&slot(21)));
     let image = Image::used();
-    image.commit(2, &[(20, claim(MAIN_BLOCKS, State::Valid))]);
+    image.commit(2, &[(20, claim(MAIN_BLOCKS, SlotState::Valid))]);
     chosen(&image, &["slot:0.20=free"]);
 }
 
@@ -367,7 +371,7 @@ const MAIN_BLOCKS: u64 = super::image::MAIN_SECTORS;
 fn superblocks_that_are_all_too_old_are_a_loss() {
     let image = Image::used();
     let old = image.superblock();
-    image.commit(2, &[(9, claim(200, State::Valid))]);
+    image.commit(2, &[(9, claim(200, SlotState::Valid))]);
     for copy in 0..4 {
         image.write_super(&old, copy);
     }

@@ -15,7 +15,7 @@ use dm_remap_logic::format::Geometry;
 use dm_remap_logic::format::Place;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::slot::Entry;
-use dm_remap_logic::slot::State;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::text::MainId;
 use dm_remap_logic::text::Uuid;
 use dmremap::check::Severity;
@@ -82,7 +82,7 @@ fn history() -> Vec<(u64, Block)> {
         for (slot, main_block) in [(3, 7), (251, 9), (252, 30), (600, 31)] {
             let slot = slot + round as u32;
             entries[slot as usize] = Entry {
-                word: claim(main_block + 100 * round, State::Valid),
+                word: claim(main_block + 100 * round, SlotState::Valid),
                 generation: metadata.next_generation().unwrap(),
             };
         }

@@ -8,8 +8,8 @@ use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::table_block;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::text::MainId;
 use dmremap::check::Severity;
 use dmremap::dump;
@@ -61,19 +61,19 @@ fn a_restored_spare_says_what_it_said() {
 #[test]
 fn nothing_newer_than_the_dump_comes_back() {
     let image = Image::formatted_as(100_000, 512);
-    image.commit(1, &[(3, claim(30, State::Valid))]);
+    image.commit(1, &[(3, claim(30, SlotState::Valid))]);
     let (before, dump) = (image.set(), json(&image));
     let mark = image.member().high_water;
     let member = image.member().uuid;
     image.begin();
-    image.commit_more(5, &[(4, claim(40, State::Valid))]);
+    image.commit_more(5, &[(4, claim(40, SlotState::Valid))]);
     // More of the table in use, with a claim in it.
     let epoch = image.superblock().epoch;
     let sequence = dm_remap_logic::format::sequence(epoch, 9).unwrap();
     for block in mark..mark + 10 {
         let mut bytes = [0; 4096];
         let entry = Entry {
-            word: claim(u64::from(block), State::Valid),
+            word: claim(u64::from(block), SlotState::Valid),
             generation: sequence,
         };
         table_block::encode(&mut bytes, &member, block, sequence, [entry].into_iter());
@@ -186,11 +186,11 @@ fn the_text_names_everything() {
 
 fn words() -> impl Strategy<Value = SlotWord> {
     let state = prop_oneof![
-        Just(State::Free),
-        Just(State::Valid),
-        Just(State::Pending),
-        Just(State::Bad),
-        Just(State::Lost)
+        Just(SlotState::Free),
+        Just(SlotState::Valid),
+        Just(SlotState::Pending),
+        Just(SlotState::Bad),
+        Just(SlotState::Lost)
     ];
     let origin = prop_oneof![Just(Origin::Auto), Just(Origin::Manual)];
     (0..super::image::MAIN_SECTORS, state, origin, any::<bool>()).prop_map(

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use dm_remap_logic::slot::State;
+use dm_remap_logic::slot::SlotState;
 
 use super::image::claim;
 use super::image::dmremap;
@@ -63,7 +63,7 @@ fn a_dump_goes_to_a_file_and_is_the_same() {
     // Next month, with more in it. A link stays one.
     let link = image.beside("link");
     symlink(&file, &link).unwrap();
-    image.commit(2, &[(9, claim(200, State::Valid))]);
+    image.commit(2, &[(9, claim(200, SlotState::Valid))]);
     assert_eq!(dump(&image, &link).status, 0);
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     let printed = image.run("dump", &["--json"]).out;
@@ -105,7 +105,7 @@ fn the_last_good_dump_survives_one_that_fails() {
     kept(&dmremap_in(1, &words), 16, "cannot write it");
     // A superblock that is older than the dump: the newer ones are gone.
     let old = image.superblock();
-    image.commit(2, &[(9, claim(200, State::Valid))]);
+    image.commit(2, &[(9, claim(200, SlotState::Valid))]);
     assert_eq!(dump(&image, &file).status, 0);
     let newer = fs::read(&file).unwrap();
     for copy in 0..4 {
@@ -264,7 +264,7 @@ fn tables_are_never_written_over_others() {
     let read = |name: &str| fs::read_to_string(format!("{folder}/{name}"));
     let names = ["rescued.table", "create.sh", "remove.sh"];
     let good = names.map(|name| read(name).unwrap());
-    image.commit(2, &[(9, claim(20, State::Valid))]);
+    image.commit(2, &[(9, claim(20, SlotState::Valid))]);
     let ran = run();
     assert_eq!(ran.status, 16, "{ran:?}");
     assert!(ran.err.contains("is there already"), "{ran:?}");
@@ -288,7 +288,7 @@ fn tables_are_never_written_over_others() {
     // A full filesystem leaves nothing half done.
     fs::remove_dir_all(&folder).unwrap();
     for index in 0..100 {
-        let slot = claim(1000 + 3 * index, State::Valid);
+        let slot = claim(1000 + 3 * index, SlotState::Valid);
         image.commit(10 + index, &[(20 + index as u32, slot)]);
     }
     let long = [

@@ -20,8 +20,8 @@ use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dmremap::check::Report;
 use dmremap::set::Set;
 use dmremap::set::SlotId;
@@ -87,11 +87,11 @@ impl Image {
         image.commit(
             1,
             &[
-                (0, claim(100, State::Valid)),
-                (1, claim(101, State::Valid)),
-                (7, claim(5000, State::Pending)),
+                (0, claim(100, SlotState::Valid)),
+                (1, claim(101, SlotState::Valid)),
+                (7, claim(5000, SlotState::Pending)),
                 (8, SlotWord::BAD),
-                (300, claim(77, State::Valid)),
+                (300, claim(77, SlotState::Valid)),
             ],
         );
         image
@@ -253,7 +253,7 @@ pub(crate) fn slot(slot: u32) -> SlotId {
 }
 
 /// A claim by the repair path.
-pub(crate) fn claim(main_block: u64, state: State) -> SlotWord {
+pub(crate) fn claim(main_block: u64, state: SlotState) -> SlotWord {
     SlotWord::new(main_block, state, Origin::Auto).unwrap()
 }
 

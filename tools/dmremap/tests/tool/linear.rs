@@ -9,8 +9,8 @@ use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 
+use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
-use dm_remap_logic::slot::State;
 use dm_remap_logic::table::buckets_for;
 use dm_remap_logic::table::Counts;
 use dm_remap_logic::table::RunKind;
@@ -86,7 +86,7 @@ proptest! {
                 if claims.contains_key(&block) {
                     continue;
                 }
-                let state = if pending { State::Pending } else { State::Valid };
+                let state = if pending { SlotState::Pending } else { SlotState::Valid };
                 claims.insert(block, words.len() as u32);
                 words.push(claim(block, state).to_memory());
             }
@@ -104,7 +104,7 @@ proptest! {
         let slots = claims
             .iter()
             .filter(|(_, slot)| {
-                SlotWord::from_memory(words[**slot as usize]).state() == State::Valid
+                SlotWord::from_memory(words[**slot as usize]).state() == SlotState::Valid
             })
             .map(|(block, slot)| {
                 let sector = slot_sector(*slot);
@@ -190,9 +190,9 @@ fn the_command_prints_what_dmsetup_takes() {
 fn lost_blocks_are_errors() {
     let image = Image::formatted();
     let claims = [
-        (0, claim(40, State::Lost)),
-        (1, claim(41, State::Lost)),
-        (2, claim(42, State::Valid)),
+        (0, claim(40, SlotState::Lost)),
+        (1, claim(41, SlotState::Lost)),
+        (2, claim(42, SlotState::Valid)),
     ];
     image.commit(1, &claims);
     let first = image.member().geometry.data_start() + 2;

@@ -15,7 +15,7 @@ use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::format::REPLICAS;
 use dm_remap_logic::format::SUPER_COPIES;
 use dm_remap_logic::slot::Entry;
-use dm_remap_logic::slot::State;
+use dm_remap_logic::slot::SlotState;
 use dmremap::check::Severity;
 use dmremap::set::Set;
 use dmremap::spare::Access;
@@ -75,7 +75,7 @@ impl Files {
                 block: 0,
             };
             let entry = Entry {
-                word: claim(100 + u64::from(index), State::Valid),
+                word: claim(100 + u64::from(index), SlotState::Valid),
                 generation: sequence,
             };
             let mut image = [0; BLOCK_BYTES];
