@@ -1,9 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! From a table line to devices and a state. What can be refused is refused here, and nothing is written.
+//!
+//! | file       | what it does                                                                        |
+//! |------------|-------------------------------------------------------------------------------------|
+//! | `ctr`      | the constructor: parses, opens, and puts the target together                        |
+//! | `devices`  | checks of the devices by themselves                                                 |
+//! | `registry` | which part of which disk is in use as what, and by which state                      |
+//! | `line`     | what both ways to a state need                                                      |
+//! | `join`     | the one way: the mapped device is in use, and has a state                           |
+//! | `fresh`    | the other one: the state is made of what is on the spares                           |
+//! | `load`     | reads that                                                                          |
+//! | `refuse`   | what is refused, and in which words                                                 |
+//! | `changes`  | how the set is to change when the table is resumed                                  |
+//! | `spares`   | the spares of a table                                                               |
 
 pub(super) mod changes;
 pub(super) mod ctr;
+mod devices;
+mod fresh;
+mod join;
+mod line;
 pub(super) mod load;
+mod refuse;
 pub(super) mod registry;
 pub(super) mod spares;
