@@ -7,8 +7,8 @@
 
 use super::{
     slot::{
-        SlotState, //
-        SlotWord,
+        SlotState,
+        SlotWord, //
     },
     word::Word, //
 };

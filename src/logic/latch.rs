@@ -132,8 +132,8 @@ mod tests {
 
     use super::{
         Answer,
-        FlushTicket, //
-        Latch,
+        FlushTicket,
+        Latch, //
     };
 
     /// Whether a user hears of success.

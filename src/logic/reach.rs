@@ -99,8 +99,8 @@ mod tests {
             },
             slot::{
                 Origin,
-                SlotState, //
-                SlotWord,
+                SlotState,
+                SlotWord, //
             },
             table::{
                 Counts,

@@ -280,8 +280,8 @@ impl Entry {
 mod tests {
     use super::{
         Origin,
-        SlotState, //
-        SlotWord,
+        SlotState,
+        SlotWord, //
     };
 
     #[test]

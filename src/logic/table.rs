@@ -35,8 +35,8 @@ use core::marker::PhantomData;
 
 use super::{
     slot::{
-        SlotState, //
-        SlotWord,
+        SlotState,
+        SlotWord, //
     },
     word::Word, //
 };

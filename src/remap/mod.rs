@@ -4,7 +4,7 @@
 //!
 //! | folder    | what is in it                                                                  |
 //! |-----------|--------------------------------------------------------------------------------|
-//! | `path`    | a bio, there and back: `map` and `end_io`, and what they look at               |
+//! | `path`    | a bio, there and back: what `map` and `end_io` call, and look at               |
 //! | `setup`   | from a table line to devices and a state: claims, checks, reading metadata     |
 //! | `session` | what outlives tables, and the order of locks; resume and suspend               |
 //! | `meta`    | every change of the map, in memory and on the spares                           |

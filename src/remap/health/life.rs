@@ -38,8 +38,8 @@ use crate::{
         format::MEMBERS_MAX,
         latch::{
             Answer,
-            FlushTicket, //
-            Latch,
+            FlushTicket,
+            Latch, //
         },
         status::Breakers, //
     }, //

@@ -54,8 +54,8 @@ use crate::{
         message::Blocks,
         slot::{
             Origin,
-            SlotState, //
-            SlotWord,
+            SlotState,
+            SlotWord, //
         },
         table::RunKind, //
     },

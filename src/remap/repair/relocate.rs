@@ -50,8 +50,8 @@ use crate::{
         message::Blocks,
         slot::{
             Origin,
-            SlotState, //
-            SlotWord,
+            SlotState,
+            SlotWord, //
         }, //
     },
     remap::{

@@ -10,7 +10,7 @@
 //! 4. Claims that lost against newer ones are freed (M5): they lose again.
 //! 5. Superblock copies that miss something are written.
 //!    Or, where all spares are dead, new ones [take over](take_over).
-//! 6. Spares join and leave: each is one version of the superblock (see `writer/members.rs`). Replicas are made
+//! 6. Spares join and leave: each is one version of the superblock (see `meta/writer/members.rs`). Replicas are made
 //!    again, and members come back, in the background ([`restorer`](crate::remap::jobs::restorer)).
 //! 7. The first slots are initialised, if there are none.
 //!
@@ -479,7 +479,7 @@ fn check_members(
 }
 
 /// Takes those out of the set that are to leave it. What is not possible is tried again by the next activation,
-/// and the status tells of it. The rest is done in the background (see `restorer.rs`).
+/// and the status tells of it. The rest is done in the background (see `jobs/restorer.rs`).
 fn change_members(
     state: &State,
     writer: &mut Writer,

@@ -83,8 +83,8 @@ use crate::{
             Presence, //
         },
         slot::{
-            SlotState, //
-            SlotWord,
+            SlotState,
+            SlotWord, //
         },
         table::Run,
         text::Uuid,
@@ -269,19 +269,18 @@ impl Leaving {
 
 impl Locked {
     /// A table is loaded that leaves out spares. They have nothing, and get nothing from here on,
-    /// unless another one is loaded. Returns what is not needed any more. Fails with [`EBUSY`] if one
-    /// of them has got something meanwhile.
+    /// unless another one is loaded. Afterwards `leaving` is what is not needed any more. Fails with [`EBUSY`] if
+    /// one of them has got something meanwhile.
     pub(in crate::remap) fn leave(
         &mut self,
         state: &State,
-        mut leaving: KBox<Leaving>,
-    ) -> Result<Option<KBox<Leaving>>> {
-        let spares = &leaving.spares;
+        leaving: &mut Option<KBox<Leaving>>,
+    ) -> Result {
         let serves = |member| self.writer.claims(state, member) != 0;
-        if spares.iter().any(|(member, _)| serves(member)) {
-            return Err(EBUSY);
-        }
-        let unused = self.end_leaving(state);
+        let free = |next: &mut KBox<Leaving>| !next.spares.iter().any(|(member, _)| serves(member));
+        let mut next = leaving.take_if(free).ok_or(EBUSY)?;
+        *leaving = self.end_leaving(state);
+        let spares = &next.spares;
         let mut idle = 0;
         for (member, _) in spares.iter() {
             if !self.writer.is_idle(member) {
@@ -298,9 +297,9 @@ impl Locked {
             let kept = kept.fold(0, |mask, member| mask | member_bit(member));
             self.writer.end_idle(state, kept);
         }
-        leaving.idle = idle;
-        self.leaving = Some(leaving);
-        Ok(unused)
+        next.idle = idle;
+        self.leaving = Some(next);
+        Ok(())
     }
 
     /// Nothing leaves for a table that was loaded. Returns what is not needed any more.

@@ -95,8 +95,11 @@ pub(in crate::remap) fn construct(
     let (target, leaving) = assemble(ctor, opened, found)?;
     // The last thing, as the table in use is not to notice if this one is refused.
     let state = &target.state;
-    let unused = state.writer.lock().leave(state, leaving);
-    drop(unused.message(STILL_SERVES)?);
+    let mut leaving = Some(leaving);
+    let left = state.writer.lock().leave(state, &mut leaving);
+    // Not under the lock: devices may be closed with it.
+    drop(leaving);
+    left.message(STILL_SERVES)?;
     Ok(target)
 }
 
@@ -237,10 +240,11 @@ fn assemble(
 
 /// What a table that is made uses.
 pub(super) struct Prepared {
-    pub(super) state: StateRef,
     pub(super) spares: Spares,
     /// How the set is to change for it.
     pub(super) changes: KBox<Changes>,
     /// What it leaves out.
     pub(super) leaving: KBox<Leaving>,
+    // The claims are given up last.
+    pub(super) state: StateRef,
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Remembering what was lost with spares that are given up: with one of several, or with all there were (see
-//! `take_over.rs`).
+//! `session/take_over.rs`).
 
 use kernel::prelude::*;
 
@@ -14,8 +14,8 @@ use crate::{
             MEMBERS_MAX, //
         },
         slot::{
-            SlotState, //
-            SlotWord,
+            SlotState,
+            SlotWord, //
         }, //
     },
     remap::{
@@ -103,6 +103,7 @@ impl Writer {
     }
 
     /// What [`Writer::undo_take_over`] has to know. Allocates: the copy is large for the kernel's stack.
+    #[inline(never)]
     pub(in crate::remap) fn before_take_over(&self) -> Result<Before> {
         let mut metadata = KBox::new(Metadata::EMPTY, GFP_KERNEL)?;
         metadata.clone_from(&self.metadata);

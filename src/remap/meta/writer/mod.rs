@@ -56,8 +56,8 @@ use crate::{
         slot::{
             Entry,
             Origin,
-            SlotState, //
-            SlotWord,
+            SlotState,
+            SlotWord, //
         },
         table::Counts,
         text::Uuid,

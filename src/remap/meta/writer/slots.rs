@@ -16,8 +16,8 @@ use crate::{
         message::Blocks,
         slot::{
             Origin,
-            SlotState, //
-            SlotWord,
+            SlotState,
+            SlotWord, //
         }, //
     },
     remap::{
