@@ -129,7 +129,7 @@ impl DmRemap {
     }
 
     /// Counts an error that users are told of, whatever becomes of it.
-    pub(in crate::remap) fn count_error(&self, direction: Direction) {
+    fn count_error(&self, direction: Direction) {
         let counters = &self.state.counters;
         let counter = match direction {
             Direction::MainRead => &counters.read_errors,

@@ -46,11 +46,7 @@ impl DmRemap {
 
     /// Maps what is to be on stable storage.
     #[inline(never)]
-    pub(in crate::remap) fn map_durable<'a>(
-        &self,
-        bio: dm::MapBio<'a, Self>,
-        sector: u64,
-    ) -> dm::Mapped<'a> {
+    fn map_durable<'a>(&self, bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
         if bio.is_flush() {
             return self.map_flush(bio);
         }
@@ -62,11 +58,7 @@ impl DmRemap {
     }
 
     #[inline(always)]
-    pub(in crate::remap) fn map_data<'a>(
-        &self,
-        bio: dm::MapBio<'a, Self>,
-        sector: u64,
-    ) -> dm::Mapped<'a> {
+    fn map_data<'a>(&self, bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
         let state = &**self.state;
         // From here on, whoever closes the gate or removes a remap waits for this bio.
         let ticket = state.readers().down_read();
@@ -86,7 +78,7 @@ impl DmRemap {
     /// Maps a registered write to what may be remapped or is behind the gate, or of which it matters that
     /// it succeeds.
     #[inline(never)]
-    pub(in crate::remap) fn map_marked<'a>(
+    fn map_marked<'a>(
         &self,
         bio: dm::MapBio<'a, Self>,
         sector: u64,
@@ -113,7 +105,7 @@ impl DmRemap {
 
     /// Maps a registered bio to where its first block is served, as far as that goes.
     #[inline(always)]
-    pub(in crate::remap) fn look_up<'a, const WRITE: bool>(
+    fn look_up<'a, const WRITE: bool>(
         &self,
         bio: dm::MapBio<'a, Self>,
         sector: u64,
@@ -141,7 +133,7 @@ impl DmRemap {
 
     /// Sends a registered bio to main.
     #[inline(always)]
-    pub(in crate::remap) fn map_to_main<'a, const WRITE: bool>(
+    fn map_to_main<'a, const WRITE: bool>(
         &self,
         bio: dm::MapBio<'a, Self>,
         sector: u64,
@@ -159,7 +151,7 @@ impl DmRemap {
 
     /// Sends a registered bio to a slot: a sector of a member's device.
     #[inline(always)]
-    pub(in crate::remap) fn map_to_slot<'a, const WRITE: bool>(
+    fn map_to_slot<'a, const WRITE: bool>(
         &self,
         bio: dm::MapBio<'a, Self>,
         (member, device, sector): (u8, &dm::Device, u64),
@@ -181,7 +173,7 @@ impl DmRemap {
 
     /// As [`DmRemap::look_up`], whatever the bio is and whatever is found.
     #[inline(never)]
-    pub(in crate::remap) fn look_up_run<'a, const WRITE: bool>(
+    fn look_up_run<'a, const WRITE: bool>(
         &self,
         mut bio: dm::MapBio<'a, Self>,
         sector: u64,
@@ -261,10 +253,7 @@ impl DmRemap {
 
     /// Leaves a write to a range behind the gate, or with a noted block, to the worker.
     #[cold]
-    pub(in crate::remap) fn map_behind_gate<'a>(
-        &self,
-        mut bio: dm::MapBio<'a, Self>,
-    ) -> dm::Mapped<'a> {
+    fn map_behind_gate<'a>(&self, mut bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
         if bio.op() == block::Op::Discard {
             // A hint only.
             return bio.complete(BlkStatus::OK);
@@ -278,7 +267,7 @@ impl DmRemap {
     }
 
     /// Maps one of the flushes that there are, one for each device.
-    pub(in crate::remap) fn map_flush<'a>(&self, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
+    fn map_flush<'a>(&self, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
         let Some((disk, device)) = self.flushed(bio.target_bio_nr()) else {
             return bio.complete(BlkStatus::OK);
         };
@@ -308,10 +297,7 @@ impl DmRemap {
     }
 
     /// Queues a bio that `map` cannot decide about.
-    pub(in crate::remap) fn leave_to_worker<'a>(
-        &self,
-        bio: dm::MapBio<'a, Self>,
-    ) -> dm::Mapped<'a> {
+    fn leave_to_worker<'a>(&self, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
         if bio.opf().is_nowait() {
             return bio.complete(BlkStatus::AGAIN);
         }

@@ -25,6 +25,7 @@ use crate::{
         desk::Desk,
         errno::Errno,
         format::{
+            Geometry,
             BLOCK_BYTES,
             MEMBERS_MAX, //
         },
@@ -82,6 +83,7 @@ use super::{
         refuse,
         CtrResult,
         HAS_METADATA,
+        NOT_BLANK,
         READ_ONLY, //
     },
     registry::Claims, //
@@ -180,6 +182,15 @@ impl Line<'_> {
         Ok((tables(windows, &chosen, metadata)?, false, members))
     }
 
+    /// Checks that there is nothing on a spare but what its becoming a member has left.
+    fn check_still_blank(&self, window: &Window<'_>, geometry: &Geometry) -> Result<(), Refused> {
+        if window.is_blank_but_for_supers(geometry)? {
+            Ok(())
+        } else {
+            Err(Refused::Text(Errno::Foreign, NOT_BLANK))
+        }
+    }
+
     /// Makes the metadata of new spares. Nothing is written yet.
     #[inline(never)]
     pub(super) fn format(
@@ -214,7 +225,7 @@ impl Line<'_> {
     }
 
     #[inline(never)]
-    pub(super) fn make_state(&self, loaded: KBox<Loaded>, format: bool) -> CtrResult<Arc<State>> {
+    fn make_state(&self, loaded: KBox<Loaded>, format: bool) -> CtrResult<Arc<State>> {
         let (uuid, block_shift) = (loaded.metadata.superblock().set_uuid, self.block_shift);
         let words = presence::words_for(self.main.sectors()).ok_or(ENOMEM)?;
         let presence = cells64(core::iter::empty(), words, GFP_KERNEL)?;
@@ -260,7 +271,7 @@ impl Line<'_> {
 
     /// Makes what the writer's lock protects, of what was read.
     #[inline(never)]
-    pub(super) fn make_locked(
+    fn make_locked(
         &self,
         loaded: KBox<Loaded>,
         format: bool,

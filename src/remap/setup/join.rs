@@ -99,7 +99,7 @@ impl Line<'_> {
 
     /// Finds the state that the old table uses, if all of its spares that this one names have other names now,
     /// and nobody answers under the old ones.
-    pub(super) fn find_renamed(&self, claims: &Claims) -> CtrResult<Option<Arc<State>>> {
+    fn find_renamed(&self, claims: &Claims) -> CtrResult<Option<Arc<State>>> {
         if !claims.has_before() {
             return Ok(None);
         }
@@ -129,7 +129,7 @@ impl Line<'_> {
 
     /// Finds the state that the old table uses, if all spares that this one names are new, and it says that the old
     /// ones are to be done without.
-    pub(super) fn find_orphaned(&self, claims: &Claims) -> CtrResult<Option<Arc<State>>> {
+    fn find_orphaned(&self, claims: &Claims) -> CtrResult<Option<Arc<State>>> {
         if !self.options.degraded || !claims.leaves_remaps() {
             return Ok(None);
         }
@@ -311,7 +311,7 @@ impl Line<'_> {
 
     /// The spares that a state in use has had, if all of them are dead, and all that the table names are new.
     #[inline(never)]
-    pub(super) fn find_dead(
+    fn find_dead(
         &self,
         state: &Arc<State>,
         fresh: &KVec<Option<Identity>>,
@@ -352,7 +352,7 @@ impl Line<'_> {
     /// Finds out what a spare is that a set in use is to have besides; it has this number in the table
     /// line.
     #[inline(never)]
-    pub(super) fn identify(
+    fn identify(
         &self,
         state: &Arc<State>,
         number: u8,
@@ -415,7 +415,7 @@ impl Line<'_> {
     }
 
     /// Whether a member is in use, and nobody answers where it was.
-    pub(super) fn is_gone_by_name(&self, state: &Arc<State>, uuid: Uuid) -> Result<bool> {
+    fn is_gone_by_name(&self, state: &Arc<State>, uuid: Uuid) -> Result<bool> {
         let index = {
             let locked = state.writer.lock();
             let metadata = &locked.writer.metadata;
@@ -429,7 +429,7 @@ impl Line<'_> {
     }
 
     /// Checks that a spare which was lost is still the member that it was, as far as it answers.
-    pub(super) fn check_back(
+    fn check_back(
         &self,
         state: &State,
         name: Name,
@@ -477,7 +477,7 @@ pub(super) fn is_gone(state: &Arc<State>, name: Name) -> Result<bool> {
 }
 
 /// The member of this name, if there is one.
-pub(super) fn member_named(superblock: &Superblock, name: Name) -> Option<&Member> {
+fn member_named(superblock: &Superblock, name: Name) -> Option<&Member> {
     let member = superblock.member(name.index);
     member.filter(|member| member.uuid == name.uuid)
 }

@@ -250,19 +250,6 @@ impl Line<'_> {
         }
     }
 
-    /// Checks that there is nothing on a spare but what its becoming a member has left.
-    pub(super) fn check_still_blank(
-        &self,
-        window: &Window<'_>,
-        geometry: &Geometry,
-    ) -> Result<(), Refused> {
-        if window.is_blank_but_for_supers(geometry)? {
-            Ok(())
-        } else {
-            Err(Refused::Text(Errno::Foreign, NOT_BLANK))
-        }
-    }
-
     /// Lays out a spare that is to be formatted.
     pub(super) fn blank(
         &self,
