@@ -80,6 +80,10 @@ const SPARES: usize = MEMBERS_MAX as usize;
 /// From how many errors in a row that are passed up a device counts as failed where users have set no number.
 const PASSED_UP_MAX: u32 = 8;
 
+/// How many slots of a spare may fail, one after the other without one there that takes data in between, and are
+/// bad. More of them say nothing about the slots until it takes something again.
+const SLOTS_TO_BLAME: u32 = 4;
+
 /// How many flushes of each spare have failed, before something is written there.
 #[derive(Clone, Copy)]
 pub(in crate::remap) struct SpareTickets([FlushTicket; SPARES]);
@@ -332,6 +336,19 @@ impl Life {
     fn fails(&self, direction: Direction) -> bool {
         let gone = self.circuit(direction).gone.load(Relaxed);
         self.is_open(direction) || Breaker::from_word(gone).is_open()
+    }
+
+    /// A single slot of a member's spare has failed to take data.
+    pub(in crate::remap) fn slot_failed(&self, member: u8) {
+        // What that means for the spare is found out by others that are tried.
+        let _ = self.failed(Direction::SpareWrite(member), 0);
+    }
+
+    /// Whether slots of a member's spare that fail are bad, rather than the spare.
+    pub(in crate::remap) fn blames_slots(&self, member: u8) -> bool {
+        let circuit = self.circuit(Direction::SpareWrite(member));
+        let breaker = Breaker::from_word(circuit.breaker.load(Relaxed));
+        !breaker.is_open() && breaker.failures() <= SLOTS_TO_BLAME
     }
 
     /// Whether a breaker is open.

@@ -76,8 +76,8 @@ use crate::{
     }, //
 };
 
-/// How many slots of a spare may fail for one bio before any there has taken data: more, and it is the spare
-/// that failed and not its medium.
+/// How many slots of a spare may fail for one bio, one after the other without one there that takes data in between:
+/// more, and it is the spare that failed and not its medium.
 const SLOTS_TRIED: usize = 16;
 
 /// After how many of these others are tried that are far away.
@@ -231,7 +231,7 @@ pub(in crate::remap) struct Relocation<'a> {
     written: u8,
     /// The members whose spares others have stood in for; a bit each.
     left: u8,
-    /// How many slots of each member have failed.
+    /// How many slots of each member have failed since one there has taken data.
     failed: [usize; MEMBERS_MAX as usize],
     /// Whether one took long to fail.
     slow: bool,
@@ -447,6 +447,9 @@ impl<'a> Relocation<'a> {
                 Ok(()) => {
                     let member = place.map_or(0, |(member, _, _)| member);
                     self.written |= member_bit(member);
+                    if let Some(failed) = self.failed.get_mut(usize::from(member)) {
+                        *failed = 0;
+                    }
                     self.tell |= self.state.proven(Direction::SpareWrite(member), begun);
                     (part.first..part.first.saturating_add(part.count))
                         .try_for_each(|index| self.note_placed(run.first, index, next))
@@ -547,7 +550,11 @@ impl<'a> Relocation<'a> {
         if !own && push(&mut self.lists.retired, slot).is_err() {
             self.give_back(core::iter::once(slot));
         }
-        let Some(failed) = self.failed_of(slot) else {
+        let Some(member) = self.state.slot_place(slot).map(|place| place.member) else {
+            return Ok(());
+        };
+        self.state.life.slot_failed(member);
+        let Some(failed) = self.failed.get_mut(usize::from(member)) else {
             return Ok(());
         };
         *failed = failed.saturating_add(1);
@@ -556,25 +563,28 @@ impl<'a> Relocation<'a> {
             self.give_up_spare(slot);
             return Err(self.error);
         }
-        if !own && self.is_scratched(slot) {
+        if !self.is_scratched(slot) {
+            return Ok(());
+        }
+        if own {
+            // What comes next may have its own slots on the same scratch: a block that needs another slot goes
+            // first, which tells whether the spare takes anything elsewhere.
+            let last = self.lists.queue.len().saturating_sub(1);
+            let following = next.saturating_add(index as usize).saturating_add(1);
+            if following < last {
+                self.lists.queue.swap(following, last);
+            }
+        } else {
             let jump = |writer: &mut Writer, _: &mut SpareIo<'_>| writer.jump();
             let _ = self.state.with_writer_by(self.patience, self.spares, jump);
         }
         Ok(())
     }
 
-    /// How many slots have failed of the spare that has this one, if it has taken nothing yet.
-    fn failed_of(&mut self, slot: u32) -> Option<&mut usize> {
-        let member = self.state.slot_place(slot)?.member;
-        match self.written & member_bit(member) {
-            0 => self.failed.get_mut(usize::from(member)),
-            _ => None,
-        }
-    }
-
     /// Whether so many slots near this one have failed that it is better to try elsewhere.
-    fn is_scratched(&mut self, slot: u32) -> bool {
-        let failed = self.failed_of(slot);
+    fn is_scratched(&self, slot: u32) -> bool {
+        let place = self.state.slot_place(slot);
+        let failed = place.and_then(|place| self.failed.get(usize::from(place.member)));
         failed.is_some_and(|failed| *failed != 0 && *failed % SLOTS_NEAR == 0)
     }
 
@@ -589,6 +599,18 @@ impl<'a> Relocation<'a> {
         let of_member = |slot: &u32| member_of(*slot) == Some(member);
         self.give_back(self.lists.retired.iter().copied().filter(of_member));
         self.lists.retired.retain(|slot| !of_member(slot));
+    }
+
+    /// Gives back slots that failed and may be in order. No commit has known them.
+    fn acquit_slots(&mut self) {
+        let state = self.state;
+        self.lists.retired.retain(|slot| {
+            let bad = is_to_blame(state, *slot);
+            if !bad {
+                state.leave_slots(core::iter::once(*slot));
+            }
+            bad
+        });
     }
 
     /// Gives back the slots of a run that nothing became of.
@@ -699,6 +721,7 @@ impl<'a> Relocation<'a> {
             self.give_back(self.lists.retired.iter().copied());
             return Ok(0);
         }
+        self.acquit_slots();
         let flushed = self.state.flush_spares(self.spares, self.written, tickets);
         if let Err(status) = flushed {
             self.again = self.find_gone();
@@ -737,8 +760,7 @@ impl<'a> Relocation<'a> {
             let committed = writer.commit(state, io);
             if committed.is_ok() {
                 for slot in retired.iter() {
-                    // Where all of the spare fails, nothing is known of the slot.
-                    let leaves = leaves || takes_nothing(state, *slot);
+                    let leaves = leaves || !is_to_blame(state, *slot);
                     // Not marked as bad, it is found out again.
                     if writer.stage_retirement(state, *slot, leaves).is_err() {
                         writer.note_older_claims();
@@ -781,10 +803,10 @@ impl<'a> Relocation<'a> {
     }
 }
 
-/// Whether the spare of a slot fails to be written as a whole.
-fn takes_nothing(state: &State, slot: u32) -> bool {
+/// Whether a slot that failed is bad, as far as its spare is known to work.
+fn is_to_blame(state: &State, slot: u32) -> bool {
     let place = state.slot_place(slot);
-    place.is_some_and(|place| state.life.is_open(Direction::SpareWrite(place.member)))
+    place.is_some_and(|place| state.life.blames_slots(place.member))
 }
 
 /// Whether the set goes on without the spare of a slot.

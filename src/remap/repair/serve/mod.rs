@@ -529,6 +529,9 @@ impl Repair<'_> {
                     self.spare_slow |= !on_main;
                 }
                 self.explained |= part.count == 1;
+                if let (1, Some(member)) = (part.count, self.member_of(kind)) {
+                    self.state.life.slot_failed(member);
+                }
                 if part.count == 1 && on_main && !self.blames_medium(WRITE) {
                     return Err(self.error_for_bio());
                 }

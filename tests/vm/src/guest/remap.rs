@@ -122,6 +122,16 @@ impl Remap {
         self.device().path()
     }
 
+    /// Where the spare's slots begin, in sectors. Its metadata is in front of them.
+    #[track_caller]
+    pub fn first_slot(&self) -> u64 {
+        let told = self.device().message("metadata_status");
+        let told = told.expect("metadata_status");
+        let mut words = told.split_whitespace();
+        let place = words.find_map(|word| word.strip_prefix("data_start="));
+        place.expect("data_start").parse().expect("a number")
+    }
+
     /// Where on the spare a sector of main is served from, if it is.
     #[track_caller]
     pub fn slot_of(&self, sector: u64) -> Option<u64> {

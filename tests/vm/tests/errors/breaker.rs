@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::bad;
 use super::number;
 use super::slots_used;
+use super::unreadable;
 use super::unwritable;
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
@@ -261,6 +262,55 @@ fn a_dead_spare_opens_its_own_breaker() {
         device.write(64, &stamps(64, 8, 3)).unwrap();
         assert!(device.read(64, 8).unwrap() == stamps(64, 8, 3));
     }
+}
+
+/// It is no different for one that stops in the middle of a large write: what it took is kept, and no slot is
+/// written off for what it refused.
+#[test]
+fn a_spare_that_dies_under_a_large_write_has_no_bad_slots() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    let slots = remap.first_slot();
+    remap.main.disk().spoil(64, 256, bad());
+    let sectors = remap.spare.disk().sectors();
+    let refused = slots + 4..sectors;
+    let length = refused.end - refused.start;
+    remap
+        .spare
+        .disk()
+        .spoil(refused.start, length, unwritable());
+    device.write(64, &stamps(64, 256, 1)).unwrap_err();
+    assert_eq!(number(&remap, "bad_slots"), 0);
+    assert_eq!(breaker(&remap), "spare");
+
+    remap.spare.disk().heal(refused.start, length);
+    device.write(64, &stamps(64, 256, 2)).unwrap();
+    assert!(device.read(64, 256).unwrap() == stamps(64, 256, 2));
+    assert_eq!(breaker(&remap), "none");
+    assert_eq!(number(&remap, "bad_slots"), 0);
+}
+
+/// A scratch right under the slots that are set aside for a write is not a dead spare, however many of them are on it.
+#[test]
+fn a_scratch_under_slots_that_are_set_aside_is_left() {
+    let _test = vmtest::begin!();
+    let remap = Remap::new(512);
+    let device = remap.open();
+    let slots = remap.first_slot();
+    remap.main.disk().spoil(64, 64, unreadable());
+    for sector in 64..128 {
+        device.read(sector, 1).unwrap_err();
+    }
+    // They get their slots in the background, which a suspend waits for.
+    remap.device().suspend().unwrap();
+    remap.device().resume().unwrap();
+    assert_eq!(slots_used(&remap), 64);
+    remap.spare.disk().spoil(slots, 40, unwritable());
+    device.write(64, &stamps(64, 64, 1)).unwrap();
+    assert!(device.read(64, 64).unwrap() == stamps(64, 64, 1));
+    assert_eq!(number(&remap, "bad_slots"), 40);
+    assert_eq!(breaker(&remap), "none");
 }
 
 /// A spare that is back is found out by moving itself, too, without a write to any slot.

@@ -300,13 +300,6 @@ fn late_in_the_queue_gets_one_try() {
     }
 }
 
-/// Where the spare's metadata lies, in sectors.
-fn metadata(remap: &Remap) -> std::ops::Range<u64> {
-    let told = remap.device().message("metadata_status").unwrap();
-    let (_, slots) = told.split_once("data_start=").expect("data_start");
-    0..slots.split_whitespace().next().unwrap().parse().unwrap()
-}
-
 /// P10: a write that waits for the commit of another one is answered in time: by an error, if that is under way for
 /// as long.
 #[test]
@@ -317,7 +310,7 @@ fn those_that_wait_for_a_commit_are_answered_in_time() {
     for sector in regions {
         remap.main.disk().spoil(sector, 8, unwritable());
     }
-    let metadata = metadata(&remap);
+    let metadata = 0..remap.first_slot();
     remap.spare.disk().hold(metadata, Direction::Write);
     std::thread::scope(|scope| {
         let write = |sector| {

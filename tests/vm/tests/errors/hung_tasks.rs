@@ -44,9 +44,7 @@ fn slow_metadata_hangs_nobody() {
     for sector in regions {
         remap.main.disk().spoil(sector, 8, unwritable());
     }
-    let told = remap.device().message("metadata_status").unwrap();
-    let (_, slots) = told.split_once("data_start=").expect("data_start");
-    let slots = slots.split_whitespace().next().unwrap().parse().unwrap();
+    let slots = remap.first_slot();
     remap.spare.disk().hold(0..slots, Direction::Write);
     std::thread::scope(|scope| {
         let reports = HungTasks::sought_after(HUNG);
