@@ -83,7 +83,17 @@ pub(crate) fn record(thoroughness: &Thoroughness) -> Recorded {
         .iter()
         .flat_map(|(first, n)| *first..first + n)
         .collect();
-    let folder = mount(&recording.device().path()).expect("mount");
+    // What is not on the spare now may be a moment later: files that are not fsynced are written whenever the
+    // kernel likes, and the journal, too.
+    let moved = || {
+        let mut known = recording.remapped(blocks.iter().copied());
+        known.retain(|_, is_remapped| *is_remapped);
+        known
+    };
+    let folder = recording.step(Step::Message(blocks.clone()), || {
+        let folder = mount(&recording.device().path()).expect("mount");
+        (folder, moved())
+    });
     let mut dice = Dice::new(thoroughness.seed);
     for number in 1..=thoroughness.steps(24) {
         recording.step(Step::File(number), || {
@@ -91,7 +101,7 @@ pub(crate) fn record(thoroughness: &Thoroughness) -> Recorded {
             file.write_all(&content(number)).expect("write");
             // The folder's entry is durable with a new file's own journal transaction.
             file.sync_all().expect("fsync");
-            ((), recording.remapped(blocks.iter().copied()))
+            ((), moved())
         });
         if dice.roll(3) == 0 {
             // Not fsynced: it may be there or not, in whatever state.
@@ -105,11 +115,18 @@ pub(crate) fn record(thoroughness: &Thoroughness) -> Recorded {
         recording.device().remapped()
     );
     assert!(recording.device().remapped() > 0, "nothing was remapped");
-    recording.step(Step::Message(blocks.clone()), || {
+    let at_last = recording.step(Step::Message(blocks.clone()), || {
         unmount();
-        ((), recording.remapped(blocks.iter().copied()))
+        let known = recording.remapped(blocks.iter().copied());
+        (known.clone(), known)
     });
-    recording.end()
+    let mut recorded = recording.end();
+    // Nothing is moved back here: what is on main at last was never anywhere else.
+    let never = at_last.iter().filter(|(_, is_remapped)| !**is_remapped);
+    for done in &mut recorded.steps {
+        done.remapped.extend(never.clone());
+    }
+    recorded
 }
 
 /// The filesystem mounts, and has every file that was fsynced.
