@@ -64,11 +64,6 @@ impl Breaker {
         self.open
     }
 
-    /// How many bios in a row have failed.
-    pub const fn failures(&self) -> u32 {
-        self.failures
-    }
-
     /// Whether a success would tell nothing new.
     pub const fn is_quiet(&self) -> bool {
         !self.open && self.failures == 0

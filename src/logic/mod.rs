@@ -16,7 +16,7 @@
 //! | [`table`]    | Which slot serves a block of main?                                         |
 //! | [`presence`] | Can there be any remap in this range at all?                               |
 //! | [`reach`]      | How far does a long range go that is served in one way?                    |
-//! | [`alloc`]    | Which slots take new data?                                                 |
+//! | [`pool`]     | Which slots take new data, and what are the others used for?               |
 //! | [`classify`] | Does an error suspect the medium, or is it passed up?                      |
 //! | [`bisect`]   | Which single blocks of a failed range are bad?                             |
 //! | [`breaker`]  | Has a device failed as a whole?                                            |
@@ -38,7 +38,6 @@
 // of what tools and tests use, too.
 #![cfg_attr(MODULE, allow(dead_code, unreachable_pub, unused_imports))]
 
-pub mod alloc;
 pub mod args;
 pub mod bisect;
 pub mod breaker;
@@ -55,6 +54,7 @@ pub mod limit;
 pub mod load;
 pub mod message;
 pub mod places;
+pub mod pool;
 pub mod presence;
 pub mod reach;
 pub mod slot;

@@ -47,10 +47,6 @@ impl SlotWord {
     /// A slot that must not be used again.
     pub const BAD: SlotWord = SlotWord((SlotState::Bad as u64) << Self::STATE_SHIFT);
 
-    /// A slot that is free and of a spare whose slots are not given out now. Nobody is about to fill it, and no
-    /// bio is on its way to it: with its spare, it can be given out again at once.
-    pub const IDLE: SlotWord = SlotWord(Self::HELD | Self::FAILING);
-
     /// One past the largest main block that can be named.
     pub const MAIN_BLOCKS_MAX: u64 = 1 << 48;
 

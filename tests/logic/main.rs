@@ -2,12 +2,11 @@
 
 //! Tests of the module's pure part against simple models of what it must do.
 //!
-//! - [`format`], [`load`], [`table`], [`fill`], [`alloc`], [`args`]: properties over random values.
+//! - [`format`], [`load`], [`table`], [`fill`], [`pool`], [`args`]: properties over random values.
 //! - [`disk`] is a spare that tears, reorders, drops and fails writes; [`spare`] drives the commit
 //!   protocol and loading over it as the module does; [`crash`] and [`slots`] run histories over both,
 //!   [`set_histories`] over several spares, and [`commit`] and [`sets`] look at single cases.
 
-mod alloc;
 mod args;
 mod commit;
 mod crash;
@@ -15,6 +14,7 @@ mod disk;
 mod fill;
 mod format;
 mod load;
+mod pool;
 mod random;
 mod schedules;
 mod set_histories;

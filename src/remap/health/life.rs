@@ -81,7 +81,7 @@ const SPARES: usize = MEMBERS_MAX as usize;
 const PASSED_UP_MAX: u32 = 8;
 
 /// How many slots of a spare may fail, one after the other without one there that takes data in between, and are
-/// bad. More of them say nothing about the slots until it takes something again.
+/// bad. If there are more, nothing is said of any of them that is not written off yet, until it takes something again.
 const SLOTS_TO_BLAME: u32 = 4;
 
 /// How many flushes of each spare have failed, before something is written there.
@@ -130,6 +130,8 @@ pub(in crate::remap) struct Life {
     good: Atomic<u64>,
     /// How often places to ask were drawn.
     draws: Atomic<u64>,
+    /// How many slots of each spare have failed to take data, one after the other.
+    failed_slots: [Atomic<u32>; SPARES],
     /// When each spare was found not to answer, in milliseconds, and one more; 0 if it has done something since.
     silent: [Atomic<u64>; SPARES],
     main_flush: Atomic<u64>,
@@ -150,6 +152,7 @@ impl Life {
             spare_write: [const { Circuit::new() }; SPARES],
             good: Atomic::new(0),
             draws: Atomic::new(0),
+            failed_slots: [const { Atomic::new(0) }; SPARES],
             silent: [const { Atomic::new(0) }; SPARES],
             main_flush: Atomic::new(0),
             spare_flush: [const { Atomic::new(0) }; SPARES],
@@ -243,6 +246,9 @@ impl Life {
 
     /// I/O has succeeded. Returns whether that closes a breaker. From any context.
     pub(in crate::remap) fn succeeded(&self, direction: Direction) -> bool {
+        if let Direction::SpareWrite(member) = direction {
+            nth(&self.failed_slots, member).store(0, Relaxed);
+        }
         let back = self.update(&self.circuit(direction).gone, |word| {
             let mut breaker = Breaker::from_word(word);
             let back = breaker.proven();
@@ -338,17 +344,18 @@ impl Life {
         self.is_open(direction) || Breaker::from_word(gone).is_open()
     }
 
-    /// A single slot of a member's spare has failed to take data.
-    pub(in crate::remap) fn slot_failed(&self, member: u8) {
-        // What that means for the spare is found out by others that are tried.
-        let _ = self.failed(Direction::SpareWrite(member), 0);
+    /// A single slot of a member's spare was written to, and has failed. That nobody waits for a success costs
+    /// nothing: the spare is not [watched](Life::is_watched) for it.
+    pub(in crate::remap) fn note_failed_slot(&self, member: u8) {
+        let failed = nth(&self.failed_slots, member);
+        // It does not get near to where that overflows: the spare is given up long before.
+        failed.fetch_add(1, Relaxed);
     }
 
     /// Whether slots of a member's spare that fail are bad, rather than the spare.
     pub(in crate::remap) fn blames_slots(&self, member: u8) -> bool {
-        let circuit = self.circuit(Direction::SpareWrite(member));
-        let breaker = Breaker::from_word(circuit.breaker.load(Relaxed));
-        !breaker.is_open() && breaker.failures() <= SLOTS_TO_BLAME
+        let failed = nth(&self.failed_slots, member).load(Relaxed);
+        !self.is_open(Direction::SpareWrite(member)) && failed <= SLOTS_TO_BLAME
     }
 
     /// Whether a breaker is open.

@@ -105,8 +105,8 @@ fn check(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result {
             pr_err!("{name}: forget_spare: load a table without spare {member} first, with degraded\n");
             return Err(EBUSY);
         }
-        let blocks = writer.claims(state, member);
-        let room = writer.slots_beside(state, member);
+        let blocks = writer.claims(member);
+        let room = writer.slots_beside(member);
         if blocks > room {
             pr_err!(
                 "{name}: forget_spare: {blocks} blocks are to be remembered, and others have room for {room}\n"

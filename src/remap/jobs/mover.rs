@@ -78,7 +78,6 @@ use crate::{
                 STAGED_MAX, //
             }, //
         },
-        path::map::Map,
         repair::relocate::{
             push,
             Lists,
@@ -140,11 +139,8 @@ impl Left {
         let held = SlotWord::FREE.with_held(true);
         let is_held = state.with_map(|map| map.word(self.slot)) == held;
         // It may still serve its block, or claim it.
-        if is_held && writer.activation() == self.activation {
-            match drained {
-                true => writer.give_back(state, self.slot),
-                false => writer.note_held(state, self.slot),
-            }
+        if drained && is_held && writer.activation() == self.activation {
+            writer.give_back(state, self.slot);
         }
     }
 }
@@ -202,8 +198,9 @@ pub(in crate::remap) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Re
     let state = &**target.state;
     let mut total = Tally::default();
     let mut slot = 0;
-    while let Some((at, main_block)) = next_claim(state, slot, None) {
+    while let Some((at, word)) = state.next_claim(u8::MAX, slot) {
         slot = at.saturating_add(1);
+        let main_block = word.main_block();
         if main_block >= target.len >> state.block_shift {
             // Beyond a table that was shortened: not ours to decide.
             continue;
@@ -249,8 +246,8 @@ pub(in crate::remap) fn evacuate(
         pr_err!("{name}: evacuate: spare {member} is the last one in use\n");
         return Err(ENOSPC);
     }
-    let blocks = writer.claims(state, member);
-    let room = writer.slots_beside(state, member);
+    let blocks = writer.claims(member);
+    let room = writer.slots_beside(member);
     if blocks > room {
         let name = &state.name;
         pr_err!(
@@ -300,10 +297,10 @@ fn move_claims(
 ) -> Result<Tally> {
     let mut total = Tally::default();
     let mut slot = 0;
-    while let Some((at, main_block)) = next_claim(&target.state, slot, Some(member)) {
+    while let Some((at, word)) = target.state.next_claim(member_bit(member), slot) {
         slot = at.saturating_add(1);
         let block = Blocks {
-            first: main_block,
+            first: word.main_block(),
             count: 1,
         };
         let moved = in_parts(target, ti, block, |mover, part| {
@@ -316,26 +313,6 @@ fn move_claims(
         }
     }
     Ok(total)
-}
-
-/// The first slot from `slot` on that serves a block, of a member if one is given, and the block.
-fn next_claim(state: &State, slot: u32, member: Option<u8>) -> Option<(u32, u64)> {
-    let of = |map: &Map, slot: u32| {
-        let owner = map.extents().slot(slot).map(|(owner, _)| owner);
-        member.is_none_or(|member| owner == Some(member))
-    };
-    state.with_map(|map| {
-        let slots = u32::try_from(map.slots().len()).unwrap_or(u32::MAX);
-        (slot..slots).find_map(|slot| {
-            let word = map.word(slot);
-            if !word.is_claim() || !of(map, slot) {
-                return None;
-            }
-            let serves = map.view().lookup(word.main_block());
-            let current = serves.is_some_and(|(other, _)| other == slot);
-            current.then(|| (slot, word.main_block()))
-        })
-    })
 }
 
 /// Whether an error of a block says nothing about others.
@@ -401,13 +378,16 @@ pub(in crate::remap) fn redirect(
                 let slot = slot_of(main_block);
                 let slot = state.with_map(|map| map.extents().number(member, slot));
                 let slot = slot.ok_or(ERANGE)?;
-                let staged = writer.take_slot(state, slot).and_then(|()| {
+                let taken = writer.take_slot(state, slot);
+                let staged = taken.and_then(|()| {
                     let word = SlotWord::new(main_block, SlotState::Valid, Origin::Manual);
                     let word = word.ok_or(ERANGE)?.with_raw();
                     writer.stage(state, slot, word, Publish::Insert)
                 });
                 if staged.is_err() {
-                    writer.give_back(state, slot);
+                    if taken.is_ok() {
+                        writer.give_back(state, slot);
+                    }
                     writer.forget_staged(state);
                     return staged;
                 }
@@ -698,14 +678,12 @@ impl Mover<'_> {
         // stop, the slots are given out no more until the next activation.
         let stop = |waited| waited >= DRAIN_MS && must_stop(state);
         let drained = state.readers().synchronize_unless(stop);
-        let mut locked = state.writer.lock();
-        for slot in &self.tools.freed {
-            match drained {
-                true => locked.writer.give_back(state, *slot),
-                false => locked.writer.note_held(state, *slot),
+        if drained {
+            let mut locked = state.writer.lock();
+            for slot in &self.tools.freed {
+                locked.writer.give_back(state, *slot);
             }
         }
-        drop(locked);
         committed?;
         tally.moved = tally.moved.saturating_add(moved);
         // Main serves the others, if perhaps by an error.

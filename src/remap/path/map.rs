@@ -9,6 +9,11 @@ use kernel::{
 
 use crate::logic::{
     extents::Extents,
+    pool::{
+        chunks_for,
+        Kind,
+        Slots, //
+    },
     presence::Presence,
     slot::SlotWord,
     table::{
@@ -34,6 +39,8 @@ use super::cells::{
 pub(in crate::remap) struct Map {
     buckets: KVVec<Cell32>,
     slots: KVVec<Cell64>,
+    /// What there is of each kind of slots, for the writer.
+    chunks: KVVec<Cell64>,
     extents: Extents,
 }
 
@@ -60,20 +67,25 @@ impl Map {
         let buckets = buckets_for(remaps, flags)?;
         let words = core::iter::repeat(UNKNOWN.to_memory());
         let slots = cells64(words, extents.end() as usize, flags)?;
-        Ok(Self::from_parts(buckets, slots, *extents))
+        Self::from_parts(buckets, slots, *extents, flags)
     }
 
-    /// Makes a table of what it consists of. All of `slots` must have a number in `extents`.
+    /// Makes a table of what it consists of. Each number of `extents` must be one of `slots`.
     pub(in crate::remap) fn from_parts(
         buckets: KVVec<Cell32>,
         slots: KVVec<Cell64>,
         extents: Extents,
-    ) -> Self {
-        Self {
+        flags: Flags,
+    ) -> Result<Self> {
+        let chunks = cells64(core::iter::empty(), chunks_for(slots.len()), flags)?;
+        let map = Self {
             buckets,
             slots,
+            chunks,
             extents,
-        }
+        };
+        map.slots().count();
+        Ok(map)
     }
 
     /// Returns where slots are.
@@ -85,9 +97,7 @@ impl Map {
     /// Takes over all that `old` holds into this one, which must be new, with as many slots at least.
     /// Does not sleep. For the writer.
     pub(in crate::remap) fn copy_from(&self, old: &Map) -> Result<Counts> {
-        for (place, cell) in self.slots.iter().zip(old.slots.iter()) {
-            place.store(cell.load());
-        }
+        self.slots().copy_from(&old.slots());
         let (table, fresh) = (old.view(), &self.buckets);
         table.rebuild(fresh).map_err(|_| ENOMEM)
     }
@@ -99,18 +109,37 @@ impl Map {
     }
 
     /// Returns the words of all slots.
-    pub(in crate::remap) fn slots(&self) -> &[Cell64] {
-        &self.slots
+    pub(in crate::remap) fn slots(&self) -> Slots<'_, Cell64, Cell64> {
+        Slots::new(&self.slots, &self.chunks, &self.extents)
+    }
+
+    /// Returns the word of each slot: for who has to see them all.
+    pub(in crate::remap) fn words(&self) -> impl Iterator<Item = SlotWord> + '_ {
+        let cells = self.slots.iter();
+        cells.map(|cell| SlotWord::from_memory(cell.load()))
+    }
+
+    /// Returns one past the highest number of a slot.
+    pub(in crate::remap) fn end(&self) -> u32 {
+        self.extents.end()
+    }
+
+    /// Returns the first slot from `first` on that serves a block or is set aside for one, of some members, a bit
+    /// each, and its word.
+    pub(in crate::remap) fn next_claim(&self, members: u8, first: u32) -> Option<(u32, SlotWord)> {
+        let slots = self.slots();
+        let mut claims = slots.of_members(Kind::Claim, members, first);
+        claims.find(|(slot, word)| {
+            let serves = self.view().lookup(word.main_block());
+            serves.is_some_and(|(other, _)| other == *slot)
+        })
     }
 
     /// Sets the presence bits of all blocks that slots claim.
     pub(in crate::remap) fn mark_presence(&self, words: &[Cell64], block_shift: u32) {
         let presence = Presence::new(words);
-        for cell in self.slots() {
-            let word = SlotWord::from_memory(cell.load());
-            if word.is_claim() {
-                presence.set(word.main_block() << block_shift, 1 << block_shift);
-            }
+        for word in self.words().filter(|word| word.is_claim()) {
+            presence.set(word.main_block() << block_shift, 1 << block_shift);
         }
     }
 

@@ -39,7 +39,6 @@ use crate::{
         util, //
     },
     logic::{
-        alloc::SlotRun,
         bisect::Bisect,
         classify::Operation,
         format::{
@@ -48,6 +47,7 @@ use crate::{
         },
         limit::Limit,
         message::Blocks,
+        pool::SlotRun,
         slot::{
             Origin,
             SlotState,
@@ -362,6 +362,7 @@ impl<'a> Relocation<'a> {
                 Some((slot, word))
                     if word.is_set_aside()
                         && !block.own_failed
+                        && !self.has_left(slot)
                         && state.locate(self.spares, slot, true).is_some() =>
                 {
                     Some(SlotRun {
@@ -373,6 +374,12 @@ impl<'a> Relocation<'a> {
             })
         });
         own.unwrap_or(Err(self.error))
+    }
+
+    /// Whether others have stood in for the spare that has this slot.
+    fn has_left(&self, slot: u32) -> bool {
+        let place = self.state.slot_place(slot);
+        place.is_some_and(|place| self.left & member_bit(place.member) != 0)
     }
 
     /// How many moves from number `next` on are of consecutive blocks with consecutive data and can
@@ -553,7 +560,7 @@ impl<'a> Relocation<'a> {
         let Some(member) = self.state.slot_place(slot).map(|place| place.member) else {
             return Ok(());
         };
-        self.state.life.slot_failed(member);
+        self.state.life.note_failed_slot(member);
         let Some(failed) = self.failed.get_mut(usize::from(member)) else {
             return Ok(());
         };
@@ -566,7 +573,7 @@ impl<'a> Relocation<'a> {
         if !self.is_scratched(slot) {
             return Ok(());
         }
-        if own {
+        if own && self.state.counters.left.get() != 0 {
             // What comes next may have its own slots on the same scratch: a block that needs another slot goes
             // first, which tells whether the spare takes anything elsewhere.
             let last = self.lists.queue.len().saturating_sub(1);
@@ -574,7 +581,7 @@ impl<'a> Relocation<'a> {
             if following < last {
                 self.lists.queue.swap(following, last);
             }
-        } else {
+        } else if !own {
             let jump = |writer: &mut Writer, _: &mut SpareIo<'_>| writer.jump();
             let _ = self.state.with_writer_by(self.patience, self.spares, jump);
         }
@@ -638,7 +645,7 @@ impl<'a> Relocation<'a> {
     /// these as all of them need.
     fn take_slots(&mut self, next: usize) -> Result<SlotRun, BlkStatus> {
         let want = self.run_length(next);
-        let rest = self.lists.moves.len().saturating_sub(next);
+        let rest = self.lists.queue.len().saturating_sub(next);
         let all = u32::try_from(rest).unwrap_or(want);
         let state = self.state;
         loop {
@@ -761,6 +768,12 @@ impl<'a> Relocation<'a> {
             if committed.is_ok() {
                 for slot in retired.iter() {
                     let leaves = leaves || !is_to_blame(state, *slot);
+                    let unknown = SlotWord::FREE.with_held(true);
+                    if leaves && state.with_map(|map| map.word(*slot)) == unknown {
+                        // No commit has known it, and no bio was ever on the way to it.
+                        writer.give_back(state, *slot);
+                        continue;
+                    }
                     // Not marked as bad, it is found out again.
                     if writer.stage_retirement(state, *slot, leaves).is_err() {
                         writer.note_older_claims();

@@ -260,7 +260,7 @@ fn leave_flushes(state: &State, writer: &Writer, spares: &Spares, used: bool) {
         if used && !there {
             let serves = writer.metadata.superblock().member(index).is_some();
             state.life.leave_spare(index, serves);
-        } else if !used && (!there || state.is_lost(index) || writer.claims(state, index) == 0) {
+        } else if !used && (!there || state.is_lost(index) || writer.claims(index) == 0) {
             state.life.reset_spare(index);
         }
     }
@@ -491,7 +491,7 @@ fn change_members(
         if !leaves || writer.metadata.superblock().member(index).is_none() {
             continue;
         }
-        if writer.claims(state, index) != 0 {
+        if writer.claims(index) != 0 {
             // A repair was under way to it when the table was loaded. Its data would be an error.
             let name = &state.name;
             pr_err!("{name}: spare {index} serves blocks by now: load a table with it\n");

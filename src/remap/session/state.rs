@@ -212,8 +212,6 @@ const LEFTOVER_MAX: usize = 2048;
 /// Slots that nothing became of.
 pub(in crate::remap) struct Leftover {
     slots: KVec<u32>,
-    /// Whether there were too many of them: those are held until the next activation.
-    pub(in crate::remap) too_many: bool,
 }
 
 impl Leftover {
@@ -221,7 +219,6 @@ impl Leftover {
     pub(in crate::remap) fn new() -> Result<Self> {
         Ok(Self {
             slots: KVec::with_capacity(LEFTOVER_MAX, GFP_KERNEL)?,
-            too_many: false,
         })
     }
 
@@ -276,7 +273,7 @@ impl Locked {
         state: &State,
         leaving: &mut Option<KBox<Leaving>>,
     ) -> Result {
-        let serves = |member| self.writer.claims(state, member) != 0;
+        let serves = |member| self.writer.claims(member) != 0;
         let free = |next: &mut KBox<Leaving>| !next.spares.iter().any(|(member, _)| serves(member));
         let mut next = leaving.take_if(free).ok_or(EBUSY)?;
         *leaving = self.end_leaving(state);
@@ -469,10 +466,8 @@ impl State {
             if self.with_map(|map| map.word(slot)) != SlotWord::FREE.with_held(true) {
                 continue;
             }
-            let mut leftover = self.leftover.lock();
-            if leftover.slots.push_within_capacity(slot).is_err() {
-                leftover.too_many = true;
-            }
+            // Where there are too many, they are held until the next activation.
+            let _ = self.leftover.lock().slots.push_within_capacity(slot);
         }
     }
 
@@ -659,6 +654,11 @@ impl State {
     /// The slot that a main block has now, and its word.
     pub(in crate::remap) fn slot_of(&self, main_block: u64) -> Option<(u32, SlotWord)> {
         self.with_map(|map| map.view().lookup(main_block))
+    }
+
+    /// See [`Map::next_claim`].
+    pub(in crate::remap) fn next_claim(&self, members: u8, first: u32) -> Option<(u32, SlotWord)> {
+        self.with_map(|map| map.next_claim(members, first))
     }
 
     /// Whether a slot serves a block of main, and its content is lost until that is written.
@@ -858,8 +858,8 @@ impl Counters {
             stuck: Counter::new(0),
         };
         let (mut remapped, mut pending, mut bad, mut lost) = (0u64, 0u64, 0u64, 0u64);
-        for cell in map.slots() {
-            let count = match SlotWord::from_memory(cell.load()).state() {
+        for word in map.words() {
+            let count = match word.state() {
                 SlotState::Free => continue,
                 SlotState::Valid => &mut remapped,
                 SlotState::Lost => {

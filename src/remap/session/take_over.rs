@@ -67,7 +67,7 @@ pub(in crate::remap) fn begin(
     let before = writer.before_take_over()?;
     if let Err(error) = try_begin(state, writer, io, changes) {
         pr_err!("{name}: the new spares cannot take over: {error:?}\n");
-        writer.undo_take_over(state, &before, changes.inherited);
+        writer.undo_take_over(state, &before);
         return Err(error);
     }
     pr_warn!("{name}: new spares take over, what the old ones had is lost until it is written\n");
@@ -84,7 +84,7 @@ fn try_begin(
     changes: &Changes,
 ) -> Result {
     // Repairs that were under way when the table was loaded may have added some.
-    if changes.inherited_blocks(state, writer) > changes.joining_slots() {
+    if changes.inherited_blocks(writer) > changes.joining_slots() {
         return Err(ENOSPC);
     }
     join(state, writer, changes)?;

@@ -65,10 +65,9 @@ impl Changes {
     }
 
     /// How many blocks those who join are to remember, of the members that they take over from.
-    pub(in crate::remap) fn inherited_blocks(&self, state: &State, writer: &Writer) -> u64 {
+    pub(in crate::remap) fn inherited_blocks(&self, writer: &Writer) -> u64 {
         let dead = (0..MEMBERS_MAX).filter(|index| self.inherited & member_bit(*index) != 0);
-        dead.map(|index| u64::from(writer.claims(state, index)))
-            .sum()
+        dead.map(|index| u64::from(writer.claims(index))).sum()
     }
 
     /// How many slots those have that join, less what the replicas of one take that lie on another.

@@ -248,7 +248,7 @@ impl Line<'_> {
                 continue;
             }
             left_out |= member_bit(index);
-            let claims = locked.writer.claims(&state, index);
+            let claims = locked.writer.claims(index);
             if claims != 0 && self.options.degraded {
                 continue;
             }
@@ -272,7 +272,7 @@ impl Line<'_> {
         if needed.is_some() && leaving.dead.is_some() {
             left = [None; MEMBERS_MAX as usize];
             changes.inherit(superblock);
-            let blocks = changes.inherited_blocks(&state, &locked.writer);
+            let blocks = changes.inherited_blocks(&locked.writer);
             let room = changes.joining_slots();
             if blocks > room {
                 let name = &self.name;

@@ -6,9 +6,10 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-use dm_remap_logic::alloc::find_pending;
-use dm_remap_logic::alloc::SlotRun;
 use dm_remap_logic::commit::Outcome;
+use dm_remap_logic::pool::Kind;
+use dm_remap_logic::pool::SlotRun;
+use dm_remap_logic::pool::Slots;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
@@ -31,11 +32,11 @@ impl World {
     /// Finds slots; in need those that are set aside for blocks outside of `range`.
     fn take(&mut self, want: u32, range: std::ops::Range<u64>) -> Result<Taken, Crashed> {
         let mut failed = false;
-        if self.allocator.available() < want {
+        if self.pools.available(1) < want {
             failed = !self.extend()? && self.spare.entries.len() < self.words.len();
         }
-        let usable = &self.words[..self.spare.entries.len()];
-        if let Some(run) = self.allocator.take(usable, want) {
+        let slots = Slots::new(&self.words, &self.chunks, &self.extents);
+        if let Some(run) = slots.take(&mut self.pools, 1, want) {
             return Ok(Taken::Run(run));
         }
         if failed {
@@ -43,9 +44,12 @@ impl World {
         }
         let free =
             |cell: &&AtomicU64| SlotWord::from_memory(cell.load(Ordering::Relaxed)).is_available();
-        assert_eq!(usable.iter().filter(free).count(), 0, "{:#?}", self.log);
-        let wanted = |word: SlotWord| !range.contains(&word.main_block());
-        let Some((slot, word)) = find_pending(usable, 0, |_, word| wanted(word)) else {
+        assert_eq!(self.words.iter().filter(free).count(), 0, "{:#?}", self.log);
+        let slots = self.slots();
+        let mut pending = slots.of_members(Kind::Pending, 1, 0);
+        let found = pending.find(|(_, word)| !range.contains(&word.main_block()));
+        drop(pending);
+        let Some((slot, word)) = found else {
             let stealable = |(block, (served, _)): (&u64, &(Served, u64))| {
                 served.pending && !range.contains(block) && !self.doubt.contains_key(block)
             };
@@ -228,8 +232,8 @@ impl World {
         if self.known.contains_key(&block) || self.doubt.contains_key(&block) {
             return Ok(());
         }
-        let usable = &self.words[..self.spare.entries.len()];
-        let Some(run) = self.allocator.take(usable, 1) else {
+        let slots = Slots::new(&self.words, &self.chunks, &self.extents);
+        let Some(run) = slots.take(&mut self.pools, 1, 1) else {
             return self.extend().map(|_| ());
         };
         self.make_room(1);

@@ -18,9 +18,13 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-use dm_remap_logic::alloc::Allocator;
 use dm_remap_logic::commit::Outcome;
+use dm_remap_logic::extents::Extents;
 use dm_remap_logic::format::BlockId;
+use dm_remap_logic::pool::chunks_for;
+use dm_remap_logic::pool::Kind;
+use dm_remap_logic::pool::Pools;
+use dm_remap_logic::pool::Slots;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
@@ -36,6 +40,9 @@ use super::random::Random;
 use super::spare;
 use super::spare::Spare;
 use super::spare::Stop;
+
+/// A slot that is not initialised.
+const UNKNOWN: SlotWord = SlotWord::FREE.with_held(true);
 
 /// More blocks than slots.
 const BLOCKS: u64 = 1200;
@@ -86,9 +93,11 @@ struct World {
     disk: Disks,
     spare: Spare,
     words: Vec<AtomicU64>,
+    chunks: Vec<AtomicU64>,
+    extents: Extents,
     buckets: Vec<AtomicU32>,
     counts: Counts,
-    allocator: Allocator,
+    pools: Pools,
     random: Random,
     /// What each slot holds.
     data: Vec<u64>,
@@ -112,20 +121,20 @@ impl World {
         let mut disk = Disks::new(1280 + 8 * (seed % 8), seed);
         spare::format(&mut disk, 1).expect("a good disk");
         let spare = Spare::load(&mut disk).expect("just formatted");
-        let slots = spare
-            .metadata
-            .superblock()
-            .member(0)
-            .expect("the first")
-            .slots as usize;
+        let member = spare.metadata.superblock().member(0).expect("the first");
+        let mut extents = Extents::new(0);
+        assert!(extents.grow(0, member, member.slots));
+        let slots = member.slots as usize;
         assert!((BLOCKS / 3..BLOCKS).contains(&(slots as u64)), "{slots}");
         let mut world = World {
             disk,
             spare,
             words: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+            chunks: (0..chunks_for(slots)).map(|_| AtomicU64::new(0)).collect(),
+            extents,
             buckets: Vec::new(),
             counts: Counts::default(),
-            allocator: Allocator::default(),
+            pools: Pools::default(),
             random: Random::new(!seed),
             data: vec![0; slots],
             sick: BTreeSet::new(),
@@ -145,7 +154,8 @@ impl World {
     /// Fills memory from what was loaded.
     fn index(&mut self) {
         for word in &self.words {
-            word.store(0, Ordering::Relaxed);
+            // What is not initialised is not given out.
+            word.store(UNKNOWN.to_memory(), Ordering::Relaxed);
         }
         for (cell, entry) in self.words.iter().zip(&self.spare.entries) {
             cell.store(entry.word.to_memory(), Ordering::Relaxed);
@@ -158,7 +168,17 @@ impl World {
             let inserted = table.insert(&mut self.counts, *block, *slot);
             inserted.expect("one slot a block");
         }
-        self.allocator = Allocator::new(self.usable());
+        self.slots().count();
+        self.pools = Pools::new(&self.slots());
+    }
+
+    fn slots(&self) -> Slots<'_, AtomicU64, AtomicU64> {
+        Slots::new(&self.words, &self.chunks, &self.extents)
+    }
+
+    fn set(&mut self, slot: u32, word: SlotWord) {
+        let slots = Slots::new(&self.words, &self.chunks, &self.extents);
+        slots.set(&mut self.pools, slot, word);
     }
 
     fn usable(&self) -> &[AtomicU64] {
@@ -234,24 +254,28 @@ impl World {
         let table = View::new(&self.buckets, &self.words);
         match (change.publish, change.block) {
             (Publish::Remove, _) if doubt => {
-                table.set_slot(slot, self.word(slot).with_doubt(true));
+                self.set(slot, self.word(slot).with_doubt(true));
             }
             (Publish::Remove, Some(block)) => {
                 assert!(table.remove(&mut self.counts, block, slot));
-                table.set_slot(slot, SlotWord::FREE.with_held(true));
+                self.set(slot, SlotWord::FREE.with_held(true));
             }
             (Publish::Replace(old), Some(block)) => {
-                table.set_slot(slot, word.with_doubt(doubt));
+                self.set(slot, word.with_doubt(doubt));
+                let before = self.word(old);
+                let table = View::new(&self.buckets, &self.words);
                 assert!(table.replace(block, old, slot));
+                let after = self.word(old);
+                let slots = Slots::new(&self.words, &self.chunks, &self.extents);
+                slots.changed(&mut self.pools, old, before, after);
             }
             (Publish::Insert, Some(block)) => {
-                table.set_slot(slot, word.with_doubt(doubt));
+                self.set(slot, word.with_doubt(doubt));
+                let table = View::new(&self.buckets, &self.words);
                 let inserted = table.insert(&mut self.counts, block, slot);
                 inserted.expect("room, and no other slot");
             }
-            _ => {
-                table.set_slot(slot, word.with_doubt(doubt));
-            }
+            _ => self.set(slot, word.with_doubt(doubt)),
         }
         let Some(block) = change.block else {
             if !doubt {
@@ -281,8 +305,8 @@ impl World {
     }
 
     fn give_back(&mut self, slot: u32) {
-        let usable = &self.words[..self.spare.entries.len()];
-        self.allocator.give_back(usable, slot);
+        let slots = Slots::new(&self.words, &self.chunks, &self.extents);
+        slots.give_back(&mut self.pools, slot);
     }
 
     /// Initialises more of the slot table. False if that failed, or there is no more.
@@ -298,7 +322,9 @@ impl World {
         };
         let more = self.spare.entries.len() - known;
         assert_eq!(more != 0, outcome == Outcome::Committed);
-        self.allocator.add(more as u32);
+        let range = (known as u32, (known + more) as u32);
+        let slots = Slots::new(&self.words, &self.chunks, &self.extents);
+        slots.change_all(&mut self.pools, 0, range, (Kind::Held, SlotWord::FREE));
         Ok(more != 0)
     }
 
@@ -314,7 +340,7 @@ impl World {
             if !word.is_doubt() {
                 continue;
             }
-            self.table().set_slot(slot, word.with_doubt(false));
+            self.set(slot, word.with_doubt(false));
             if word.state() == SlotState::Bad {
                 self.written_off.insert(slot);
                 self.older.retain(|older| *older != slot);
@@ -342,7 +368,22 @@ impl World {
         let free =
             |cell: &&AtomicU64| SlotWord::from_memory(cell.load(Ordering::Relaxed)).is_available();
         let free = self.usable().iter().filter(free).count();
-        assert_eq!(self.allocator.available() as usize, free, "{:#?}", self.log);
+        assert_eq!(self.pools.available(1) as usize, free, "{:#?}", self.log);
+        let counted = Pools::new(&self.slots());
+        assert_eq!(self.pools.claims(0), counted.claims(0), "{:#?}", self.log);
+        assert_eq!(self.pools.serving(0), counted.serving(0), "{:#?}", self.log);
+        let before: Vec<u64> = self
+            .chunks
+            .iter()
+            .map(|c| c.load(Ordering::Relaxed))
+            .collect();
+        self.slots().count();
+        let after: Vec<u64> = self
+            .chunks
+            .iter()
+            .map(|c| c.load(Ordering::Relaxed))
+            .collect();
+        assert_eq!(before, after, "{:#?}", self.log);
         let mut used = 0;
         for block in 0..BLOCKS {
             let found = self.table().lookup(block);

@@ -11,6 +11,7 @@ use std::time::Instant;
 use vmtest::guest::drop_caches;
 use vmtest::guest::load;
 use vmtest::guest::slowness;
+use vmtest::guest::Mapped;
 use vmtest::guest::Need;
 use vmtest::guest::NullBlk;
 use vmtest::guest::Quick;
@@ -218,6 +219,45 @@ fn a_million_remaps_load_as_fast_as_disks_are_read() {
         assert!(
             times < limit,
             "{times:.2} times as long as dd, on {spares} spares"
+        );
+    }
+}
+
+/// P16: what is decided about a spare as a whole, and a resume, looks at no slot: it takes no longer with a million of
+/// them in use.
+#[test]
+fn no_slot_is_looked_at_for_what_is_decided_about_a_spare() {
+    vmtest::needs!(Need::Clock);
+    let _test = vmtest::begin!();
+    load();
+    let cases = [(4000, 64, 8), (MILLION, MIB, 3000)];
+    let [few, many] = cases.map(|(remaps, first, second)| {
+        // The second one has no room for what the first one has.
+        let set = set([NullBlk::new(first, 4096), NullBlk::new(second, 4096)]);
+        set.forge(remaps);
+        let mut times = [Duration::MAX; 2];
+        let parameters = set.parameters("");
+        let device = Mapped::new(&format!("0 {} dm-remap {parameters}", set.sectors));
+        assert_eq!(device.remapped(), u64::from(remaps));
+        for _ in 0..4 * TRIES {
+            let begun = Instant::now();
+            device.message("evacuate 0").unwrap_err();
+            times[0] = times[0].min(begun.elapsed());
+            let begun = Instant::now();
+            device.suspend().expect("suspend");
+            device.resume().expect("resume");
+            times[1] = times[1].min(begun.elapsed());
+        }
+        times
+    });
+    for (what, few, many) in [
+        ("a message that is refused", few[0], many[0]),
+        ("suspend and resume", few[1], many[1]),
+    ] {
+        println!("{what}: {few:?} with few slots in use, {many:?} with a million");
+        assert!(
+            many < 2 * few,
+            "{what}: {few:?}, and {many:?} with a million"
         );
     }
 }

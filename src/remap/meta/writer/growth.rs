@@ -157,7 +157,7 @@ impl Writer {
         for generation in &self.generations {
             generations.push_within_capacity(*generation)?;
         }
-        while generations.len() < map.slots().len() {
+        while generations.len() < map.end() as usize {
             generations.push_within_capacity(0)?;
         }
         self.counts = state.with_map(|old| map.copy_from(old))?;
@@ -169,7 +169,8 @@ impl Writer {
         state.map.replace(map);
         for (member, known) in (0u8..).zip(known) {
             // Without numbers they could not be given out when they were initialised, or came back.
-            self.use_slots_from(state, member, known);
+            let usable = self.usable_slots(member);
+            self.free_held(state, member, (known, usable));
         }
         let unused = core::mem::replace(&mut self.generations, generations);
         if buckets != was {

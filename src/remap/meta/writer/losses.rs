@@ -81,7 +81,7 @@ impl Writer {
         if is_nowhere {
             // Nothing is left to be retired, but in memory.
             for slot in left.iter().filter(|_| committed.is_ok()) {
-                forget_slot(state, *slot);
+                self.set_word(state, *slot, UNKNOWN);
             }
         } else if staged.is_ok() && committed.is_ok() {
             for slot in &left {
@@ -125,14 +125,12 @@ impl Writer {
     }
 
     /// All is as it was before [`Writer::begin_take_over`].
-    pub(in crate::remap) fn undo_take_over(&mut self, state: &State, before: &Before, dead: u8) {
+    pub(in crate::remap) fn undo_take_over(&mut self, state: &State, before: &Before) {
         self.metadata.undo_take_over(&before.metadata);
         self.durable = before.durable;
         self.inherited = before.inherited;
-        // Their free slots are held back.
-        self.held |= dead;
         self.show_members(state);
-        state.counters.left.set(u64::from(self.slots_left()));
+        self.show_left(state);
     }
 
     /// Notes that a member answered when new ones were to take over from it, or that it is used again.
@@ -186,7 +184,7 @@ impl Writer {
             self.lost_from = Some((member, next));
             return Ok(());
         }
-        if self.commit_again(state, io, SlotWord::is_doubt)? {
+        if self.commit_again(state, io, |_| true)? {
             return Ok(());
         }
         self.metadata.end_take_over();
@@ -216,7 +214,7 @@ impl Writer {
         };
         let mut next = from;
         while left.len() < PART {
-            let Some((slot, word)) = next_claim(state, member, next) else {
+            let Some((slot, word)) = state.next_claim(member_bit(member), next) else {
                 // Once more from the first one, until there is none.
                 part.next = (from != 0 || !left.is_empty()).then_some(0);
                 break;
@@ -263,35 +261,4 @@ impl Writer {
         }
         Ok(part)
     }
-}
-
-/// A slot of a member whose table is nowhere has nothing any more.
-fn forget_slot(state: &State, slot: u32) {
-    state.with_map(|map| {
-        let before = map.word(slot);
-        map.view().set_slot(slot, UNKNOWN);
-        state.counters.changed(before, UNKNOWN);
-    });
-}
-
-/// The first slot of a member from `first` on that has a block, and its word.
-fn next_claim(state: &State, member: u8, first: u32) -> Option<(u32, SlotWord)> {
-    state.with_map(|map| {
-        let slots = u32::try_from(map.slots().len()).unwrap_or(u32::MAX);
-        (first..slots).find_map(|slot| {
-            let word = map.word(slot);
-            let own = || {
-                map.extents()
-                    .slot(slot)
-                    .is_some_and(|(owner, _)| owner == member)
-            };
-            if !word.is_claim() || !own() {
-                return None;
-            }
-            let serves = map.view().lookup(word.main_block());
-            serves
-                .is_some_and(|(other, _)| other == slot)
-                .then_some((slot, word))
-        })
-    })
 }

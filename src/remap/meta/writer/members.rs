@@ -48,8 +48,8 @@ use crate::{
             RESERVE_BLOCKS,
             SUPER_COPIES, //
         },
-        slot::SlotWord,
-        word::Word, //
+        pool::Kind,
+        slot::SlotWord, //
     },
     remap::{
         health::life::Disk,
@@ -89,13 +89,26 @@ pub(in crate::remap) enum Restored {
 impl Writer {
     /// Whether slots of a member are given out.
     pub(in crate::remap) fn gives_slots(&self, member: u8) -> bool {
-        self.metadata.is_usable(member) && (self.idle | self.resting) & member_bit(member) == 0
+        self.metadata.is_usable(member) && (self.idle | self.rests()) & member_bit(member) == 0
+    }
+
+    /// Members that are left alone for a while, a bit each.
+    pub(super) fn rests(&self) -> u8 {
+        match util::monotonic_ms() < self.rested_at {
+            true => self.resting,
+            false => 0,
+        }
+    }
+
+    /// Members whose slots are given out, a bit each.
+    pub(super) fn giving(&self) -> u8 {
+        let members = (0..MEMBERS_MAX).filter(|member| self.gives_slots(*member));
+        members.fold(0, |mask, member| mask | member_bit(member))
     }
 
     /// Gives out no more slots of a member.
     pub(in crate::remap) fn set_idle(&mut self, state: &State, member: u8) {
         self.idle |= member_bit(member);
-        self.hold_slots(state, member);
         self.show_copies(state);
     }
 
@@ -106,11 +119,7 @@ impl Writer {
 
     /// Gives out slots of these members again, a bit each.
     pub(in crate::remap) fn end_idle(&mut self, state: &State, members: u8) {
-        let idle = self.idle & members;
         self.idle &= !members;
-        for member in (0..MEMBERS_MAX).filter(|member| idle & member_bit(*member) != 0) {
-            self.use_idle_slots(state, member);
-        }
         self.show_copies(state);
     }
 
@@ -118,13 +127,12 @@ impl Writer {
     pub(super) fn show_copies(&self, state: &State) {
         let superblock = self.metadata.superblock();
         state.counters.show_copies(superblock, self.idle);
+        self.show_left(state);
     }
 
-    /// Remembers that a slot is held though it is free, as bios may be on their way to it: it is given out
-    /// again by the next activation, before which there are none.
-    pub(in crate::remap) fn note_held(&mut self, state: &State, slot: u32) {
-        let member = state.with_map(|map| map.extents().slot(slot));
-        self.held |= member.map_or(0, |(member, _)| member_bit(member));
+    /// Shows users how many slots are left.
+    pub(super) fn show_left(&self, state: &State) {
+        state.counters.left.set(u64::from(self.slots_left()));
     }
 
     /// Which activation this is. What was held in another one may be somebody's by now.
@@ -135,46 +143,33 @@ impl Writer {
     /// Gives out no slots of a member for a while, as writing there fails: only if others have some, of
     /// which it returns whether that is so.
     pub(in crate::remap) fn let_rest(&mut self, state: &State, member: u8) -> bool {
-        if self.slots_beside(state, member) == 0 {
+        if self.slots_beside(member) == 0 {
             return false;
         }
+        self.resting = self.rests();
         if self.resting & member_bit(member) == 0 && state.log.allow() {
             let name = &state.name;
             pr_warn!("{name}: spare {member} fails, others take its blocks for a while\n");
         }
         self.resting |= member_bit(member);
         self.rested_at = util::monotonic_ms().saturating_add(REST_MS);
-        self.hold_slots(state, member);
+        self.show_left(state);
         true
     }
 
     /// Gives out slots again of the members that had to rest. Returns whether there were any.
     pub(in crate::remap) fn end_rest(&mut self, state: &State) -> bool {
-        let resting = core::mem::take(&mut self.resting);
-        for member in (0..MEMBERS_MAX).filter(|member| resting & member_bit(*member) != 0) {
-            self.use_idle_slots(state, member);
-        }
-        resting != 0
-    }
-
-    /// Whether members had to rest, and that is over.
-    pub(super) fn has_rested(&self) -> bool {
-        self.resting != 0 && util::monotonic_ms() >= self.rested_at
+        let any = core::mem::take(&mut self.resting) != 0;
+        self.show_left(state);
+        any
     }
 
     /// How many slots other members can give out, initialised or not.
-    pub(in crate::remap) fn slots_beside(&self, state: &State, member: u8) -> u32 {
-        let free = state.with_map(|map| {
-            let slots = map.slots().iter().zip(0u32..);
-            let others = slots.filter(|(cell, number)| {
-                let owner = || map.extents().slot(*number).map(|(owner, _)| owner);
-                SlotWord::from_memory(cell.load()).is_available() && owner() != Some(member)
-            });
-            u32::try_from(others.count()).unwrap_or(u32::MAX)
-        });
+    pub(in crate::remap) fn slots_beside(&self, member: u8) -> u32 {
+        let giving = self.giving() & !member_bit(member);
         let members = self.metadata.superblock().members();
-        let others = members.filter(|(index, _)| *index != member && self.gives_slots(*index));
-        others.fold(free, |slots, (_, member)| {
+        let others = members.filter(|(index, _)| giving & member_bit(*index) != 0);
+        others.fold(self.pools.available(giving), |slots, (_, member)| {
             let behind = member.slots.saturating_sub(member.usable_slots());
             slots.saturating_add(behind)
         })
@@ -183,56 +178,20 @@ impl Writer {
     /// Begins a new activation: gives out slots of all members again that are there.
     pub(in crate::remap) fn use_all(&mut self, state: &State) {
         self.take_leftover(state);
-        let too_many = core::mem::take(&mut state.leftover.lock().too_many);
-        let idle = if too_many { u8::MAX } else { 0 }
-            | core::mem::take(&mut self.idle)
-            | core::mem::take(&mut self.resting)
-            | core::mem::take(&mut self.held);
+        self.idle = 0;
+        self.resting = 0;
         self.activation = self.activation.wrapping_add(1);
         self.unrestored = true;
         self.moves = 0;
         self.mends = 0;
         self.hopeless = 0;
         self.failed_places = 0;
-        for member in (0..8).filter(|member| idle & member_bit(*member) != 0) {
-            self.use_member(state, member);
-            if !self.gives_slots(member) && self.metadata.superblock().member(member).is_some() {
-                // When it does again.
-                self.held |= member_bit(member);
-            }
-        }
-        for member in (0..MEMBERS_MAX).filter(|member| self.is_missing(*member)) {
-            // They wait for it, and for nobody who is on the way to them, as there is none now.
-            let range = (0, self.usable_slots(member));
-            let is_held = |word| word == SlotWord::FREE.with_held(true);
-            self.change_slots(state, member, range, is_held, SlotWord::IDLE);
+        for member in 0..MEMBERS_MAX {
+            // Nobody fills any, and no bio is on its way to them now.
+            let usable = self.usable_slots(member);
+            self.free_held(state, member, (0, usable));
         }
         self.show_copies(state);
-    }
-
-    /// All slots of a member that are not in use can be given out, unless it is idle. Nobody fills any,
-    /// and no bio is on its way to them.
-    pub(in crate::remap) fn use_member(&mut self, state: &State, member: u8) {
-        if self.gives_slots(member) {
-            let usable = self.usable_slots(member);
-            self.free_slots(state, member, (0, usable));
-        }
-    }
-
-    /// The same of those slots that are idle and nothing else: others may be about to be filled.
-    fn use_idle_slots(&mut self, state: &State, member: u8) {
-        if self.gives_slots(member) {
-            let range = (0, self.usable_slots(member));
-            self.free_slots_that(state, member, range, |word| word == SlotWord::IDLE);
-        }
-    }
-
-    /// The same of those from `first` on.
-    pub(super) fn use_slots_from(&mut self, state: &State, member: u8, first: u32) {
-        if self.gives_slots(member) {
-            let range = (first, self.usable_slots(member));
-            self.free_slots(state, member, range);
-        }
     }
 
     /// Whether the set goes without a member that it has.
@@ -241,68 +200,21 @@ impl Writer {
         member.is_some_and(|member| member.missing)
     }
 
-    fn usable_slots(&self, member: u8) -> u32 {
+    pub(super) fn usable_slots(&self, member: u8) -> u32 {
         let member = self.metadata.superblock().member(member);
         member.map_or(0, |member| member.usable_slots())
     }
 
-    /// Slots that are free on the spare, and were held back in memory, can be given out.
-    pub(super) fn free_slots(&mut self, state: &State, member: u8, range: (u32, u32)) {
-        self.free_slots_that(state, member, range, |word| {
-            word == SlotWord::IDLE || word == SlotWord::FREE.with_held(true)
-        });
+    /// Slots from `range.0` to before `range.1` of a member that are held for nobody can be given out. No bio may
+    /// be on its way to them.
+    pub(super) fn free_held(&mut self, state: &State, member: u8, range: (u32, u32)) {
+        self.change_all(state, member, range, (Kind::Held, SlotWord::FREE));
+        self.show_left(state);
     }
 
-    fn free_slots_that(
-        &mut self,
-        state: &State,
-        member: u8,
-        range: (u32, u32),
-        is_meant: impl Fn(SlotWord) -> bool,
-    ) {
-        let freed = self.change_slots(state, member, range, is_meant, SlotWord::FREE);
-        self.allocator.add(freed);
-        state.counters.left.set(u64::from(self.slots_left()));
-    }
-
-    /// Sets those slots of a member's range that are meant to something else. Returns how many there were.
-    fn change_slots(
-        &self,
-        state: &State,
-        member: u8,
-        range: (u32, u32),
-        is_meant: impl Fn(SlotWord) -> bool,
-        to: SlotWord,
-    ) -> u32 {
-        state.with_map(|map| {
-            let numbers = (range.0..range.1).filter_map(|slot| map.extents().number(member, slot));
-            let mut changed = 0u32;
-            for number in numbers {
-                if is_meant(map.word(number)) {
-                    map.view().set_slot(number, to);
-                    changed = changed.saturating_add(1);
-                }
-            }
-            changed
-        })
-    }
-
-    /// Holds back all free slots of a member.
-    fn hold_slots(&mut self, state: &State, member: u8) {
-        let held = state.with_map(|map| {
-            let mut held = 0u32;
-            for (cell, number) in map.slots().iter().zip(0u32..) {
-                let own = map.extents().slot(number);
-                let own = own.is_some_and(|(owner, _)| owner == member);
-                if own && SlotWord::from_memory(cell.load()).is_available() {
-                    cell.store(SlotWord::IDLE.to_memory());
-                    held = held.saturating_add(1);
-                }
-            }
-            held
-        });
-        self.allocator.remove(held);
-        state.counters.left.set(u64::from(self.slots_left()));
+    fn change_all(&mut self, state: &State, member: u8, range: (u32, u32), to: (Kind, SlotWord)) {
+        let pools = &mut self.pools;
+        state.with_map(|map| map.slots().change_all(pools, member, range, to));
     }
 
     /// Says in whose place there is something else: what is there is not read either. That holds from
@@ -326,23 +238,20 @@ impl Writer {
         let strangers = u32::from(self.strangers & lost) << STRANGERS_SHIFT;
         // Before the caches are looked at: whoever has written sees this, or is seen there.
         let before = state.lost.xchg(u32::from(lost) | strangers, Full);
-        if (before ^ u32::from(lost)) & u32::from(u8::MAX) != 0 {
-            state.counters.lost.set(state.with_map(|map| {
-                let slots = (0u32..).zip(map.slots()).map(|(slot, _)| slot);
-                slots
-                    .filter(|slot| state.is_content_lost(map, *slot))
-                    .count() as u64
-            }));
-        }
-        for member in 0..8 {
-            let fresh =
-                lost & member_bit(member) != 0 && before & u32::from(member_bit(member)) == 0;
-            if fresh {
+        let before = (before & u32::from(u8::MAX)) as u8;
+        for member in 0..MEMBERS_MAX {
+            let bit = member_bit(member);
+            let serving = u64::from(self.pools.serving(member));
+            if before & !lost & bit != 0 {
+                state.counters.lost.sub(serving);
+            }
+            if lost & !before & bit != 0 {
+                state.counters.lost.add(serving);
                 pr_err!(
                     "{}: spare {member} is lost, going on without it\n",
                     state.name
                 );
-                self.hold_slots(state, member);
+                self.show_left(state);
                 state.life.forget_breakers_of(member);
                 // What was on it can be made again on others.
                 self.restored_at = u64::MAX;
@@ -374,16 +283,8 @@ impl Writer {
     }
 
     /// How many blocks of main the slots of a member serve or are set aside for.
-    pub(in crate::remap) fn claims(&self, state: &State, member: u8) -> u32 {
-        state.with_map(|map| {
-            let slots = map.slots().iter().zip(0u32..);
-            let own = slots.filter(|(cell, number)| {
-                let claim = SlotWord::from_memory(cell.load()).is_claim();
-                let owner = || map.extents().slot(*number).map(|(owner, _)| owner);
-                claim && owner() == Some(member)
-            });
-            u32::try_from(own.count()).unwrap_or(u32::MAX)
-        })
+    pub(in crate::remap) fn claims(&self, member: u8) -> u32 {
+        self.pools.claims(member)
     }
 
     /// Whether redundancy is to be restored: in a new activation, or as some was lost since it was restored
@@ -651,13 +552,11 @@ impl Writer {
     fn slots_without(&self, state: &State, host: u8, member: u8) -> Option<u32> {
         let kept = self.metadata.slots_beside(host, member)?;
         let usable = self.metadata.superblock().member(host)?.usable_slots();
-        let free = state.with_map(|map| {
-            (kept..usable).all(|slot| {
-                let number = map.extents().number(host, slot);
-                // One that is held may be about to be used.
-                number.is_none_or(|number| map.word(number).is_available())
-            })
-        });
+        // One that is held may be about to be used, and those of a spare that is idle or lost are not touched.
+        let free = kept >= usable
+            || self.metadata.is_usable(host)
+                && !self.is_idle(host)
+                && state.with_map(|map| map.slots().are_available(host, (kept, usable)));
         free.then_some(kept)
     }
 
@@ -675,13 +574,12 @@ impl Writer {
             // What is cut off is free; nobody may get it from here on.
             let range = (kept, self.usable_slots(host));
             let held = SlotWord::FREE.with_held(true);
-            let taken = self.change_slots(state, host, range, SlotWord::is_available, held);
-            self.allocator.remove(taken);
+            self.change_all(state, host, range, (Kind::Available, held));
             self.metadata.rehost(member, replica, host, kept)
         };
         self.failed_places &= !place_bit(member, replica);
         done.map_err(|why| Error::from_errno(-why.errno().number()))?;
-        state.counters.left.set(u64::from(self.slots_left()));
+        self.show_left(state);
         Ok(())
     }
 
@@ -702,8 +600,7 @@ impl Writer {
         }
         self.metadata.return_member(index);
         self.sync(state, io)?;
-        // Bios may be on their way to those that are held.
-        self.use_idle_slots(state, index);
+        self.show_left(state);
         pr_info!("{name}: spare {index} is back\n");
         Ok(Restored::Done)
     }
@@ -715,7 +612,7 @@ impl Writer {
         io: &mut SpareIo<'_>,
         index: u8,
     ) -> Result<Restored> {
-        if !self.is_missing(index) || self.claims(state, index) != 0 {
+        if !self.is_missing(index) || self.claims(index) != 0 {
             return Ok(Restored::Done);
         }
         self.remove_step(state, io, index).or_else(|error| {
@@ -762,7 +659,7 @@ impl Writer {
         io: &mut SpareIo<'_>,
         index: u8,
     ) -> Result<Restored> {
-        if self.claims(state, index) != 0 {
+        if self.claims(index) != 0 {
             return Err(EBUSY);
         }
         if !self.is_idle(index) {
@@ -786,12 +683,12 @@ impl Writer {
         self.forget_slots(state, index);
         self.idle &= !member_bit(index);
         self.resting &= !member_bit(index);
-        self.held &= !member_bit(index);
         self.inherited &= !member_bit(index);
         self.failed_places &= !(place_bit(index, 0) | place_bit(index, 1));
         self.sync(state, io)?;
         for (member, before) in (0u8..).zip(before) {
-            self.use_slots_from(state, member, before);
+            let usable = self.usable_slots(member);
+            self.free_held(state, member, (before, usable));
         }
         self.show_copies(state);
         pr_info!("{}: spare {index} has left the set\n", state.name);
@@ -805,18 +702,22 @@ impl Writer {
         Ok(Restored::Done)
     }
 
-    /// The slots of a member that has left are nothing any more.
+    /// The slots of a member that has left are nothing any more. Those that are free may stay what they are: nobody
+    /// is given one of them.
+    #[inline(never)]
     pub(super) fn forget_slots(&mut self, state: &State, index: u8) {
-        state.with_map(|map| {
-            for (cell, number) in map.slots().iter().zip(0u32..) {
-                let owner = map.extents().slot(number).map(|(owner, _)| owner);
-                if owner == Some(index) {
-                    let before = SlotWord::from_memory(cell.load());
-                    cell.store(UNKNOWN.to_memory());
-                    state.counters.changed(before, UNKNOWN);
-                }
+        for kind in [Kind::Claim, Kind::Bad, Kind::Doubt] {
+            let mut next = 0;
+            while let Some((slot, _)) = state.with_map(|map| {
+                let slots = map.slots();
+                let mut own = slots.of_members(kind, member_bit(index), next);
+                own.next()
+            }) {
+                self.set_word(state, slot, UNKNOWN);
+                next = slot.saturating_add(1);
             }
-        });
+        }
+        self.pools.forget(index);
     }
 }
 

@@ -34,7 +34,6 @@ use kernel::prelude::*;
 
 use crate::{
     logic::{
-        alloc::Allocator,
         commit::{
             Failure,
             Metadata,
@@ -48,6 +47,10 @@ use crate::{
             },
             BlockId, //
         },
+        pool::{
+            Kind,
+            Pools, //
+        },
         presence::{
             Presence,
             SMALL, //
@@ -60,8 +63,7 @@ use crate::{
             SlotWord, //
         },
         table::Counts,
-        text::Uuid,
-        word::Word, //
+        text::Uuid, //
     },
     remap::{
         path::map::Map,
@@ -109,7 +111,7 @@ pub(in crate::remap) struct Writer {
     /// Whether a table with this state is resumed.
     pub(in crate::remap) active: bool,
     pub(in crate::remap) metadata: KBox<Metadata>,
-    allocator: Allocator,
+    pools: Pools,
     counts: Counts,
     /// The generation of each slot's entry.
     generations: KVVec<u64>,
@@ -124,18 +126,16 @@ pub(in crate::remap) struct Writer {
     older_claims: bool,
     /// Members whose slots are given out no more; a bit each.
     idle: u8,
-    /// Members with slots that are held for nobody until the next activation; a bit each.
-    held: u8,
+    /// The same, for a while: writing to them has failed.
+    resting: u8,
+    /// When that is over, in milliseconds.
+    rested_at: u64,
     /// Whether this activation has not restored redundancy yet.
     unrestored: bool,
     /// Whether that has failed lately.
     restoring_failed: bool,
     /// Which activation this is.
     activation: u64,
-    /// The same, for a while: writing to them has failed.
-    resting: u8,
-    /// When that is over, in milliseconds.
-    rested_at: u64,
     /// Members in whose place there is something else; a bit each.
     strangers: u8,
     /// Replicas that cannot be made again where they are; a bit each.
@@ -176,7 +176,7 @@ impl Writer {
         let durable = metadata.superblock().sequence;
         Ok(Self {
             active: false,
-            allocator: Allocator::new(map.slots()),
+            pools: Pools::new(&map.slots()),
             metadata,
             counts,
             generations,
@@ -186,7 +186,6 @@ impl Writer {
             told_copies,
             older_claims: false,
             idle: 0,
-            held: 0,
             unrestored: false,
             restoring_failed: false,
             activation: 0,
@@ -221,12 +220,12 @@ impl Writer {
         }
         while self.older_claims {
             // A retirement in doubt may not have got anywhere: write it again.
-            if self.commit_again(state, io, |word| word.is_doubt() && !word.is_claim())? {
+            if self.commit_again(state, io, |word| !word.is_claim())? {
                 continue;
             }
-            let (slots, count) = self.first_slots(state, |map, slot, word| {
+            let (slots, count) = self.first_slots(state, Kind::Claim, |map, slot, word| {
                 let serves = map.view().lookup(word.main_block());
-                word.is_claim() && serves.is_none_or(|(other, _)| other != slot)
+                serves.is_none_or(|(other, _)| other != slot)
             });
             for slot in slots.iter().take(count) {
                 self.stage(state, *slot, self.retired(state, *slot), Publish::Keep)?;
@@ -237,14 +236,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Commits the first table blocks with slots that `wanted` picks once more. Returns whether there were any.
+    /// Commits the first table blocks with slots in doubt that `wanted` picks once more. Returns whether there were any.
     fn commit_again(
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
         wanted: impl Fn(SlotWord) -> bool,
     ) -> Result<bool> {
-        let (slots, count) = self.first_slots(state, |_, _, word| wanted(word));
+        let (slots, count) = self.first_slots(state, Kind::Doubt, |_, _, word| wanted(word));
         // Each block once, though many of the slots may be in it.
         let mut ids = [NO_BLOCK; COMMIT_BLOCKS_MAX];
         let mut used = 0usize;
@@ -265,18 +264,19 @@ impl Writer {
         Ok(used != 0)
     }
 
-    /// The first slots that `wanted` picks, one in each table block, and how many these are.
+    /// The first slots of a kind that `wanted` picks, one in each table block, and how many these are.
     fn first_slots(
         &self,
         state: &State,
+        kind: Kind,
         wanted: impl Fn(&Map, u32, SlotWord) -> bool,
     ) -> ([u32; COMMIT_BLOCKS_MAX], usize) {
         let mut slots = [0u32; COMMIT_BLOCKS_MAX];
         let mut count = 0usize;
         state.with_map(|map| {
             let mut block = None;
-            for (cell, slot) in map.slots().iter().zip(0u32..) {
-                if !wanted(map, slot, SlotWord::from_memory(cell.load())) {
+            for (slot, word) in map.slots().of_kind(kind, 0..map.end()) {
+                if !wanted(map, slot, word) {
                     continue;
                 }
                 let own = map.extents().block(slot);
@@ -292,6 +292,14 @@ impl Writer {
             }
         });
         (slots, count)
+    }
+
+    /// Changes what a slot is used for, in memory.
+    pub(in crate::remap) fn set_word(&mut self, state: &State, slot: u32, word: SlotWord) {
+        let before = state.with_map(|map| map.slots().set(&mut self.pools, slot, word));
+        if let Some(before) = before {
+            state.counters.changed(before, word);
+        }
     }
 
     /// What becomes of a slot that failed: of a spare that is lost, nobody knows.
@@ -325,9 +333,8 @@ impl Writer {
                 Ok(())
             }
             _ => {
-                // Bios may be on their way to it until the next activation.
-                self.note_held(state, slot);
                 let word = match good {
+                    // Bios may be on their way to it until the next activation.
                     true => SlotWord::FREE.with_held(true),
                     false => self.retired(state, slot),
                 };
@@ -410,7 +417,7 @@ impl Writer {
         }
         staged.clear();
         self.staged = staged;
-        state.counters.left.set(u64::from(self.slots_left()));
+        self.show_left(state);
         result
     }
 
@@ -554,7 +561,7 @@ impl Writer {
 
     /// Shows readers a change that is durable, or in doubt.
     fn publish(&mut self, state: &State, change: &Staged, doubt: bool) {
-        let counts = &mut self.counts;
+        let (counts, pools) = (&mut self.counts, &mut self.pools);
         let Staged { slot, entry, .. } = *change;
         let main_block = entry.word.main_block();
         let replaced = match change.publish {
@@ -564,7 +571,7 @@ impl Writer {
         let gets_slot = matches!(change.publish, Publish::Insert | Publish::Replace(_));
         let noted = gets_slot && state.is_noted(main_block);
         state.with_map(|map| {
-            let table = map.view();
+            let (table, slots) = (map.view(), map.slots());
             let before = match noted {
                 // It counts as pending so far.
                 true => PENDING,
@@ -579,14 +586,19 @@ impl Writer {
             let lost_before = lost();
             match change.publish {
                 Publish::Keep => {
-                    table.set_slot(slot, entry.word.with_doubt(doubt));
+                    slots.set(pools, slot, entry.word.with_doubt(doubt));
                 }
                 Publish::Insert | Publish::Replace(_) => {
                     Presence::new(state.presence.get())
                         .set(state.sector_of(main_block), u64::from(state.sectors(1)));
-                    table.set_slot(slot, entry.word.with_doubt(doubt));
+                    slots.set(pools, slot, entry.word.with_doubt(doubt));
                     let replaced = match change.publish {
-                        Publish::Replace(old) => table.replace(main_block, old, slot),
+                        Publish::Replace(old) => {
+                            let before = map.word(old);
+                            let replaced = table.replace(main_block, old, slot);
+                            slots.changed(pools, old, before, map.word(old));
+                            replaced
+                        }
                         _ => false,
                     };
                     if !replaced && table.insert(counts, main_block, slot).is_err() {
@@ -595,11 +607,11 @@ impl Writer {
                     }
                 }
                 Publish::Remove(_) if doubt => {
-                    table.set_slot(slot, map.word(slot).with_doubt(true));
+                    slots.set(pools, slot, map.word(slot).with_doubt(true));
                 }
                 Publish::Remove(main_block) => {
                     table.remove(counts, main_block, slot);
-                    table.set_slot(slot, entry.word.with_held(true));
+                    slots.set(pools, slot, entry.word.with_held(true));
                 }
             }
             state.counters.changed(before, map.word(slot));
@@ -640,7 +652,8 @@ impl Writer {
     }
 
     /// What is in these table blocks is durable everywhere now.
-    fn clear_doubt(&self, state: &State, blocks: &[BlockId]) {
+    fn clear_doubt(&mut self, state: &State, blocks: &[BlockId]) {
+        let pools = &mut self.pools;
         state.with_map(|map| {
             for block in blocks {
                 let first = block.block.saturating_mul(ENTRIES);
@@ -648,7 +661,7 @@ impl Writer {
                 for slot in map.extents().numbers(block.member, range).flatten() {
                     let word = map.word(slot);
                     if word.is_doubt() {
-                        map.view().set_slot(slot, word.with_doubt(false));
+                        map.slots().set(pools, slot, word.with_doubt(false));
                     }
                 }
             }

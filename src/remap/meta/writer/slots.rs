@@ -6,14 +6,17 @@ use kernel::prelude::*;
 
 use crate::{
     logic::{
-        alloc::{
-            self,
-            SlotRun, //
-        },
         commit::EXTEND_BLOCKS_MAX,
         desk::Range,
-        format::Member,
+        format::{
+            member_bit,
+            Member, //
+        },
         message::Blocks,
+        pool::{
+            Kind,
+            SlotRun, //
+        },
         slot::{
             Origin,
             SlotState,
@@ -54,7 +57,7 @@ impl Writer {
     pub(in crate::remap) fn slots_left(&self) -> u32 {
         let members = self.metadata.superblock().members();
         members.filter(|(index, _)| self.gives_slots(*index)).fold(
-            self.allocator.available(),
+            self.pools.available(self.giving()),
             |left, (_, member)| {
                 let behind = member.slots.saturating_sub(member.usable_slots());
                 left.saturating_add(behind)
@@ -64,7 +67,7 @@ impl Writer {
 
     /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
     pub(super) fn crosses_low_water(&mut self, percent: u32) -> bool {
-        if self.resting != 0 {
+        if self.rests() != 0 {
             // There are more than can be given out at the moment.
             return false;
         }
@@ -112,8 +115,7 @@ impl Writer {
         let outcome = io.drive(op, |_, _, _| ());
         self.note(state, &outcome)?;
         let member = self.metadata.superblock().member(index).ok_or(ENOSPC)?;
-        let range = (before, member.usable_slots());
-        self.free_slots(state, index, range);
+        self.free_held(state, index, (before, member.usable_slots()));
         Ok(())
     }
 
@@ -127,9 +129,6 @@ impl Writer {
     ) -> Result<SlotRun> {
         self.check_open(state)?;
         self.take_leftover(state);
-        if self.has_rested() {
-            self.end_rest(state);
-        }
         match self.take_given_slots(state, io, want) {
             // Better one that has failed a moment ago than none.
             Err(_) if self.end_rest(state) => self.take_given_slots(state, io, want),
@@ -143,16 +142,18 @@ impl Writer {
         io: &mut SpareIo<'_>,
         want: u32,
     ) -> Result<SlotRun> {
-        if self.allocator.available() < want {
+        if self.pools.available(self.giving()) < want {
             match self.extend(state, io) {
-                Err(error) if error != ENOSPC && self.allocator.available() == 0 => {
+                Err(error) if error != ENOSPC && self.pools.available(self.giving()) == 0 => {
                     return Err(error);
                 }
                 _ => (),
             }
         }
+        // That may have found out that a spare is gone.
+        let giving = self.giving();
         state
-            .with_map(|map| self.allocator.take(map.slots(), want))
+            .with_map(|map| map.slots().take(&mut self.pools, giving, want))
             .ok_or(ENOSPC)
     }
 
@@ -177,11 +178,13 @@ impl Writer {
 
     /// Gives out a given free slot; [`EBUSY`] if it is not free.
     pub(in crate::remap) fn take_slot(&mut self, state: &State, slot: u32) -> Result {
-        if state.with_map(|map| self.allocator.take_slot(map.slots(), slot)) {
-            Ok(())
-        } else {
-            Err(EBUSY)
-        }
+        let taken = state.with_map(|map| {
+            let giving = self.giving();
+            let member = map.extents().slot(slot).map(|(member, _)| member);
+            let gives = member.is_some_and(|member| giving & member_bit(member) != 0);
+            gives && map.slots().take_slot(&mut self.pools, slot)
+        });
+        taken.then_some(()).ok_or(EBUSY)
     }
 
     /// Initialises some of the slot table so that a given slot of a member can be used. Returns whether that is
@@ -207,8 +210,10 @@ impl Writer {
     /// Whether a slot of a member can be given out, initialised or not.
     pub(in crate::remap) fn is_free(&self, state: &State, index: u8, slot: u32) -> bool {
         let member = self.metadata.superblock().member(index);
-        let member = member.filter(|_| self.gives_slots(index));
-        if member.is_some_and(|member| slot >= member.usable_slots() && slot < member.slots) {
+        let Some(member) = member.filter(|_| self.gives_slots(index)) else {
+            return false;
+        };
+        if slot >= member.usable_slots() && slot < member.slots {
             return true;
         }
         state.with_map(|map| {
@@ -243,15 +248,12 @@ impl Writer {
         };
         let mut stolen = core::mem::take(&mut self.stolen);
         stolen.clear();
-        let mut next = Some(0u32);
+        let (mut next, giving) = (Some(0u32), self.giving());
         while let Some(first) = next.filter(|_| stolen.len() < want as usize) {
             let found = state.with_map(|map| {
-                let gives = |slot: u32| {
-                    let member = map.extents().slot(slot).map(|(member, _)| member);
-                    member.is_some_and(|member| self.gives_slots(member))
-                };
-                let wanted = |slot, word| gives(slot) && !is_busy(word);
-                alloc::find_pending(map.slots(), first, wanted)
+                let slots = map.slots();
+                let mut pending = slots.of_members(Kind::Pending, giving, first);
+                pending.find(|(_, word)| !is_busy(*word))
             });
             let Some((slot, word)) = found else {
                 break;
@@ -281,18 +283,18 @@ impl Writer {
 
     /// Has the next slots taken from somewhere else.
     pub(in crate::remap) fn jump(&mut self) {
-        self.allocator
+        self.pools
             .jump(u32::try_from(self.generations.len()).unwrap_or(u32::MAX));
     }
 
     /// Gives back a slot that is held. No bio may be on its way to it.
     pub(in crate::remap) fn give_back(&mut self, state: &State, slot: u32) {
+        let superblock = self.metadata.superblock();
         state.with_map(|map| {
             let member = map.extents().slot(slot).map(|(member, _)| member);
-            if member.is_some_and(|member| self.gives_slots(member)) {
-                self.allocator.give_back(map.slots(), slot);
-            } else if map.word(slot) == SlotWord::FREE.with_held(true) {
-                map.view().set_slot(slot, SlotWord::IDLE);
+            // Of one that has left the set meanwhile, there are none.
+            if member.is_some_and(|member| superblock.member(member).is_some()) {
+                map.slots().give_back(&mut self.pools, slot);
             }
         });
     }
@@ -311,7 +313,7 @@ impl Writer {
     /// Has slots ready for the next bio that fails, so that nothing has to be waited for then. If that
     /// is not possible, the next bio tries again.
     pub(in crate::remap) fn prepare(&mut self, state: &State, io: &mut SpareIo<'_>) {
-        if (self.allocator.available() as usize) < STAGED_MAX {
+        if (self.pools.available(self.giving()) as usize) < STAGED_MAX {
             let _ = self.extend(state, io);
         }
     }

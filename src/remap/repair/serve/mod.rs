@@ -346,11 +346,9 @@ fn note_failing(state: &State, until: u64, spares: &Spares, lists: &Lists) -> bo
             let superblock = writer.metadata.superblock();
             let alive = *known.get_or_insert_with(|| io.is_alive(superblock, member, None));
             if alive && word.state() == SlotState::Valid {
-                state.with_map(|map| {
-                    let known = state.is_content_lost(map, slot);
-                    map.view().set_slot(slot, word.with_failing());
-                    state.counters.lost.add(u64::from(!known));
-                });
+                let known = state.with_map(|map| state.is_content_lost(map, slot));
+                writer.set_word(state, slot, word.with_failing());
+                state.counters.lost.add(u64::from(!known));
                 noted = noted.saturating_add(1);
             }
         }
@@ -529,8 +527,8 @@ impl Repair<'_> {
                     self.spare_slow |= !on_main;
                 }
                 self.explained |= part.count == 1;
-                if let (1, Some(member)) = (part.count, self.member_of(kind)) {
-                    self.state.life.slot_failed(member);
+                if part.count == 1 {
+                    self.note_failed_slot(kind, main_block, result);
                 }
                 if part.count == 1 && on_main && !self.blames_medium(WRITE) {
                     return Err(self.error_for_bio());
@@ -549,22 +547,27 @@ impl Repair<'_> {
         Ok(())
     }
 
+    /// Counts that a slot did not take what was sent to it.
+    fn note_failed_slot(&self, kind: RunKind, main_block: u64, result: block::IoResult) {
+        let suspect = result.is_err_and(|status| is_suspect(Operation::Write, status));
+        if let (true, Ok((Some(member), _, _))) = (suspect, self.place(kind, main_block, true)) {
+            self.state.life.note_failed_slot(member);
+        }
+    }
+
     /// Slots that could not be read have new content.
     fn mend(&self, first: u32, count: u32) {
         let state = self.state;
         // If that takes too long, the next write of them does it.
-        let _ = state.with_writer_by(self.patience, self.spares, |_, _| {
-            state.with_map(|map| {
-                for slot in first..first.saturating_add(count) {
-                    let before = state.is_content_lost(map, slot);
-                    let word = map.word(slot);
-                    if word.is_failing() && word.state() == SlotState::Valid {
-                        map.view().set_slot(slot, word.without_failing());
-                    }
-                    let mended = before && !state.is_content_lost(map, slot);
-                    state.counters.lost.sub(u64::from(mended));
+        let _ = state.with_writer_by(self.patience, self.spares, |writer, _| {
+            for slot in first..first.saturating_add(count) {
+                let lost = || state.with_map(|map| state.is_content_lost(map, slot));
+                let (before, word) = (lost(), state.with_map(|map| map.word(slot)));
+                if word.is_failing() && word.state() == SlotState::Valid {
+                    writer.set_word(state, slot, word.without_failing());
                 }
-            });
+                state.counters.lost.sub(u64::from(before && !lost()));
+            }
         });
     }
 

@@ -26,8 +26,7 @@ use crate::{
             Counts,
             InsertError,
             View, //
-        },
-        word::Word, //
+        }, //
     },
     remap::{
         meta::writer::growth::ROOM,
@@ -181,15 +180,6 @@ impl Filling {
         self.counts = self.view().rebuild(&fresh).map_err(|_| ENOMEM)?;
         self.buckets = fresh;
         Ok(())
-    }
-
-    /// Has no slots that are free given out, of those that `unusable` tells.
-    pub(super) fn withhold(&mut self, unusable: impl Fn(u32) -> bool) {
-        for (cell, slot) in self.slots.iter().zip(0u32..) {
-            if SlotWord::from_memory(cell.load()).is_available() && unusable(slot) {
-                cell.store(UNKNOWN.to_memory());
-            }
-        }
     }
 
     /// Gives back buckets that it does not take, when all remaps are there. If there is no memory to do so,

@@ -43,7 +43,10 @@ use crate::{
             Resolved, //
         }, //
     },
-    remap::path::map::Map, //
+    remap::path::map::{
+        patient,
+        Map, //
+    }, //
 };
 
 use super::{
@@ -90,17 +93,6 @@ fn use_tables(
     extents: Extents,
     (mut filling, rewrites): (Filling, KVec<Rewrite>),
 ) -> Result<KBox<Loaded>> {
-    let usable = |index| metadata.is_usable(index);
-    if !metadata
-        .superblock()
-        .members()
-        .all(|(index, _)| usable(index))
-    {
-        filling.withhold(|slot| {
-            let member = extents.slot(slot).map(|(member, _)| member);
-            !member.is_some_and(usable)
-        });
-    }
     let mut dirty = KVec::new();
     for lost in &filling.lost {
         let block = extents.block(*lost).ok_or(EINVAL)?;
@@ -116,7 +108,7 @@ fn use_tables(
         generations,
         ..
     } = filling;
-    let map = Map::from_parts(buckets, slots, extents);
+    let map = Map::from_parts(buckets, slots, extents, patient())?;
     let loaded = Loaded {
         metadata,
         map: KBox::new(map, GFP_KERNEL)?,

@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which slots take new data, and what the others are used for?
+//!
+//! Each member of the set has a pool of slots. Whether slots are given out is a matter of the pool, and is
+//! asked when some are taken: a spare that rests, is idle or lost has the same words as before. So a change
+//! of that costs nothing, however many slots there are.
+//!
+//! Nor does a search look at all slots. Pools count what they have, and so does each [chunk](Slots) of the
+//! array of words: where there is nothing of a kind, nobody looks; and who looks for many in a row is content with
+//! fewer after a while.
+//!
+//! Slots are taken by next fit: the search goes on where the last one ended, so that slots are worn evenly
+//! and blocks that fail one after the other come to lie one after the other, where one I/O reaches them all.
+
+use core::ops::Range;
+
+use super::{
+    extents::{
+        Extent,
+        Extents, //
+    },
+    format::{
+        member_bit,
+        MEMBERS_MAX, //
+    },
+    slot::{
+        SlotState,
+        SlotWord, //
+    },
+    word::Word, //
+};
+
+/// How many slots a search looks at before it is content with less than it was asked for.
+const PATIENCE: usize = 1 << 14;
+
+/// How many slots are counted together.
+const CHUNK: usize = 1 << 8;
+
+/// A run of slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRun {
+    /// The first one.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// What a slot is to who looks for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It can take new data, if its pool gives slots.
+    Available,
+    /// It is free, and held: by who is about to fill it, for those who may be on the way to it, or as nobody has
+    /// made anything of it so far.
+    Held,
+    /// It serves a block of main, is set aside for one, or is still said to.
+    Claim,
+    /// It is only set aside, and that is not in doubt.
+    Pending,
+    /// What the spare says of it is in doubt.
+    Doubt,
+    /// It serves a block, with what can be read, as far as is known.
+    Serving,
+    /// It failed, and is not used again.
+    Bad,
+}
+
+impl Kind {
+    const ALL: [Kind; 7] = [
+        Kind::Available,
+        Kind::Held,
+        Kind::Claim,
+        Kind::Pending,
+        Kind::Doubt,
+        Kind::Serving,
+        Kind::Bad,
+    ];
+
+    /// Bits of a chunk's count.
+    const BITS: u32 = 9;
+
+    /// Whether a word is one of these.
+    pub fn has(self, word: SlotWord) -> bool {
+        match self {
+            Kind::Available => word.is_available(),
+            Kind::Held => word == SlotWord::FREE.with_held(true),
+            Kind::Claim => word.is_claim(),
+            Kind::Pending => {
+                word.state() == SlotState::Pending && !word.is_doubt() && !word.is_held()
+            }
+            Kind::Doubt => word.is_doubt(),
+            Kind::Bad => word.state() == SlotState::Bad,
+            Kind::Serving => {
+                word.state() == SlotState::Valid
+                    && !word.is_failing()
+                    && word.claims(word.main_block())
+            }
+        }
+    }
+
+    const fn one(self) -> u64 {
+        1 << (self as u32 * Self::BITS)
+    }
+
+    /// What a word adds to the counts of its chunk.
+    fn counts_of(word: SlotWord) -> u64 {
+        if word.is_plain() && word.claims(word.main_block()) {
+            // As nearly all are that are loaded.
+            return Kind::Claim.one() | Kind::Serving.one();
+        }
+        let own = Self::ALL.iter().filter(|kind| kind.has(word));
+        own.fold(0, |counts, kind| counts | kind.one())
+    }
+
+    const fn of(self, counts: u64) -> u64 {
+        counts >> (self as u32 * Self::BITS) & ((1 << Self::BITS) - 1)
+    }
+}
+
+/// What a member's slots are used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pool {
+    available: u32,
+    claims: u32,
+    serving: u32,
+}
+
+impl Pool {
+    /// Counts more and fewer words, as chunks count them.
+    fn change(&mut self, more: u64, fewer: u64) {
+        for (kind, field) in [
+            (Kind::Available, &mut self.available),
+            (Kind::Claim, &mut self.claims),
+            (Kind::Serving, &mut self.serving),
+        ] {
+            let change = |counts| kind.of(counts) as u32;
+            *field = field
+                .saturating_add(change(more))
+                .saturating_sub(change(fewer));
+        }
+    }
+}
+
+/// The pools of all members, and where to search next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pools {
+    of: [Pool; MEMBERS_MAX as usize],
+    cursor: u32,
+}
+
+impl Pools {
+    /// Takes over what chunks have counted.
+    pub fn new<S: Word<u64>, C: Word<u64>>(slots: &Slots<'_, S, C>) -> Self {
+        let mut pools = Pools::default();
+        let mut last = 0..0;
+        for extent in slots.extents.iter() {
+            let end = extent.first.saturating_add(extent.count);
+            for (counts, numbers) in slots.counts(extent.first..end) {
+                pools.change(extent.member, counts, 0);
+                if Kind::Claim.of(counts) != 0 {
+                    last = numbers;
+                }
+            }
+        }
+        // Go on behind the last one that was given out, as far as can be told.
+        let last = slots.of_kind(Kind::Claim, last).last();
+        pools.cursor = last.map_or(0, |(last, _)| last.saturating_add(1));
+        pools
+    }
+
+    /// Counts more and fewer words of a member, as chunks count them. Of one that has left, nothing is counted.
+    fn change(&mut self, member: u8, more: u64, fewer: u64) {
+        if let Some(pool) = self.of.get_mut(usize::from(member)) {
+            pool.change(more, fewer);
+        }
+    }
+
+    /// A member has left the set, and nothing of it is in use.
+    pub fn forget(&mut self, member: u8) {
+        if let Some(pool) = self.of.get_mut(usize::from(member)) {
+            *pool = Pool::default();
+        }
+    }
+
+    fn pool(&self, member: u8) -> Pool {
+        let pool = self.of.get(usize::from(member));
+        pool.copied().unwrap_or_default()
+    }
+
+    /// How many slots can be given out of some members, a bit each.
+    pub fn available(&self, members: u8) -> u32 {
+        let own = (0..MEMBERS_MAX).filter(|member| members & member_bit(*member) != 0);
+        own.fold(0, |sum, member| {
+            sum.saturating_add(self.pool(member).available)
+        })
+    }
+
+    /// How many blocks of main the slots of a member serve or are set aside for.
+    pub fn claims(&self, member: u8) -> u32 {
+        self.pool(member).claims
+    }
+
+    /// How many of these have content, as far as the spare can be read.
+    pub fn serving(&self, member: u8) -> u32 {
+        self.pool(member).serving
+    }
+
+    /// Goes on searching somewhere else, of `slots` slots: far from where the last ones were found.
+    pub fn jump(&mut self, slots: u32) {
+        let far = u64::from(self.cursor) + u64::from(slots / 3) + 1;
+        self.cursor = (far % u64::from(slots.max(1))) as u32;
+    }
+}
+
+/// What some words add to the counts of their chunk.
+fn count<S: Word<u64>>(words: &[S]) -> u64 {
+    let words = words.iter().map(|cell| SlotWord::from_memory(cell.load()));
+    words.fold(0, |sum, word| sum.wrapping_add(Kind::counts_of(word)))
+}
+
+/// How many chunks there are of `slots` slots.
+pub const fn chunks_for(slots: usize) -> usize {
+    slots.div_ceil(CHUNK)
+}
+
+/// The words of all slots, and what is counted for each chunk of them.
+#[derive(Debug)]
+pub struct Slots<'a, S, C> {
+    words: &'a [S],
+    chunks: &'a [C],
+    extents: &'a Extents,
+}
+
+impl<'a, S: Word<u64>, C: Word<u64>> Slots<'a, S, C> {
+    /// Those of `extents`, with [`chunks_for`] as many chunks.
+    pub fn new(words: &'a [S], chunks: &'a [C], extents: &'a Extents) -> Self {
+        Slots {
+            words,
+            chunks,
+            extents,
+        }
+    }
+
+    /// Counts the words of each chunk.
+    pub fn count(&self) {
+        for (part, chunk) in self.words.chunks(CHUNK).zip(self.chunks) {
+            chunk.store(count(part));
+        }
+    }
+
+    /// Takes over the words that `old` has, and what is counted of them; what is behind them was counted before.
+    pub fn copy_from(&self, old: &Slots<'_, S, C>) {
+        for (place, cell) in self.words.iter().zip(old.words) {
+            place.store(cell.load());
+        }
+        let whole = old.words.len() / CHUNK;
+        for (number, chunk) in self.chunks.iter().enumerate().take(whole + 1) {
+            let part = number * CHUNK..self.words.len().min((number + 1) * CHUNK);
+            match old.chunks.get(number).filter(|_| number < whole) {
+                Some(known) => chunk.store(known.load()),
+                None => chunk.store(count(self.words.get(part).unwrap_or(&[]))),
+            }
+        }
+    }
+
+    fn word(&self, slot: u32) -> Option<SlotWord> {
+        let cell = self.words.get(slot as usize)?;
+        Some(SlotWord::from_memory(cell.load()))
+    }
+
+    /// Changes the word of a slot. Returns what it was; none if there is no such slot.
+    pub fn set(&self, pools: &mut Pools, slot: u32, word: SlotWord) -> Option<SlotWord> {
+        let cell = self.words.get(slot as usize)?;
+        let before = SlotWord::from_memory(cell.load());
+        cell.store(word.to_memory());
+        self.changed(pools, slot, before, word);
+        Some(before)
+    }
+
+    /// Counts that the word of a slot has changed.
+    pub fn changed(&self, pools: &mut Pools, slot: u32, before: SlotWord, after: SlotWord) {
+        let (more, fewer) = (Kind::counts_of(after), Kind::counts_of(before));
+        if let Some(chunk) = self.chunks.get(slot as usize / CHUNK) {
+            chunk.store(chunk.load().wrapping_sub(fewer).wrapping_add(more));
+        }
+        if let Some((member, _)) = self.extents.slot(slot) {
+            pools.change(member, more, fewer);
+        }
+    }
+
+    /// What is counted for some numbers, by chunks.
+    fn counts(
+        &self,
+        numbers: Range<u32>,
+    ) -> impl Iterator<Item = (u64, Range<u32>)> + use<'_, 'a, S, C> {
+        let mut next = numbers.start as usize;
+        let end = (numbers.end as usize).min(self.words.len());
+        core::iter::from_fn(move || {
+            let first = (next < end).then_some(next)?;
+            let last = (first / CHUNK + 1) * CHUNK;
+            next = last.min(end);
+            let counts = match first % CHUNK == 0 && next == last {
+                true => self.chunks.get(first / CHUNK)?.load(),
+                false => count(self.words.get(first..next)?),
+            };
+            let numbers = u32::try_from(first).ok()?..u32::try_from(next).ok()?;
+            Some((counts, numbers))
+        })
+    }
+
+    /// The slots of a kind among some numbers, in this order.
+    pub fn of_kind(
+        &self,
+        kind: Kind,
+        numbers: Range<u32>,
+    ) -> impl Iterator<Item = (u32, SlotWord)> + use<'_, 'a, S, C> {
+        let mut next = numbers.start as usize;
+        let end = (numbers.end as usize).min(self.words.len());
+        // Up to where it is known that there are some.
+        let mut known = next;
+        core::iter::from_fn(move || {
+            while next < end {
+                if next == known {
+                    known = (next / CHUNK + 1) * CHUNK;
+                    if kind.of(self.chunks.get(next / CHUNK)?.load()) == 0 {
+                        next = known;
+                        continue;
+                    }
+                }
+                let number = u32::try_from(next).ok()?;
+                next += 1;
+                let word = self.word(number)?;
+                if kind.has(word) {
+                    return Some((number, word));
+                }
+            }
+            None
+        })
+    }
+
+    /// The slots of a kind from number `first` on, of some members, a bit each; in this order.
+    pub fn of_members(
+        &self,
+        kind: Kind,
+        members: u8,
+        first: u32,
+    ) -> impl Iterator<Item = (u32, SlotWord)> + use<'_, 'a, S, C> {
+        let own = move |extent: &&Extent| members & member_bit(extent.member) != 0;
+        let extents = self.extents.iter().filter(own);
+        extents.flat_map(move |extent| {
+            let end = extent.first.saturating_add(extent.count);
+            self.of_kind(kind, first.max(extent.first)..end)
+        })
+    }
+
+    /// Where the slots from `first` to before `end` of a member have their numbers.
+    fn runs(
+        &self,
+        member: u8,
+        (first, end): (u32, u32),
+    ) -> impl Iterator<Item = Range<u32>> + use<'_, 'a, S, C> {
+        let own = self.extents.iter().filter(move |e| e.member == member);
+        own.filter_map(move |extent| {
+            let from = first.max(extent.slot);
+            let to = end.min(extent.slot.saturating_add(extent.count));
+            let number = |slot: u32| extent.first.saturating_add(slot - extent.slot);
+            (from < to).then(|| number(from)..number(to))
+        })
+    }
+
+    /// Whether all slots from `first` to before `end` of a member that have a number are available.
+    pub fn are_available(&self, member: u8, range: (u32, u32)) -> bool {
+        self.runs(member, range).all(|numbers| {
+            let count = numbers.len();
+            self.of_kind(Kind::Available, numbers).count() == count
+        })
+    }
+
+    /// Gives all of a kind from `first` to before `end` of a member's slots another word.
+    pub fn change_all(
+        &self,
+        pools: &mut Pools,
+        member: u8,
+        range: (u32, u32),
+        (kind, word): (Kind, SlotWord),
+    ) {
+        for numbers in self.runs(member, range) {
+            for (number, _) in self.of_kind(kind, numbers) {
+                self.set(pools, number, word);
+            }
+        }
+    }
+
+    /// Finds up to `want` consecutive slots of the members that give some, a bit each, and marks them as held.
+    /// If there is no such run, finds a shorter one, the longest that it came across. None if no slot
+    /// can be given out.
+    pub fn take(&self, pools: &mut Pools, giving: u8, want: u32) -> Option<SlotRun> {
+        if want == 0 || pools.available(giving) == 0 {
+            return None;
+        }
+        let run = self.find(pools.cursor, giving, want)?;
+        let end = run.first.saturating_add(run.count);
+        for slot in run.first..end {
+            self.set(pools, slot, SlotWord::FREE.with_held(true));
+        }
+        pools.cursor = end;
+        Some(run)
+    }
+
+    /// Marks one given slot as held; false if it is not available.
+    pub fn take_slot(&self, pools: &mut Pools, slot: u32) -> bool {
+        let available = self.word(slot).is_some_and(SlotWord::is_available);
+        if available {
+            self.set(pools, slot, SlotWord::FREE.with_held(true));
+        }
+        available
+    }
+
+    /// Gives back a slot that is held and free; of any other it changes nothing.
+    pub fn give_back(&self, pools: &mut Pools, slot: u32) {
+        let Some(word) = self.word(slot) else {
+            return;
+        };
+        if word.state() == SlotState::Free && word.is_held() {
+            // Nobody knows yet what the spare says of one that is in doubt, and it stays unavailable.
+            self.set(pools, slot, word.with_held(false));
+        }
+    }
+
+    fn find(&self, cursor: u32, giving: u8, want: u32) -> Option<SlotRun> {
+        let mut best: Option<SlotRun> = None;
+        let mut seen = 0usize;
+        // A run does not go round the end.
+        for part in [cursor..u32::MAX, 0..cursor] {
+            for extent in self.extents.iter() {
+                let end = extent.first.saturating_add(extent.count);
+                let numbers = extent.first.max(part.start)..end.min(part.end);
+                if giving & member_bit(extent.member) == 0 {
+                    continue;
+                }
+                let mut run = SlotRun { first: 0, count: 0 };
+                for (counts, numbers) in self.counts(numbers) {
+                    if Kind::Available.of(counts) == 0 {
+                        continue;
+                    }
+                    seen = seen.saturating_add(numbers.len());
+                    for (slot, _) in self.of_kind(Kind::Available, numbers) {
+                        if run.first.saturating_add(run.count) != slot {
+                            run = SlotRun {
+                                first: slot,
+                                count: 0,
+                            };
+                        }
+                        run.count += 1;
+                        if run.count >= want {
+                            return Some(run);
+                        }
+                        if best.is_none_or(|best| run.count > best.count) {
+                            best = Some(run);
+                        }
+                    }
+                    if seen > PATIENCE {
+                        return best;
+                    }
+                }
+            }
+        }
+        best
+    }
+}
