@@ -125,3 +125,40 @@ fn a_large_write_meets_bad_slots_and_a_spare_that_rests() {
     assert!(device.read(1024, 512).unwrap() == stamps(1024, 512, 1));
     assert_eq!(set.device().remapped(), 514);
 }
+
+/// A scratch under many slots that are set aside, on a spare that has no others: other spares take the blocks, all of
+/// them in one write.
+#[test]
+fn a_scratch_under_slots_that_are_set_aside_and_no_other_is_free_there() {
+    let _test = vmtest::begin!();
+    let set = Set::new(&[1, 8]);
+    let lost = 0..60;
+    let unreadable = Fault::bad(Direction::Read);
+    set.main.disk().spoil(0, lost.end * BLOCK, unreadable);
+    let device = set.open();
+    for block in lost.clone() {
+        device.read(block * BLOCK, BLOCK).unwrap_err();
+    }
+    // They get their slots in the background, which a suspend waits for.
+    set.device().suspend().unwrap();
+    set.device().resume().unwrap();
+    assert_eq!(set.device().pending(), lost.end);
+    // The others of the first spare.
+    let filled = (100..).find(|block| {
+        set.remap(*block..*block + 1, 1);
+        set.place(*block) == Some(1)
+    });
+    let filled = 100..filled.expect("it gets full") + 1;
+
+    let slots = set.of(0, "data_start").expect("told");
+    let slots: u64 = slots.parse().expect("a number");
+    let unwritable = Fault::bad(Direction::Write);
+    set.spares[0]
+        .disk()
+        .spoil(slots, lost.end * BLOCK, unwritable);
+    set.write(lost.clone(), 2).unwrap();
+    set.check(lost.clone(), 2);
+    assert!(lost.clone().all(|block| set.place(block) == Some(1)));
+    set.check(filled, 1);
+    assert_eq!(set.device().pending(), 0);
+}
