@@ -2,9 +2,9 @@
 
 //! Which slots take new data, and what the others are used for?
 //!
-//! Each member of the set has a pool of slots. Whether slots are given out is a matter of the pool, and is
-//! asked when some are taken: a spare that rests, is idle or lost has the same words as before. So a change
-//! of that costs nothing, however many slots there are.
+//! Each member of the set has a pool of slots. From which pools slots are given out is asked when some are taken:
+//! `giving` has a bit for each member that is usable, not idle, and does not rest. A spare that rests, is idle or
+//! lost has the same words as before, and so a change of that costs nothing, however many slots there are.
 //!
 //! Nor does a search look at all slots. Pools count what they have, and so does each [chunk](Slots) of the
 //! array of words: where there is nothing of a kind, nobody looks; and who looks for many in a row is content with

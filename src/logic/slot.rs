@@ -104,8 +104,8 @@ impl SlotWord {
         self.0
     }
 
-    /// What the spare holds; None if this version does not know what it means. Whether it does is a
-    /// matter of certain bits: what two words together have none of is legal in both.
+    /// What the spare holds; None if it has a bit that this version does not know, which is refused (docs/format.md).
+    /// What two words together have none of is legal in both.
     pub const fn from_disk(word: u64) -> Option<Self> {
         if word & Self::ILLEGAL != 0 {
             return None;

@@ -200,8 +200,8 @@ pub(super) mod instance;
 pub(super) mod list;
 pub(super) mod owned;
 pub(super) mod per_bio;
-pub(super) mod register;
 pub(super) mod target;
+pub(super) mod target_type;
 pub(super) mod text;
 
 pub use args::{
@@ -233,14 +233,14 @@ pub use list::{
     TakenBios, //
 };
 pub use owned::OwnedBio;
-pub use register::{
-    Registration,
-    TargetType, //
-};
 pub use target::{
     DeviceVisitor,
     Features,
     Target, //
+};
+pub use target_type::{
+    Registration,
+    TargetType, //
 };
 pub use text::{
     ReplyBuffer,

@@ -46,7 +46,7 @@ use super::life::Direction;
 
 /// What was found out.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::remap) enum Life {
+pub(in crate::remap) enum Found {
     Alive,
     Dead,
     /// There was no time to ask, or nobody could be asked.
@@ -75,22 +75,22 @@ pub(in crate::remap) fn can_read(
     suspects: Blocks,
     deadline: u64,
     buffer: &mut block::IoBuffer,
-) -> Life {
+) -> Found {
     let mut tried = 0;
     for block in candidates(target, suspects) {
         if tried >= READS && util::monotonic_ms() >= deadline {
-            return Life::Unknown;
+            return Found::Unknown;
         }
         tried += 1;
         if read(target, block, buffer) {
-            return Life::Alive;
+            return Found::Alive;
         }
     }
     // A main of one block has no other.
     if tried == 0 {
-        Life::Unknown
+        Found::Unknown
     } else {
-        Life::Dead
+        Found::Dead
     }
 }
 
@@ -104,7 +104,7 @@ pub(in crate::remap) fn can_write(
     suspects: Blocks,
     (since, deadline): (u64, u64),
     buffer: &mut block::IoBuffer,
-) -> Life {
+) -> Found {
     let state = &**target.state;
     let _mover = match lock_mover(state, since, deadline) {
         Ok(guard) => guard,
@@ -114,7 +114,7 @@ pub(in crate::remap) fn can_write(
     let own = closed::range(state, suspects);
     for block in candidates(target, suspects) {
         if failed >= WRITES {
-            return Life::Dead;
+            return Found::Dead;
         }
         if busy >= BUSY || (failed != 0 && util::monotonic_ms() >= deadline) {
             break;
@@ -135,14 +135,14 @@ pub(in crate::remap) fn can_write(
             continue;
         }
         if write_back(target, state, block, buffer) {
-            return Life::Alive;
+            return Found::Alive;
         }
         failed += 1;
     }
     if failed >= WRITES {
-        Life::Dead
+        Found::Dead
     } else {
-        Life::Unknown
+        Found::Unknown
     }
 }
 
@@ -152,18 +152,18 @@ fn lock_mover(
     state: &State,
     since: u64,
     deadline: u64,
-) -> Result<Guard<'_, mover::MoverBuffers, MutexBackend>, Life> {
+) -> Result<Guard<'_, mover::MoverBuffers, MutexBackend>, Found> {
     let deadline = deadline.max(util::monotonic_ms().saturating_add(PATIENCE_MS));
     state.probing.fetch_add(1, Relaxed);
     let found = loop {
         if state.life.is_proven_since(Direction::MainWrite, since) {
-            break Err(Life::Alive);
+            break Err(Found::Alive);
         }
         if let Some(guard) = state.mover.try_lock() {
             break Ok(guard);
         }
         if util::monotonic_ms() >= deadline {
-            break Err(Life::Unknown);
+            break Err(Found::Unknown);
         }
         fsleep(Delta::from_millis(1));
     };

@@ -1,6 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What is done because a user says so, or in the background: moves, spares that are given up, redundancy.
+//!
+//! | file       | what it does                                                                     |
+//! |------------|----------------------------------------------------------------------------------|
+//! | `mover`    | messages that move blocks: to the spare, back to main, away from a spare         |
+//! | `closed`   | a range that nobody else works on meanwhile; and when a job has to stop          |
+//! | `forget`   | gives up a spare that is lost                                                    |
+//! | `restorer` | makes redundancy again, in the background                                        |
+//!
+//! A suspend says in `stopping` that jobs have to end after the part that they are at, and waits for the mover's
+//! lock; from then on there is none, as nothing is active (`presuspend` and `postsuspend` of
+//! [`DmRemap`](super::DmRemap)).
 
 pub(super) mod closed;
 pub(super) mod forget;

@@ -64,7 +64,7 @@ use crate::{
             life::Disk,
             probe::{
                 self,
-                Life, //
+                Found, //
             }, //
         },
         meta::{
@@ -579,7 +579,7 @@ impl Mover<'_> {
             };
             let deadline = util::monotonic_ms().saturating_add(PROBE_MS);
             if !is_suspect(Operation::Read, status)
-                || probe::can_read(self.target, suspect, deadline, data) != Life::Alive
+                || probe::can_read(self.target, suspect, deadline, data) != Found::Alive
             {
                 return Err(to_error(status));
             }

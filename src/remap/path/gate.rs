@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A bio that does not see the closed gate registered before the mover began to wait, so the mover
-//! waits for it. A bio that sees it is queued for the worker, which needs the lock that the mover
-//! holds, so it finds the gate open.
+//! waits for it. A bio that sees it is queued for the worker, which needs the range at the desk that the
+//! mover has, so it finds the gate open.
 //!
 //! The two bounds are not read together. What a reader makes of two halves does no harm: the gate
 //! closes before the mover waits, and a bio that is left to the worker without need is submitted by
@@ -26,7 +26,7 @@ use kernel::sync::atomic::{
 
 use crate::abstractions::sync;
 
-/// The range that writes have to stay out of, if any. Changed under the writer's lock.
+/// The range that writes have to stay out of, if any. Changed under the mover's lock.
 pub(in crate::remap) struct Gate {
     start: Atomic<u64>,
     /// One past the last sector; 0 if the gate is open.

@@ -33,9 +33,9 @@ use super::cells::{
 
 /// One generation of the remap table's arrays.
 ///
-/// Readers find it under RCU. The writer changes words in place, one store at a time; when the
-/// arrays have to grow or shrink it makes new ones, publishes these, and the old ones are freed after
-/// a grace period.
+/// Bios find it by their SRCU ticket, all others under RCU for a moment. The writer changes words in place, one
+/// store at a time; when the arrays have to grow or shrink it makes new ones (`meta/writer/growth.rs`), publishes
+/// these, and the old ones are freed after grace periods of both.
 pub(in crate::remap) struct Map {
     buckets: KVVec<Cell32>,
     slots: KVVec<Cell64>,

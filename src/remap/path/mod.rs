@@ -2,6 +2,14 @@
 
 //! A bio, there and back. Nothing here sleeps or takes a lock.
 //!
+//! | file     | what it does                                                                     |
+//! |----------|----------------------------------------------------------------------------------|
+//! | `submit` | `map`: where a bio goes                                                          |
+//! | `end_io` | what becomes of a bio that came back                                             |
+//! | `map`    | the remap table in memory, and where the spares' slots are                       |
+//! | `cells`  | its arrays                                                                       |
+//! | `gate`   | keeps writes out of a range whose blocks are moved                               |
+//!
 //! The way of a bio:
 //!
 //! ```text
@@ -21,11 +29,11 @@
 //!          suspect --------------------------------------> worker
 //! ```
 
-mod back;
 pub(super) mod cells;
+mod end_io;
 pub(super) mod gate;
 pub(super) mod map;
-mod there;
+mod submit;
 
 use crate::abstractions::dm;
 

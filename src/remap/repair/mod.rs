@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What becomes of bios that failed.
+//!
+//! | file       | what it does                                                                     |
+//! |------------|----------------------------------------------------------------------------------|
+//! | `crew`     | who repairs: work items, and which bio is whose turn                             |
+//! | `serve`    | one bio: tried in parts, judged (is the medium to blame?), answered              |
+//! | `relocate` | moves blocks to slots, whatever the reason: data, flush, commit, publish         |
+//! | `notes`    | blocks that main could not read, until they are set aside                        |
 
 pub(super) mod crew;
 pub(super) mod notes;

@@ -519,7 +519,7 @@ impl<'a> Relocation<'a> {
         member.is_some_and(|member| {
             let state = self.state;
             let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
-                writer.is_gone(state, io, member)
+                writer.lose_if_gone(state, io, member)
             });
             gone.unwrap_or(false)
         })
@@ -710,7 +710,7 @@ impl<'a> Relocation<'a> {
         let written = |member: u8| self.written & member_bit(member) != 0;
         let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
             let mut spares = self.spares.iter().filter(|(member, _)| written(*member));
-            spares.any(|(member, _)| writer.is_gone(state, io, member))
+            spares.any(|(member, _)| writer.lose_if_gone(state, io, member))
         });
         gone.unwrap_or(false)
     }

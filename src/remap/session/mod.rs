@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What outlives tables, and what a resume and a suspend do to it.
+//!
+//! | file        | what it does                                                                    |
+//! |-------------|---------------------------------------------------------------------------------|
+//! | `state`     | what all tables of a mapped device share, one after the other; locks            |
+//! | `activate`  | the first writes of a resume, and what a suspend writes                         |
+//! | `take_over` | new spares in the place of dead ones                                            |
 
 pub(super) mod activate;
 pub(super) mod state;

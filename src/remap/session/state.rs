@@ -17,7 +17,8 @@
 //!    never for data I/O, so that no slow block is waited for. Nothing is allocated below it.
 //! 4. `desk`, a mutex: who has which range, and which blocks are noted. Held for a moment.
 //! 5. `leftover`, a mutex: held for a moment.
-//! 6. RCU, for a moment: looking at the map. `map` and `end_io` take nothing else.
+//! 6. RCU, for a moment: looking at the map. Not for bios: those are readers of an SRCU domain, and `map` and
+//!    `end_io` take nothing else.
 //!
 //! The lock of the [`registry`](crate::remap::setup::registry) stands apart: it is taken with none of these, and none
 //! below it.

@@ -4,7 +4,7 @@
 //!
 //! | file       | what it does                                                                        |
 //! |------------|-------------------------------------------------------------------------------------|
-//! | `ctr`      | the constructor: parses, opens, and puts the target together                        |
+//! | `ctr`      | the constructor: parses (`logic/args.rs`), opens, and puts the target together      |
 //! | `devices`  | checks of the devices by themselves                                                 |
 //! | `registry` | which part of which disk is in use as what, and by which state                      |
 //! | `line`     | what both ways to a state need                                                      |

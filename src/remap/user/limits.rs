@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The numbers that users can change: in the table line, and by message while it is in use.
+//! The limits that are in force: from the table line, and by message while it is in use. Their names, defaults and
+//! ranges are in [`logic::limit`](crate::logic::limit).
 
 use kernel::sync::atomic::{
     Atomic,

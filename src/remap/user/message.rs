@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What users say with `dmsetup message`.
+//! What users say with `dmsetup message`. What there is to say, help and parsing are in
+//! [`logic::message`](crate::logic::message).
 //!
 //! A message that succeeds has its reply printed. Of one that fails, device mapper hands on the
 //! errno only, so what is wrong and what is allowed goes to the kernel log.

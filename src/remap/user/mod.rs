@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What users say and see.
+//!
+//! | file      | what it does                                                                      |
+//! |-----------|-----------------------------------------------------------------------------------|
+//! | `message` | does what a message asks for; `logic/message.rs` parses it                        |
+//! | `status`  | the status line; `logic/status.rs` has its form                                   |
+//! | `limits`  | limits that are in force; `logic/limit.rs` has their names and ranges             |
+//! | `names`   | how the kernel log calls things                                                   |
 
 pub(super) mod limits;
 pub(super) mod message;

@@ -265,7 +265,7 @@ impl Writer {
 
     /// Whether the set goes on without a member, as its spare fails as a whole and others work. That is
     /// found out by writing superblocks, once it does not answer a read.
-    pub(in crate::remap) fn is_gone(
+    pub(in crate::remap) fn lose_if_gone(
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,

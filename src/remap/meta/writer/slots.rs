@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which slots are there, and room for them in memory.
+//! Which slots are given out, and room for them in memory.
+//!
+//! A slot that is given out is *held* until it serves a block, or is given back. One that is left by its block is held,
+//! too, as bios may be on the way to it: until who left it has waited for them ([`Writer::give_back`], M7), or until
+//! the next activation, before which there are none ([`Writer::use_all`]).
 
 use kernel::prelude::*;
 
@@ -222,9 +226,9 @@ impl Writer {
         })
     }
 
-    /// Frees up to `want` slots that were set aside for the next writes of lost blocks, in one go: blocks that
-    /// fail now need them more. The lost blocks are still lost, and still read as errors. Fails with [`ENOSPC`]
-    /// if there is none.
+    /// Frees up to `want` slots that were set aside for the next writes of blocks that main cannot read, in one go:
+    /// blocks that fail now need them more. Reads of the others are errors as before. Fails with [`ENOSPC`] if there
+    /// is none.
     pub(in crate::remap) fn steal_slots(
         &mut self,
         state: &State,

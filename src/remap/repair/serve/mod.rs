@@ -91,7 +91,7 @@ use crate::{
             },
             probe::{
                 self,
-                Life, //
+                Found, //
             }, //
         },
         meta::io::is_suspect,
@@ -221,7 +221,7 @@ fn end_flush(state: &State, spares: &Spares, bio: dm::OwnedBio<DmRemap>, member:
     let patience = u64::from(state.limits.get(Limit::DeadlineMs));
     let until = util::monotonic_ms().saturating_add(patience);
     let tell = state.with_writer_by(until, spares, |writer, io| {
-        member.is_some_and(|member| writer.is_gone(state, io, member))
+        member.is_some_and(|member| writer.lose_if_gone(state, io, member))
             && writer.copies_changed(state)
     });
     if tell == Some(true) {
@@ -748,19 +748,19 @@ impl Repair<'_> {
         let suspects = self.own();
         let target = self.bio.target();
         let mut found = if life.is_proven_since(Direction::MainRead, self.failed_at) {
-            Life::Alive
+            Found::Alive
         } else {
             probe::can_read(target, suspects, self.deadline, self.data)
         };
-        if found == Life::Alive && need == Need::Probe && way == WRITE {
+        if found == Found::Alive && need == Need::Probe && way == WRITE {
             let times = (self.failed_at, self.deadline);
             found = probe::can_write(target, suspects, times, self.data);
         }
-        if found == Life::Dead {
+        if found == Found::Dead {
             self.tell |= state.disproved(direction);
         }
         // No answer is none to blame the medium with.
-        found == Life::Alive
+        found == Found::Alive
     }
 
     fn settle(&mut self, main_block: u64) -> block::IoResult {
@@ -811,7 +811,7 @@ impl Repair<'_> {
         self.member_of(kind).is_some_and(|member| {
             let state = self.state;
             let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
-                writer.is_gone(state, io, member)
+                writer.lose_if_gone(state, io, member)
             });
             gone.unwrap_or(false)
         })
