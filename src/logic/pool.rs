@@ -67,7 +67,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 7] = [
+    /// All of them.
+    pub const ALL: [Kind; 7] = [
         Kind::Available,
         Kind::Held,
         Kind::Claim,
@@ -84,7 +85,7 @@ impl Kind {
     pub fn has(self, word: SlotWord) -> bool {
         match self {
             Kind::Available => word.is_available(),
-            Kind::Held => word == SlotWord::FREE.with_held(true),
+            Kind::Held => word == SlotWord::FREE_HELD,
             Kind::Claim => word.is_claim(),
             Kind::Pending => {
                 word.state() == SlotState::Pending && !word.is_doubt() && !word.is_held()
@@ -156,7 +157,11 @@ impl Pools {
         let mut last = 0..0;
         for extent in slots.extents.iter() {
             let end = extent.first.saturating_add(extent.count);
-            for (counts, numbers) in slots.counts(extent.first..end) {
+            for (of_chunk, numbers) in slots.by_chunks(extent.first..end) {
+                let counts = match numbers.len() {
+                    CHUNK => of_chunk,
+                    _ => count(slots.words_of(numbers.clone())),
+                };
                 pools.change(extent.member, counts, 0);
                 if Kind::Claim.of(counts) != 0 {
                     last = numbers;
@@ -244,7 +249,13 @@ impl<'a, S: Word<u64>, C: Word<u64>> Slots<'a, S, C> {
 
     /// Counts the words of each chunk.
     pub fn count(&self) {
-        for (part, chunk) in self.words.chunks(CHUNK).zip(self.chunks) {
+        self.count_from(0, usize::MAX);
+    }
+
+    /// The same of `chunks` of them from number `first` on.
+    fn count_from(&self, first: usize, chunks: usize) {
+        let all = self.words.chunks(CHUNK).zip(self.chunks);
+        for (part, chunk) in all.skip(first).take(chunks) {
             chunk.store(count(part));
         }
     }
@@ -255,13 +266,16 @@ impl<'a, S: Word<u64>, C: Word<u64>> Slots<'a, S, C> {
             place.store(cell.load());
         }
         let whole = old.words.len() / CHUNK;
-        for (number, chunk) in self.chunks.iter().enumerate().take(whole + 1) {
-            let part = number * CHUNK..self.words.len().min((number + 1) * CHUNK);
-            match old.chunks.get(number).filter(|_| number < whole) {
-                Some(known) => chunk.store(known.load()),
-                None => chunk.store(count(self.words.get(part).unwrap_or(&[]))),
-            }
+        for (chunk, known) in self.chunks.iter().zip(old.chunks).take(whole) {
+            chunk.store(known.load());
         }
+        self.count_from(whole, 1);
+    }
+
+    /// The words of some numbers, as far as there are any.
+    fn words_of(&self, numbers: Range<u32>) -> &'a [S] {
+        let words = self.words.get(numbers.start as usize..numbers.end as usize);
+        words.unwrap_or(&[])
     }
 
     fn word(&self, slot: u32) -> Option<SlotWord> {
@@ -289,23 +303,19 @@ impl<'a, S: Word<u64>, C: Word<u64>> Slots<'a, S, C> {
         }
     }
 
-    /// What is counted for some numbers, by chunks.
-    fn counts(
+    /// Some numbers by chunks, and what is counted for the whole of each of these.
+    fn by_chunks(
         &self,
         numbers: Range<u32>,
     ) -> impl Iterator<Item = (u64, Range<u32>)> + use<'_, 'a, S, C> {
-        let mut next = numbers.start as usize;
-        let end = (numbers.end as usize).min(self.words.len());
-        core::iter::from_fn(move || {
-            let first = (next < end).then_some(next)?;
-            let last = (first / CHUNK + 1) * CHUNK;
-            next = last.min(end);
-            let counts = match first % CHUNK == 0 && next == last {
-                true => self.chunks.get(first / CHUNK)?.load(),
-                false => count(self.words.get(first..next)?),
-            };
-            let numbers = u32::try_from(first).ok()?..u32::try_from(next).ok()?;
-            Some((counts, numbers))
+        const STEP: u32 = CHUNK as u32;
+        let words = u32::try_from(self.words.len()).unwrap_or(u32::MAX);
+        let end = numbers.end.min(words);
+        (numbers.start / STEP..end.div_ceil(STEP)).filter_map(move |chunk| {
+            let counts = self.chunks.get(chunk as usize)?.load();
+            let first = chunk.saturating_mul(STEP);
+            let own = first.max(numbers.start)..first.saturating_add(STEP).min(end);
+            Some((counts, own))
         })
     }
 
@@ -315,27 +325,17 @@ impl<'a, S: Word<u64>, C: Word<u64>> Slots<'a, S, C> {
         kind: Kind,
         numbers: Range<u32>,
     ) -> impl Iterator<Item = (u32, SlotWord)> + use<'_, 'a, S, C> {
-        let mut next = numbers.start as usize;
-        let end = (numbers.end as usize).min(self.words.len());
-        // Up to where it is known that there are some.
-        let mut known = next;
-        core::iter::from_fn(move || {
-            while next < end {
-                if next == known {
-                    known = (next / CHUNK + 1) * CHUNK;
-                    if kind.of(self.chunks.get(next / CHUNK)?.load()) == 0 {
-                        next = known;
-                        continue;
-                    }
-                }
-                let number = u32::try_from(next).ok()?;
-                next += 1;
+        let mut chunks = self.by_chunks(numbers);
+        let mut rest = 0..0;
+        // No chain of adapters: objtool takes no names of functions as long as theirs.
+        core::iter::from_fn(move || loop {
+            for number in rest.by_ref() {
                 let word = self.word(number)?;
                 if kind.has(word) {
                     return Some((number, word));
                 }
             }
-            None
+            (_, rest) = chunks.find(|(counts, _)| kind.of(*counts) != 0)?;
         })
     }
 
@@ -402,7 +402,7 @@ impl<'a, S: Word<u64>, C: Word<u64>> Slots<'a, S, C> {
         let run = self.find(pools.cursor, giving, want)?;
         let end = run.first.saturating_add(run.count);
         for slot in run.first..end {
-            self.set(pools, slot, SlotWord::FREE.with_held(true));
+            self.set(pools, slot, SlotWord::FREE_HELD);
         }
         pools.cursor = end;
         Some(run)
@@ -412,7 +412,7 @@ impl<'a, S: Word<u64>, C: Word<u64>> Slots<'a, S, C> {
     pub fn take_slot(&self, pools: &mut Pools, slot: u32) -> bool {
         let available = self.word(slot).is_some_and(SlotWord::is_available);
         if available {
-            self.set(pools, slot, SlotWord::FREE.with_held(true));
+            self.set(pools, slot, SlotWord::FREE_HELD);
         }
         available
     }
@@ -440,7 +440,7 @@ impl<'a, S: Word<u64>, C: Word<u64>> Slots<'a, S, C> {
                     continue;
                 }
                 let mut run = SlotRun { first: 0, count: 0 };
-                for (counts, numbers) in self.counts(numbers) {
+                for (counts, numbers) in self.by_chunks(numbers) {
                     if Kind::Available.of(counts) == 0 {
                         continue;
                     }

@@ -44,6 +44,9 @@ impl SlotWord {
     /// A slot that is free.
     pub const FREE: SlotWord = SlotWord(0);
 
+    /// A slot that is free, and held back from being given to new data.
+    pub const FREE_HELD: SlotWord = SlotWord::FREE.with_held(true);
+
     /// A slot that must not be used again.
     pub const BAD: SlotWord = SlotWord((SlotState::Bad as u64) << Self::STATE_SHIFT);
 

@@ -20,8 +20,6 @@ use dm_remap_logic::text::Uuid;
 use dm_remap_logic::word::Word;
 use proptest::prelude::*;
 
-const HELD: SlotWord = SlotWord::FREE.with_held(true);
-
 fn claim(state: SlotState) -> SlotWord {
     SlotWord::new(7, state, Origin::Auto).unwrap()
 }
@@ -40,7 +38,7 @@ impl World {
         let mut words = Vec::new();
         for (index, own) in (0u8..).zip(members) {
             if index != 0 {
-                words.push(HELD);
+                words.push(SlotWord::FREE_HELD);
             }
             let geometry = Geometry::new(1 << 25, 8, 8).unwrap();
             let member = Member::new(index, Uuid([index + 1; 16]), geometry);
@@ -102,15 +100,7 @@ impl World {
             assert_eq!(self.pools.claims(member), anew.claims(member));
             assert_eq!(self.pools.serving(member), anew.serving(member));
         }
-        for kind in [
-            Kind::Available,
-            Kind::Held,
-            Kind::Claim,
-            Kind::Pending,
-            Kind::Doubt,
-            Kind::Serving,
-            Kind::Bad,
-        ] {
+        for kind in Kind::ALL {
             let plain = (0..self.words.len() as u32).filter(|slot| kind.has(self.word(*slot)));
             assert_eq!(self.all(kind), plain.collect::<Vec<_>>(), "{kind:?}");
         }
@@ -120,8 +110,8 @@ impl World {
 fn some_word() -> impl Strategy<Value = SlotWord> {
     prop_oneof![
         4 => Just(SlotWord::FREE),
-        1 => Just(HELD),
-        1 => Just(HELD.with_doubt(true)),
+        1 => Just(SlotWord::FREE_HELD),
+        1 => Just(SlotWord::FREE_HELD.with_doubt(true)),
         1 => Just(SlotWord::BAD),
         2 => Just(claim(SlotState::Valid)),
         1 => Just(claim(SlotState::Valid).with_failing()),
@@ -282,7 +272,7 @@ fn a_slot_of_the_users_choice() {
 
 #[test]
 fn what_is_in_doubt_is_not_given_out() {
-    let mut world = World::new(&[&[HELD.with_doubt(true)]]);
+    let mut world = World::new(&[&[SlotWord::FREE_HELD.with_doubt(true)]]);
     world.with(|slots, pools| slots.give_back(pools, 0));
     assert_eq!(world.pools.available(1), 0);
     assert_eq!(world.take(1, 1), None);
@@ -333,7 +323,7 @@ fn a_search_looks_at_few_words() {
     let chunks = cells(0, chunks_for(SLOTS));
     words[far].store(SlotWord::FREE.to_memory());
     words[far + 1].store(claim(SlotState::Pending).to_memory());
-    words[far + 2].store(HELD.to_memory());
+    words[far + 2].store(SlotWord::FREE_HELD.to_memory());
     words[far + 3].store(SlotWord::BAD.with_doubt(true).to_memory());
     let geometry = Geometry::new(1 << 26, 8, 8).unwrap();
     let mut extents = Extents::new(3);

@@ -302,12 +302,12 @@ impl<'a> Writer<'a> {
         let moved = world.slots[slot as usize].load(Relaxed);
         world.main[block].store(moved, Relaxed);
         assert!(table.remove(&mut self.counts, world.names[block], slot));
-        table.set_slot(slot, SlotWord::FREE.with_held(true));
+        table.set_slot(slot, SlotWord::FREE_HELD);
     }
 
     /// Takes a slot that was replaced out of use, and lets it take another block.
     fn retire(&self, slot: u32) {
-        self.table().set_slot(slot, SlotWord::FREE.with_held(true));
+        self.table().set_slot(slot, SlotWord::FREE_HELD);
         self.give_back(slot);
     }
 

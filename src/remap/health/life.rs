@@ -347,9 +347,7 @@ impl Life {
     /// A single slot of a member's spare was written to, and has failed. That nobody waits for a success costs
     /// nothing: the spare is not [watched](Life::is_watched) for it.
     pub(in crate::remap) fn note_failed_slot(&self, member: u8) {
-        let failed = nth(&self.failed_slots, member);
-        // It does not get near to where that overflows: the spare is given up long before.
-        failed.fetch_add(1, Relaxed);
+        nth(&self.failed_slots, member).fetch_add(1, Relaxed);
     }
 
     /// Whether slots of a member's spare that fail are bad, rather than the spare.

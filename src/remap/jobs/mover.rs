@@ -136,10 +136,8 @@ impl Left {
     fn give_back(self, state: &State, drained: bool) {
         let mut locked = state.writer.lock();
         let writer = &mut locked.writer;
-        let held = SlotWord::FREE.with_held(true);
-        let is_held = state.with_map(|map| map.word(self.slot)) == held;
         // It may still serve its block, or claim it.
-        if drained && is_held && writer.activation() == self.activation {
+        if drained && state.is_held(self.slot) && writer.activation() == self.activation {
             writer.give_back(state, self.slot);
         }
     }
@@ -669,9 +667,7 @@ impl Mover<'_> {
             writer.commit(state, io)
         });
         // Those that still serve may become something else once the gate is open.
-        let is_free =
-            |slot: u32| state.with_map(|map| map.word(slot)) == SlotWord::FREE.with_held(true);
-        self.tools.freed.retain(|slot| is_free(*slot));
+        self.tools.freed.retain(|slot| state.is_held(*slot));
         // Writes go to main again, and must not wait for what follows.
         drop(closed);
         // Nobody is on the way to these slots when the readers are gone. If that takes too long for who has to
@@ -717,7 +713,7 @@ impl Mover<'_> {
         let Some((slot, word)) = state.slot_of(main_block) else {
             return Ok(1);
         };
-        if state.slot_place(slot).map(|place| place.member) != Some(member) {
+        if state.member_of(slot) != Some(member) {
             return Ok(1);
         }
         let activation = state.writer.lock().writer.activation();

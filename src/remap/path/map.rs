@@ -45,7 +45,7 @@ pub(in crate::remap) struct Map {
 }
 
 /// The word of a slot that there is none of so far.
-pub(in crate::remap) const UNKNOWN: SlotWord = SlotWord::FREE.with_held(true);
+pub(in crate::remap) const UNKNOWN: SlotWord = SlotWord::FREE_HELD;
 
 /// How memory for the map is asked for by who may wait for it. The kernel warns of what it thinks too large,
 /// and we go on without.

@@ -378,8 +378,8 @@ impl<'a> Relocation<'a> {
 
     /// Whether others have stood in for the spare that has this slot.
     fn has_left(&self, slot: u32) -> bool {
-        let place = self.state.slot_place(slot);
-        place.is_some_and(|place| self.left & member_bit(place.member) != 0)
+        let member = self.state.member_of(slot);
+        member.is_some_and(|member| self.left & member_bit(member) != 0)
     }
 
     /// How many moves from number `next` on are of consecutive blocks with consecutive data and can
@@ -515,7 +515,7 @@ impl<'a> Relocation<'a> {
 
     /// Whether the spare of a slot is one that the set goes on without.
     fn is_gone(&self, slot: u32) -> bool {
-        let member = self.state.slot_place(slot).map(|place| place.member);
+        let member = self.state.member_of(slot);
         member.is_some_and(|member| {
             let state = self.state;
             let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
@@ -529,7 +529,7 @@ impl<'a> Relocation<'a> {
     /// commit that follows finds that out. Not twice: then there was no other in the end.
     fn leave_spare(&mut self, slot: u32) -> bool {
         let state = self.state;
-        let member = state.slot_place(slot).map_or(u8::MAX, |place| place.member);
+        let member = state.member_of(slot).unwrap_or(u8::MAX);
         let bit = member_bit(member);
         let first = self.left & bit == 0;
         self.left |= bit;
@@ -557,7 +557,7 @@ impl<'a> Relocation<'a> {
         if !own && push(&mut self.lists.retired, slot).is_err() {
             self.give_back(core::iter::once(slot));
         }
-        let Some(member) = self.state.slot_place(slot).map(|place| place.member) else {
+        let Some(member) = self.state.member_of(slot) else {
             return Ok(());
         };
         self.state.life.note_failed_slot(member);
@@ -590,34 +590,21 @@ impl<'a> Relocation<'a> {
 
     /// Whether so many slots near this one have failed that it is better to try elsewhere.
     fn is_scratched(&self, slot: u32) -> bool {
-        let place = self.state.slot_place(slot);
-        let failed = place.and_then(|place| self.failed.get(usize::from(place.member)));
+        let member = self.state.member_of(slot);
+        let failed = member.and_then(|member| self.failed.get(usize::from(member)));
         failed.is_some_and(|failed| *failed != 0 && *failed % SLOTS_NEAR == 0)
     }
 
     /// The spare that has this slot takes nothing at all: that says nothing about those slots that failed.
     fn give_up_spare(&mut self, slot: u32) {
         let state = self.state;
-        let member_of = |slot| state.slot_place(slot).map(|place| place.member);
-        let Some(member) = member_of(slot) else {
+        let Some(member) = state.member_of(slot) else {
             return;
         };
         self.tell |= state.disproved(Direction::SpareWrite(member));
-        let of_member = |slot: &u32| member_of(*slot) == Some(member);
+        let of_member = |slot: &u32| state.member_of(*slot) == Some(member);
         self.give_back(self.lists.retired.iter().copied().filter(of_member));
         self.lists.retired.retain(|slot| !of_member(slot));
-    }
-
-    /// Gives back slots that failed and may be in order. No commit has known them.
-    fn acquit_slots(&mut self) {
-        let state = self.state;
-        self.lists.retired.retain(|slot| {
-            let bad = is_to_blame(state, *slot);
-            if !bad {
-                state.leave_slots(core::iter::once(*slot));
-            }
-            bad
-        });
     }
 
     /// Gives back the slots of a run that nothing became of.
@@ -728,7 +715,6 @@ impl<'a> Relocation<'a> {
             self.give_back(self.lists.retired.iter().copied());
             return Ok(0);
         }
-        self.acquit_slots();
         let flushed = self.state.flush_spares(self.spares, self.written, tickets);
         if let Err(status) = flushed {
             self.again = self.find_gone();
@@ -768,8 +754,7 @@ impl<'a> Relocation<'a> {
             if committed.is_ok() {
                 for slot in retired.iter() {
                     let leaves = leaves || !is_to_blame(state, *slot);
-                    let unknown = SlotWord::FREE.with_held(true);
-                    if leaves && state.with_map(|map| map.word(*slot)) == unknown {
+                    if leaves && state.is_held(*slot) {
                         // No commit has known it, and no bio was ever on the way to it.
                         writer.give_back(state, *slot);
                         continue;
@@ -818,12 +803,12 @@ impl<'a> Relocation<'a> {
 
 /// Whether a slot that failed is bad, as far as its spare is known to work.
 fn is_to_blame(state: &State, slot: u32) -> bool {
-    let place = state.slot_place(slot);
-    place.is_some_and(|place| state.life.blames_slots(place.member))
+    let member = state.member_of(slot);
+    member.is_some_and(|member| state.life.blames_slots(member))
 }
 
 /// Whether the set goes on without the spare of a slot.
 fn is_lost(state: &State, slot: u32) -> bool {
-    let place = state.slot_place(slot);
-    place.is_some_and(|place| state.is_lost(place.member))
+    let member = state.member_of(slot);
+    member.is_some_and(|member| state.is_lost(member))
 }

@@ -464,7 +464,7 @@ impl State {
                 continue;
             }
             // Others are set aside for a block, and what becomes of them later is not ours.
-            if self.with_map(|map| map.word(slot)) != SlotWord::FREE.with_held(true) {
+            if !self.is_held(slot) {
                 continue;
             }
             // Where there are too many, they are held until the next activation.
@@ -680,6 +680,16 @@ impl State {
     #[inline]
     pub(in crate::remap) fn slot_place(&self, slot: u32) -> Option<Place> {
         self.with_map(|map| map.extents().place(slot))
+    }
+
+    /// The member that has a slot.
+    pub(in crate::remap) fn member_of(&self, slot: u32) -> Option<u8> {
+        self.slot_place(slot).map(|place| place.member)
+    }
+
+    /// Whether a slot is free, and held.
+    pub(in crate::remap) fn is_held(&self, slot: u32) -> bool {
+        self.with_map(|map| map.word(slot)) == SlotWord::FREE_HELD
     }
 
     /// Whether the slots of a member must not be read, or written.

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use dm_remap_logic::commit::Outcome;
 use dm_remap_logic::pool::Kind;
 use dm_remap_logic::pool::SlotRun;
-use dm_remap_logic::pool::Slots;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
@@ -35,8 +34,7 @@ impl World {
         if self.pools.available(1) < want {
             failed = !self.extend()? && self.spare.entries.len() < self.words.len();
         }
-        let slots = Slots::new(&self.words, &self.chunks, &self.extents);
-        if let Some(run) = slots.take(&mut self.pools, 1, want) {
+        if let Some(run) = self.with(|slots, pools| slots.take(pools, 1, want)) {
             return Ok(Taken::Run(run));
         }
         if failed {
@@ -232,8 +230,7 @@ impl World {
         if self.known.contains_key(&block) || self.doubt.contains_key(&block) {
             return Ok(());
         }
-        let slots = Slots::new(&self.words, &self.chunks, &self.extents);
-        let Some(run) = slots.take(&mut self.pools, 1, 1) else {
+        let Some(run) = self.with(|slots, pools| slots.take(pools, 1, 1)) else {
             return self.extend().map(|_| ());
         };
         self.make_room(1);

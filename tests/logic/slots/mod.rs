@@ -42,7 +42,7 @@ use super::spare::Spare;
 use super::spare::Stop;
 
 /// A slot that is not initialised.
-const UNKNOWN: SlotWord = SlotWord::FREE.with_held(true);
+const UNKNOWN: SlotWord = SlotWord::FREE_HELD;
 
 /// More blocks than slots.
 const BLOCKS: u64 = 1200;
@@ -176,9 +176,17 @@ impl World {
         Slots::new(&self.words, &self.chunks, &self.extents)
     }
 
-    fn set(&mut self, slot: u32, word: SlotWord) {
+    /// Does something with slots and pools.
+    fn with<R>(
+        &mut self,
+        what: impl FnOnce(&Slots<'_, AtomicU64, AtomicU64>, &mut Pools) -> R,
+    ) -> R {
         let slots = Slots::new(&self.words, &self.chunks, &self.extents);
-        slots.set(&mut self.pools, slot, word);
+        what(&slots, &mut self.pools)
+    }
+
+    fn set(&mut self, slot: u32, word: SlotWord) {
+        self.with(|slots, pools| slots.set(pools, slot, word));
     }
 
     fn usable(&self) -> &[AtomicU64] {
@@ -258,7 +266,7 @@ impl World {
             }
             (Publish::Remove, Some(block)) => {
                 assert!(table.remove(&mut self.counts, block, slot));
-                self.set(slot, SlotWord::FREE.with_held(true));
+                self.set(slot, SlotWord::FREE_HELD);
             }
             (Publish::Replace(old), Some(block)) => {
                 self.set(slot, word.with_doubt(doubt));
@@ -266,8 +274,7 @@ impl World {
                 let table = View::new(&self.buckets, &self.words);
                 assert!(table.replace(block, old, slot));
                 let after = self.word(old);
-                let slots = Slots::new(&self.words, &self.chunks, &self.extents);
-                slots.changed(&mut self.pools, old, before, after);
+                self.with(|slots, pools| slots.changed(pools, old, before, after));
             }
             (Publish::Insert, Some(block)) => {
                 self.set(slot, word.with_doubt(doubt));
@@ -305,8 +312,7 @@ impl World {
     }
 
     fn give_back(&mut self, slot: u32) {
-        let slots = Slots::new(&self.words, &self.chunks, &self.extents);
-        slots.give_back(&mut self.pools, slot);
+        self.with(|slots, pools| slots.give_back(pools, slot));
     }
 
     /// Initialises more of the slot table. False if that failed, or there is no more.
@@ -323,8 +329,8 @@ impl World {
         let more = self.spare.entries.len() - known;
         assert_eq!(more != 0, outcome == Outcome::Committed);
         let range = (known as u32, (known + more) as u32);
-        let slots = Slots::new(&self.words, &self.chunks, &self.extents);
-        slots.change_all(&mut self.pools, 0, range, (Kind::Held, SlotWord::FREE));
+        let free = (Kind::Held, SlotWord::FREE);
+        self.with(|slots, pools| slots.change_all(pools, 0, range, free));
         Ok(more != 0)
     }
 

@@ -130,7 +130,6 @@ impl Writer {
         self.durable = before.durable;
         self.inherited = before.inherited;
         self.show_members(state);
-        self.show_left(state);
     }
 
     /// Notes that a member answered when new ones were to take over from it, or that it is used again.

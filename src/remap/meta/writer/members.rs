@@ -89,7 +89,7 @@ pub(in crate::remap) enum Restored {
 impl Writer {
     /// Whether slots of a member are given out.
     pub(in crate::remap) fn gives_slots(&self, member: u8) -> bool {
-        self.metadata.is_usable(member) && (self.idle | self.rests()) & member_bit(member) == 0
+        self.giving() & member_bit(member) != 0
     }
 
     /// Members that are left alone for a while, a bit each.
@@ -102,8 +102,9 @@ impl Writer {
 
     /// Members whose slots are given out, a bit each.
     pub(super) fn giving(&self) -> u8 {
-        let members = (0..MEMBERS_MAX).filter(|member| self.gives_slots(*member));
-        members.fold(0, |mask, member| mask | member_bit(member))
+        let usable = (0..MEMBERS_MAX).filter(|member| self.metadata.is_usable(*member));
+        let usable = usable.fold(0, |mask, member| mask | member_bit(member));
+        usable & !(self.idle | self.rests())
     }
 
     /// Gives out no more slots of a member.
@@ -166,13 +167,7 @@ impl Writer {
 
     /// How many slots other members can give out, initialised or not.
     pub(in crate::remap) fn slots_beside(&self, member: u8) -> u32 {
-        let giving = self.giving() & !member_bit(member);
-        let members = self.metadata.superblock().members();
-        let others = members.filter(|(index, _)| giving & member_bit(*index) != 0);
-        others.fold(self.pools.available(giving), |slots, (_, member)| {
-            let behind = member.slots.saturating_sub(member.usable_slots());
-            slots.saturating_add(behind)
-        })
+        self.slots_of(self.giving() & !member_bit(member))
     }
 
     /// Begins a new activation: gives out slots of all members again that are there.
@@ -251,7 +246,6 @@ impl Writer {
                     "{}: spare {member} is lost, going on without it\n",
                     state.name
                 );
-                self.show_left(state);
                 state.life.forget_breakers_of(member);
                 // What was on it can be made again on others.
                 self.restored_at = u64::MAX;
@@ -573,7 +567,7 @@ impl Writer {
             let kept = self.slots_without(state, host, member).ok_or(ENOSPC)?;
             // What is cut off is free; nobody may get it from here on.
             let range = (kept, self.usable_slots(host));
-            let held = SlotWord::FREE.with_held(true);
+            let held = SlotWord::FREE_HELD;
             self.change_all(state, host, range, (Kind::Available, held));
             self.metadata.rehost(member, replica, host, kept)
         };
@@ -600,7 +594,6 @@ impl Writer {
         }
         self.metadata.return_member(index);
         self.sync(state, io)?;
-        self.show_left(state);
         pr_info!("{name}: spare {index} is back\n");
         Ok(Restored::Done)
     }

@@ -236,7 +236,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Commits the first table blocks with slots in doubt that `wanted` picks once more. Returns whether there were any.
+    /// Commits the first table blocks with slots in doubt that `wanted` picks once more. Returns whether there were
+    /// any.
     fn commit_again(
         &mut self,
         state: &State,
@@ -306,7 +307,7 @@ impl Writer {
     fn retired(&self, state: &State, slot: u32) -> SlotWord {
         let member = state.with_map(|map| map.extents().slot(slot));
         if member.is_some_and(|(member, _)| !self.metadata.is_usable(member)) {
-            SlotWord::FREE.with_held(true)
+            SlotWord::FREE_HELD
         } else {
             SlotWord::BAD
         }
@@ -335,7 +336,7 @@ impl Writer {
             _ => {
                 let word = match good {
                     // Bios may be on their way to it until the next activation.
-                    true => SlotWord::FREE.with_held(true),
+                    true => SlotWord::FREE_HELD,
                     false => self.retired(state, slot),
                 };
                 self.stage(state, slot, word, Publish::Keep)

@@ -59,14 +59,17 @@ impl Writer {
 
     /// How many slots could still be given out, initialised or not.
     pub(in crate::remap) fn slots_left(&self) -> u32 {
-        let members = self.metadata.superblock().members();
-        members.filter(|(index, _)| self.gives_slots(*index)).fold(
-            self.pools.available(self.giving()),
-            |left, (_, member)| {
-                let behind = member.slots.saturating_sub(member.usable_slots());
-                left.saturating_add(behind)
-            },
-        )
+        self.slots_of(self.giving())
+    }
+
+    /// The same of some members, a bit each.
+    pub(super) fn slots_of(&self, members: u8) -> u32 {
+        let all = self.metadata.superblock().members();
+        let own = all.filter(|(index, _)| members & member_bit(*index) != 0);
+        own.fold(self.pools.available(members), |left, (_, member)| {
+            let behind = member.slots.saturating_sub(member.usable_slots());
+            left.saturating_add(behind)
+        })
     }
 
     /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
@@ -183,10 +186,9 @@ impl Writer {
     /// Gives out a given free slot; [`EBUSY`] if it is not free.
     pub(in crate::remap) fn take_slot(&mut self, state: &State, slot: u32) -> Result {
         let taken = state.with_map(|map| {
-            let giving = self.giving();
             let member = map.extents().slot(slot).map(|(member, _)| member);
-            let gives = member.is_some_and(|member| giving & member_bit(member) != 0);
-            gives && map.slots().take_slot(&mut self.pools, slot)
+            member.is_some_and(|member| self.gives_slots(member))
+                && map.slots().take_slot(&mut self.pools, slot)
         });
         taken.then_some(()).ok_or(EBUSY)
     }

@@ -336,7 +336,7 @@ fn note_failing(state: &State, until: u64, spares: &Spares, lists: &Lists) -> bo
             let Some((slot, word)) = state.slot_of(*main_block) else {
                 continue;
             };
-            let member = state.slot_place(slot).map(|place| place.member);
+            let member = state.member_of(slot);
             let Some((member, known)) = member.and_then(|member| {
                 let known = alive.get_mut(usize::from(member))?;
                 Some((member, known))
@@ -799,9 +799,7 @@ impl Repair<'_> {
     /// The member whose slots serve a run.
     fn member_of(&self, kind: RunKind) -> Option<u8> {
         match kind {
-            RunKind::Slots { first } | RunKind::Failing { first } => {
-                Some(self.state.slot_place(first)?.member)
-            }
+            RunKind::Slots { first } | RunKind::Failing { first } => self.state.member_of(first),
             _ => None,
         }
     }
