@@ -3,11 +3,14 @@
 //! Who may work on which blocks of main at a time?
 //!
 //! Jobs serve failed bios, several at a time, but no two in the same region: each block is changed by
-//! one at a time, and a slow region has one job and not all of them. Besides them, one range may be
+//! one at a time, and a slow region has one job and not all of them. Besides them, some ranges may be
 //! moved by somebody else. Some places are kept, so that no kind of bio waits for all of another kind.
 
 /// How many jobs there are at a time.
-pub const JOBS: usize = 9;
+pub const JOBS: usize = 34;
+
+/// How many ranges can be moved at a time.
+pub const MOVING_MAX: usize = 16;
 
 /// The places that are for all. Each of those behind them is kept for one kind of bio.
 const COMMON: usize = JOBS - 2;
@@ -72,10 +75,11 @@ impl Range {
 }
 
 /// Which ranges are taken.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Desk {
     jobs: [Option<Range>; JOBS],
-    moving: Option<Range>,
+    /// Those behind the last one are [`Range::NOTHING`].
+    moving: [Range; MOVING_MAX],
 }
 
 impl Desk {
@@ -83,7 +87,7 @@ impl Desk {
     pub const fn new() -> Self {
         Desk {
             jobs: [None; JOBS],
-            moving: None,
+            moving: [Range::NOTHING; MOVING_MAX],
         }
     }
 
@@ -93,7 +97,7 @@ impl Desk {
 
     /// Whether anybody has a part of a range.
     pub fn is_busy(&self, range: Range) -> bool {
-        self.has_job(&range) || self.moving.is_some_and(|moving| moving.overlaps(&range))
+        self.has_job(&range) || self.moving.iter().any(|moving| moving.overlaps(&range))
     }
 
     /// Starts a job and returns its number; none if somebody has a part of its range, or there is no
@@ -116,19 +120,27 @@ impl Desk {
         }
     }
 
-    /// Keeps jobs from starting in a range that is to be moved. There must be no other.
-    pub fn move_begin(&mut self, range: Range) {
-        self.moving = Some(range);
+    /// Keeps jobs from starting in ranges that are to be moved, at most [`MOVING_MAX`]. There must be no others.
+    pub fn move_begin(&mut self, ranges: impl Iterator<Item = Range>) {
+        for (place, range) in self.moving.iter_mut().zip(ranges) {
+            *place = range;
+        }
     }
 
-    /// Whether the range that is to be moved is free of jobs.
+    /// Whether the ranges that are to be moved are free of jobs.
     pub fn move_clear(&self) -> bool {
-        self.moving.is_none_or(|moving| !self.has_job(&moving))
+        !self.moving.iter().any(|moving| self.has_job(moving))
     }
 
     /// Lets jobs start everywhere.
     pub fn move_end(&mut self) {
-        self.moving = None;
+        self.moving = [Range::NOTHING; MOVING_MAX];
+    }
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -178,7 +190,7 @@ mod tests {
     fn moving_waits_for_jobs_and_keeps_them_out() {
         let mut desk = Desk::new();
         let job = desk.start(Range::new(0, 8), Bio::Failed).unwrap();
-        desk.move_begin(Range::new(100, 8));
+        desk.move_begin([Range::new(100, 8)].into_iter());
         assert!(!desk.move_clear());
         assert_eq!(desk.start(Range::new(200, 8), Bio::Failed), None);
         desk.end(job);
@@ -230,7 +242,7 @@ mod tests {
         let mut naive = Naive::default();
         let (mut started, mut taken, mut full) = (0, 0, 0);
         for _ in 0..50_000 {
-            let (first, count) = (below(60 * MIB), 1 + below(3 * MIB));
+            let (first, count) = (below(240 * MIB), 1 + below(3 * MIB));
             let range = Range::new(first, count as u32);
             let mut regions: Vec<u64> = (first..first + count).map(|s| s / MIB).collect();
             regions.dedup();
@@ -259,8 +271,11 @@ mod tests {
                     desk.end(job);
                 }
                 8 if naive.moving.is_empty() => {
-                    desk.move_begin(range);
+                    // Two ranges, which need not be next to each other.
+                    let other = below(240 * MIB);
+                    desk.move_begin([range, Range::new(other, 1)].into_iter());
                     naive.moving = regions;
+                    naive.moving.push(other / MIB);
                 }
                 8 => {
                     desk.move_end();
@@ -292,7 +307,7 @@ mod tests {
         assert!(!all.overlaps(&Range::NOTHING) && !Range::NOTHING.overlaps(&all));
         assert!(!Range::NOTHING.overlaps(&Range::NOTHING));
         let mut desk = Desk::new();
-        desk.move_begin(all);
+        desk.move_begin([all].into_iter());
         assert!(desk.start(Range::NOTHING, Bio::Failed).is_some() && desk.move_clear());
         assert!(desk.start(Range::NOTHING, Bio::Failed).is_some());
     }

@@ -24,6 +24,7 @@
 //! | [`latch`]    | What follows from a flush that failed?                                     |
 //! | [`cache`]    | Can a disk's cache hold what users wrote?                                  |
 //! | [`desk`]     | Who may work on which blocks of main at a time?                            |
+//! | [`group`]    | Who shares a flush and a commit with whom?                                 |
 //! | [`limit`]    | Which numbers can users set?                                               |
 //! | [`args`]     | What does a table line ask for?                                            |
 //! | [`message`]  | What does a message ask for?                                               |
@@ -49,6 +50,7 @@ pub mod desk;
 pub mod errno;
 pub mod extents;
 pub mod format;
+pub mod group;
 pub mod latch;
 pub mod limit;
 pub mod load;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A range of main that nobody writes to or repairs, for as long as its blocks are moved (E3, E5).
+//! Ranges of main that nobody writes to or repairs, for as long as their blocks are moved (E3, E5).
 //!
-//! The order: the range at the desk, so that no repairer has it; the gate, so that no further write
-//! enters it; then those that are under way are waited for. Only for who has the mover's lock, as there
-//! is one gate. It is opened, and the range given back, when the value is dropped, and what came to the
+//! The order: the ranges at the desk, so that no repairer has them; the gate, so that no further write
+//! enters them; then those that are under way are waited for. Only for who has the mover's lock, as there
+//! is one gate. It is opened, and the ranges given back, when the value is dropped, and what came to the
 //! gate meanwhile is served then.
 
 use kernel::{
@@ -35,9 +35,9 @@ pub(in crate::remap) struct Closed<'a> {
 impl<'a> Closed<'a> {
     /// Waits for repairers and for users' writes. Not for the worker. Fails with [`EINTR`] if the
     /// caller is interrupted.
-    pub(in crate::remap) fn wait(state: &'a State, blocks: Blocks) -> Result<Self> {
+    pub(in crate::remap) fn wait(state: &'a State, blocks: &[Blocks]) -> Result<Self> {
         let closed = Self { state };
-        closed.take_range(blocks)?;
+        closed.take_ranges(blocks)?;
         // Users' writes anywhere on the device are waited for, and some may be slow. What comes to the
         // gate meanwhile must not be.
         let mut patience = DRAIN_MS;
@@ -53,15 +53,15 @@ impl<'a> Closed<'a> {
             if must_stop(state) {
                 return Err(EINTR);
             }
-            closed.take_range(blocks)?;
+            closed.take_ranges(blocks)?;
             patience = patience.saturating_mul(2);
         }
     }
 
     /// Waits until no repairer has the range. Fails with [`EINTR`] if the caller is interrupted.
-    fn take_range(&self, blocks: Blocks) -> Result {
+    fn take_ranges(&self, blocks: &[Blocks]) -> Result {
         let mut desk = self.state.desk.lock();
-        desk.move_begin(range(self.state, blocks));
+        desk.move_begin(ranges(self.state, blocks));
         while !desk.move_clear() {
             if self.state.desk_changed.wait_interruptible(&mut desk) {
                 return Err(EINTR);
@@ -77,7 +77,7 @@ impl<'a> Closed<'a> {
         milliseconds: u64,
     ) -> Option<Self> {
         let mut desk = state.desk.lock();
-        desk.move_begin(range(state, blocks));
+        desk.move_begin(ranges(state, &[blocks]));
         if !desk.move_clear() {
             desk.move_end();
             drop(desk);
@@ -87,17 +87,20 @@ impl<'a> Closed<'a> {
         }
         drop(desk);
         let closed = Self { state };
-        closed.gate(blocks);
+        closed.gate(&[blocks]);
         state
             .readers()
             .synchronize_within(milliseconds)
             .then_some(closed)
     }
 
-    fn gate(&self, blocks: Blocks) {
-        let sectors = blocks.count << self.state.block_shift;
-        let first = self.state.sector_of(blocks.first);
-        self.state.gate.close(first, sectors);
+    fn gate(&self, blocks: &[Blocks]) {
+        let state = self.state;
+        let sectors = |blocks: &Blocks| {
+            let count = blocks.count << state.block_shift;
+            (state.sector_of(blocks.first), count)
+        };
+        state.gate.close(blocks.iter().map(sectors));
     }
 }
 
@@ -115,6 +118,10 @@ pub(in crate::remap) fn range(state: &State, blocks: Blocks) -> Range {
     // Parts are small.
     let sectors = u32::try_from(blocks.count << state.block_shift).unwrap_or(u32::MAX);
     Range::new(state.sector_of(blocks.first), sectors)
+}
+
+fn ranges<'a>(state: &'a State, blocks: &'a [Blocks]) -> impl Iterator<Item = Range> + 'a {
+    blocks.iter().map(|blocks| range(state, *blocks))
 }
 
 /// Whether to come to an end.

@@ -47,6 +47,7 @@ use crate::{
     },
     logic::{
         classify::Operation,
+        desk::MOVING_MAX,
         format::{
             member_bit,
             MEMBERS_MAX, //
@@ -80,8 +81,9 @@ use crate::{
         },
         repair::relocate::{
             push,
+            ListedBlock,
             Lists,
-            Move,
+            Own,
             Relocation,
             Source, //
         },
@@ -123,23 +125,41 @@ impl MoverBuffers {
     }
 }
 
-/// A slot that was left, and is held until nobody is on the way to it.
+/// Slots that were left, and are held until nobody is on the way to them.
+#[derive(Clone, Copy)]
 struct Left {
-    slot: u32,
-    /// From the next activation on, it may be somebody else's.
+    slots: [u32; MOVING_MAX],
+    count: usize,
+    /// From the next activation on, they may be somebody else's.
     activation: u64,
 }
 
 impl Left {
-    /// Gives it back if nobody is on the way to it, or else has the next activation do so. The caller has the
+    const NONE: Self = Self {
+        slots: [0; MOVING_MAX],
+        count: 0,
+        activation: 0,
+    };
+
+    fn add(&mut self, slot: u32) {
+        if let Some(place) = self.slots.get_mut(self.count) {
+            *place = slot;
+            self.count = self.count.saturating_add(1);
+        }
+    }
+
+    /// Gives them back if nobody is on the way to them, or else has the next activation do so. The caller has the
     /// mover's lock, so that there is none meanwhile.
-    fn give_back(self, state: &State, drained: bool) {
+    fn give_back(&mut self, state: &State, drained: bool) {
         let mut locked = state.writer.lock();
         let writer = &mut locked.writer;
-        // It may still serve its block, or claim it.
-        if drained && state.is_held(self.slot) && writer.activation() == self.activation {
-            writer.give_back(state, self.slot);
+        for slot in self.slots.iter().take(self.count) {
+            // It may still serve its block, or claim it.
+            if drained && state.is_held(*slot) && writer.activation() == self.activation {
+                writer.give_back(state, *slot);
+            }
         }
+        self.count = 0;
     }
 }
 
@@ -149,6 +169,8 @@ struct Copied {
     main_block: u64,
     slot: u32,
     count: u32,
+    /// How many blocks of the part come before them.
+    before: u64,
     /// Where their content is in the buffer of the part; none if main never had to take it, as nobody knows
     /// what it is.
     at: Option<usize>,
@@ -186,43 +208,110 @@ pub(in crate::remap) fn to_main(
 ) -> Result<Tally> {
     let mut total = Tally::default();
     in_parts(target, ti, blocks, |mover, part| {
-        mover.copy_back(part, &mut total)
+        mover.copy_back(&[part], &mut total)
     })?;
     Ok(total)
 }
 
 /// Copies all blocks back to main. Those that main cannot take stay on the spare.
 pub(in crate::remap) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Result<Tally> {
-    let state = &**target.state;
     let mut total = Tally::default();
     let mut slot = 0;
-    while let Some((at, word)) = state.next_claim(u8::MAX, slot) {
-        slot = at.saturating_add(1);
+    loop {
+        let before = slot;
+        let (runs, count) = next_runs(target, &mut slot);
+        let runs = runs.get(..count).unwrap_or(&[]);
+        if runs.is_empty() {
+            return Ok(total);
+        }
+        if runs.len() > 1 {
+            match in_part(target, ti, |mover| mover.copy_back(runs, &mut total)) {
+                Err(error) if is_media(error) => (),
+                copied => {
+                    copied?;
+                    continue;
+                }
+            }
+        }
+        // One after the other: slots that are free by now are passed over.
+        slot = before;
+        for _ in runs {
+            if let Some(run) = next_run(target, &mut slot) {
+                one_run_to_main(target, ti, run, &mut total)?;
+            }
+        }
+    }
+}
+
+/// The next runs of blocks that slots from `slot` on claim, as many as make a part.
+fn next_runs(target: &DmRemap, slot: &mut u32) -> ([Blocks; MOVING_MAX], usize) {
+    let mut runs = [Blocks { first: 0, count: 0 }; MOVING_MAX];
+    let (mut count, mut left) = (0usize, part_blocks(&target.state));
+    while count < runs.len() {
+        let from = *slot;
+        let Some(mut run) = next_run(target, slot) else {
+            break;
+        };
+        let known = || runs.iter().take(count);
+        if known().any(|known| run.first.wrapping_sub(known.first) < known.count) {
+            continue;
+        }
+        for known in known().filter(|known| known.first > run.first) {
+            run.count = run.count.min(known.first.saturating_sub(run.first));
+        }
+        if run.count > left {
+            // It is in the next part.
+            *slot = from;
+            break;
+        }
+        if let Some(place) = runs.get_mut(count) {
+            *place = run;
+        }
+        (count, left) = (count.saturating_add(1), left.saturating_sub(run.count));
+    }
+    (runs, count)
+}
+
+/// The blocks that the next slot from `slot` on claims, and those behind it that are served in the same way.
+fn next_run(target: &DmRemap, slot: &mut u32) -> Option<Blocks> {
+    let state = &**target.state;
+    loop {
+        let (at, word) = state.next_claim(u8::MAX, *slot)?;
+        *slot = at.saturating_add(1);
         let main_block = word.main_block();
         if main_block >= target.len >> state.block_shift {
             // Beyond a table that was shortened: not ours to decide.
             continue;
         }
-        let step = (DATA_BYTES >> 9 >> state.block_shift) as u32;
-        let run = Blocks {
+        let most = u32::try_from(part_blocks(state)).unwrap_or(u32::MAX);
+        return Some(Blocks {
             first: main_block,
-            count: u64::from(state.run(main_block, step).count),
-        };
-        let before = total.moved;
-        let moved = in_parts(target, ti, run, |mover, part| {
-            mover.copy_back(part, &mut total)
+            count: u64::from(state.run(main_block, most).count),
         });
-        match moved {
-            Err(error) if is_media(error) => {
-                // Only the first of a run is behind us; the others come again.
-                if total.moved == before {
-                    total.failed = total.failed.saturating_add(1);
-                }
-            }
-            other => other?,
-        }
     }
-    Ok(total)
+}
+
+/// Copies a run back. A block that main cannot take, or that cannot be read, is counted.
+fn one_run_to_main(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    run: Blocks,
+    total: &mut Tally,
+) -> Result {
+    let before = total.moved;
+    let moved = in_parts(target, ti, run, |mover, part| {
+        mover.copy_back(&[part], &mut *total)
+    });
+    match moved {
+        Err(error) if is_media(error) => {
+            // Only the first of a run is behind us; the others come again.
+            if total.moved == before {
+                total.failed = total.failed.saturating_add(1);
+            }
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Moves all blocks that the slots of a member serve to other members, so that its spare can be taken
@@ -270,13 +359,13 @@ pub(in crate::remap) fn evacuate(
 fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally> {
     let state = &**target.state;
     target.grow(None)?;
-    let mut left = None;
+    let mut left = Left::NONE;
     let moved = move_claims(target, ti, member, &mut left);
-    if let Some(last) = left {
+    if left.count != 0 {
         let _mover = state.mover.lock();
         let stop = |waited| waited >= DRAIN_MS;
         let drained = state.readers().synchronize_unless(stop);
-        last.give_back(state, drained);
+        left.give_back(state, drained);
     }
     let total = moved?;
     // What could not be retired at once still counts as a block of the member.
@@ -286,31 +375,60 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally>
     Ok(total)
 }
 
-/// Moves one block after the other. The slot that was left last is in `left`, however it ends.
+/// Moves some blocks after the others. The slots that were left last are in `left`, however it ends.
 fn move_claims(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     member: u8,
-    left: &mut Option<Left>,
+    left: &mut Left,
 ) -> Result<Tally> {
     let mut total = Tally::default();
     let mut slot = 0;
-    while let Some((at, word)) = target.state.next_claim(member_bit(member), slot) {
-        slot = at.saturating_add(1);
-        let block = Blocks {
-            first: word.main_block(),
-            count: 1,
+    loop {
+        let (blocks, count) = next_blocks(target, member, &mut slot);
+        let blocks = blocks.get(..count).unwrap_or(&[]);
+        if blocks.is_empty() {
+            return Ok(total);
+        }
+        let mut move_blocks = |blocks: &[Blocks]| {
+            in_part(target, ti, |mover| mover.leave_member(blocks, member, left))
         };
-        let moved = in_parts(target, ti, block, |mover, part| {
-            mover.leave_member(part.first, member, left)
-        });
-        match moved {
-            Ok(()) => total.moved = total.moved.saturating_add(1),
-            Err(error) if is_media(error) => total.failed = total.failed.saturating_add(1),
+        match move_blocks(blocks) {
+            Ok(()) => total.moved = total.moved.saturating_add(blocks.len() as u64),
+            Err(error) if is_media(error) => {
+                // Those that were moved are passed over.
+                for block in blocks {
+                    match move_blocks(core::slice::from_ref(block)) {
+                        Ok(()) => total.moved = total.moved.saturating_add(1),
+                        Err(error) if is_media(error) => {
+                            total.failed = total.failed.saturating_add(1);
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(total)
+}
+
+/// The next blocks that slots of a member from `slot` on claim, as many as are moved at a time.
+fn next_blocks(target: &DmRemap, member: u8, slot: &mut u32) -> ([Blocks; MOVING_MAX], usize) {
+    let mut blocks = [Blocks { first: 0, count: 0 }; MOVING_MAX];
+    let mut count = 0usize;
+    let most = part_blocks(&target.state);
+    for place in blocks.iter_mut().take(most as usize) {
+        let Some((at, word)) = target.state.next_claim(member_bit(member), *slot) else {
+            break;
+        };
+        *slot = at.saturating_add(1);
+        *place = Blocks {
+            first: word.main_block(),
+            count: 1,
+        };
+        count = count.saturating_add(1);
+    }
+    (blocks, count)
 }
 
 /// Whether an error of a block says nothing about others.
@@ -364,7 +482,7 @@ pub(in crate::remap) fn redirect(
     }
     // Nothing is copied, so a part is what goes into one commit.
     in_parts_of(STAGED_MAX as u64, target, ti, blocks, |_, part| {
-        let _closed = Closed::wait(state, part)?;
+        let _closed = Closed::wait(state, &[part])?;
         // What the slots hold may be in the spare's cache.
         let tickets = state.life.spares_sent();
         state
@@ -425,8 +543,12 @@ fn in_parts(
     blocks: Blocks,
     work: impl FnMut(&mut Mover<'_>, Blocks) -> Result<u64>,
 ) -> Result {
-    let step = (DATA_BYTES >> 9 >> target.state.block_shift) as u64;
-    in_parts_of(step, target, ti, blocks, work)
+    in_parts_of(part_blocks(&target.state), target, ti, blocks, work)
+}
+
+/// How many blocks are moved at a time.
+fn part_blocks(state: &State) -> u64 {
+    (DATA_BYTES >> 9 >> state.block_shift) as u64
 }
 
 /// The same, of `step` blocks.
@@ -437,7 +559,6 @@ fn in_parts_of(
     blocks: Blocks,
     mut work: impl FnMut(&mut Mover<'_>, Blocks) -> Result<u64>,
 ) -> Result {
-    let state = &**target.state;
     let end = blocks.first.saturating_add(blocks.count);
     let mut first = blocks.first;
     while first < end {
@@ -445,29 +566,41 @@ fn in_parts_of(
             first,
             count: step.min(end.saturating_sub(first)),
         };
-        // A repairer that needs the lock cannot wait for it, and so has to be let in.
-        while state.probing.load(Relaxed) != 0 && !must_stop(state) {
-            fsleep(Delta::from_millis(1));
-        }
-        // A suspend that has come past this waits for the mover's lock.
-        let mut tools = state.mover.lock();
-        target.check_active(ti)?;
-        if must_stop(state) {
-            return Err(EINTR);
-        }
-        let mut mover = Mover {
-            target,
-            state,
-            tools: &mut tools,
-            bytes: state.bytes(1) as usize,
-        };
-        first = first.saturating_add(work(&mut mover, part)?);
-        drop(tools);
-        target.tell_news();
-        // Here memory can be waited for.
-        target.grow(None)?;
+        let done = in_part(target, ti, |mover| work(mover, part))?;
+        first = first.saturating_add(done);
     }
     Ok(())
+}
+
+/// Does one part.
+fn in_part<R>(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    work: impl FnOnce(&mut Mover<'_>) -> Result<R>,
+) -> Result<R> {
+    let state = &**target.state;
+    // A repairer that needs the lock cannot wait for it, and so has to be let in.
+    while state.probing.load(Relaxed) != 0 && !must_stop(state) {
+        fsleep(Delta::from_millis(1));
+    }
+    // A suspend that has come past this waits for the mover's lock.
+    let mut tools = state.mover.lock();
+    target.check_active(ti)?;
+    if must_stop(state) {
+        return Err(EINTR);
+    }
+    let mut mover = Mover {
+        target,
+        state,
+        tools: &mut tools,
+        bytes: state.bytes(1) as usize,
+    };
+    let done = work(&mut mover)?;
+    drop(tools);
+    target.tell_news();
+    // Here memory can be waited for.
+    target.grow(None)?;
+    Ok(done)
 }
 
 /// One who has the mover's lock.
@@ -510,7 +643,7 @@ impl Mover<'_> {
             first: part.first,
             count: u64::from(readable),
         };
-        let _closed = Closed::wait(state, blocks)?;
+        let _closed = Closed::wait(state, &[blocks])?;
         let now = state.run(blocks.first, readable);
         if now.kind != run.kind || now.count < readable {
             // A write was faster, and some of them are on the spare already.
@@ -523,9 +656,7 @@ impl Mover<'_> {
         let lists = &mut self.tools.lists;
         lists.moves.clear();
         for index in 0..readable {
-            let main_block = blocks.first.saturating_add(u64::from(index));
-            let next = Move::new(main_block, state.bytes(index));
-            push(&mut lists.moves, next).map_err(to_error)?;
+            push(&mut lists.moves, ListedBlock::new(index)).map_err(to_error)?;
         }
         let source = Source::Buffer(&self.tools.data);
         let error = BlkStatus::IOERR;
@@ -533,7 +664,7 @@ impl Mover<'_> {
             state,
             spares,
             lists,
-            (source, blocks),
+            (source, Own::Range(blocks)),
             Origin::Manual,
             error,
         );
@@ -546,9 +677,11 @@ impl Mover<'_> {
         Ok(blocks.count)
     }
 
-    /// Why blocks could not be moved to the spare: it has no slot left, or it failed.
+    /// Why blocks could not be moved to the spare: there was no time, it has no slot left, or it failed.
     fn why(&self) -> Error {
-        if self.state.writer.lock().writer.slots_left() == 0 {
+        if must_stop(self.state) {
+            EINTR
+        } else if self.state.writer.lock().writer.slots_left() == 0 {
             ENOSPC
         } else {
             EIO
@@ -593,7 +726,7 @@ impl Mover<'_> {
             first: main_block,
             count: 1,
         };
-        let _closed = Closed::wait(state, block)?;
+        let _closed = Closed::wait(state, &[block])?;
         if state.slot_of(main_block).is_some() {
             return Ok(());
         }
@@ -614,24 +747,29 @@ impl Mover<'_> {
         })
     }
 
-    /// Copies the blocks of a part back, and returns how many are done.
-    fn copy_back(&mut self, part: Blocks, tally: &mut Tally) -> Result<u64> {
+    /// Copies the blocks of a part back, and returns how many are done. It has at most [`MOVING_MAX`] ranges, and no
+    /// more blocks than fit into the buffer.
+    fn copy_back(&mut self, part: &[Blocks], tally: &mut Tally) -> Result<u64> {
         let state = self.state;
         let (main, spares) = (&self.target.main, &self.target.spares);
-        let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
-        let run = state.run(part.first, count);
-        if run.kind == RunKind::Main {
-            // Nothing to do for these.
-            tally.there = tally.there.saturating_add(u64::from(run.count));
-            return Ok(u64::from(run.count));
+        if let [range] = part {
+            let count = u32::try_from(range.count).map_err(|_| ERANGE)?;
+            let run = state.run(range.first, count);
+            if run.kind == RunKind::Main {
+                // Nothing to do for these.
+                tally.there = tally.there.saturating_add(u64::from(run.count));
+                return Ok(u64::from(run.count));
+            }
         }
         let closed = Closed::wait(state, part)?;
         state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
         let ticket = state.life.flush_sent(Disk::Main);
-        let mut end = part.first;
         self.tools.copied.clear();
         self.tools.freed.clear();
-        let mut result = self.copy_part_back(part, &mut end);
+        let mut done = 0u64;
+        let mut result = part
+            .iter()
+            .try_for_each(|range| self.copy_range_back(*range, &mut done));
         state.flush(Disk::Main, main, ticket).map_err(to_error)?;
         // What was copied before an error may be committed, as far as main has it.
         let mut moved = 0u64;
@@ -648,12 +786,11 @@ impl Mover<'_> {
                 moved = moved.saturating_add(u64::from(good));
             }
             if compared.is_err() {
-                end = copied.main_block.saturating_add(u64::from(good));
+                done = copied.before.saturating_add(u64::from(good));
                 result = compared;
                 break;
             }
         }
-        let done = end.saturating_sub(part.first);
         let freed = &self.tools.freed;
         let committed = state.with_writer(spares, |writer, io| {
             let staged = freed.iter().try_for_each(|slot| {
@@ -689,55 +826,71 @@ impl Mover<'_> {
         Ok(done)
     }
 
-    /// Moves a block from the slot that serves it to one of another member. `left` is the slot that was
-    /// left before, if any, and then this one.
-    fn leave_member(
-        &mut self,
-        main_block: u64,
-        member: u8,
-        left: &mut Option<Left>,
-    ) -> Result<u64> {
+    /// Moves blocks, each a range, from the slots of a member that serve them to others. `left` are the slots that were
+    /// left before, if any, and then theirs.
+    fn leave_member(&mut self, blocks: &[Blocks], member: u8, left: &mut Left) -> Result {
         let state = self.state;
-        let block = Blocks {
-            first: main_block,
-            count: 1,
-        };
-        let _closed = Closed::wait(state, block)?;
-        if let Some(before) = left.take() {
-            // Who was on the way to it is done by now.
-            before.give_back(state, true);
-        }
+        let _closed = Closed::wait(state, blocks)?;
+        // Who was on the way to them is done by now.
+        left.give_back(state, true);
         let spares = &self.target.spares;
         state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
-        self.settle(main_block)?;
-        let Some((slot, word)) = state.slot_of(main_block) else {
-            return Ok(1);
-        };
-        if state.member_of(slot) != Some(member) {
-            return Ok(1);
+        left.activation = state.writer.lock().writer.activation();
+        let (mut sources, mut slots, mut count) = ([0u64; MOVING_MAX], [0u32; MOVING_MAX], 0u32);
+        self.tools.lists.moves.clear();
+        let mut ends = Ok(());
+        for block in blocks {
+            if must_stop(state) {
+                ends = Err(EINTR);
+                break;
+            }
+            let main_block = block.first;
+            self.settle(main_block)?;
+            let Some((slot, word)) = state.slot_of(main_block) else {
+                continue;
+            };
+            if state.member_of(slot) != Some(member) {
+                continue;
+            }
+            if word.is_set_aside() {
+                self.set_aside_elsewhere(main_block, slot, word)?;
+                left.add(slot);
+                continue;
+            }
+            let place = state.locate(spares, slot, false);
+            let (_, device, from) = place.ok_or(EIO)?;
+            let at = (count as usize).saturating_mul(self.bytes);
+            let part = at..at.saturating_add(self.bytes);
+            let read = read_twice_into(&state.pool, device, from, &mut self.tools.data, part);
+            if let Err(status) = read {
+                // Those before it are moved all the same.
+                ends = Err(to_error(status));
+                break;
+            }
+            push(&mut self.tools.lists.moves, ListedBlock::new(count)).map_err(to_error)?;
+            let places = sources
+                .get_mut(count as usize)
+                .zip(slots.get_mut(count as usize));
+            if let Some((source, from)) = places {
+                (*source, *from) = (main_block, slot);
+            }
+            count = count.saturating_add(1);
         }
-        let activation = state.writer.lock().writer.activation();
-        if word.is_set_aside() {
-            self.set_aside_elsewhere(main_block, slot, word)?;
-            *left = Some(Left { slot, activation });
-            return Ok(1);
-        }
-        let bytes = self.bytes;
-        let place = state.locate(spares, slot, false);
-        let (_, device, from) = place.ok_or(EIO)?;
-        read_twice(&state.pool, device, from, &mut self.tools.data, bytes).map_err(to_error)?;
+        let sources = sources.get(..count as usize).unwrap_or(&[]);
+        let (source, own) = (Source::Buffer(&self.tools.data), Own::List(sources));
         let lists = &mut self.tools.lists;
-        lists.moves.clear();
-        push(&mut lists.moves, Move::new(main_block, 0)).map_err(to_error)?;
-        let source = Source::Buffer(&self.tools.data);
-        let (origin, error) = (word.origin(), BlkStatus::IOERR);
-        let mut relocation = Relocation::new(state, spares, lists, (source, block), origin, error);
+        // Each keeps its own origin.
+        let (origin, error) = (Origin::Manual, BlkStatus::IOERR);
+        let mut relocation = Relocation::new(state, spares, lists, (source, own), origin, error);
         relocation.tells = false;
         relocation.leaves = true;
         let moved = relocation.run();
-        moved.map_err(|_| self.why())?;
-        *left = Some(Left { slot, activation });
-        Ok(1)
+        // Those that still serve are not given back.
+        slots
+            .iter()
+            .take(count as usize)
+            .for_each(|slot| left.add(*slot));
+        moved.map_err(|_| self.why()).and(ends)
     }
 
     /// Sets another slot aside for a block that cannot be read, and leaves the one that it has.
@@ -762,55 +915,65 @@ impl Mover<'_> {
         })
     }
 
-    /// Copies the blocks of a part to main, as far as slots serve them, up to `end`.
-    fn copy_part_back(&mut self, part: Blocks, end: &mut u64) -> Result {
+    /// Copies the blocks of a range to main, as far as slots serve them. `done` are those of the part that are.
+    fn copy_range_back(&mut self, range: Blocks, done: &mut u64) -> Result {
         let state = self.state;
-        let last = part.first.saturating_add(part.count);
-        while *end < last && !must_stop(state) {
-            let left = u32::try_from(last.saturating_sub(*end)).map_err(|_| ERANGE)?;
-            let run = state.run(*end, left);
-            let done = match run.kind {
+        let before = *done;
+        while !must_stop(state) {
+            let behind = done.saturating_sub(before);
+            let left = range.count.saturating_sub(behind);
+            if left == 0 {
+                break;
+            }
+            let main_block = range.first.saturating_add(behind);
+            let run = state.run(main_block, u32::try_from(left).map_err(|_| ERANGE)?);
+            let copied = match run.kind {
                 RunKind::Main => run.count,
                 // Where that fails, it is seen block by block for which.
                 RunKind::Slots { first: slot }
                     if run.count > 1
                         && self
-                            .copy_run_back(part.first, *end, slot, run.count)
+                            .copy_run_back(*done, main_block, slot, run.count)
                             .is_ok() =>
                 {
                     run.count
                 }
                 _ => {
-                    let beyond = end.saturating_add(u64::from(run.count));
-                    while *end < beyond && !must_stop(state) {
-                        self.copy_one_back(part.first, *end)?;
-                        *end = end.saturating_add(1);
+                    let beyond = done.saturating_add(u64::from(run.count));
+                    while *done < beyond && !must_stop(state) {
+                        let behind = done.saturating_sub(before);
+                        self.copy_one_back(*done, range.first.saturating_add(behind))?;
+                        *done = done.saturating_add(1);
                     }
                     0
                 }
             };
-            *end = end.saturating_add(u64::from(done));
+            *done = done.saturating_add(u64::from(copied));
         }
         Ok(())
     }
 
-    /// Copies a block of the part that begins at `first` to main, if a slot serves it.
-    fn copy_one_back(&mut self, first: u64, main_block: u64) -> Result {
+    /// Copies a block to main, if a slot serves it; `before` are in the part before it.
+    fn copy_one_back(&mut self, before: u64, main_block: u64) -> Result {
         self.settle(main_block)?;
         match self.state.slot_of(main_block) {
             None => Ok(()),
-            Some((slot, word)) if word.state() == SlotState::Pending => {
-                self.note_copied(main_block, slot, 1, None)
-            }
+            Some((slot, word)) if word.state() == SlotState::Pending => self.note_copied(Copied {
+                main_block,
+                slot,
+                count: 1,
+                before,
+                at: None,
+            }),
             // Main would show what it had before.
             Some((_, word)) if word.state() == SlotState::Lost => Err(EIO),
-            Some((slot, _)) => self.copy_run_back(first, main_block, slot, 1),
+            Some((slot, _)) => self.copy_run_back(before, main_block, slot, 1),
         }
     }
 
-    /// Copies blocks of the part that begins at `first` to main, which are served by slots that follow each
-    /// other. If that fails, nothing is noted.
-    fn copy_run_back(&mut self, first: u64, main_block: u64, slot: u32, count: u32) -> Result {
+    /// Copies blocks to main that are served by slots which follow each other; `before` are in the part before
+    /// them. If that fails, nothing is noted.
+    fn copy_run_back(&mut self, before: u64, main_block: u64, slot: u32, count: u32) -> Result {
         let state = self.state;
         let (main, to) = (&self.target.main, state.sector_of(main_block));
         // Numbers that follow each other may be of two members.
@@ -825,7 +988,7 @@ impl Mover<'_> {
         let (_, spare, from) = place.ok_or(EIO)?;
         let (pool, bytes) = (&state.pool, self.bytes);
         // A part is no larger than the buffer.
-        let at = (main_block.saturating_sub(first) as usize).saturating_mul(bytes);
+        let at = (before as usize).saturating_mul(bytes);
         let place = at..at.saturating_add(bytes.saturating_mul(count as usize));
         let data = &mut self.tools.data;
         read_twice_into(pool, spare, from, data, place.clone()).map_err(to_error)?;
@@ -833,16 +996,16 @@ impl Mover<'_> {
         let opf = block::Opf::WRITE.sync();
         pool.write(main, to, data.slice(place)?, opf)
             .map_err(to_error)?;
-        self.note_copied(main_block, slot, count, Some(at))
-    }
-
-    fn note_copied(&mut self, main_block: u64, slot: u32, count: u32, at: Option<usize>) -> Result {
-        let next = Copied {
+        self.note_copied(Copied {
             main_block,
             slot,
             count,
-            at,
-        };
+            before,
+            at: Some(at),
+        })
+    }
+
+    fn note_copied(&mut self, next: Copied) -> Result {
         let copied = &mut self.tools.copied;
         copied.push_within_capacity(next).map_err(|_| ENOMEM)
     }

@@ -16,7 +16,7 @@
 //! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and
 //!    never for data I/O, so that no slow block is waited for. Nothing is allocated below it.
 //! 4. `desk`, a mutex: who has which range, and which blocks are noted. Held for a moment.
-//! 5. `leftover`, a mutex: held for a moment.
+//! 5. `leftover`, and `group`, mutexes: held for a moment, nothing is taken below them.
 //! 6. RCU, for a moment: looking at the map. Not for bios: those are readers of an SRCU domain, and `map` and
 //!    `end_io` take nothing else.
 //!
@@ -68,7 +68,8 @@ use crate::{
     logic::{
         desk::{
             Desk,
-            Range, //
+            Range,
+            JOBS, //
         },
         format::{
             member_bit,
@@ -77,6 +78,10 @@ use crate::{
             Superblock,
             MEMBERS_MAX,
             REPLICAS, //
+        },
+        group::{
+            self,
+            Group, //
         },
         latch::FlushTicket,
         presence::{
@@ -119,7 +124,11 @@ use crate::{
         },
         repair::{
             crew,
-            notes::Notes, //
+            notes::Notes,
+            relocate::{
+                Request,
+                MOVES_MAX, //
+            }, //
         },
         setup::spares::Spares,
         user::{
@@ -155,10 +164,16 @@ pub(in crate::remap) struct State {
     pub(in crate::remap) deferred: dm::BioList<DmRemap>,
     /// Which blocks are being worked on.
     #[pin]
-    pub(in crate::remap) desk: Mutex<Desk>,
+    pub(in crate::remap) desk: Mutex<KBox<Desk>>,
     /// Signals that a range at the desk is free.
     #[pin]
     pub(in crate::remap) desk_changed: CondVar,
+    /// Those who wait for a flush and a commit.
+    #[pin]
+    pub(in crate::remap) group: Mutex<Group<KVec<group::Seat<Request>>>>,
+    /// Signals that some of them need not wait any more, or that nobody leads.
+    #[pin]
+    pub(in crate::remap) group_changed: CondVar,
     pub(in crate::remap) life: Life,
     pub(in crate::remap) limits: Limits,
     pub(in crate::remap) counters: Counters,
@@ -207,8 +222,8 @@ const LET_MS: i64 = 100;
 /// How often is looked whether an old map can be freed, in milliseconds.
 const RECLAIM_MS: i64 = 20;
 
-/// How many slots are kept that nothing became of.
-const LEFTOVER_MAX: usize = 2048;
+/// How many slots are kept that nothing became of: as many as all repairers can have.
+const LEFTOVER_MAX: usize = JOBS * MOVES_MAX;
 
 /// Slots that nothing became of.
 pub(in crate::remap) struct Leftover {
@@ -481,6 +496,15 @@ impl State {
         device: &dm::Device,
         since: FlushTicket,
     ) -> block::IoResult {
+        self.flush_cache(disk, device)?;
+        match self.life.is_unbroken(disk, since) {
+            true => Ok(()),
+            false => Err(block::BlkStatus::IOERR),
+        }
+    }
+
+    /// Flushes the cache of a disk. That vouches only for what was written since the last flush that failed.
+    pub(in crate::remap) fn flush_cache(&self, disk: Disk, device: &dm::Device) -> block::IoResult {
         let flushed = self.pool.flush(device);
         if flushed.is_err() {
             self.life.own_flush_failed(disk);
@@ -488,8 +512,6 @@ impl State {
                 Disk::Main => "main cannot be flushed",
                 Disk::Spare(_) => "the spare cannot be flushed",
             });
-        } else if !self.life.is_unbroken(disk, since) {
-            return Err(block::BlkStatus::IOERR);
         }
         flushed
     }

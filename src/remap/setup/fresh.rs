@@ -29,6 +29,10 @@ use crate::{
             BLOCK_BYTES,
             MEMBERS_MAX, //
         },
+        group::{
+            self,
+            Group, //
+        },
         load::{
             self,
             LoadError, //
@@ -48,7 +52,10 @@ use crate::{
             gate::Gate,
             map::Map, //
         },
-        repair::notes::Notes,
+        repair::{
+            notes::Notes,
+            relocate::Request, //
+        },
         session::{
             activate::Start,
             state::{
@@ -234,6 +241,7 @@ impl Line<'_> {
         let tools = mover::MoverBuffers::new()?;
         let leftover = Leftover::new()?;
         let notes = Notes::new()?;
+        let (desk, group) = (make_desk()?, make_group()?);
         let zeroes = block::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
         let name = self.name.try_clone()?;
         Ok(Arc::pin_init(
@@ -250,8 +258,10 @@ impl Line<'_> {
                 stopping: Atomic::new(false),
                 lost: Atomic::new(0),
                 deferred: dm::BioList::new(),
-                desk <- new_mutex!(Desk::new(), "dm_remap_desk"),
+                desk <- new_mutex!(desk, "dm_remap_desk"),
                 desk_changed <- new_condvar!("dm_remap_desk"),
+                group <- new_mutex!(group, "dm_remap_group"),
+                group_changed <- new_condvar!("dm_remap_group"),
                 life: Life::new(),
                 limits: Limits::new(),
                 counters,
@@ -300,4 +310,19 @@ impl Line<'_> {
         };
         Ok((KBox::new(locked, GFP_KERNEL)?, map, counters))
     }
+}
+
+/// Seats for all who move blocks.
+fn make_group() -> Result<Group<KVec<group::Seat<Request>>>> {
+    let mut seats = KVec::with_capacity(group::SEATS, GFP_KERNEL)?;
+    for _ in 0..group::SEATS {
+        seats.push_within_capacity(None)?;
+    }
+    Ok(Group::new(seats))
+}
+
+/// A desk at which nobody works. Not inline: it is too large to be made on a stack that others need.
+#[inline(never)]
+fn make_desk() -> Result<KBox<Desk>> {
+    Ok(KBox::new(Desk::new(), GFP_KERNEL)?)
 }

@@ -150,6 +150,7 @@ pub struct Disk {
     fading: BTreeMap<u64, [u8; SECTOR as usize]>,
     slow: Vec<(Range<u64>, Duration)>,
     held: Vec<(Range<u64>, Direction)>,
+    holds_flushes: bool,
     /// Who had come by then is held no more.
     let_go: Option<Instant>,
     waiting: Vec<Request>,
@@ -178,6 +179,7 @@ impl Disk {
             fading: BTreeMap::new(),
             slow: Vec::new(),
             held: Vec::new(),
+            holds_flushes: false,
             let_go: None,
             waiting: Vec::new(),
             lagging: Vec::new(),
@@ -297,9 +299,15 @@ impl Disk {
         self.held.push((sectors, direction));
     }
 
+    /// The same for flushes.
+    pub fn hold_flushes(&mut self) {
+        self.holds_flushes = true;
+    }
+
     /// Ends all `hold`s.
     pub fn release(&mut self) {
         self.held.clear();
+        self.holds_flushes = false;
     }
 
     /// Lets those go on that wait now. Who comes later waits as before.
@@ -310,7 +318,11 @@ impl Disk {
     /// Whether a request has to wait that has come at this time.
     pub fn holds(&self, request: &Request, since: Instant) -> bool {
         let is_held = |(range, direction): &(_, _)| request.concerns(range, *direction);
-        self.let_go.is_none_or(|time| since > time) && self.held.iter().any(is_held)
+        let held = match request.operation {
+            Operation::Flush => self.holds_flushes,
+            _ => self.held.iter().any(is_held),
+        };
+        held && self.let_go.is_none_or(|time| since > time)
     }
 
     /// Those that have come and have not happened yet, because of `hold` or `lag`.

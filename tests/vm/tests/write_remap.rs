@@ -3,6 +3,12 @@
 //!
 //! Also on the oldest kernel.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use vmtest::guest::eventually;
 use vmtest::guest::identify;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Entry;
@@ -220,6 +226,114 @@ fn moving_a_megabyte_costs_little() {
             writes.iter().all(|writes| (1..=32).contains(writes)),
             "{cost:?}"
         );
+    }
+}
+
+/// P3: one whose data comes while the spare is being flushed has no part in that flush, nor in the commit
+/// behind it, though it waits for both.
+#[test]
+fn data_that_comes_amid_a_flush_is_flushed_by_itself() {
+    let _test = vmtest::begin!();
+    let remap = warm(4096);
+    let regions = [8192, 16384];
+    for sector in regions {
+        remap
+            .main
+            .disk()
+            .spoil(sector, 8, Fault::bad(Direction::Both));
+    }
+    let holding = remap.spare.release_at_end();
+    remap.spare.disk().hold_flushes();
+    let came = |operation: Operation| {
+        let disk = remap.spare.disk();
+        let waits = disk
+            .waiting()
+            .iter()
+            .any(|request| request.operation == operation);
+        waits
+            || disk
+                .record()
+                .entries()
+                .iter()
+                .any(|entry| entry.operation == operation)
+    };
+    thread::scope(|scope| {
+        let write = |sector| {
+            let device = remap.open();
+            scope.spawn(move || device.write(sector, &stamps(sector, 8, 1)).unwrap())
+        };
+        write(regions[0]);
+        assert!(eventually(|| came(Operation::Flush)));
+        remap.record();
+        write(regions[1]);
+        assert!(eventually(|| came(Operation::Write)));
+        // Whoever took it into the batch before would have to have seen it by then.
+        thread::sleep(Duration::from_millis(300));
+        drop(holding);
+    });
+    let cost = Cost::of(&remap);
+    assert_eq!((cost.data_writes, cost.flushes), (1, 2), "{cost:?}");
+    assert_eq!(cost.replicas, [2, 2], "{cost:?}");
+    let device = remap.open();
+    for sector in regions {
+        assert!(device.read(sector, 8).unwrap() == stamps(sector, 8, 1));
+    }
+}
+
+/// P13: writes that fail together share flushes and commits, wherever they are: of those that are under way, 64 at
+/// a time, ten cost a flush and three metadata writes for each replica at most.
+#[test]
+fn scattered_writes_share_flushes_and_commits() {
+    const WRITES: u64 = 600;
+    const APART: u64 = 1 << 11;
+    let _test = vmtest::begin!();
+    let main = Options::memory((WRITES + 1) * APART * sickdisk::SECTOR).logical_block(4096);
+    let spare = Options::memory(Remap::SPARE_SECTORS * sickdisk::SECTOR).logical_block(4096);
+    let remap = Remap::on(main, spare, "");
+    let bad = Fault::bad(Direction::Both);
+    let first = WRITES * APART;
+    remap.main.disk().spoil(first, 8, bad);
+    remap.open().write(first, &stamps(first, 8, 1)).unwrap();
+    for number in 0..WRITES {
+        remap.main.disk().spoil(number * APART, 8, bad);
+    }
+    // Commits take longer than whatever else the machine does.
+    let sectors = remap.spare.disk().sectors();
+    let late = Duration::from_millis(100);
+    for part in [0..sectors / 16, sectors - sectors / 16..sectors] {
+        remap.spare.disk().lag(part, Direction::Write, late);
+    }
+    remap.record();
+    let next = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| {
+                let device = remap.open();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= WRITES {
+                        break;
+                    }
+                    let sector = number * APART;
+                    device.write(sector, &stamps(sector, 8, 1)).unwrap();
+                }
+            });
+        }
+    });
+    let cost = Cost::of(&remap);
+    println!("{WRITES} scattered blocks: {cost:?}");
+    assert_eq!(remap.device().remapped(), WRITES + 1);
+    assert_eq!(cost.data_sectors, WRITES * 8, "one data pass: {cost:?}");
+    assert!(cost.flushes <= WRITES / 10, "{cost:?}");
+    let writes = cost.replicas.map(|blocks| blocks + cost.supers);
+    assert!(
+        writes.iter().all(|writes| *writes <= WRITES * 3 / 10),
+        "{cost:?}"
+    );
+    let device = remap.open();
+    for number in 0..WRITES {
+        let sector = number * APART;
+        assert!(device.read(sector, 8).unwrap() == stamps(sector, 8, 1));
     }
 }
 

@@ -242,7 +242,10 @@ impl Writer {
         // own blocks, and for no others of its range.
         let desk = state.desk.lock();
         let own_sectors = u32::try_from(own.count << state.block_shift).unwrap_or(u32::MAX);
-        let own_range = Range::new(state.sector_of(own.first), own_sectors);
+        let own_range = match own.count {
+            0 => Range::NOTHING,
+            _ => Range::new(state.sector_of(own.first), own_sectors),
+        };
         let is_busy = |word: SlotWord| {
             let block = word.main_block();
             let range = Range::new(state.sector_of(block), state.sectors(1));

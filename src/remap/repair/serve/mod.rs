@@ -99,8 +99,9 @@ use crate::{
             crew::RepairBuffers,
             relocate::{
                 push,
+                ListedBlock,
                 Lists,
-                Move,
+                Own,
                 Relocation,
                 Source,
                 MOVES_MAX,
@@ -136,8 +137,7 @@ pub(in crate::remap) fn serve(
         return end_flush(state, &spares, bio, member);
     }
     let deadline = u64::from(state.limits.get(Limit::DeadlineMs));
-    tools.lists.lost.clear();
-    tools.lists.failing.clear();
+    tools.lists.unreadable.clear();
     tools.lists.weak.clear();
     let mut repair = Repair {
         state,
@@ -164,7 +164,7 @@ pub(in crate::remap) fn serve(
         // A discard is a hint, and the block layer allows to do nothing.
         _ => Ok(()),
     };
-    let mut tell = repair.tell;
+    let (mut tell, first) = (repair.tell, repair.first());
     let unexplained = status.is_ok() && !repair.explained && failed_at.is_some();
     if unexplained && bio.op() == block::Op::Write && bio.opf().is_fua() {
         let (disk, device) = match member {
@@ -190,8 +190,8 @@ pub(in crate::remap) fn serve(
     // Before the answer: whoever has another copy, md or btrfs, writes it here at once, and that has to
     // go to the spare.
     let until = util::monotonic_ms().saturating_add(deadline);
-    tell |= note_failing(state, until, &spares, &tools.lists);
-    if note_lost(state, &tools.lists) {
+    tell |= note_failing(state, until, &spares, (first, &tools.lists));
+    if note_lost(state, (first, &tools.lists)) {
         let target = bio.target();
         let _ = target.queue.enqueue::<_, 0>(target.noter.clone());
     }
@@ -202,7 +202,7 @@ pub(in crate::remap) fn serve(
     }
     bio.complete(status.err().unwrap_or(BlkStatus::OK));
 
-    weak::move_weak(state, &main, &spares, tools);
+    weak::move_weak(state, &main, &spares, (first, tools));
     if reads {
         // Other reads may wait for the range, and none may wait for the spare.
         return;
@@ -249,20 +249,21 @@ fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
 
 /// Remembers blocks of main that cannot be read, so that their next write goes to the spare. Waits for nobody.
 /// Returns whether there are any.
-fn note_lost(state: &State, lists: &Lists) -> bool {
-    let Some(first) = lists.lost.first() else {
+fn note_lost(state: &State, (first, lists): (u64, &Lists)) -> bool {
+    let lost = || lists.unreadable_blocks(first, false);
+    let Some(first) = lost().next() else {
         return false;
     };
     let locked = state.writer.try_lock();
     if locked.is_some_and(|locked| !locked.writer.active) {
         return false;
     }
-    state.report("cannot be read", lists.lost.len(), *first);
+    state.report("cannot be read", lost().count(), first);
     // A full spare has better use for its slots.
     if state.counters.left.get() != 0 {
-        for main_block in &lists.lost {
-            if state.slot_of(*main_block).is_none() {
-                state.note(*main_block);
+        for main_block in lost() {
+            if state.slot_of(main_block).is_none() {
+                state.note(main_block);
             }
         }
     }
@@ -325,15 +326,16 @@ const RANGE_MS: i64 = 5;
 /// may take it and lose it again. A spare that cannot be read at all says nothing about them (P6). Waits for
 /// nobody after `until`: the next read finds it out again.
 /// Returns whether users have to be told.
-fn note_failing(state: &State, until: u64, spares: &Spares, lists: &Lists) -> bool {
-    let Some(first) = lists.failing.first() else {
+fn note_failing(state: &State, until: u64, spares: &Spares, (first, lists): (u64, &Lists)) -> bool {
+    let failing = || lists.unreadable_blocks(first, true);
+    let Some(first) = failing().next() else {
         return false;
     };
     let noted = state.with_writer_by(until, spares, |writer, io| {
         let mut alive = [None; MEMBERS_MAX as usize];
         let mut noted = 0usize;
-        for main_block in &lists.failing {
-            let Some((slot, word)) = state.slot_of(*main_block) else {
+        for main_block in failing() {
+            let Some((slot, word)) = state.slot_of(main_block) else {
                 continue;
             };
             let member = state.member_of(slot);
@@ -353,7 +355,7 @@ fn note_failing(state: &State, until: u64, spares: &Spares, lists: &Lists) -> bo
             }
         }
         if noted != 0 {
-            state.report("cannot be read from the spare", noted, *first);
+            state.report("cannot be read from the spare", noted, first);
         }
         noted != 0
     });
@@ -608,12 +610,8 @@ impl Repair<'_> {
 
     /// Notes that `count` blocks from block `at` of the bio on have to move.
     fn note_moves(&mut self, at: u32, count: u32) -> block::IoResult {
-        for index in at..at.saturating_add(count) {
-            let main_block = self.first().saturating_add(u64::from(index));
-            let offset = self.offset(index);
-            push(&mut self.lists.moves, Move::new(main_block, offset))?;
-        }
-        Ok(())
+        let mut blocks = at..at.saturating_add(count);
+        blocks.try_for_each(|index| push(&mut self.lists.moves, ListedBlock::new(index)))
     }
 
     /// Moves what was noted.
@@ -621,8 +619,8 @@ impl Repair<'_> {
         let moves = self.lists.moves.iter();
         let fresh = moves
             .filter(|block| {
-                let slot = self.state.slot_of(block.main_block);
-                slot.is_none() && !self.state.is_noted(block.main_block)
+                let main_block = block.of_main(self.first());
+                self.state.slot_of(main_block).is_none() && !self.state.is_noted(main_block)
             })
             .count();
         let allowed =
@@ -640,7 +638,7 @@ impl Repair<'_> {
             self.state,
             self.spares,
             lists,
-            (source, own),
+            (source, Own::Range(own)),
             Origin::Auto,
             error,
         );

@@ -23,6 +23,7 @@ use crate::{
     },
     remap::repair::relocate::{
         push,
+        ListedBlock,
         SLOW_MS, //
     }, //
 };
@@ -80,7 +81,7 @@ impl Repair<'_> {
                     return result;
                 }
                 good = self.read_again(kind, main_block, at, part)?;
-                let block = main_block.saturating_add(u64::from(part.first));
+                let block = ListedBlock::new(at.saturating_add(part.first));
                 if good {
                     self.note_weak(kind, block);
                 } else {
@@ -129,26 +130,26 @@ impl Repair<'_> {
         )
     }
 
-    fn note_lost(&mut self, kind: RunKind, main_block: u64) {
+    fn note_lost(&mut self, kind: RunKind, block: ListedBlock) {
         match kind {
             RunKind::Slots { .. } | RunKind::Failing { .. } => {
                 self.state.counters.spare_read_errors.add(1);
                 // What finds no room is found out again by the next read.
-                let _ = push(&mut self.lists.failing, main_block);
+                let _ = push(&mut self.lists.unreadable, block.mark_if(true));
             }
             RunKind::Main if self.state.auto_remap.load(Relaxed) => {
                 // The same.
-                let _ = push(&mut self.lists.lost, main_block);
+                let _ = push(&mut self.lists.unreadable, block);
             }
             _ => (),
         }
     }
 
-    fn note_weak(&mut self, kind: RunKind, main_block: u64) {
+    fn note_weak(&mut self, kind: RunKind, block: ListedBlock) {
         match kind {
             RunKind::Main | RunKind::Pending { .. } if self.state.auto_remap.load(Relaxed) => {
                 // The same.
-                let _ = push(&mut self.lists.weak, main_block);
+                let _ = push(&mut self.lists.weak, block);
             }
             _ => (),
         }

@@ -31,7 +31,8 @@ use crate::{
             crew::RepairBuffers,
             relocate::{
                 push,
-                Move,
+                ListedBlock,
+                Own,
                 Relocation,
                 Source, //
             }, //
@@ -50,7 +51,7 @@ pub(super) fn move_weak(
     state: &State,
     main: &dm::Device,
     spares: &Spares,
-    tools: &mut RepairBuffers,
+    (first, tools): (u64, &mut RepairBuffers),
 ) {
     if tools.lists.weak.is_empty() {
         return;
@@ -59,7 +60,8 @@ pub(super) fn move_weak(
         return;
     };
     let begun = util::monotonic_ms();
-    while let Some(main_block) = tools.lists.weak.pop() {
+    while let Some(block) = tools.lists.weak.pop() {
+        let main_block = block.of_main(first);
         // Others may wait for the range.
         let late = util::monotonic_ms().saturating_sub(begun) > DRAIN_MS;
         if late || !state.deferred.is_empty() || state.stopping.load(Relaxed) {
@@ -70,9 +72,8 @@ pub(super) fn move_weak(
         if active != Some(true) {
             return;
         }
-        state
-            .gate
-            .close(state.sector_of(main_block), u64::from(state.sectors(1)));
+        let range = (state.sector_of(main_block), u64::from(state.sectors(1)));
+        state.gate.close(core::iter::once(range));
         let moved = state.readers().synchronize_within(DRAIN_MS)
             && move_one(state, main, spares, tools, main_block);
         // What came to the gate has our range, and is served when that is free.
@@ -104,7 +105,7 @@ fn move_one(
         return false;
     };
     tools.lists.moves.clear();
-    if push(&mut tools.lists.moves, Move::new(main_block, 0)).is_err() {
+    if push(&mut tools.lists.moves, ListedBlock::new(0)).is_err() {
         return false;
     }
     let source = Source::Buffer(&tools.data);
@@ -114,7 +115,14 @@ fn move_one(
         first: main_block,
         count: 1,
     };
-    let mut relocation = Relocation::new(state, spares, lists, (source, own), Origin::Auto, error);
+    let mut relocation = Relocation::new(
+        state,
+        spares,
+        lists,
+        (source, Own::Range(own)),
+        Origin::Auto,
+        error,
+    );
     // The bio is answered, and its target may be gone.
     relocation.tells = false;
     relocation.patience = util::monotonic_ms().saturating_add(DRAIN_MS);

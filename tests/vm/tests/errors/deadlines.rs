@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use dm_remap_logic::desk::JOBS;
+
 use super::bad;
 use super::unreadable;
 use super::unwritable;
@@ -16,6 +18,9 @@ use vmtest::guest::Remap;
 
 /// What the table says, in milliseconds.
 const DEADLINE: u64 = 600;
+
+/// More regions of main than repairers: each has one.
+const REGIONS: u64 = JOBS as u64 + 4;
 
 /// How long the slow region takes for each I/O.
 const SLOW: Duration = Duration::from_millis(150);
@@ -347,8 +352,8 @@ fn a_read_error_does_not_wait_for_the_spare() {
     let _test = vmtest::begin!();
     let remap = Remap::new(4096);
     remap.open().write(0, &stamps(0, 1024, 1)).unwrap();
-    // More regions than repairers, two blocks in each.
-    let sectors = || (0..12).flat_map(|region| [region * 2048, region * 2048 + 80]);
+    // Two blocks in each region.
+    let sectors = || (0..REGIONS).flat_map(|region| [region * 2048, region * 2048 + 80]);
     for sector in sectors() {
         remap.main.disk().spoil(sector, 8, unreadable());
     }
@@ -378,13 +383,13 @@ fn a_read_error_does_not_wait_for_the_spare() {
         device.write(16, &stamps(16, 8, 2)).unwrap();
         assert!(device.read(16, 8).unwrap() == stamps(16, 8, 2));
         let writer = scope.spawn(move || device.write(80, &stamps(80, 8, 2)));
-        assert_eq!(remap.device().pending(), 24);
+        assert_eq!(remap.device().pending(), 2 * REGIONS);
         remap.spare.disk().release();
         writer.join().unwrap().unwrap();
     });
     assert!(remap.open().read(80, 8).unwrap() == stamps(80, 8, 2));
     assert_eq!(remap.device().remapped(), 1);
-    assert_eq!(remap.device().pending(), 23);
+    assert_eq!(remap.device().pending(), 2 * REGIONS - 1);
 }
 
 /// E7: nor does it wait for writes that fail on main and do: more of them than there are repairers.
@@ -393,10 +398,10 @@ fn a_read_error_does_not_wait_for_writes_that_move() {
     let _test = vmtest::begin!();
     let remap = Remap::new(4096);
     let region = |number: u64| number * 2048;
-    for number in 0..12 {
+    for number in 0..REGIONS {
         remap.main.disk().spoil(region(number), 8, unwritable());
     }
-    for number in 12..16 {
+    for number in REGIONS..REGIONS + 4 {
         remap.main.disk().spoil(region(number), 8, unreadable());
     }
     remap
@@ -408,10 +413,10 @@ fn a_read_error_does_not_wait_for_writes_that_move() {
             let device = remap.open();
             scope.spawn(move || device.write(region(number), &stamps(region(number), 8, 1)))
         };
-        let writers: Vec<_> = (0..12).map(start).collect();
+        let writers: Vec<_> = (0..REGIONS).map(start).collect();
         // As many as may are with the spare.
-        assert!(eventually(|| remap.spare.disk().waiting().len() >= 7));
-        let readers: Vec<_> = (12..16)
+        assert!(eventually(|| remap.spare.disk().waiting().len() >= JOBS - 2));
+        let readers: Vec<_> = (REGIONS..REGIONS + 4)
             .map(|number| {
                 let device = remap.open();
                 scope.spawn(move || device.read(region(number), 8))
@@ -428,5 +433,5 @@ fn a_read_error_does_not_wait_for_writes_that_move() {
             writer.join().unwrap().unwrap();
         }
     });
-    assert_eq!(remap.device().remapped(), 12);
+    assert_eq!(remap.device().remapped(), REGIONS);
 }

@@ -395,10 +395,10 @@ fn slots_that_are_set_aside_are_taken_together() {
 fn there_is_room_for_all_that_fails_at_once() {
     let _test = vmtest::begin!();
     let remap = Remap::on(Options::memory(64 << 20), Options::memory(40 << 20), "");
-    remap.main.disk().spoil(0, 7 * 4096, unwritable());
+    remap.main.disk().spoil(0, 12 * 4096, unwritable());
     // Each of them is one bio.
     std::thread::scope(|scope| {
-        for number in 0..7 {
+        for number in 0..12 {
             let path = remap.path();
             scope.spawn(move || {
                 let offset = number * 4096 * 512;
@@ -410,7 +410,7 @@ fn there_is_room_for_all_that_fails_at_once() {
             });
         }
     });
-    assert_eq!(remap.device().remapped(), 7 * 4096);
+    assert_eq!(remap.device().remapped(), 12 * 4096);
     let read = remap.open().read(0, 1024).unwrap();
     assert!(read.iter().all(|byte| *byte == 0));
 }

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
+use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::sickdisk::Operation;
+use vmtest::guest::sickdisk::SickDisk;
+use vmtest::guest::stamps;
 
 use super::set::Set;
 use super::set::BLOCK;
@@ -145,4 +149,95 @@ fn slots_of_an_interrupted_move_are_not_lost() {
         assert_eq!(device.status_fraction(0), (slots, slots));
         set.main.disk().heal(first, sectors);
     }
+}
+
+/// P13: blocks that lie anywhere are moved together, to another spare and back to main, and none of them changes: at
+/// most a flush for ten of them, and three metadata writes in each replica.
+#[test]
+fn scattered_blocks_are_moved_together() {
+    const BLOCKS: u64 = 480;
+    let _test = vmtest::begin!();
+    let set = Set::new(&[4, 4]);
+    let sector = |number: u64| number * 256;
+    let bad = Fault::bad(Direction::Both);
+    let device = set.open();
+    for number in 0..BLOCKS {
+        set.main.disk().spoil(sector(number), BLOCK, bad);
+        device
+            .write(sector(number), &stamps(sector(number), BLOCK, 1))
+            .unwrap();
+    }
+    // Two of them are lost, and only known.
+    for number in BLOCKS..BLOCKS + 2 {
+        set.main.disk().spoil(sector(number), BLOCK, bad);
+        device.read(sector(number), BLOCK).unwrap_err();
+    }
+    assert!(eventually(
+        || set.device().status_fraction(2).0 == BLOCKS + 2
+    ));
+    set.expect("spares", "2/2");
+    let from = set.place(0).expect("a remap");
+    let all = || {
+        for number in 0..BLOCKS {
+            let content = device.read(sector(number), BLOCK).unwrap();
+            assert!(
+                content == stamps(sector(number), BLOCK, 1),
+                "block {number}"
+            );
+        }
+    };
+    let disks = || set.spares.iter().chain([&set.main]);
+    let restart = || disks().for_each(|disk| disk.disk().record_mut().restart(true));
+    // Of each disk: flushes, and writes of blocks of slot tables.
+    let costs = || -> Vec<(u64, u64)> {
+        let cost = |disk: &SickDisk| {
+            let disk = disk.disk();
+            let (mut flushes, mut tables) = (0, 0);
+            for entry in disk.record().entries() {
+                let mut start = [0; 512];
+                disk.peek(entry.sector, &mut start).unwrap();
+                flushes += u64::from(entry.operation == Operation::Flush);
+                let write = entry.operation == Operation::Write;
+                tables += u64::from(write && start.starts_with(b"DMRMPTBL"));
+            }
+            (flushes, tables)
+        };
+        disks().map(cost).collect()
+    };
+
+    restart();
+    let told = set.device().message(&format!("evacuate {from}")).unwrap();
+    assert!(told.contains(", 0 stay"), "{told}");
+    let cost = costs();
+    println!("evacuate, {BLOCKS} blocks: {cost:?}");
+    assert!(
+        cost.iter().all(|(flushes, _)| *flushes <= BLOCKS / 10),
+        "{cost:?}"
+    );
+    // One replica of each table.
+    assert!(
+        cost.iter()
+            .all(|(_, tables)| *tables <= 2 * BLOCKS * 3 / 10),
+        "{cost:?}"
+    );
+    all();
+    assert_ne!(set.place(0), Some(from));
+
+    set.main.disk().heal(0, sector(BLOCKS + 2));
+    restart();
+    set.device().message("clear_all").unwrap();
+    let cost = costs();
+    println!("clear_all, {BLOCKS} blocks: {cost:?}");
+    assert!(
+        cost.iter().all(|(flushes, _)| *flushes <= BLOCKS / 10),
+        "{cost:?}"
+    );
+    assert!(
+        cost.iter()
+            .all(|(_, tables)| *tables <= 2 * BLOCKS * 3 / 10),
+        "{cost:?}"
+    );
+    assert_eq!(set.device().remapped(), 0);
+    assert_eq!(set.device().status_fraction(2).0, 0);
+    all();
 }

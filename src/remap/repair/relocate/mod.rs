@@ -4,12 +4,13 @@
 //!
 //! The order is P3's: data to the slots, flush, commit, publish. The caller has the blocks' range at
 //! the desk, so that nobody else changes where they are served from. Only the commit is made under
-//! the writer's lock; data goes to slots that are held for it meanwhile:
+//! the writer's lock; data goes to slots that are held for it meanwhile. From the flush on, one does it for all
+//! who have come as far ([`commit`]):
 //!
 //! ```text
-//!   take slots (lock)    write data    flush    stage, commit, publish (lock)    retire (lock)
-//!        ^                   |
-//!        +--- a slot fails --+
+//!   take slots (lock)    write data  |  flush    stage, commit, publish (lock)    retire (lock)
+//!        ^                   |       |
+//!        +--- a slot fails --+       |  together
 //! ```
 //!
 //! A crash before the commit leaves the old state, and slots that nobody knows of.
@@ -20,6 +21,10 @@
 //!
 //! The flush or the commit may find out that a spare is gone, with the data that it has just taken: that goes
 //! to others then, in the same way, before the caller acknowledges anything.
+
+mod commit;
+
+pub(in crate::remap) use commit::Request;
 
 use kernel::{
     prelude::*,
@@ -45,27 +50,21 @@ use crate::{
             member_bit,
             MEMBERS_MAX, //
         },
-        limit::Limit,
         message::Blocks,
         pool::SlotRun,
         slot::{
             Origin,
-            SlotState,
             SlotWord, //
         }, //
     },
     remap::{
-        health::life::{
-            Direction,
-            SpareTickets, //
-        },
+        health::life::Direction,
         meta::{
             io::{
                 is_suspect,
                 SpareIo, //
             },
             writer::{
-                Publish,
                 Writer,
                 STAGED_MAX, //
             }, //
@@ -86,22 +85,64 @@ const SLOTS_NEAR: usize = 4;
 /// A failure that took longer, in milliseconds, is worth to be met once only.
 pub(in crate::remap) const SLOW_MS: u64 = 100;
 
-/// A block that has to go to a slot.
-#[derive(Clone, Copy)]
-pub(in crate::remap) struct Move {
-    pub(in crate::remap) main_block: u64,
-    /// Where its data is in the source, in bytes.
-    pub(in crate::remap) offset: u32,
-    /// Whether the slot that was set aside for it failed.
-    own_failed: bool,
+/// A block of a bio or another source, by its number from the first one on, with a mark. There are many lists of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::remap) struct ListedBlock(u32);
+
+impl ListedBlock {
+    const MARK: u32 = 1 << 31;
+
+    /// One that is not marked. No source has as many blocks as would reach the mark.
+    pub(in crate::remap) const fn new(index: u32) -> Self {
+        Self(index & !Self::MARK)
+    }
+
+    /// The same one, marked if `mark` says so, or if it was before.
+    pub(in crate::remap) const fn mark_if(self, mark: bool) -> Self {
+        match mark {
+            true => Self(self.0 | Self::MARK),
+            false => self,
+        }
+    }
+
+    pub(in crate::remap) const fn is_marked(self) -> bool {
+        self.0 & Self::MARK != 0
+    }
+
+    pub(in crate::remap) const fn index(self) -> u32 {
+        self.0 & !Self::MARK
+    }
+
+    /// The block of main that it is, if that of the first one is `first`.
+    pub(in crate::remap) const fn of_main(self, first: u64) -> u64 {
+        first.saturating_add(self.index() as u64)
+    }
 }
 
-impl Move {
-    pub(in crate::remap) fn new(main_block: u64, offset: u32) -> Self {
-        Self {
-            main_block,
-            offset,
-            own_failed: false,
+/// Which blocks of main a source stands for; their ranges are the caller's.
+#[derive(Clone, Copy)]
+pub(in crate::remap) enum Own<'a> {
+    /// Those that follow each other.
+    Range(Blocks),
+    /// Any. They have slots already, so that none has to be taken from others for them.
+    List(&'a [u64]),
+}
+
+impl Own<'_> {
+    /// The block of main that one of the source is.
+    fn main_block(&self, block: ListedBlock) -> u64 {
+        match self {
+            Own::Range(blocks) => block.of_main(blocks.first),
+            // Whoever lists a block has it in the list.
+            Own::List(blocks) => (blocks.get(block.index() as usize).copied()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The range, if it is one.
+    fn range(&self) -> Blocks {
+        match self {
+            Own::Range(blocks) => *blocks,
+            Own::List(_) => Blocks { first: 0, count: 0 },
         }
     }
 }
@@ -116,18 +157,17 @@ struct Placed {
 /// Lists that it takes, made beforehand: there may be no memory then.
 pub(in crate::remap) struct Lists {
     /// Blocks that have to go to slots.
-    pub(in crate::remap) moves: KVec<Move>,
-    /// Those of them that have none so far, and those that are just being written.
-    queue: KVec<Move>,
+    pub(in crate::remap) moves: KVec<ListedBlock>,
+    /// Those of them that have none so far, and those that are just being written; marked if the slot that was set
+    /// aside for it failed.
+    queue: KVec<ListedBlock>,
     placed: KVec<Placed>,
     /// Slots that failed, or that are replaced.
     retired: KVec<u32>,
-    /// Blocks of main that cannot be read.
-    pub(in crate::remap) lost: KVec<u64>,
-    /// Blocks of main whose slots cannot be read.
-    pub(in crate::remap) failing: KVec<u64>,
+    /// Blocks that cannot be read: from their slots if they are marked, else from main.
+    pub(in crate::remap) unreadable: KVec<ListedBlock>,
     /// Blocks of main that could only be read after several tries.
-    pub(in crate::remap) weak: KVec<u64>,
+    pub(in crate::remap) weak: KVec<ListedBlock>,
 }
 
 impl Lists {
@@ -138,10 +178,21 @@ impl Lists {
             queue: KVec::with_capacity(QUEUE_MAX, GFP_KERNEL)?,
             placed: KVec::with_capacity(MOVES_MAX, GFP_KERNEL)?,
             retired: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
-            lost: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
-            failing: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            unreadable: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             weak: KVec::with_capacity(WEAK_MAX, GFP_KERNEL)?,
         })
+    }
+
+    /// The blocks of main that cannot be read, from their slots or from main, if that of the first one of the bio
+    /// is `first`.
+    pub(in crate::remap) fn unreadable_blocks(
+        &self,
+        first: u64,
+        from_slots: bool,
+    ) -> impl Iterator<Item = u64> + '_ {
+        let blocks = self.unreadable.iter();
+        let blocks = blocks.filter(move |block| block.is_marked() == from_slots);
+        blocks.map(move |block| block.of_main(first))
     }
 }
 
@@ -212,8 +263,7 @@ pub(in crate::remap) struct Relocation<'a> {
     pub(in crate::remap) spares: &'a Spares,
     pub(in crate::remap) lists: &'a mut Lists,
     pub(in crate::remap) source: Source<'a>,
-    /// The blocks that the source stands for; their range is the caller's.
-    pub(in crate::remap) own: Blocks,
+    pub(in crate::remap) own: Own<'a>,
     pub(in crate::remap) origin: Origin,
     /// What the blocks fail with if they cannot be moved.
     pub(in crate::remap) error: BlkStatus,
@@ -248,7 +298,7 @@ impl<'a> Relocation<'a> {
         state: &'a State,
         spares: &'a Spares,
         lists: &'a mut Lists,
-        (source, own): (Source<'a>, Blocks),
+        (source, own): (Source<'a>, Own<'a>),
         origin: Origin,
         error: BlkStatus,
     ) -> Self {
@@ -304,8 +354,8 @@ impl<'a> Relocation<'a> {
             (self.written, self.failed, self.again) = (0, Default::default(), false);
         };
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
-            self.state
-                .report("moved to the spare", count, first.main_block);
+            let main_block = self.main_block(*first);
+            self.state.report("moved to the spare", count, main_block);
         }
         // Whoever sent the data to main gets to know what main said.
         placed.and(committed).map_err(|_| self.error)
@@ -313,11 +363,11 @@ impl<'a> Relocation<'a> {
 
     /// Leaves out the moves that were committed to spares which are there.
     fn leave_out_placed(&mut self) {
-        let state = self.state;
+        let (state, own) = (self.state, self.own);
         let Lists { moves, placed, .. } = &mut *self.lists;
-        let is_done = |block: &Move| {
-            let mut placed = placed.iter();
-            let own = placed.find(|placed| placed.main_block == block.main_block);
+        let is_done = |block: &ListedBlock| {
+            let (mut placed, main_block) = (placed.iter(), own.main_block(*block));
+            let own = placed.find(|placed| placed.main_block == main_block);
             own.is_some_and(|placed| !is_lost(state, placed.slot))
         };
         moves.retain(|block| !is_done(block));
@@ -352,16 +402,20 @@ impl<'a> Relocation<'a> {
     }
 
     /// The slot that is set aside for a block, if it is of use.
-    fn own_slot(&self, block: Move) -> Result<Option<SlotRun>, BlkStatus> {
-        let state = self.state;
+    fn own_slot(&self, block: ListedBlock) -> Result<Option<SlotRun>, BlkStatus> {
+        let (state, main_block) = (self.state, self.main_block(block));
+        if state.slot_of(main_block).is_none() {
+            // It gets none meanwhile, as its range is the caller's.
+            return Ok(None);
+        }
         // Under the lock: a slot that is set aside may be taken away, if it is not in use (`steal_slots`).
         let own = state.with_writer_by(self.patience, self.spares, |writer, io| {
-            let settled = writer.settle(state, io, block.main_block);
+            let settled = writer.settle(state, io, main_block);
             settled.map_err(|_| self.error)?;
-            Ok(match state.slot_of(block.main_block) {
+            Ok(match state.slot_of(main_block) {
                 Some((slot, word))
                     if word.is_set_aside()
-                        && !block.own_failed
+                        && !block.is_marked()
                         && !self.has_left(slot)
                         && state.locate(self.spares, slot, true).is_some() =>
                 {
@@ -382,25 +436,17 @@ impl<'a> Relocation<'a> {
         member.is_some_and(|member| self.left & member_bit(member) != 0)
     }
 
-    /// How many moves from number `next` on are of consecutive blocks with consecutive data and can
-    /// go to new slots together.
+    /// How many moves from number `next` on are of consecutive blocks and can go to new slots together.
     fn run_length(&self, next: usize) -> u32 {
         let rest = self.lists.queue.get(next..).unwrap_or(&[]);
         let Some(first) = rest.first() else {
             return 0;
         };
-        // Zeroes are all the same.
-        let step = match self.source {
-            Source::Zeroes => 0,
-            _ => self.state.bytes(1),
-        };
         let mut count = 1u32;
         for block in rest.iter().skip(1) {
             let pending = |(_, word): (u32, SlotWord)| word.is_set_aside();
-            let distance = count.saturating_mul(step);
-            if block.main_block != first.main_block.saturating_add(u64::from(count))
-                || block.offset != first.offset.saturating_add(distance)
-                || self.state.slot_of(block.main_block).is_some_and(pending)
+            if block.index() != first.index().saturating_add(count)
+                || (self.state.slot_of(self.main_block(*block))).is_some_and(pending)
             {
                 break;
             }
@@ -427,7 +473,7 @@ impl<'a> Relocation<'a> {
                 self.give_back_rest(run, settled, own);
                 return self.put_off(run, settled, next, own);
             }
-            let offset = first.offset.saturating_add(self.state.bytes(part.first));
+            let offset = self.offset(first.index().saturating_add(part.first));
             let place = self.state.locate(self.spares, slot, true);
             let bytes = self.state.bytes(part.count);
             let write = || {
@@ -506,8 +552,7 @@ impl<'a> Relocation<'a> {
     /// are of no use to them.
     fn put_off(&mut self, run: SlotRun, settled: u32, next: usize, own: bool) -> block::IoResult {
         for index in settled..run.count {
-            let mut block = self.move_at(next, index)?;
-            block.own_failed |= own;
+            let block = self.move_at(next, index)?.mark_if(own);
             push(&mut self.lists.queue, block)?;
         }
         Ok(())
@@ -540,7 +585,7 @@ impl<'a> Relocation<'a> {
     fn note_placed(&mut self, first: u32, index: u32, next: usize) -> block::IoResult {
         let block = self.move_at(next, index)?;
         let placed = Placed {
-            main_block: block.main_block,
+            main_block: self.main_block(block),
             slot: first.saturating_add(index),
         };
         push(&mut self.lists.placed, placed)
@@ -548,8 +593,7 @@ impl<'a> Relocation<'a> {
 
     /// A slot cannot take data: its block needs another one.
     fn slot_failed(&mut self, first: u32, index: u32, next: usize, own: bool) -> block::IoResult {
-        let mut block = self.move_at(next, index)?;
-        block.own_failed |= own;
+        let block = self.move_at(next, index)?.mark_if(own);
         push(&mut self.lists.queue, block)?;
         // One that has a claim is retired together with being replaced, and not before. Where so many fail,
         // some are found out again.
@@ -615,7 +659,19 @@ impl<'a> Relocation<'a> {
         }
     }
 
-    fn move_at(&self, next: usize, index: u32) -> Result<Move, BlkStatus> {
+    fn main_block(&self, block: ListedBlock) -> u64 {
+        self.own.main_block(block)
+    }
+
+    /// Where a block is in the source, in bytes. Zeroes have no data, and may be longer.
+    fn offset(&self, block: u32) -> u32 {
+        match self.source {
+            Source::Zeroes => 0,
+            _ => self.state.bytes(block),
+        }
+    }
+
+    fn move_at(&self, next: usize, index: u32) -> Result<ListedBlock, BlkStatus> {
         self.lists
             .queue
             .get(next.saturating_add(index as usize))
@@ -640,7 +696,7 @@ impl<'a> Relocation<'a> {
                 .take_slots(state, io, want)
             {
                 Err(error) if error == ENOSPC => {
-                    writer.steal_slots(state, io, self.own, all)?;
+                    writer.steal_slots(state, io, self.own.range(), all)?;
                     writer.take_slots(state, io, want)
                 }
                 other => other,
@@ -672,25 +728,6 @@ impl<'a> Relocation<'a> {
         true
     }
 
-    /// Waits until the map takes what was placed.
-    fn have_room(&self) -> block::IoResult {
-        let count = u32::try_from(self.lists.placed.len()).unwrap_or(u32::MAX);
-        loop {
-            let room = self
-                .state
-                .with_writer_by(self.patience, self.spares, |writer, _| {
-                    writer.has_room(self.state, count)
-                });
-            match room {
-                Some(true) => return Ok(()),
-                Some(false) if self.waits_for_room() => (),
-                // Those that have a slot already need none.
-                Some(false) => return Ok(()),
-                None => return Err(self.error),
-            }
-        }
-    }
-
     /// Whether the set goes on without one of the spares that have taken data.
     fn find_gone(&self) -> bool {
         let state = self.state;
@@ -700,104 +737,6 @@ impl<'a> Relocation<'a> {
             spares.any(|(member, _)| writer.lose_if_gone(state, io, member))
         });
         gone.unwrap_or(false)
-    }
-
-    /// Nothing becomes of what was placed.
-    fn give_up(&self, status: BlkStatus) -> BlkStatus {
-        self.give_back(self.lists.placed.iter().map(|placed| placed.slot));
-        self.give_back(self.lists.retired.iter().copied());
-        status
-    }
-
-    /// Data before metadata (P3). `tickets` were taken before the data was written.
-    fn commit(&mut self, tickets: &SpareTickets) -> Result<usize, BlkStatus> {
-        if self.lists.placed.is_empty() {
-            self.give_back(self.lists.retired.iter().copied());
-            return Ok(0);
-        }
-        let flushed = self.state.flush_spares(self.spares, self.written, tickets);
-        if let Err(status) = flushed {
-            self.again = self.find_gone();
-            return Err(self.give_up(status));
-        }
-        if let Err(status) = self.have_room() {
-            return Err(self.give_up(status));
-        }
-        let (state, origin, leaves) = (self.state, self.origin, self.leaves);
-        let (placed, retired) = (&self.lists.placed, &mut self.lists.retired);
-        let low_water = state.limits.get(Limit::LowWater);
-        let done = state.with_writer_by(self.patience, self.spares, |writer, io| {
-            let mut staged = Ok(());
-            for Placed { main_block, slot } in placed {
-                let publish = match state.slot_of(*main_block) {
-                    Some((old, _)) if old == *slot => Publish::Keep,
-                    Some((old, _)) => Publish::Replace(old),
-                    None => Publish::Insert,
-                };
-                let word = SlotWord::new(*main_block, SlotState::Valid, origin).ok_or(ERANGE);
-                let done = word.and_then(|word| writer.stage(state, *slot, word, publish));
-                match (done, publish) {
-                    (Err(error), _) => {
-                        writer.give_back(state, *slot);
-                        staged = Err(error);
-                    }
-                    (Ok(()), Publish::Replace(old)) => {
-                        // Unless very many slots have failed, there is room for it.
-                        if push(retired, old).is_err() {
-                            writer.note_older_claims();
-                        }
-                    }
-                    _ => (),
-                }
-            }
-            let committed = writer.commit(state, io);
-            if committed.is_ok() {
-                for slot in retired.iter() {
-                    let leaves = leaves || !is_to_blame(state, *slot);
-                    if leaves && state.is_held(*slot) {
-                        // No commit has known it, and no bio was ever on the way to it.
-                        writer.give_back(state, *slot);
-                        continue;
-                    }
-                    // Not marked as bad, it is found out again.
-                    if writer.stage_retirement(state, *slot, leaves).is_err() {
-                        writer.note_older_claims();
-                        break;
-                    }
-                    if !leaves {
-                        state.counters.spare_write_errors.add(1);
-                    }
-                }
-                // If this fails, loading finds two claims and frees the older, and the slot fails
-                // again when it is written.
-                if writer.commit(state, io).is_err() {
-                    writer.note_older_claims();
-                }
-            } else {
-                // They may be replaced by now, as far as the commit went.
-                writer.note_older_claims();
-                for slot in retired.iter() {
-                    writer.give_back(state, *slot);
-                }
-            }
-            (
-                committed.and(staged),
-                self.tells && writer.has_news(state, low_water),
-            )
-        });
-        let Some((result, short)) = done else {
-            return Err(self.give_up(self.error));
-        };
-        self.tell |= short;
-        match result {
-            Ok(()) => {
-                // The commit may have found out that a spare is gone. Nobody knows yet that it has them.
-                let mut placed = self.lists.placed.iter();
-                self.again = placed.any(|placed| is_lost(state, placed.slot));
-                Ok(self.lists.placed.len())
-            }
-            Err(_) => Err(self.error),
-        }
     }
 }
 
