@@ -9,10 +9,15 @@
 
 use kernel::{
     prelude::*,
-    sync::atomic::Relaxed, //
+    sync::{
+        atomic::Relaxed,
+        CondVarTimeoutResult, //
+    },
+    time::msecs_to_jiffies, //
 };
 
 use crate::{
+    abstractions::util,
     logic::{
         desk::Range,
         message::Blocks, //
@@ -25,6 +30,9 @@ use crate::{
 
 /// How long users' writes are waited for at first, in milliseconds, while the gate is closed.
 const DRAIN_MS: u64 = 200;
+
+/// How long is waited for repairers before the time is looked at, in milliseconds.
+const LOOK_MS: u64 = 1000;
 
 /// Keeps writes and repairers out of a range while it exists, and has waited for those that were in
 /// it. Only for who has the mover's lock.
@@ -58,16 +66,41 @@ impl<'a> Closed<'a> {
         }
     }
 
-    /// Waits until no repairer has the range. Fails with [`EINTR`] if the caller is interrupted.
+    /// Waits until no repairer has the ranges. Of several, those that are free are given back now and then, as repairs
+    /// there wait meanwhile. Fails with [`EINTR`] if the caller is interrupted.
     fn take_ranges(&self, blocks: &[Blocks]) -> Result {
-        let mut desk = self.state.desk.lock();
-        desk.move_begin(ranges(self.state, blocks));
-        while !desk.move_clear() {
-            if self.state.desk_changed.wait_interruptible(&mut desk) {
+        let state = self.state;
+        let mut patience = match blocks {
+            [_] => u64::MAX,
+            _ => DRAIN_MS,
+        };
+        loop {
+            let begun = util::monotonic_ms();
+            let mut desk = state.desk.lock();
+            desk.move_begin(ranges(state, blocks));
+            while !desk.move_clear() {
+                let waited = util::monotonic_ms().saturating_sub(begun);
+                let left = patience.saturating_sub(waited).min(LOOK_MS) as u32;
+                if left == 0 {
+                    break;
+                }
+                let woken = (state.desk_changed)
+                    .wait_interruptible_timeout(&mut desk, msecs_to_jiffies(left));
+                if matches!(woken, CondVarTimeoutResult::Signal { .. }) {
+                    return Err(EINTR);
+                }
+            }
+            if desk.move_clear() {
+                return Ok(());
+            }
+            desk.move_end();
+            drop(desk);
+            crew::dispatch(state);
+            if must_stop(state) {
                 return Err(EINTR);
             }
+            patience = patience.saturating_mul(2);
         }
-        Ok(())
     }
 
     /// Gives up if a repairer has the range, or if users' writes take longer than `milliseconds`.

@@ -225,10 +225,14 @@ pub(in crate::remap) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Re
             return Ok(total);
         }
         if runs.len() > 1 {
+            let all = runs.iter().map(|run| run.count).sum::<u64>();
             match in_part(target, ti, |mover| mover.copy_back(runs, &mut total)) {
                 Err(error) if is_media(error) => (),
                 copied => {
-                    copied?;
+                    if copied? < all {
+                        // It had to end. The rest comes again, and what is free by now is passed over.
+                        slot = before;
+                    }
                     continue;
                 }
             }
@@ -393,21 +397,22 @@ fn move_claims(
         let mut move_blocks = |blocks: &[Blocks]| {
             in_part(target, ti, |mover| mover.leave_member(blocks, member, left))
         };
-        match move_blocks(blocks) {
-            Ok(()) => total.moved = total.moved.saturating_add(blocks.len() as u64),
-            Err(error) if is_media(error) => {
-                // Those that were moved are passed over.
-                for block in blocks {
-                    match move_blocks(core::slice::from_ref(block)) {
-                        Ok(()) => total.moved = total.moved.saturating_add(1),
-                        Err(error) if is_media(error) => {
-                            total.failed = total.failed.saturating_add(1);
-                        }
-                        Err(error) => return Err(error),
-                    }
+        // As many of the rest at a time as go together.
+        let (mut rest, mut step) = (blocks, blocks.len());
+        while !rest.is_empty() {
+            let part = rest.get(..step.min(rest.len())).unwrap_or(rest);
+            let (done, failed) = match move_blocks(part) {
+                Err(error) if is_media(error) && part.len() > 1 => {
+                    // Each by itself, then. Those that were moved are passed over.
+                    step = 1;
+                    continue;
                 }
-            }
-            Err(error) => return Err(error),
+                Err(error) if is_media(error) => (1, 1),
+                moved => moved?,
+            };
+            total.moved = total.moved.saturating_add(done.saturating_sub(failed));
+            total.failed = total.failed.saturating_add(failed);
+            rest = rest.get(done as usize..).unwrap_or(&[]);
         }
     }
 }
@@ -766,10 +771,17 @@ impl Mover<'_> {
         let ticket = state.life.flush_sent(Disk::Main);
         self.tools.copied.clear();
         self.tools.freed.clear();
-        let mut done = 0u64;
-        let mut result = part
-            .iter()
-            .try_for_each(|range| self.copy_range_back(*range, &mut done));
+        let (mut done, mut result) = (0u64, Ok(()));
+        let begun = util::monotonic_ms();
+        for range in part {
+            if done != 0 && is_over(begun) {
+                break;
+            }
+            result = self.copy_range_back(*range, &mut done);
+            if result.is_err() {
+                break;
+            }
+        }
         state.flush(Disk::Main, main, ticket).map_err(to_error)?;
         // What was copied before an error may be committed, as far as main has it.
         let mut moved = 0u64;
@@ -827,8 +839,14 @@ impl Mover<'_> {
     }
 
     /// Moves blocks, each a range, from the slots of a member that serve them to others. `left` are the slots that were
-    /// left before, if any, and then theirs.
-    fn leave_member(&mut self, blocks: &[Blocks], member: u8, left: &mut Left) -> Result {
+    /// left before, if any, and then theirs. Returns how many of them are done, at least one, and how many of these
+    /// cannot be read and stay.
+    fn leave_member(
+        &mut self,
+        blocks: &[Blocks],
+        member: u8,
+        left: &mut Left,
+    ) -> Result<(u64, u64)> {
         let state = self.state;
         let _closed = Closed::wait(state, blocks)?;
         // Who was on the way to them is done by now.
@@ -836,20 +854,27 @@ impl Mover<'_> {
         let spares = &self.target.spares;
         state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
         left.activation = state.writer.lock().writer.activation();
-        let (mut sources, mut slots, mut count) = ([0u64; MOVING_MAX], [0u32; MOVING_MAX], 0u32);
+        let (mut sources, mut slots, mut count) = ([0u64; MOVING_MAX], [0u32; MOVING_MAX], 0usize);
         self.tools.lists.moves.clear();
-        let mut ends = Ok(());
+        let (mut done, mut failed, mut ends) = (0u64, 0u64, Ok(()));
+        let begun = util::monotonic_ms();
         for block in blocks {
             if must_stop(state) {
                 ends = Err(EINTR);
                 break;
             }
+            if done != 0 && is_over(begun) {
+                break;
+            }
+            done = done.saturating_add(1);
             let main_block = block.first;
             self.settle(main_block)?;
             let Some((slot, word)) = state.slot_of(main_block) else {
                 continue;
             };
-            if state.member_of(slot) != Some(member) {
+            // A repair may have moved it while claims were looked for, so that it was found twice.
+            let known = sources.iter().take(count).any(|known| *known == main_block);
+            if known || state.member_of(slot) != Some(member) {
                 continue;
             }
             if word.is_set_aside() {
@@ -859,24 +884,28 @@ impl Mover<'_> {
             }
             let place = state.locate(spares, slot, false);
             let (_, device, from) = place.ok_or(EIO)?;
-            let at = (count as usize).saturating_mul(self.bytes);
+            let at = count.saturating_mul(self.bytes);
             let part = at..at.saturating_add(self.bytes);
             let read = read_twice_into(&state.pool, device, from, &mut self.tools.data, part);
-            if let Err(status) = read {
-                // Those before it are moved all the same.
-                ends = Err(to_error(status));
-                break;
+            match read.map_err(to_error) {
+                Ok(()) => (),
+                Err(error) if is_media(error) => {
+                    failed = failed.saturating_add(1);
+                    continue;
+                }
+                Err(error) => {
+                    // Those before it are moved all the same.
+                    ends = Err(error);
+                    break;
+                }
             }
-            push(&mut self.tools.lists.moves, ListedBlock::new(count)).map_err(to_error)?;
-            let places = sources
-                .get_mut(count as usize)
-                .zip(slots.get_mut(count as usize));
-            if let Some((source, from)) = places {
+            push(&mut self.tools.lists.moves, ListedBlock::new(count as u32)).map_err(to_error)?;
+            if let Some((source, from)) = sources.get_mut(count).zip(slots.get_mut(count)) {
                 (*source, *from) = (main_block, slot);
             }
             count = count.saturating_add(1);
         }
-        let sources = sources.get(..count as usize).unwrap_or(&[]);
+        let sources = sources.get(..count).unwrap_or(&[]);
         let (source, own) = (Source::Buffer(&self.tools.data), Own::List(sources));
         let lists = &mut self.tools.lists;
         // Each keeps its own origin.
@@ -885,12 +914,14 @@ impl Mover<'_> {
         relocation.tells = false;
         relocation.leaves = true;
         let moved = relocation.run();
-        // Those that still serve are not given back.
-        slots
-            .iter()
-            .take(count as usize)
-            .for_each(|slot| left.add(*slot));
-        moved.map_err(|_| self.why()).and(ends)
+        for (source, slot) in sources.iter().zip(slots) {
+            // Where it serves still, others may leave it later, and that is not ours.
+            if state.slot_of(*source).is_some_and(|(now, _)| now != slot) {
+                left.add(slot);
+            }
+        }
+        moved.map_err(|_| self.why()).and(ends)?;
+        Ok((done, failed))
     }
 
     /// Sets another slot aside for a block that cannot be read, and leaves the one that it has.
@@ -1050,6 +1081,14 @@ impl Mover<'_> {
 
 /// How long bios that may be on their way to slots are waited for by all means, in milliseconds.
 const DRAIN_MS: u64 = 200;
+
+/// Whether a part that has begun then is to take no more blocks: users' writes wait for it, and who wants to suspend.
+fn is_over(begun: u64) -> bool {
+    util::monotonic_ms().saturating_sub(begun) > PART_MS
+}
+
+/// How long a part takes more blocks, in milliseconds.
+const PART_MS: u64 = 50;
 
 /// How long it may take to find out whether main works, in milliseconds.
 const PROBE_MS: u64 = 10_000;

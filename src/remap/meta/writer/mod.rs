@@ -571,6 +571,7 @@ impl Writer {
         };
         let gets_slot = matches!(change.publish, Publish::Insert | Publish::Replace(_));
         let noted = gets_slot && state.is_noted(main_block);
+        let mut twice = false;
         state.with_map(|map| {
             let (table, slots) = (map.view(), map.slots());
             let before = match noted {
@@ -605,6 +606,7 @@ impl Writer {
                     if !replaced && table.insert(counts, main_block, slot).is_err() {
                         // Room was reserved, and no other slot claims the block.
                         pr_err!("{}: block {main_block} has two slots\n", state.name);
+                        twice = true;
                     }
                 }
                 Publish::Remove(_) if doubt => {
@@ -622,6 +624,8 @@ impl Writer {
         if noted {
             state.forget_note(main_block);
         }
+        // Only one of them serves, and the other one must not be what loading finds.
+        self.older_claims |= twice;
         // A removal in doubt is committed again as what it was, with a new generation.
         if let Some(place) = self.generations.get_mut(slot as usize) {
             *place = entry.generation;
