@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! M7, M7a: main has to have what is moved back, and not its write cache.
 
+use super::bad;
+use vmtest::guest::eventually;
+use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fading;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::stamps;
@@ -53,5 +56,52 @@ fn clear_all_leaves_what_fades_from_main() {
         assert!(remap.slot_of(13).is_some(), "{kind:?}");
         let device = remap.open();
         assert!(device.read(0, 64).unwrap() == stamps(0, 64, 1), "{kind:?}");
+    }
+}
+
+/// E8, P17: it ends where the device is to be suspended amid blocks that lie anywhere, and where each of them takes
+/// long: it says so, or has moved them all.
+#[test]
+fn clear_all_that_is_interrupted_does_not_say_done() {
+    const BLOCKS: u64 = 12;
+    let _test = vmtest::begin!();
+    for suspends in [true, false] {
+        let remap = Remap::new(4096);
+        let device = remap.open();
+        let sector = |number: u64| number * 4096;
+        for number in 0..BLOCKS {
+            remap.main.disk().spoil(sector(number), 8, bad());
+            let data = stamps(sector(number), 8, 1);
+            device.write(sector(number), &data).unwrap();
+        }
+        remap.main.disk().heal(0, sector(BLOCKS));
+        let slot = remap.slot_of(sector(5)).expect("a slot");
+        remap.spare.disk().hold(slot..slot + 8, Direction::Read);
+        std::thread::scope(|scope| {
+            let _released = remap.spare.release_at_end();
+            let clearing = scope.spawn(|| remap.device().message("clear_all"));
+            assert!(eventually(|| !remap.spare.disk().waiting().is_empty()));
+            let suspending = suspends.then(|| scope.spawn(|| remap.device().suspend().unwrap()));
+            // So that the part is over, and the suspend has come, if it is going to.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            remap.spare.disk().release();
+            let cleared = clearing.join().unwrap();
+            if let Some(suspending) = suspending {
+                suspending.join().unwrap();
+                remap.device().resume().unwrap();
+            }
+            let left = remap.device().remapped();
+            match cleared {
+                Ok(reply) => {
+                    assert!(reply.starts_with("12 blocks moved back, 0 stay"), "{reply}");
+                    assert_eq!(left, 0);
+                }
+                Err(error) => assert!(suspends, "{error:?}"),
+            }
+        });
+        for number in 0..BLOCKS {
+            let content = device.read(sector(number), 8).unwrap();
+            assert!(content == stamps(sector(number), 8, 1), "block {number}");
+        }
     }
 }
