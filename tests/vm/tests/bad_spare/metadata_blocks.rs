@@ -298,6 +298,15 @@ fn survive(bench: &mut Bench, case: &Case, older: &Saved) -> Check {
     bench.write(100, 4, 2)?;
     save(bench)?;
     bench.check_content()?;
+    // What is told in the background is told before a suspend ends.
+    bench
+        .device()
+        .suspend()
+        .map_err(|error| format!("suspend: {error:?}"))?;
+    bench
+        .device()
+        .resume()
+        .map_err(|error| format!("resume: {error:?}"))?;
     told += events(bench, case.is_noticed() && case.moment == Moment::Inactive);
 
     bench.remap.deactivate();
