@@ -126,7 +126,6 @@ impl MoverBuffers {
 }
 
 /// Slots that were left, and are held until nobody is on the way to them.
-#[derive(Clone, Copy)]
 struct Left {
     slots: [u32; MOVING_MAX],
     count: usize,
@@ -171,9 +170,9 @@ struct Copied {
     count: u32,
     /// How many blocks of the part come before them.
     before: u64,
-    /// Where their content is in the buffer of the part; none if main never had to take it, as nobody knows
-    /// what it is.
-    at: Option<usize>,
+    /// Whether main had to take their content, which is at their place in the buffer: of what cannot be read,
+    /// nobody knows it.
+    has_content: bool,
 }
 
 /// What became of a range.
@@ -219,8 +218,8 @@ pub(in crate::remap) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Re
     let mut slot = 0;
     loop {
         let before = slot;
-        let (runs, count) = next_runs(target, &mut slot);
-        let runs = runs.get(..count).unwrap_or(&[]);
+        let part = next_runs(target, &mut slot);
+        let runs = part.ranges();
         if runs.is_empty() {
             return Ok(total);
         }
@@ -247,33 +246,67 @@ pub(in crate::remap) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Re
     }
 }
 
+/// Blocks that are moved together, wherever they lie.
+struct Part {
+    ranges: [Blocks; MOVING_MAX],
+    count: usize,
+    /// How many more blocks go into it.
+    left: u64,
+}
+
+impl Part {
+    fn new(state: &State) -> Self {
+        Self {
+            ranges: [Blocks { first: 0, count: 1 }; MOVING_MAX],
+            count: 0,
+            left: part_blocks(state),
+        }
+    }
+
+    fn ranges(&self) -> &[Blocks] {
+        self.ranges.get(..self.count).unwrap_or(&[])
+    }
+
+    fn is_full(&self) -> bool {
+        self.left == 0 || self.count == MOVING_MAX
+    }
+
+    /// Adds a range. False if there is no room for it.
+    fn add(&mut self, range: Blocks) -> bool {
+        let Some(left) = self.left.checked_sub(range.count) else {
+            return false;
+        };
+        let Some(place) = self.ranges.get_mut(self.count) else {
+            return false;
+        };
+        *place = range;
+        (self.count, self.left) = (self.count.saturating_add(1), left);
+        true
+    }
+}
+
 /// The next runs of blocks that slots from `slot` on claim, as many as make a part.
-fn next_runs(target: &DmRemap, slot: &mut u32) -> ([Blocks; MOVING_MAX], usize) {
-    let mut runs = [Blocks { first: 0, count: 0 }; MOVING_MAX];
-    let (mut count, mut left) = (0usize, part_blocks(&target.state));
-    while count < runs.len() {
+fn next_runs(target: &DmRemap, slot: &mut u32) -> Part {
+    let mut part = Part::new(&target.state);
+    while !part.is_full() {
         let from = *slot;
         let Some(mut run) = next_run(target, slot) else {
             break;
         };
-        let known = || runs.iter().take(count);
+        let known = || part.ranges().iter();
         if known().any(|known| run.first.wrapping_sub(known.first) < known.count) {
             continue;
         }
         for known in known().filter(|known| known.first > run.first) {
             run.count = run.count.min(known.first.saturating_sub(run.first));
         }
-        if run.count > left {
+        if !part.add(run) {
             // It is in the next part.
             *slot = from;
             break;
         }
-        if let Some(place) = runs.get_mut(count) {
-            *place = run;
-        }
-        (count, left) = (count.saturating_add(1), left.saturating_sub(run.count));
     }
-    (runs, count)
+    part
 }
 
 /// The blocks that the next slot from `slot` on claims, and those behind it that are served in the same way.
@@ -389,8 +422,8 @@ fn move_claims(
     let mut total = Tally::default();
     let mut slot = 0;
     loop {
-        let (blocks, count) = next_blocks(target, member, &mut slot);
-        let blocks = blocks.get(..count).unwrap_or(&[]);
+        let part = next_blocks(target, member, &mut slot);
+        let blocks = part.ranges();
         if blocks.is_empty() {
             return Ok(total);
         }
@@ -417,23 +450,20 @@ fn move_claims(
     }
 }
 
-/// The next blocks that slots of a member from `slot` on claim, as many as are moved at a time.
-fn next_blocks(target: &DmRemap, member: u8, slot: &mut u32) -> ([Blocks; MOVING_MAX], usize) {
-    let mut blocks = [Blocks { first: 0, count: 0 }; MOVING_MAX];
-    let mut count = 0usize;
-    let most = part_blocks(&target.state);
-    for place in blocks.iter_mut().take(most as usize) {
+/// The next blocks that slots of a member from `slot` on claim, as many as make a part.
+fn next_blocks(target: &DmRemap, member: u8, slot: &mut u32) -> Part {
+    let mut part = Part::new(&target.state);
+    while !part.is_full() {
         let Some((at, word)) = target.state.next_claim(member_bit(member), *slot) else {
             break;
         };
         *slot = at.saturating_add(1);
-        *place = Blocks {
+        part.add(Blocks {
             first: word.main_block(),
             count: 1,
-        };
-        count = count.saturating_add(1);
+        });
     }
-    (blocks, count)
+    part
 }
 
 /// Whether an error of a block says nothing about others.
@@ -794,7 +824,7 @@ impl Mover<'_> {
                 let freed = &mut self.tools.freed;
                 freed.push_within_capacity(slot).map_err(|_| ENOMEM)?;
             }
-            if copied.at.is_some() {
+            if copied.has_content {
                 moved = moved.saturating_add(u64::from(good));
             }
             if compared.is_err() {
@@ -994,7 +1024,7 @@ impl Mover<'_> {
                 slot,
                 count: 1,
                 before,
-                at: None,
+                has_content: false,
             }),
             // Main would show what it had before.
             Some((_, word)) if word.state() == SlotState::Lost => Err(EIO),
@@ -1032,7 +1062,7 @@ impl Mover<'_> {
             slot,
             count,
             before,
-            at: Some(at),
+            has_content: true,
         })
     }
 
@@ -1044,9 +1074,10 @@ impl Mover<'_> {
     /// How many blocks main has of those that were copied there and flushed, up to the first that it
     /// has not.
     fn compare(&mut self, copied: &Copied) -> (u32, Result) {
-        let Some(at) = copied.at else {
+        if !copied.has_content {
             return (copied.count, Ok(()));
-        };
+        }
+        let at = (copied.before as usize).saturating_mul(self.bytes);
         if self
             .compare_run(copied.main_block, at, copied.count)
             .is_ok()

@@ -523,14 +523,32 @@ impl State {
         members: u8,
         since: &SpareTickets,
     ) -> block::IoResult {
+        self.flush_caches(spares, members)?;
+        match self.are_unbroken(spares, members, since) {
+            true => Ok(()),
+            false => Err(block::BlkStatus::IOERR),
+        }
+    }
+
+    /// The same as [`State::flush_cache`] does, of all of them, also if one fails.
+    pub(in crate::remap) fn flush_caches(&self, spares: &Spares, members: u8) -> block::IoResult {
         let mut result = Ok(());
-        for (member, spare) in spares.iter() {
-            if members & member_bit(member) != 0 {
-                let flushed = self.flush(Disk::Spare(member), &spare.device, since.of(member));
-                result = result.and(flushed);
-            }
+        for (member, spare) in spares.named(members) {
+            let flushed = self.flush_cache(Disk::Spare(member), &spare.device);
+            result = result.and(flushed);
         }
         result
+    }
+
+    /// Whether no flush of any of them has failed since the tickets were taken.
+    pub(in crate::remap) fn are_unbroken(
+        &self,
+        spares: &Spares,
+        members: u8,
+        since: &SpareTickets,
+    ) -> bool {
+        let unbroken = |member| self.life.is_unbroken(Disk::Spare(member), since.of(member));
+        spares.named(members).all(|(member, _)| unbroken(member))
     }
 
     /// Whether the set goes on without a member.

@@ -5,6 +5,7 @@
 use crate::{
     abstractions::dm,
     logic::format::{
+        member_bit,
         Place,
         MEMBERS_MAX, //
     }, //
@@ -76,6 +77,12 @@ impl Spares {
     pub(in crate::remap) fn iter(&self) -> impl Iterator<Item = (u8, &Spare)> {
         let numbered = (0u8..).zip(&self.members);
         numbered.filter_map(|(member, spare)| Some((member, spare.as_ref()?)))
+    }
+
+    /// Those of them that `members` names, a bit each.
+    pub(in crate::remap) fn named(&self, members: u8) -> impl Iterator<Item = (u8, &Spare)> {
+        self.iter()
+            .filter(move |(member, _)| members & member_bit(*member) != 0)
     }
 
     /// The device and the sector on it of a place in a member's window; none if that is not there.

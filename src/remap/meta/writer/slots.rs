@@ -28,6 +28,7 @@ use crate::{
         }, //
     },
     remap::{
+        jobs::closed::range,
         meta::io::SpareIo,
         path::map::Map,
         session::state::State, //
@@ -235,24 +236,18 @@ impl Writer {
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
-        own: Blocks,
+        own: Option<Blocks>,
         want: u32,
     ) -> Result {
         // Whoever has a pending block's range may be about to use its slot. The caller does that for its
         // own blocks, and for no others of its range.
         let desk = state.desk.lock();
-        let own_sectors = u32::try_from(own.count << state.block_shift).unwrap_or(u32::MAX);
-        let own_range = match own.count {
-            0 => Range::NOTHING,
-            _ => Range::new(state.sector_of(own.first), own_sectors),
-        };
         let is_busy = |word: SlotWord| {
             let block = word.main_block();
-            let range = Range::new(state.sector_of(block), state.sectors(1));
-            if own_range.overlaps(&range) {
-                block.wrapping_sub(own.first) < own.count
-            } else {
-                desk.is_busy(range)
+            let one = Range::new(state.sector_of(block), state.sectors(1));
+            match own.filter(|own| range(state, *own).overlaps(&one)) {
+                Some(own) => block.wrapping_sub(own.first) < own.count,
+                None => desk.is_busy(one),
             }
         };
         let mut stolen = core::mem::take(&mut self.stolen);

@@ -38,7 +38,6 @@ use crate::{
         util, //
     },
     logic::{
-        format::member_bit,
         group::Progress,
         limit::Limit,
         slot::{
@@ -48,10 +47,7 @@ use crate::{
         }, //
     },
     remap::{
-        health::life::{
-            Disk,
-            SpareTickets, //
-        },
+        health::life::SpareTickets,
         jobs::closed::must_stop,
         meta::{
             io::SpareIo,
@@ -301,22 +297,9 @@ impl Relocation<'_> {
     /// Flushes the spares that have taken data. Returns whether that vouches for the data of the leader.
     fn flush(&self, seat: usize) -> bool {
         let state = self.state;
-        let members = || {
-            let spares = self.spares.iter();
-            spares.filter(|(member, _)| self.written & member_bit(*member) != 0)
-        };
-        let mut flushed = true;
-        for (member, spare) in members() {
-            flushed &= state
-                .flush_cache(Disk::Spare(member), &spare.device)
-                .is_ok();
-        }
-        let unbroken = |tickets: &SpareTickets| {
-            members().all(|(member, _)| {
-                let ticket = tickets.of(member);
-                state.life.is_unbroken(Disk::Spare(member), ticket)
-            })
-        };
+        let flushed = state.flush_caches(self.spares, self.written).is_ok();
+        let unbroken =
+            |tickets: &SpareTickets| state.are_unbroken(self.spares, self.written, tickets);
         let (mut own, mut left) = (None, false);
         state
             .group

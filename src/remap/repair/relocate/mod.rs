@@ -139,10 +139,10 @@ impl Own<'_> {
     }
 
     /// The range, if it is one.
-    fn range(&self) -> Blocks {
+    fn range(&self) -> Option<Blocks> {
         match self {
-            Own::Range(blocks) => *blocks,
-            Own::List(_) => Blocks { first: 0, count: 0 },
+            Own::Range(blocks) => Some(*blocks),
+            Own::List(_) => None,
         }
     }
 }
@@ -223,6 +223,14 @@ pub(in crate::remap) enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// Where a block is in it, in bytes. Zeroes have no data, and may be longer.
+    pub(in crate::remap) fn offset(&self, state: &State, block: u32) -> u32 {
+        match self {
+            Source::Zeroes => 0,
+            _ => state.bytes(block),
+        }
+    }
+
     /// Writes `bytes` from byte `offset` of the source on to `sector` of a device. Waits for it.
     pub(in crate::remap) fn write(
         &self,
@@ -354,7 +362,7 @@ impl<'a> Relocation<'a> {
             (self.written, self.failed, self.again) = (0, Default::default(), false);
         };
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
-            let main_block = self.main_block(*first);
+            let main_block = self.own.main_block(*first);
             self.state.report("moved to the spare", count, main_block);
         }
         // Whoever sent the data to main gets to know what main said.
@@ -403,7 +411,7 @@ impl<'a> Relocation<'a> {
 
     /// The slot that is set aside for a block, if it is of use.
     fn own_slot(&self, block: ListedBlock) -> Result<Option<SlotRun>, BlkStatus> {
-        let (state, main_block) = (self.state, self.main_block(block));
+        let (state, main_block) = (self.state, self.own.main_block(block));
         if state.slot_of(main_block).is_none() {
             // It gets none meanwhile, as its range is the caller's.
             return Ok(None);
@@ -446,7 +454,7 @@ impl<'a> Relocation<'a> {
         for block in rest.iter().skip(1) {
             let pending = |(_, word): (u32, SlotWord)| word.is_set_aside();
             if block.index() != first.index().saturating_add(count)
-                || (self.state.slot_of(self.main_block(*block))).is_some_and(pending)
+                || (self.state.slot_of(self.own.main_block(*block))).is_some_and(pending)
             {
                 break;
             }
@@ -473,7 +481,8 @@ impl<'a> Relocation<'a> {
                 self.give_back_rest(run, settled, own);
                 return self.put_off(run, settled, next, own);
             }
-            let offset = self.offset(first.index().saturating_add(part.first));
+            let index = first.index().saturating_add(part.first);
+            let offset = self.source.offset(self.state, index);
             let place = self.state.locate(self.spares, slot, true);
             let bytes = self.state.bytes(part.count);
             let write = || {
@@ -585,7 +594,7 @@ impl<'a> Relocation<'a> {
     fn note_placed(&mut self, first: u32, index: u32, next: usize) -> block::IoResult {
         let block = self.move_at(next, index)?;
         let placed = Placed {
-            main_block: self.main_block(block),
+            main_block: self.own.main_block(block),
             slot: first.saturating_add(index),
         };
         push(&mut self.lists.placed, placed)
@@ -659,18 +668,6 @@ impl<'a> Relocation<'a> {
         }
     }
 
-    fn main_block(&self, block: ListedBlock) -> u64 {
-        self.own.main_block(block)
-    }
-
-    /// Where a block is in the source, in bytes. Zeroes have no data, and may be longer.
-    fn offset(&self, block: u32) -> u32 {
-        match self.source {
-            Source::Zeroes => 0,
-            _ => self.state.bytes(block),
-        }
-    }
-
     fn move_at(&self, next: usize, index: u32) -> Result<ListedBlock, BlkStatus> {
         self.lists
             .queue
@@ -731,9 +728,8 @@ impl<'a> Relocation<'a> {
     /// Whether the set goes on without one of the spares that have taken data.
     fn find_gone(&self) -> bool {
         let state = self.state;
-        let written = |member: u8| self.written & member_bit(member) != 0;
         let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
-            let mut spares = self.spares.iter().filter(|(member, _)| written(*member));
+            let mut spares = self.spares.named(self.written);
             spares.any(|(member, _)| writer.lose_if_gone(state, io, member))
         });
         gone.unwrap_or(false)

@@ -394,7 +394,7 @@ struct Repair<'a> {
     error: BlkStatus,
 }
 
-impl Repair<'_> {
+impl<'a> Repair<'a> {
     /// The bio's first block of main.
     fn first(&self) -> u64 {
         self.bio.target_sector() >> self.state.block_shift
@@ -583,7 +583,7 @@ impl Repair<'_> {
     ) -> block::IoResult {
         let (_, device, sector) = self.place(kind, main_block, true)?;
         let bytes = self.state.bytes(part.count);
-        let offset = self.offset(at.saturating_add(part.first));
+        let offset = (self.source()).offset(self.state, at.saturating_add(part.first));
         let sector = sector.saturating_add(u64::from(self.state.sectors(part.first)));
         if kind == RunKind::Main && self.bio.op() == block::Op::WriteZeroes {
             // As they came to it.
@@ -601,7 +601,7 @@ impl Repair<'_> {
             .write(self.state, (offset, bytes), device, sector, opf)
     }
 
-    fn source(&self) -> Source<'_> {
+    fn source(&self) -> Source<'a> {
         match self.bio.op() {
             block::Op::WriteZeroes => Source::Zeroes,
             _ => Source::Bio(self.bio),
@@ -629,10 +629,7 @@ impl Repair<'_> {
             return Err(self.error_for_bio());
         }
         let (error, own) = (self.error_for_bio(), self.own());
-        let source = match self.bio.op() {
-            block::Op::WriteZeroes => Source::Zeroes,
-            _ => Source::Bio(self.bio),
-        };
+        let source = self.source();
         let lists = &mut *self.lists;
         let mut relocation = Relocation::new(
             self.state,
@@ -818,14 +815,6 @@ impl Repair<'_> {
         match self.error {
             BlkStatus::OK => BlkStatus::IOERR,
             status => status,
-        }
-    }
-
-    /// Where a block of the bio is in its data, in bytes. Zeroes have no data, and may be longer.
-    fn offset(&self, block: u32) -> u32 {
-        match self.bio.op() {
-            block::Op::WriteZeroes => 0,
-            _ => self.state.bytes(block),
         }
     }
 }

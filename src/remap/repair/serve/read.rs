@@ -123,7 +123,8 @@ impl Repair<'_> {
         let (_, device, sector) = self.place(kind, main_block, false)?;
         self.state.pool.read_slice(
             self.bio,
-            self.offset(at.saturating_add(part.first)),
+            self.source()
+                .offset(self.state, at.saturating_add(part.first)),
             self.state.bytes(part.count),
             device,
             sector.saturating_add(u64::from(self.state.sectors(part.first))),

@@ -204,39 +204,27 @@ fn scattered_blocks_are_moved_together() {
         };
         disks().map(cost).collect()
     };
+    let is_cheap = |what: &str| {
+        let cost = costs();
+        println!("{what}, {BLOCKS} blocks: {cost:?}");
+        // Each disk has one replica of each of the two tables at the most.
+        let few = |(flushes, tables): &(u64, u64)| {
+            *flushes <= BLOCKS / 10 && *tables <= 2 * BLOCKS * 3 / 10
+        };
+        assert!(cost.iter().all(few), "{what}: {cost:?}");
+    };
 
     restart();
     let told = set.device().message(&format!("evacuate {from}")).unwrap();
     assert!(told.contains(", 0 stay"), "{told}");
-    let cost = costs();
-    println!("evacuate, {BLOCKS} blocks: {cost:?}");
-    assert!(
-        cost.iter().all(|(flushes, _)| *flushes <= BLOCKS / 10),
-        "{cost:?}"
-    );
-    // One replica of each table.
-    assert!(
-        cost.iter()
-            .all(|(_, tables)| *tables <= 2 * BLOCKS * 3 / 10),
-        "{cost:?}"
-    );
+    is_cheap("evacuate");
     all();
     assert_ne!(set.place(0), Some(from));
 
     set.main.disk().heal(0, sector(BLOCKS + 2));
     restart();
     set.device().message("clear_all").unwrap();
-    let cost = costs();
-    println!("clear_all, {BLOCKS} blocks: {cost:?}");
-    assert!(
-        cost.iter().all(|(flushes, _)| *flushes <= BLOCKS / 10),
-        "{cost:?}"
-    );
-    assert!(
-        cost.iter()
-            .all(|(_, tables)| *tables <= 2 * BLOCKS * 3 / 10),
-        "{cost:?}"
-    );
+    is_cheap("clear_all");
     assert_eq!(set.device().remapped(), 0);
     assert_eq!(set.device().status_fraction(2).0, 0);
     all();
