@@ -3,6 +3,8 @@
 //! is written, and never what main had before.
 
 use std::ops::Range;
+use std::time::Duration;
+use std::time::Instant;
 
 use super::set::Set;
 use super::set::BLOCK;
@@ -282,8 +284,17 @@ fn a_take_over_amid_suspends() {
     let mut set = Set::new(&[16]);
     let blocks = 0..3000;
     set.remap(blocks.clone(), 1);
+    let started = Instant::now();
+    set.write(WELL, 0).unwrap();
+    set.check(WELL, 0);
+    set.device().suspend().unwrap();
+    set.device().resume().unwrap();
+    let round = started.elapsed();
     set.kill(0);
     let new = set.add_disk(16);
+    // No single write of what is taken over is faster than a round of what goes on meanwhile.
+    let everywhere = || 0..16 << 11;
+    set.spares[new].disk().lag(everywhere(), Direction::Write, round);
     set.device().load(&set.line(&[new], "degraded")).unwrap();
     set.device().suspend().unwrap();
     set.device().resume().unwrap();
@@ -303,6 +314,8 @@ fn a_take_over_amid_suspends() {
         set.device().resume().unwrap();
     }
     assert!(refused > 0, "it was over at once, in {rounds} rounds");
+    let everywhere = everywhere();
+    set.spares[new].disk().lag(everywhere, Direction::Write, Duration::ZERO);
     set.expect_whole(1);
     set.expect("lost", "3000");
     set.check_lost(0..16);
