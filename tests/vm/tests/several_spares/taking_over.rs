@@ -294,7 +294,9 @@ fn a_take_over_amid_suspends() {
     let new = set.add_disk(16);
     // No single write of what is taken over is faster than a round of what goes on meanwhile.
     let everywhere = || 0..16 << 11;
-    set.spares[new].disk().lag(everywhere(), Direction::Write, round);
+    set.spares[new]
+        .disk()
+        .lag(everywhere(), Direction::Write, round);
     set.device().load(&set.line(&[new], "degraded")).unwrap();
     set.device().suspend().unwrap();
     set.device().resume().unwrap();
@@ -315,7 +317,9 @@ fn a_take_over_amid_suspends() {
     }
     assert!(refused > 0, "it was over at once, in {rounds} rounds");
     let everywhere = everywhere();
-    set.spares[new].disk().lag(everywhere, Direction::Write, Duration::ZERO);
+    set.spares[new]
+        .disk()
+        .lag(everywhere, Direction::Write, Duration::ZERO);
     set.expect_whole(1);
     set.expect("lost", "3000");
     set.check_lost(0..16);
