@@ -10,13 +10,14 @@
 //! | `work`  | `kernel::workqueue` | work queues                                                         |
 //!
 //! The C code is in `helpers.c`, for what is inline or a macro there; `bindings` is what bindgen makes of
-//! `bindings_helper.h`.
+//! `bindings_helper.h`; `compat` knows versions and configurations of kernels, and what has to be so in all of them.
 
 // Inside the kernel crate all of this would be public. A module that includes it uses a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 mod bindings;
 pub mod block;
+mod compat;
 pub mod dm;
 pub mod sync;
 pub mod util;

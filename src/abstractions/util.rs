@@ -5,6 +5,7 @@
 use kernel::{
     ffi::c_int,
     prelude::*,
+    time::msecs_to_jiffies,
     types::Opaque, //
 };
 
@@ -61,7 +62,8 @@ impl RateLimit {
     pub fn new(seconds: u16, burst: u16) -> impl PinInit<Self> {
         pin_init!(Self {
             state <- Opaque::ffi_init(move |slot: *mut bindings::ratelimit_state| {
-                let interval = c_int::from(seconds).saturating_mul(bindings::DM_HZ as c_int);
+                let interval = msecs_to_jiffies(u32::from(seconds).saturating_mul(1000));
+                let interval = c_int::try_from(interval).unwrap_or(c_int::MAX);
                 // SAFETY: `slot` is memory of the right size.
                 unsafe { bindings::dm_rust_ratelimit_init(slot, interval, c_int::from(burst)) };
             }),

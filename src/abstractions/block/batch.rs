@@ -24,6 +24,10 @@ use core::{
 
 use kernel::{
     alloc::Flags,
+    block::{
+        SECTOR_SHIFT,
+        SECTOR_SIZE, //
+    },
     ffi::c_uint,
     page::PAGE_SIZE,
     prelude::*,
@@ -63,8 +67,8 @@ use super::{
     status::BlkStatus, //
 };
 
-/// The largest number of pages in one bio: `BIO_MAX_VECS`.
-const MAX_PAGES: usize = 256;
+/// The largest number of pages in one bio.
+const MAX_PAGES: usize = bindings::BIO_MAX_VECS as usize;
 
 /// Collects bios of the current thread, so that neighbours are merged, until it is dropped or the
 /// thread waits for something: `struct blk_plug`.
@@ -341,7 +345,7 @@ impl<'a, 'env> Batch<'a, 'env> {
         bytes: u32,
         opf: Opf,
     ) -> Result<usize> {
-        if opf.op() != Op::WriteZeroes || bytes == 0 || bytes % 512 != 0 {
+        if opf.op() != Op::WriteZeroes || bytes == 0 || bytes % SECTOR_SIZE != 0 {
             return Err(EINVAL);
         }
         // SAFETY: There is no memory.
@@ -476,7 +480,8 @@ impl<'a, 'env> Batch<'a, 'env> {
             // SAFETY: The bio is new and has room for all pages, as counted above. The memory is an
             // `IoBuffer`, which is vmalloc memory.
             unsafe {
-                (*bio.as_ptr()).bi_iter.bi_sector = sector.wrapping_add((at / 512) as u64);
+                (*bio.as_ptr()).bi_iter.bi_sector =
+                    sector.wrapping_add((at >> SECTOR_SHIFT) as u64);
                 if !bindings::bio_add_vmalloc(bio.as_ptr(), start.add(at).cast(), size as c_uint) {
                     bindings::bio_put(bio.as_ptr());
                     return Err(slot.not_started(EINVAL));

@@ -15,14 +15,15 @@ use kernel::{
         flags::__GFP_ZERO,
         Flags, //
     },
+    block::SECTOR_SIZE,
     prelude::*, //
 };
 
 /// The unit in which buffers are allocated, and to which they are aligned at least.
-const UNIT: usize = 4096;
+pub(in crate::abstractions) const UNIT: usize = 4096;
 
 /// The sizes and positions of the parts of a buffer are multiples of this.
-const SECTOR: usize = 512;
+const SECTOR: usize = SECTOR_SIZE as usize;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(4096))]

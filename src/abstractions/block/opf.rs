@@ -37,8 +37,7 @@ const DISCARD: bindings::blk_opf_t = bindings::req_op_REQ_OP_DISCARD;
 const SECURE_ERASE: bindings::blk_opf_t = bindings::req_op_REQ_OP_SECURE_ERASE;
 const WRITE_ZEROES: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE_ZEROES;
 
-/// The bits of a `blk_opf_t` that hold the operation: `REQ_OP_MASK`.
-const OP_MASK: bindings::blk_opf_t = 0xff;
+const OP_MASK: bindings::blk_opf_t = bindings::DM_OP_MASK;
 
 const FUA: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_FUA);
 const PREFLUSH: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_PREFLUSH);

@@ -34,6 +34,7 @@ use core::{
 };
 
 use kernel::{
+    block::SECTOR_SHIFT,
     build_assert::build_assert,
     error::{
         code::*,
@@ -52,6 +53,7 @@ use crate::abstractions::{
         },
         status::BlkStatus, //
     },
+    compat,
     sync::srcu::SrcuTicket,
     warn::warn_once, //
 };
@@ -68,11 +70,8 @@ use super::{
 };
 
 /// Gives `bio` another device, as `bio_set_dev()` does, but for the cgroup: that is seen to by
-/// `dm_submit_bio_remap()`, through which all clones go.
-///
-/// This clears `BIO_REMAPPED`, too. Without that, a bio which comes back from a partition and goes to
-/// another one would miss the partition's start. And a limit of the bytes per second is applied, also to
-/// a bio that was there before and goes there again.
+/// `dm_submit_bio_remap()`, through which all clones go. And a bio that goes once more where it was before is
+/// taken for a new one there.
 ///
 /// # Safety
 ///
@@ -82,19 +81,10 @@ pub(super) unsafe fn set_bdev(bio: NonNull<bindings::bio>, bdev: *mut bindings::
     let bio = bio.as_ptr();
     // SAFETY: The caller owns the bio.
     unsafe {
-        (*bio).bi_flags &= !(1 << bindings::BIO_REMAPPED | 1 << bindings::BIO_BPS_THROTTLED);
+        (*bio).bi_flags &= !compat::CLEARED_BY_SET_DEV;
         (*bio).bi_bdev = bdev;
     }
 }
-
-/// Flags that a bio has from where it was, and must not take to where it goes next: see
-/// `blk_steal_bios()`. `BIO_QUIET` comes from a driver that did not want an error to be logged, and with
-/// `BIO_CGROUP_ACCT` its bytes would not be counted where it goes.
-const LEFT_BEHIND: u16 = 1 << bindings::BIO_REMAPPED
-    | 1 << bindings::BIO_CGROUP_ACCT
-    | 1 << bindings::BIO_QOS_THROTTLED
-    | 1 << bindings::BIO_QOS_MERGED
-    | 1 << bindings::BIO_QUIET;
 
 /// Makes a type invariant in a lifetime: no call's `'a` can pass for that of another call.
 type Invariant<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
@@ -237,7 +227,7 @@ impl<'a, T: Target> MapBio<'a, T> {
     #[inline(always)]
     pub fn sectors(&self) -> u32 {
         // SAFETY: By the type invariants, the bio is ours.
-        unsafe { (*self.bio.as_ptr()).bi_iter.bi_size >> 9 }
+        unsafe { (*self.bio.as_ptr()).bi_iter.bi_size >> SECTOR_SHIFT }
     }
 
     /// Returns which of the copies this is, if device mapper was told to send several.
@@ -478,7 +468,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
     #[inline(always)]
     pub fn sectors(&self) -> u32 {
         // SAFETY: By the type invariants, the data is initialised.
-        unsafe { (*self.data()).iter.bi_size >> 9 }
+        unsafe { (*self.data()).iter.bi_size >> SECTOR_SHIFT }
     }
 
     /// Returns which of the copies this is, if device mapper was told to send several.
@@ -531,7 +521,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
         unsafe {
             (*bio).bi_iter = (*data).iter;
             (*bio).bi_opf = (*data).opf;
-            (*bio).bi_flags &= !LEFT_BEHIND;
+            (*bio).bi_flags &= !compat::LEFT_BEHIND;
             (*bio).bi_status = bindings::DM_STS_OK;
             // The driver below links the bios that it merges into a request, and leaves it at that.
             (*bio).bi_next = ptr::null_mut();

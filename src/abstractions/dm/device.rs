@@ -200,18 +200,15 @@ impl Eq for Device {}
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DeviceNumber(bindings::dev_t);
 
-/// The bits of the kernel's `dev_t` that hold the minor number.
-const MINOR_BITS: u32 = 20;
-
 impl DeviceNumber {
     /// Returns the major number.
     pub const fn major(self) -> u32 {
-        self.0 >> MINOR_BITS
+        self.0 >> bindings::MINORBITS
     }
 
     /// Returns the minor number.
     pub const fn minor(self) -> u32 {
-        self.0 & ((1 << MINOR_BITS) - 1)
+        self.0 & bindings::MINORMASK
     }
 }
 

@@ -11,9 +11,15 @@ use core::{
     }, //
 };
 
-use kernel::error::{
-    code::*,
-    Result, //
+use kernel::{
+    block::{
+        SECTOR_SHIFT,
+        SECTOR_SIZE, //
+    },
+    error::{
+        code::*,
+        Result, //
+    }, //
 };
 
 use crate::abstractions::{
@@ -162,7 +168,7 @@ impl<T: Target> OwnedBio<T> {
 
     /// Returns the number of sectors.
     pub fn sectors(&self) -> u32 {
-        self.bytes() >> 9
+        self.bytes() >> SECTOR_SHIFT
     }
 
     /// Returns the number of bytes.
@@ -241,8 +247,8 @@ impl<T: Target> OwnedBio<T> {
 
     /// Whether `[offset, offset + len)` is inside the data of the bio, in whole sectors.
     pub(crate) fn has_range(&self, offset: u32, len: u32) -> bool {
-        offset % 512 == 0
-            && len % 512 == 0
+        offset % SECTOR_SIZE == 0
+            && len % SECTOR_SIZE == 0
             && len != 0
             && offset
                 .checked_add(len)

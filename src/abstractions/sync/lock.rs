@@ -4,8 +4,6 @@
 //!
 //! C header: [`include/linux/mutex.h`](srctree/include/linux/mutex.h)
 
-use core::ptr;
-
 use kernel::{
     prelude::*,
     sync::{
@@ -17,7 +15,10 @@ use kernel::{
     }, //
 };
 
-use crate::abstractions::bindings;
+use crate::abstractions::{
+    bindings,
+    compat, //
+};
 
 /// A mutex whose holder may wait for I/O.
 ///
@@ -44,10 +45,8 @@ impl<T> IoMutex<T> {
 
     /// Waits for the mutex. May sleep.
     pub fn lock(&self) -> Guard<'_, T, MutexBackend> {
-        // A `Lock` begins with what its backend keeps, which `Lock::from_raw` relies on, too.
-        let mutex = ptr::from_ref(&self.inner).cast_mut();
         // SAFETY: The mutex is initialised, as `self` exists, and may be changed through a shared reference.
-        unsafe { bindings::dm_rust_mutex_lock_io(mutex.cast::<bindings::mutex>()) };
+        unsafe { bindings::dm_rust_mutex_lock_io(compat::raw_mutex(&self.inner)) };
         // SAFETY: The mutex was just locked by the current thread.
         unsafe { Guard::new(&self.inner, ()) }
     }

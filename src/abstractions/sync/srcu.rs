@@ -10,10 +10,6 @@
 //! one and giving it back cost an increment of per-CPU memory each.
 //!
 //! [`MapBio::remap_with`]: crate::abstractions::dm::MapBio::remap_with
-//!
-//! A reader is named by a word that says where it is counted. With `TREE_SRCU` that is the address of a
-//! counter; with `TINY_SRCU`, of kernels with one CPU and no preemption, the domain's address, and in its lowest
-//! bit which of the two counters there.
 
 use core::num::NonZeroUsize;
 
@@ -29,15 +25,9 @@ use kernel::{
 
 use crate::abstractions::{
     bindings,
+    compat,
     util::monotonic_ms, //
 };
-
-/// Whether what `srcu_down_read_fast()` and `srcu_up_read_fast()` do is an increment each, without the
-/// checks of `PROVE_RCU`: they have changed from version to version.
-///
-/// It is done here where a CPU's memory begins at `gs`: not with a single CPU, which needs no such place, nor
-/// on UML, which sets `CONFIG_X86_64`, too.
-const IS_INCREMENT: bool = bindings::DM_SRCU_IS_INCREMENT != 0;
 
 /// A domain of readers and whoever waits for them: `struct srcu_struct`.
 ///
@@ -75,46 +65,17 @@ impl Srcu {
     /// waits then waits for ever.
     #[inline(always)]
     pub fn down_read(&self) -> SrcuTicket {
-        #[cfg(all(CONFIG_X86_64, CONFIG_SMP, not(CONFIG_UML), not(CONFIG_PROVE_RCU)))]
-        let reader = if IS_INCREMENT {
-            // SAFETY: By the type invariants, the domain is initialised. This changes while it is used, and
-            // is read once.
-            let reader = unsafe { (&raw const (*self.inner.get()).srcu_ctrp).read_volatile() };
-            // SAFETY: By the type invariants, this is a counter of the domain.
-            unsafe { this_cpu_inc(&raw mut (*reader).srcu_locks) };
-            reader.expose_provenance()
-        } else {
-            // SAFETY: By the type invariants, the domain is of this flavour.
-            unsafe { bindings::dm_rust_srcu_down_read(self.inner.get()) }
-        };
-        #[cfg(not(all(CONFIG_X86_64, CONFIG_SMP, not(CONFIG_UML), not(CONFIG_PROVE_RCU))))]
         // SAFETY: By the type invariants, the domain is of this flavour.
-        let reader = unsafe { bindings::dm_rust_srcu_down_read(self.inner.get()) };
-        // SAFETY: What names a reader has an address in it, of a counter or of the domain.
-        let reader = unsafe { NonZeroUsize::new_unchecked(reader) };
+        let reader = unsafe { compat::srcu::down_read(self.inner.get()) };
         // INVARIANT: The reader was just registered.
         SrcuTicket(reader)
     }
 
     /// Whether a ticket comes from this domain.
-    #[cfg(CONFIG_TINY_SRCU)]
     #[inline(always)]
     pub(super) fn has_issued(&self, ticket: &SrcuTicket) -> bool {
-        ticket.0.get() & !1 == self.inner.get().addr()
-    }
-
-    /// Whether a ticket comes from this domain.
-    #[cfg(CONFIG_TREE_SRCU)]
-    #[inline(always)]
-    pub(super) fn has_issued(&self, ticket: &SrcuTicket) -> bool {
-        const SIZE: usize = core::mem::size_of::<bindings::srcu_ctr>();
-        const { assert!(SIZE.is_power_of_two()) };
-        // SAFETY: By the type invariants, the domain is initialised; this does not change afterwards.
-        let sda = unsafe { (*self.inner.get()).sda };
-        // SAFETY: This computes an address, in memory that there is once for each CPU.
-        let first = unsafe { &raw const (*sda).srcu_ctrs }.addr();
-        // The first one of two, or the second.
-        ticket.0.get().wrapping_sub(first) & !SIZE == 0
+        // SAFETY: By the type invariants, the domain is of this flavour.
+        unsafe { compat::srcu::is_reader(self.inner.get(), ticket.0) }
     }
 
     /// Waits for all readers that are registered now. Later ones do not matter.
@@ -208,29 +169,7 @@ pub struct SrcuTicket(NonZeroUsize);
 impl Drop for SrcuTicket {
     #[inline(always)]
     fn drop(&mut self) {
-        #[cfg(all(CONFIG_X86_64, CONFIG_SMP, not(CONFIG_UML), not(CONFIG_PROVE_RCU)))]
-        if IS_INCREMENT {
-            let reader = core::ptr::with_exposed_provenance_mut::<bindings::srcu_ctr>(self.0.get());
-            // SAFETY: By the type invariants, this is a counter of the domain: that has its address.
-            unsafe { this_cpu_inc(&raw mut (*reader).srcu_unlocks) };
-            return;
-        }
         // SAFETY: By the type invariants, the reader is registered, and it is ours.
-        unsafe { bindings::dm_rust_srcu_up_read(self.0.get()) };
+        unsafe { compat::srcu::up_read(self.0) };
     }
-}
-
-/// `this_cpu_inc()`, which in C is part of the function that it is in, too.
-///
-/// # Safety
-///
-/// `counter` must be in memory that there is once for each CPU.
-#[cfg(all(CONFIG_X86_64, CONFIG_SMP, not(CONFIG_UML), not(CONFIG_PROVE_RCU)))]
-#[inline(always)]
-unsafe fn this_cpu_inc(counter: *mut bindings::atomic_long_t) {
-    // One instruction, so that nobody else on this CPU comes between. It is a compiler barrier too, as
-    // nothing is said of memory.
-    //
-    // SAFETY: `gs` is where this CPU's memory begins, and the caller vouches for the counter.
-    unsafe { core::arch::asm!("inc qword ptr gs:[{}]", in(reg) counter, options(nostack)) };
 }
