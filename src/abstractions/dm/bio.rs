@@ -64,6 +64,7 @@ use super::{
     owned::OwnedBio,
     per_bio::{
         Completion,
+        CompletionFlag,
         PerBio, //
     },
     target::Target, //
@@ -288,9 +289,9 @@ impl<'a, T: Target> MapBio<'a, T> {
             return;
         }
         let completion = completion
-            .with(Completion::SUCCESS, !errors_only)
-            .with(Completion::TICKET, ticket.is_some())
-            .with(Completion::USER, user.is_some());
+            .with(CompletionFlag::Success, !errors_only)
+            .with(CompletionFlag::Ticket, ticket.is_some())
+            .with(CompletionFlag::User, user.is_some());
         // SAFETY: By the type invariants, the bio is ours.
         let data = unsafe { PerBio::<T>::attach(self.bio) }.as_ptr();
         // SAFETY: By the type invariants, bio and data are ours. There is nothing to drop in there.
@@ -329,7 +330,7 @@ impl<'a, T: Target> MapBio<'a, T> {
         // SAFETY: By the type invariants, the bio is ours. It belongs to the target that the device
         // was opened for, so by the invariants of `Device`, that stays open until the bio is done.
         unsafe { set_bdev(self.bio, device.bdev()) };
-        self.record(Completion::ERRORS, context);
+        self.record(Completion::empty(), context);
         // SAFETY: By the type invariants, the bio is ours.
         unsafe { (*self.bio.as_ptr()).bi_iter.bi_sector = sector };
         Mapped(bindings::DM_MAPIO_REMAPPED as c_int, PhantomData)
@@ -357,7 +358,7 @@ impl<'a, T: Target> MapBio<'a, T> {
 
     /// Completes the bio, without any device. `end_io` does not see it.
     pub fn complete(mut self, status: BlkStatus) -> Mapped<'a> {
-        self.record(Completion::THROUGH, BioContext::default());
+        self.record(CompletionFlag::Through.into(), BioContext::default());
         // SAFETY: By the type invariants, the bio is ours, and now it is answered.
         unsafe {
             (*self.bio.as_ptr()).bi_status = status.as_raw();
@@ -379,7 +380,7 @@ impl<'a, T: Target> MapBio<'a, T> {
             data: Some(T::PerBio::default()),
             ..BioContext::default()
         };
-        self.record(Completion::THROUGH, context);
+        self.record(CompletionFlag::Through.into(), context);
         if PerBio::<T>::USED {
             // SAFETY: By the type invariants, the bio is ours, and the data was just attached.
             let data = unsafe { PerBio::<T>::of(self.bio.as_ptr()) };
@@ -529,7 +530,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
             // done with the first part.
             (*bio).__bi_remaining.counter = 1;
             (*data).status = status.as_raw();
-            (*data).completion = Completion::THROUGH.with(Completion::USER, true);
+            (*data).completion = CompletionFlag::Through | CompletionFlag::User;
         }
         // SAFETY: By the type invariants, the bio is ours and not answered, and `instance` belongs to
         // its target. The result is the owner from here on, and the data is recorded.

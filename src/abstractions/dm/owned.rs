@@ -40,6 +40,7 @@ use super::{
     instance::Instance,
     per_bio::{
         Completion,
+        CompletionFlag,
         PerBio, //
     },
     target::Target, //
@@ -66,7 +67,7 @@ use super::{
 /// - If `PerBio::<T>::USED`, its data is attached, and `instance` in there points to the target's
 ///   `Instance<T>`. Otherwise its `bi_private` does.
 /// - If `T::HAS_END_IO`, `iter`, `opf`, `status` and `user` in its data are initialised, and `completion` is
-///   [`Completion::THROUGH`]. `ticket` is not: none goes with the bio any more.
+///   [`CompletionFlag::Through`]. `ticket` is not: none goes with the bio any more.
 pub struct OwnedBio<T: Target> {
     bio: NonNull<bindings::bio>,
     _data: PhantomData<T::PerBio>,
@@ -227,7 +228,7 @@ impl<T: Target> OwnedBio<T> {
         }
         if T::HAS_END_IO {
             // SAFETY: By the type invariants, the data is initialised and ours.
-            unsafe { (*self.data()).completion = Completion::SUCCESS.with(Completion::USER, true) };
+            unsafe { (*self.data()).completion = CompletionFlag::Success | CompletionFlag::User };
         }
         let opf = self.opf().for_retry();
         let bio = self.into_raw();

@@ -32,6 +32,8 @@ use core::{
     ptr::NonNull, //
 };
 
+use kernel::impl_flags;
+
 use crate::abstractions::{
     bindings,
     sync::srcu::SrcuTicket, //
@@ -42,36 +44,35 @@ use super::{
     target::Target, //
 };
 
-/// What the next completion of a bio means: a set of bits. Without any, the device below completes the
-/// bio, and the target's `end_io` is to see it if it fails.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Completion(u8);
+impl_flags!(
+    /// What the next completion of a bio means. Without any flag, the device below completes the bio, and the
+    /// target's `end_io` is to see it if it fails.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub(super) struct Completion(u8);
+
+    /// One of the things that it may mean.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub(super) enum CompletionFlag {
+        /// `end_io` is also to see the bio if it succeeds.
+        Success = 1 << 0,
+        /// `ticket` is initialised, and has to be given back.
+        Ticket = 1 << 1,
+        /// `user` is initialised.
+        User = 1 << 2,
+        /// The target completes the bio itself, and `end_io` is not to see it again.
+        Through = 1 << 3,
+    }
+);
 
 impl Completion {
-    /// No bits.
-    pub(super) const ERRORS: Self = Self(0);
-    /// `end_io` is also to see it if it succeeds.
-    pub(super) const SUCCESS: Self = Self(1 << 0);
-    /// `ticket` is initialised, and has to be given back.
-    pub(super) const TICKET: Self = Self(1 << 1);
-    /// `user` is initialised.
-    pub(super) const USER: Self = Self(1 << 2);
-    /// The target completes the bio itself, and `end_io` is not to see it again.
-    pub(super) const THROUGH: Self = Self(1 << 3);
-
-    /// These bits, and those of `other` if `yes`.
+    /// These, and `flag` if `yes`.
     #[inline(always)]
-    pub(super) const fn with(self, other: Self, yes: bool) -> Self {
-        match yes {
-            true => Self(self.0 | other.0),
-            false => self,
+    pub(super) fn with(self, flag: CompletionFlag, yes: bool) -> Self {
+        if yes {
+            self | flag
+        } else {
+            self
         }
-    }
-
-    /// Whether there are any of these bits.
-    #[inline(always)]
-    pub(super) const fn has(self, bits: Self) -> bool {
-        self.0 & bits.0 != 0
     }
 }
 

@@ -56,6 +56,7 @@ use super::{
     instance::Instance,
     per_bio::{
         Completion,
+        CompletionFlag,
         PerBio, //
     },
     target::{
@@ -248,14 +249,16 @@ impl<T: Target> TargetType<T> {
         let completion = unsafe { (*data).completion };
         // SAFETY: The caller vouches for `error`.
         let good = unsafe { error.read() } == bindings::DM_STS_OK;
-        if completion == Completion::ERRORS && good {
+        if completion == Completion::empty() && good {
             return bindings::DM_ENDIO_DONE as c_int;
         }
-        if completion.has(Completion::TICKET) {
+        if completion.contains(CompletionFlag::Ticket) {
             // SAFETY: The ticket is initialised, and is not used any more.
             unsafe { (*data).ticket.assume_init_drop() };
         }
-        if completion.has(Completion::THROUGH) || (good && !completion.has(Completion::SUCCESS)) {
+        if completion.contains(CompletionFlag::Through)
+            || (good && !completion.contains(CompletionFlag::Success))
+        {
             return bindings::DM_ENDIO_DONE as c_int;
         }
         // SAFETY: As the caller promises; the data is that of the bio, and it is to be seen.
@@ -276,7 +279,7 @@ impl<T: Target> TargetType<T> {
         data: *mut PerBio<T>,
     ) -> c_int {
         // SAFETY: The caller vouches for the data.
-        if unsafe { !(*data).completion.has(Completion::USER) } {
+        if unsafe { !(*data).completion.contains(CompletionFlag::User) } {
             // SAFETY: The memory was allocated for this type, belongs to the bio alone, and was not
             // initialised.
             unsafe { (&raw mut (*data).user).write(T::PerBio::default()) };
