@@ -105,24 +105,21 @@ impl dm::Target for DmRemap {
     const VERSION: [u32; 3] = [3, 0, 0];
     const FEATURES: dm::Features = dm::Features::NOWAIT;
 
-    fn ctr(
-        ctor: &mut dm::Constructor<'_>,
-        args: dm::Args<'_>,
-    ) -> Result<Pin<KBox<Self>>, dm::CtrError> {
-        setup::ctr::construct(ctor, args)
+    fn ctr(ctor: &mut dm::Constructor<'_>, args: dm::Args<'_>) -> impl PinInit<Self, dm::CtrError> {
+        pin_init::pin_init_scope(move || setup::ctr::construct(ctor, args))
     }
 
     #[inline(always)]
     fn map<'a>(&self, _ti: &dm::TargetInfo, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
         let sector = bio.target_sector();
         if bio.opf().is_write() {
-            return self.map_write(bio, sector);
+            return Self::map_write(bio, sector);
         }
         let state = &**self.state;
         if state.is_clean(sector, bio.sectors()) && !state.life.is_watched() {
             return bio.remap_with(&self.main, sector, dm::BioContext::ERRORS_ONLY);
         }
-        self.map_read(bio, sector)
+        Self::map_read(bio, sector)
     }
 
     #[inline(always)]

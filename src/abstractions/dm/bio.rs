@@ -171,8 +171,9 @@ impl<D> Default for BioContext<D> {
 ///   callback, and is not answered yet.
 /// - `instance` is what belongs to that target.
 pub struct MapBio<'a, T: Target> {
-    bio: NonNull<bindings::bio>,
+    // In this order, they are where device mapper's call leaves them.
     instance: &'a Instance<T>,
+    bio: NonNull<bindings::bio>,
     _invariant: Invariant<'a>,
 }
 
@@ -186,10 +187,16 @@ impl<'a, T: Target> MapBio<'a, T> {
     pub(super) unsafe fn new(bio: NonNull<bindings::bio>, instance: &'a Instance<T>) -> Self {
         // INVARIANT: The caller vouches for the bio.
         Self {
-            bio,
             instance,
+            bio,
             _invariant: PhantomData,
         }
+    }
+
+    /// Returns the target that the bio is mapped by.
+    #[inline(always)]
+    pub fn target(&self) -> &'a T {
+        self.instance.target()
     }
 
     /// Returns operation and flags.

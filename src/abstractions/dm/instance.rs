@@ -10,7 +10,8 @@ use core::ops::Deref;
 use kernel::{
     prelude::*,
     str::CStr,
-    sync::Arc, //
+    sync::Arc,
+    types::ForeignOwnable, //
 };
 
 use crate::abstractions::bindings;
@@ -65,8 +66,10 @@ impl Drop for Resources {
 /// A target and what it was given, where `ti->private` points to.
 ///
 /// The target is declared, and so dropped, first.
+#[pin_data]
 pub(super) struct Instance<T: Target> {
-    target: Pin<KBox<T>>,
+    #[pin]
+    target: T,
     ti: *mut bindings::dm_target,
     /// The mapped device's first sector that the target serves.
     begin: u64,
@@ -89,19 +92,18 @@ impl<T: Target> Instance<T> {
             // SAFETY: As above.
             info: unsafe { TargetInfo::from_raw(ti) },
         };
-        let target = T::ctr(&mut constructor, args)?;
-        let instance = KBox::new(
-            Self {
-                target,
+        let instance = KBox::try_pin_init(
+            try_pin_init!(Self {
+                target <- T::ctr(&mut constructor, args),
                 ti,
                 begin: constructor.begin(),
                 resources: constructor.resources,
-            },
+            }? CtrError),
             GFP_KERNEL,
         )?;
         // SAFETY: In the constructor callback, nobody else uses `ti`.
         unsafe {
-            (*ti).private = KBox::into_raw(instance).cast();
+            (*ti).private = instance.into_foreign();
             (*ti).per_io_data_size = const { PerBio::<T>::SIZE as u32 };
             // Otherwise device mapper starts to account for a bio that `map` took over after `map`
             // returned, when its worker may have answered and so freed it. Those that are answered
@@ -118,7 +120,7 @@ impl<T: Target> Instance<T> {
     /// This must be called from the destructor callback of `ti`, for which `construct` succeeded.
     pub(super) unsafe fn destroy(ti: *mut bindings::dm_target) {
         // SAFETY: `construct` put the pointer there, and after the destructor nobody uses it.
-        drop(unsafe { KBox::from_raw((*ti).private.cast::<Self>()) });
+        drop(unsafe { Pin::<KBox<Self>>::from_foreign((*ti).private) });
     }
 
     /// # Safety
@@ -127,7 +129,7 @@ impl<T: Target> Instance<T> {
     #[inline(always)]
     pub(super) unsafe fn of<'a>(ti: *mut bindings::dm_target) -> &'a Self {
         // SAFETY: `construct` put the pointer there, and the caller vouches for the time.
-        unsafe { &*(*ti).private.cast::<Self>() }
+        unsafe { Pin::<KBox<Self>>::borrow((*ti).private) }.get_ref()
     }
 
     #[inline(always)]

@@ -9,8 +9,8 @@
 //!
 //! # What an implementer does
 //!
-//! 1. Implement [`Target`] for a type. A value of it stands for one line of a table: [`Target::ctr`]
-//!    makes it from the arguments, [`Target::map`] decides about each bio, dropping it is the
+//! 1. Implement [`Target`] for a type. A value of it stands for one line of a table: what [`Target::ctr`]
+//!    returns makes it from the arguments, [`Target::map`] decides about each bio, dropping it is the
 //!    destructor. Only these two functions and two more items must be there.
 //! 2. Give it a name with a `static` [`TargetType`], and keep the [`Registration`] in the module.
 //!
@@ -84,17 +84,19 @@
 //!     fn ctr(
 //!         ctor: &mut dm::Constructor<'_>,
 //!         args: dm::Args<'_>,
-//!     ) -> Result<Pin<KBox<Self>>, dm::CtrError> {
-//!         let (Some(path), Some(start), 2) = (args.get(0), args.get(1), args.len()) else {
-//!             return Err(dm::CtrError::new(EINVAL, c"Invalid argument count"));
-//!         };
-//!         let start = start.to_str().ok().and_then(|start| start.parse().ok());
-//!         let start = start.ok_or(EINVAL).message(c"Invalid device sector")?;
-//!         let device = ctor.device(path).message(c"Device lookup failed")?;
+//!     ) -> impl PinInit<Self, dm::CtrError> {
+//!         pin_init::pin_init_scope(move || {
+//!             let (Some(path), Some(start), 2) = (args.get(0), args.get(1), args.len()) else {
+//!                 return Err(dm::CtrError::new(EINVAL, c"Invalid argument count"));
+//!             };
+//!             let start = start.to_str().ok().and_then(|start| start.parse().ok());
+//!             let start = start.ok_or(EINVAL).message(c"Invalid device sector")?;
+//!             let device = ctor.device(path).message(c"Device lookup failed")?;
 //!
-//!         ctor.set_num_bios(dm::BioKind::Flush, 1);
-//!         ctor.set_num_bios(dm::BioKind::Discard, 1);
-//!         Ok(KBox::pin(Self { device, start }, GFP_KERNEL)?)
+//!             ctor.set_num_bios(dm::BioKind::Flush, 1);
+//!             ctor.set_num_bios(dm::BioKind::Discard, 1);
+//!             Ok(try_init!(Self { device, start }? dm::CtrError))
+//!         })
 //!     }
 //!
 //!     #[inline(always)]
@@ -161,7 +163,7 @@
 //! #     fn ctr(
 //! #         _ctor: &mut dm::Constructor<'_>,
 //! #         _args: dm::Args<'_>,
-//! #     ) -> Result<Pin<KBox<Self>>, dm::CtrError> {
+//! #     ) -> impl PinInit<Self, dm::CtrError> {
 //! #         Err(dm::CtrError::new(EINVAL, c"an example"))
 //! #     }
 //! #     fn map<'a>(&self, _ti: &dm::TargetInfo, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {

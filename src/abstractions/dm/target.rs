@@ -92,14 +92,11 @@ pub trait Target: Sized + Send + Sync + 'static {
     /// What the target can do or demands.
     const FEATURES: Features = Features::NONE;
 
-    /// Makes the target from the words of its table line.
+    /// Returns what makes the target from the words of its table line, where it stays.
     ///
-    /// While this runs, the old table of the device may be in use, and what is made here may never
-    /// be: nothing may be written to the devices.
-    fn ctr(
-        ctor: &mut Constructor<'_>,
-        args: Args<'_>,
-    ) -> core::result::Result<Pin<KBox<Self>>, CtrError>;
+    /// While this and what it returns run, the old table of the device may be in use, and what is made here
+    /// may never be: nothing may be written to the devices.
+    fn ctr(ctor: &mut Constructor<'_>, args: Args<'_>) -> impl PinInit<Self, CtrError>;
 
     /// Decides about a bio.
     ///

@@ -89,8 +89,8 @@ use super::{
 /// #     fn ctr(
 /// #         _ctor: &mut dm::Constructor<'_>,
 /// #         _args: dm::Args<'_>,
-/// #     ) -> Result<Pin<KBox<Self>>, dm::CtrError> {
-/// #         Ok(KBox::pin(Self, GFP_KERNEL)?)
+/// #     ) -> impl PinInit<Self, dm::CtrError> {
+/// #         Ok::<_, dm::CtrError>(Self)
 /// #     }
 /// #     fn map<'a>(&self, _ti: &dm::TargetInfo, bio: dm::MapBio<'a, Self>) -> dm::Mapped<'a> {
 /// #         bio.kill()

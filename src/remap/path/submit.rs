@@ -31,17 +31,25 @@ use super::BioData;
 const BLOCKS_MAX: u32 = 4096;
 
 impl DmRemap {
+    // The next two are what `map` calls. They take the target from the bio: one thing less to hand over.
+
     /// Maps whatever changes data, and flushes.
     #[inline(never)]
-    pub(in crate::remap) fn map_write<'a>(
-        &self,
-        bio: dm::MapBio<'a, Self>,
-        sector: u64,
-    ) -> dm::Mapped<'a> {
+    pub(in crate::remap) fn map_write(bio: dm::MapBio<'_, Self>, sector: u64) -> dm::Mapped<'_> {
+        let target = bio.target();
         if bio.opf().is_preflush() || bio.opf().is_fua() {
-            return self.map_durable(bio, sector);
+            return target.map_durable(bio, sector);
         }
-        self.map_data(bio, sector)
+        target.map_data(bio, sector)
+    }
+
+    /// Maps a read of what may be remapped, or of which it matters that it succeeds.
+    #[inline(never)]
+    pub(in crate::remap) fn map_read(bio: dm::MapBio<'_, Self>, sector: u64) -> dm::Mapped<'_> {
+        let target = bio.target();
+        // From here on, whoever removes a remap waits for this bio.
+        let ticket = target.state.readers().down_read();
+        target.look_up::<false>(bio, sector, ticket)
     }
 
     /// Maps what is to be on stable storage.
@@ -89,18 +97,6 @@ impl DmRemap {
             return self.map_behind_gate(bio);
         }
         self.look_up::<true>(bio, sector, ticket)
-    }
-
-    /// Maps a read of what may be remapped, or of which it matters that it succeeds.
-    #[inline(never)]
-    pub(in crate::remap) fn map_read<'a>(
-        &self,
-        bio: dm::MapBio<'a, Self>,
-        sector: u64,
-    ) -> dm::Mapped<'a> {
-        // From here on, whoever removes a remap waits for this bio.
-        let ticket = self.state.readers().down_read();
-        self.look_up::<false>(bio, sector, ticket)
     }
 
     /// Maps a registered bio to where its first block is served, as far as that goes.

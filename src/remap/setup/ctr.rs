@@ -38,7 +38,10 @@ use crate::{
             Noter,
             Teller, //
         },
-        session::state::Leaving,
+        session::state::{
+            Leaving,
+            State, //
+        },
         user::names::LogName,
         DmRemap, //
     }, //
@@ -69,11 +72,11 @@ use super::{
 // The kernel's stack is small, and reading metadata needs some of it, as does who frees memory for us: what is large
 // stands in boxes, and what is done is done one after the other (see scripts/stack).
 
-/// Makes the target.
+/// Finds all that the target needs, and returns what makes it.
 pub(in crate::remap) fn construct(
     ctor: &mut dm::Constructor<'_>,
     words: dm::Args<'_>,
-) -> CtrResult<Pin<KBox<DmRemap>>> {
+) -> CtrResult<impl PinInit<DmRemap, dm::CtrError>> {
     let texts = words.to_strs().message(c"Arguments are not in UTF-8")?;
     let opened = open(ctor, words, &texts)?;
     let target = opened.line(ctor)?;
@@ -92,15 +95,16 @@ pub(in crate::remap) fn construct(
         .message(c"There is no memory to forget a spare that has left")?;
     let Prepared { state, changes, .. } = &mut *found;
     target.name_set(state, &texts, ctor.begin(), changes)?;
-    let (target, leaving) = assemble(ctor, opened, found)?;
-    // The last thing, as the table in use is not to notice if this one is refused.
-    let state = &target.state;
+    assemble(ctor, opened, found)
+}
+
+/// The last thing, as the table in use is not to notice if this one is refused.
+fn leave(state: &State, leaving: KBox<Leaving>) -> CtrResult<()> {
     let mut leaving = Some(leaving);
     let left = state.writer.lock().leave(state, &mut leaving);
     // Not under the lock: devices may be closed with it.
     drop(leaving);
-    left.message(STILL_SERVES)?;
-    Ok(target)
+    left.message(STILL_SERVES)
 }
 
 /// What a table line names, opened and checked as far as that is possible without reading from it.
@@ -189,13 +193,13 @@ fn parse(ctor: &dm::Constructor<'_>, texts: &[&str]) -> CtrResult<KBox<Options>>
     Ok(KBox::new(line.options, GFP_KERNEL)?)
 }
 
-/// Puts the target together, and tells device mapper what it wants to get.
+/// Returns what puts the target together, and tells device mapper what it wants to get.
 #[inline(never)]
 fn assemble(
     ctor: &mut dm::Constructor<'_>,
     opened: KBox<Opened>,
     found: KBox<Prepared>,
-) -> CtrResult<(Pin<KBox<DmRemap>>, KBox<Leaving>)> {
+) -> CtrResult<impl PinInit<DmRemap, dm::CtrError>> {
     let Opened { main, options, .. } = KBox::into_inner(opened);
     let Prepared {
         state,
@@ -215,27 +219,25 @@ fn assemble(
     let events = Arc::new(work::WorkQueue::new(c"dm-remap-events", 3)?, GFP_KERNEL)?;
     let restorer = Restorer::new((*state).clone(), spares.clone(), teller.clone())?;
     let noter = Noter::new(&state, &spares, &events, &teller, &restorer)?;
-    let target = KBox::pin(
-        DmRemap {
-            main_sectors: main.sectors(),
-            main,
-            spares,
-            changes,
-            options,
-            len: ctor.len(),
-            resumed: Atomic::new(false),
-            queue: work::WorkQueue::new(c"dm-remap", 0)?,
-            growth: work::WorkQueue::new(c"dm-remap-growth", 1)?,
-            crew: crew::hire(&state, &events, &restorer)?,
-            events,
-            teller,
-            noter,
-            restorer,
-            state,
-        },
-        GFP_KERNEL,
-    )?;
-    Ok((target, leaving))
+    let len = ctor.len();
+    let target = try_init!(DmRemap {
+        main_sectors: main.sectors(),
+        main,
+        spares,
+        changes,
+        options,
+        len,
+        resumed: Atomic::new(false),
+        queue: work::WorkQueue::new(c"dm-remap", 0)?,
+        growth: work::WorkQueue::new(c"dm-remap-growth", 1)?,
+        crew: crew::hire(&state, &events, &restorer)?,
+        events,
+        teller,
+        noter,
+        restorer,
+        state,
+    }? dm::CtrError);
+    Ok(target.chain(|target| leave(&target.state, leaving)))
 }
 
 /// What a table that is made uses.

@@ -49,19 +49,21 @@ impl dm::Target for Linear {
     const VERSION: [u32; 3] = [1, 0, 0];
     const FEATURES: Features = Features::NOWAIT;
 
-    fn ctr(ctor: &mut Constructor<'_>, args: Args<'_>) -> Result<Pin<KBox<Self>>, CtrError> {
-        let (Some(path), Some(start), 2) = (args.get(0), args.get(1), args.len()) else {
-            return Err(CtrError::new(EINVAL, c"Invalid argument count"));
-        };
-        let start = start.to_str().ok().and_then(|start| start.parse().ok());
-        let start = start.ok_or(EINVAL).message(c"Invalid device sector")?;
-        let device = ctor.device(path).message(c"Device lookup failed")?;
+    fn ctr(ctor: &mut Constructor<'_>, args: Args<'_>) -> impl PinInit<Self, CtrError> {
+        pin_init::pin_init_scope(move || {
+            let (Some(path), Some(start), 2) = (args.get(0), args.get(1), args.len()) else {
+                return Err(CtrError::new(EINVAL, c"Invalid argument count"));
+            };
+            let start = start.to_str().ok().and_then(|start| start.parse().ok());
+            let start = start.ok_or(EINVAL).message(c"Invalid device sector")?;
+            let device = ctor.device(path).message(c"Device lookup failed")?;
 
-        ctor.set_num_bios(BioKind::Flush, 1);
-        ctor.set_num_bios(BioKind::Discard, 1);
-        ctor.set_num_bios(BioKind::SecureErase, 1);
-        ctor.set_num_bios(BioKind::WriteZeroes, 1);
-        Ok(KBox::pin(Self { device, start }, GFP_KERNEL)?)
+            ctor.set_num_bios(BioKind::Flush, 1);
+            ctor.set_num_bios(BioKind::Discard, 1);
+            ctor.set_num_bios(BioKind::SecureErase, 1);
+            ctor.set_num_bios(BioKind::WriteZeroes, 1);
+            Ok(try_init!(Self { device, start }? CtrError))
+        })
     }
 
     #[inline(always)]

@@ -298,13 +298,8 @@ impl Shared {
     }
 }
 
-#[vtable]
-impl dm::Target for Retry {
-    type PerBio = Companion;
-    const VERSION: [u32; 3] = [1, 0, 0];
-    const FEATURES: Features = Features::NOWAIT;
-
-    fn ctr(ctor: &mut Constructor<'_>, args: Args<'_>) -> Result<Pin<KBox<Self>>, CtrError> {
+impl Retry {
+    fn new(ctor: &mut Constructor<'_>, args: Args<'_>) -> Result<Self, CtrError> {
         if ctor.is_suspended() {
             expect_noio("ctr");
         }
@@ -347,7 +342,18 @@ impl dm::Target for Retry {
         let queue = WorkQueue::new(c"dm_retry_rust", 1)?;
         ctor.set_num_bios(BioKind::Flush, 2);
         ctor.set_num_bios(BioKind::Discard, 1);
-        Ok(KBox::pin(Self { queue, shared }, GFP_KERNEL)?)
+        Ok(Self { queue, shared })
+    }
+}
+
+#[vtable]
+impl dm::Target for Retry {
+    type PerBio = Companion;
+    const VERSION: [u32; 3] = [1, 0, 0];
+    const FEATURES: Features = Features::NOWAIT;
+
+    fn ctr(ctor: &mut Constructor<'_>, args: Args<'_>) -> impl PinInit<Self, CtrError> {
+        Self::new(ctor, args)
     }
 
     #[inline(always)]
