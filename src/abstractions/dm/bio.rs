@@ -54,7 +54,7 @@ use crate::abstractions::{
         status::BlkStatus, //
     },
     compat,
-    sync::srcu::SrcuTicket,
+    sync::srcu::SrcuReader,
     warn::warn_once, //
 };
 
@@ -134,7 +134,7 @@ pub(super) unsafe fn leave_taken(action: c_int) {
 pub struct BioContext<D> {
     /// A reader that is registered until the bio comes back. It is given back before `end_io` sees the
     /// bio; a target without `end_io` cannot send one along, and is not built if it does.
-    pub ticket: Option<SrcuTicket>,
+    pub reader: Option<SrcuReader>,
     /// The target's own data, which `end_io` finds; without it, what `Default` makes.
     pub data: Option<D>,
     /// Whether `end_io` sees the bio only if it fails: for a target that does nothing about success.
@@ -144,7 +144,7 @@ pub struct BioContext<D> {
 impl<D> BioContext<D> {
     /// Nothing goes with it, and `end_io` sees it only if it fails.
     pub const ERRORS_ONLY: Self = Self {
-        ticket: None,
+        reader: None,
         data: None,
         errors_only: true,
     };
@@ -154,7 +154,7 @@ impl<D> Default for BioContext<D> {
     #[inline(always)]
     fn default() -> Self {
         Self {
-            ticket: None,
+            reader: None,
             data: None,
             errors_only: false,
         }
@@ -286,18 +286,18 @@ impl<'a, T: Target> MapBio<'a, T> {
     #[inline(always)]
     fn record(&mut self, completion: Completion, context: BioContext<T::PerBio>) {
         let BioContext {
-            ticket,
+            reader,
             data: user,
             errors_only,
         } = context;
         // Without `end_io` nobody would give it back.
-        build_assert!(T::HAS_END_IO || ticket.is_none());
+        build_assert!(T::HAS_END_IO || reader.is_none());
         if !PerBio::<T>::USED {
             return;
         }
         let completion = completion
             .with(CompletionFlag::Success, !errors_only)
-            .with(CompletionFlag::Ticket, ticket.is_some())
+            .with(CompletionFlag::Reader, reader.is_some())
             .with(CompletionFlag::User, user.is_some());
         // SAFETY: By the type invariants, the bio is ours.
         let data = unsafe { PerBio::<T>::attach(self.bio) }.as_ptr();
@@ -306,8 +306,8 @@ impl<'a, T: Target> MapBio<'a, T> {
             (&raw mut (*data).iter).write((*self.bio.as_ptr()).bi_iter);
             (&raw mut (*data).opf).write((*self.bio.as_ptr()).bi_opf);
             (&raw mut (*data).completion).write(completion);
-            if let Some(ticket) = ticket {
-                (&raw mut (*data).ticket).write(MaybeUninit::new(ticket));
+            if let Some(reader) = reader {
+                (&raw mut (*data).reader).write(MaybeUninit::new(reader));
             }
             if let Some(user) = user {
                 (&raw mut (*data).user).write(user);
@@ -413,7 +413,7 @@ impl<'a, T: Target> MapBio<'a, T> {
 /// - `bio` is a clone that device mapper made for a target of type `T`, is in that target's `end_io`
 ///   callback, and is not answered yet.
 /// - `instance` is what belongs to that target.
-/// - The bio's data is attached; what was recorded when it was mapped is initialised, but for `ticket`,
+/// - The bio's data is attached; what was recorded when it was mapped is initialised, but for `reader`,
 ///   and so is `user`.
 pub struct EndedBio<'a, T: Target> {
     bio: NonNull<bindings::bio>,

@@ -35,7 +35,7 @@ unsafe impl Sync for EventTable {}
 impl EventTable {
     /// # Safety
     ///
-    /// `table` must be valid until `cut` is called, and `cut` must be called.
+    /// `table` must be valid until `end` is called, and `end` must be called.
     pub(super) unsafe fn new(table: *mut bindings::dm_table) -> Result<Arc<Self>> {
         // INVARIANT: The caller vouches for the table.
         Arc::pin_init(
@@ -47,7 +47,7 @@ impl EventTable {
     }
 
     /// Ends the use of the table: once this returns, nobody uses it and nobody will.
-    pub(super) fn cut(&self) {
+    pub(super) fn end(&self) {
         // INVARIANT: A null pointer promises nothing.
         *self.table.lock() = core::ptr::null_mut();
     }
@@ -61,8 +61,8 @@ impl EventTable {
 pub struct Events(Arc<EventTable>);
 
 impl Events {
-    pub(super) fn new(link: Arc<EventTable>) -> Self {
-        Self(link)
+    pub(super) fn new(table: Arc<EventTable>) -> Self {
+        Self(table)
     }
 
     /// Raises an event. What happened is told by the status line.

@@ -38,7 +38,7 @@ use super::{
 
 /// What device mapper has given to a target. Dropping it gives all back.
 struct Resources {
-    link: Arc<EventTable>,
+    events: Arc<EventTable>,
     devices: OpenDevices,
 }
 
@@ -48,8 +48,8 @@ impl Resources {
     /// `ti` must be valid with its table set, and stay so until the result is dropped.
     unsafe fn new(ti: *mut bindings::dm_target) -> Result<Self> {
         Ok(Self {
-            // SAFETY: The caller vouches for the target and its table. `drop` cuts the link.
-            link: unsafe { EventTable::new((*ti).table) }?,
+            // SAFETY: The caller vouches for the target and its table. `drop` ends the use of that.
+            events: unsafe { EventTable::new((*ti).table) }?,
             // SAFETY: The caller vouches for the target. Tables are built and taken down by one
             // thread at a time.
             devices: unsafe { OpenDevices::new(ti) },
@@ -59,7 +59,7 @@ impl Resources {
 
 impl Drop for Resources {
     fn drop(&mut self) {
-        self.link.cut();
+        self.events.end();
     }
 }
 
@@ -176,7 +176,7 @@ impl Constructor<'_> {
 
     /// Returns what raises events of the mapped device.
     pub fn events(&self) -> Events {
-        Events::new(self.resources.link.clone())
+        Events::new(self.resources.events.clone())
     }
 
     fn ti(&mut self) -> &mut bindings::dm_target {

@@ -31,11 +31,11 @@
 //! | [`BioContext`] | per-bio data | the bio that it goes with, until `end_io` |
 //! | [`BioPool`], [`Batch`] | `bio_set`, and bios from it | the target; bios by the call that waits |
 //! | [`Events`] | `dm_table`, for its events | whoever has one; does nothing once the table is gone |
-//! | [`SrcuTicket`] | what `srcu_down_read_fast()` returns | whoever has one, or a bio |
+//! | [`SrcuReader`] | what `srcu_down_read_fast()` returns | whoever has one, or a bio |
 //! | [`Srcu`], [`Published`], [`WorkQueue`] | `srcu_struct`, an RCU pointer, `workqueue_struct` | the target |
 //!
 //! A target lives as long as its table. Device mapper destroys a table only when all its bios are
-//! answered and nothing calls into the target; then the abstraction drops the value, cuts its
+//! answered and nothing calls into the target; then the abstraction drops the value, ends its
 //! [`Events`], and closes its devices. A constructor that fails is undone by dropping what it made.
 //!
 //! # Bios
@@ -54,7 +54,7 @@
 //! - A bio that was taken over may be answered, and the table be destroyed, before `end_io` returns. The
 //!   target is kept until then.
 //! - A reader that is registered for a bio has to be given back once, however the bio ends. A
-//!   [`SrcuTicket`] that goes with it in its [`BioContext`] is, before `end_io` sees the bio.
+//!   [`SrcuReader`] that goes with it in its [`BioContext`] is, before `end_io` sees the bio.
 //! - A bio that went to a partition is marked as remapped, and would miss the start of the next one.
 //!   Changing the device removes the mark.
 //!
@@ -190,7 +190,7 @@
 //! [`BioPool::write_slice`]: super::block::BioPool::write_slice
 //! [`Published`]: super::sync::Published
 //! [`Srcu`]: super::sync::Srcu
-//! [`SrcuTicket`]: super::sync::SrcuTicket
+//! [`SrcuReader`]: super::sync::SrcuReader
 //! [`WorkQueue`]: super::work::WorkQueue
 
 pub(super) mod args;

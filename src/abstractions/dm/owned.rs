@@ -67,7 +67,7 @@ use super::{
 /// - If `PerBio::<T>::USED`, its data is attached, and `instance` in there points to the target's
 ///   `Instance<T>`. Otherwise its `bi_private` does.
 /// - If `T::HAS_END_IO`, `iter`, `opf`, `status` and `user` in its data are initialised, and `completion` is
-///   [`CompletionFlag::Through`]. `ticket` is not: none goes with the bio any more.
+///   [`CompletionFlag::Through`]. `reader` is not: none goes with the bio any more.
 pub struct OwnedBio<T: Target> {
     bio: NonNull<bindings::bio>,
     _data: PhantomData<T::PerBio>,

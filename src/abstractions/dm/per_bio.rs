@@ -14,7 +14,7 @@
 //!    20    opf         operation and flags                                        4
 //!    24    completion  how the bio is with the target: the next completion        1
 //!    25    status      how the bio failed, when it was taken over                 1
-//!    32    ticket      a registered reader that goes with the bio                 8
+//!    32    reader      a registered reader that goes with the bio                 8
 //!    40    instance    what belongs to the target, when the bio was taken over    8
 //!    48    user        the target's own data
 //! ```
@@ -36,7 +36,7 @@ use kernel::impl_flags;
 
 use crate::abstractions::{
     bindings,
-    sync::srcu::SrcuTicket, //
+    sync::srcu::SrcuReader, //
 };
 
 use super::{
@@ -55,8 +55,8 @@ impl_flags!(
     pub(super) enum CompletionFlag {
         /// `end_io` is also to see the bio if it succeeds.
         Success = 1 << 0,
-        /// `ticket` is initialised, and has to be given back.
-        Ticket = 1 << 1,
+        /// `reader` is initialised, and has to be given back.
+        Reader = 1 << 1,
         /// `user` is initialised.
         User = 1 << 2,
         /// The target completes the bio itself, and `end_io` is not to see it again.
@@ -84,7 +84,7 @@ pub(super) struct PerBio<T: Target> {
     pub(super) completion: Completion,
     pub(super) status: u8,
     /// Initialised as long as `completion` says so.
-    pub(super) ticket: MaybeUninit<SrcuTicket>,
+    pub(super) reader: MaybeUninit<SrcuReader>,
     pub(super) instance: *const Instance<T>,
     pub(super) user: T::PerBio,
 }

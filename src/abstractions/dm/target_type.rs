@@ -252,9 +252,9 @@ impl<T: Target> TargetType<T> {
         if completion == Completion::empty() && good {
             return bindings::DM_ENDIO_DONE as c_int;
         }
-        if completion.contains(CompletionFlag::Ticket) {
-            // SAFETY: The ticket is initialised, and is not used any more.
-            unsafe { (*data).ticket.assume_init_drop() };
+        if completion.contains(CompletionFlag::Reader) {
+            // SAFETY: The reader is initialised, and is not used any more.
+            unsafe { (*data).reader.assume_init_drop() };
         }
         if completion.contains(CompletionFlag::Through)
             || (good && !completion.contains(CompletionFlag::Success))

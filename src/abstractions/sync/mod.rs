@@ -30,5 +30,5 @@ pub use published::{
 };
 pub use srcu::{
     Srcu,
-    SrcuTicket, //
+    SrcuReader, //
 };

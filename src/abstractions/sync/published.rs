@@ -39,7 +39,7 @@ use super::{
     srcu::{
         GracePeriod,
         Srcu,
-        SrcuTicket, //
+        SrcuReader, //
     }, //
 };
 
@@ -69,9 +69,9 @@ use super::{
 ///     let guard = rcu::read_lock();
 ///     map.load(&guard).find(sector);
 /// }
-/// let ticket = map.readers().down_read();
-/// map.load_registered(&ticket).map(|map| map.find(sector));
-/// drop(ticket);
+/// let reader = map.readers().down_read();
+/// map.load_registered(&reader).map(|map| map.find(sector));
+/// drop(reader);
 /// map.replace(Replacement::new(larger, GFP_KERNEL)?);
 /// // Later, and again if some bio takes long: frees the old map if nobody reads it any more.
 /// let all_freed = map.reclaim();
@@ -119,17 +119,17 @@ impl<T: Send + Sync + 'static> Published<T> {
 
     /// Returns the present value, which stays as long as the reader is registered.
     ///
-    /// `ticket` must be one of [`readers`](Published::readers). With another one, there is a warning, and
+    /// `reader` must be one of [`readers`](Published::readers). With another one, there is a warning, and
     /// nothing is returned.
     #[inline(always)]
-    pub fn load_registered<'a>(&'a self, ticket: &'a SrcuTicket) -> Option<&'a T> {
-        if !self.readers.has_issued(ticket) {
-            return wrong_ticket();
+    pub fn load_registered<'a>(&'a self, reader: &'a SrcuReader) -> Option<&'a T> {
+        if !self.readers.has(reader) {
+            return wrong_reader();
         }
         // Orders nothing but what depends on it as an address, as in `load`.
         let value = load_relaxed(&self.value);
         // SAFETY: By the type invariants, it points to a value that is not freed before a grace period
-        // of `readers` after its replacement, and the ticket keeps that from ending during `'a`.
+        // of `readers` after its replacement, and the reader keeps that from ending during `'a`.
         Some(unsafe { &*value })
     }
 
@@ -191,8 +191,8 @@ impl<T: Send + Sync + 'static> Published<T> {
 
 #[cold]
 #[inline(never)]
-fn wrong_ticket<'a, T>() -> Option<&'a T> {
-    warn_once!(c"a value was read with an SRCU ticket of another domain");
+fn wrong_reader<'a, T>() -> Option<&'a T> {
+    warn_once!(c"a value was read with a reader of another SRCU domain");
     None
 }
 

@@ -4,10 +4,10 @@
 //!
 //! C header: [`include/linux/srcu.h`](srctree/include/linux/srcu.h)
 //!
-//! A target takes a [`SrcuTicket`] for a bio in `map` and sends it along ([`MapBio::remap_with`]). It is
-//! given back when the bio comes back, on whichever CPU and in whatever context that is.
-//! [`Srcu::synchronize`] then waits until all tickets that were out when it was called are back. Taking
-//! one and giving it back cost an increment of per-CPU memory each.
+//! A target registers a [`SrcuReader`] for a bio in `map` and sends it along ([`MapBio::remap_with`]). It
+//! ends when the bio comes back, on whichever CPU and in whatever context that is. [`Srcu::synchronize`] waits
+//! until all readers have ended that were registered when it was called. Registering one and ending it cost an
+//! increment of per-CPU memory each.
 //!
 //! [`MapBio::remap_with`]: crate::abstractions::dm::MapBio::remap_with
 
@@ -31,7 +31,7 @@ use crate::abstractions::{
 
 /// A domain of readers and whoever waits for them: `struct srcu_struct`.
 ///
-/// Dropping it waits for all readers; if a ticket was lost, it waits for ever.
+/// Dropping it waits for all readers; if one was lost, it waits for ever.
 ///
 /// # Invariants
 ///
@@ -61,21 +61,21 @@ impl Srcu {
 
     /// Registers a reader. Does not wait, and may be called from any context but an NMI.
     ///
-    /// The reader is registered until the ticket is dropped. It may be lost, which is safe, but whoever
-    /// waits then waits for ever.
+    /// The reader is registered until it is dropped. It may be lost, which is safe, but whoever waits then
+    /// waits for ever.
     #[inline(always)]
-    pub fn down_read(&self) -> SrcuTicket {
+    pub fn down_read(&self) -> SrcuReader {
         // SAFETY: By the type invariants, the domain is of this flavour.
         let reader = unsafe { compat::srcu::down_read(self.inner.get()) };
         // INVARIANT: The reader was just registered.
-        SrcuTicket(reader)
+        SrcuReader(reader)
     }
 
-    /// Whether a ticket comes from this domain.
+    /// Whether a reader is registered in this domain.
     #[inline(always)]
-    pub(super) fn has_issued(&self, ticket: &SrcuTicket) -> bool {
+    pub(super) fn has(&self, reader: &SrcuReader) -> bool {
         // SAFETY: By the type invariants, the domain is of this flavour.
-        unsafe { compat::srcu::is_reader(self.inner.get(), ticket.0) }
+        unsafe { compat::srcu::is_reader(self.inner.get(), reader.0) }
     }
 
     /// Waits for all readers that are registered now. Later ones do not matter.
@@ -137,7 +137,7 @@ impl Srcu {
 impl PinnedDrop for Srcu {
     fn drop(self: Pin<&mut Self>) {
         // With readers left, `cleanup_srcu_struct` would give up and leave the domain in use. Only lost
-        // tickets can be left, and a report of a hung task is right for these.
+        // readers can be left, and a report of a hung task is right for these.
         //
         // SAFETY: By the type invariants, the domain is initialised.
         unsafe { bindings::synchronize_srcu(self.inner.get()) };
@@ -158,15 +158,15 @@ impl PinnedDrop for Srcu {
 /// lets a reader end in another context than where it began. It ends when this is dropped, which may be
 /// done in any context but an NMI.
 ///
-/// The domain exists as long as there is a ticket of it, as it is not dropped before.
+/// The domain exists as long as it has a reader, as it is not dropped before.
 ///
 /// # Invariants
 ///
 /// This says where in an initialised domain a reader is counted, which is registered and belongs to `self`.
 #[must_use]
-pub struct SrcuTicket(NonZeroUsize);
+pub struct SrcuReader(NonZeroUsize);
 
-impl Drop for SrcuTicket {
+impl Drop for SrcuReader {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: By the type invariants, the reader is registered, and it is ours.

@@ -33,7 +33,7 @@ use super::cells::{
 
 /// One generation of the remap table's arrays.
 ///
-/// Bios find it by their SRCU ticket, all others under RCU for a moment. The writer changes words in place, one
+/// Bios find it as readers under SRCU, all others under RCU for a moment. The writer changes words in place, one
 /// store at a time; when the arrays have to grow or shrink it makes new ones (`meta/writer/growth.rs`), publishes
 /// these, and the old ones are freed after grace periods of both.
 pub(in crate::remap) struct Map {

@@ -48,8 +48,8 @@ impl DmRemap {
     pub(in crate::remap) fn map_read(bio: dm::MapBio<'_, Self>, sector: u64) -> dm::Mapped<'_> {
         let target = bio.target();
         // From here on, whoever removes a remap waits for this bio.
-        let ticket = target.state.readers().down_read();
-        target.look_up::<false>(bio, sector, ticket)
+        let reader = target.state.readers().down_read();
+        target.look_up::<false>(bio, sector, reader)
     }
 
     /// Maps what is to be on stable storage.
@@ -69,18 +69,18 @@ impl DmRemap {
     fn map_data<'a>(&self, bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
         let state = &**self.state;
         // From here on, whoever closes the gate or removes a remap waits for this bio.
-        let ticket = state.readers().down_read();
+        let reader = state.readers().down_read();
         if !state.gate.covers(sector, bio.sectors())
             && state.is_clean(sector, bio.sectors())
             && !state.life.is_watched()
         {
             let context = dm::BioContext {
-                ticket: Some(ticket),
+                reader: Some(reader),
                 ..dm::BioContext::ERRORS_ONLY
             };
             return bio.remap_with(&self.main, sector, context);
         }
-        self.map_marked(bio, sector, ticket)
+        self.map_marked(bio, sector, reader)
     }
 
     /// Maps a registered write to what may be remapped or is behind the gate, or of which it matters that
@@ -90,13 +90,13 @@ impl DmRemap {
         &self,
         bio: dm::MapBio<'a, Self>,
         sector: u64,
-        ticket: sync::SrcuTicket,
+        reader: sync::SrcuReader,
     ) -> dm::Mapped<'a> {
         if self.state.gate.covers(sector, bio.sectors()) {
-            drop(ticket);
+            drop(reader);
             return self.map_behind_gate(bio);
         }
-        self.look_up::<true>(bio, sector, ticket)
+        self.look_up::<true>(bio, sector, reader)
     }
 
     /// Maps a registered bio to where its first block is served, as far as that goes.
@@ -105,26 +105,26 @@ impl DmRemap {
         &self,
         bio: dm::MapBio<'a, Self>,
         sector: u64,
-        ticket: sync::SrcuTicket,
+        reader: sync::SrcuReader,
     ) -> dm::Mapped<'a> {
         let state = &**self.state;
-        let Some(map) = state.map.load_registered(&ticket) else {
-            // The ticket is from there.
+        let Some(map) = state.map.load_registered(&reader) else {
+            // It is a reader of that.
             return bio.kill();
         };
         // What is done most often, and with nothing out of the ordinary.
         if bio.sectors() == state.sectors(1) && !state.life.is_watched() {
             match map.view().lookup(state.block_of(sector)) {
-                None => return self.map_to_main::<WRITE>(bio, sector, ticket, false),
+                None => return self.map_to_main::<WRITE>(bio, sector, reader, false),
                 Some((slot, word)) if word.is_plain() && bio.op() != block::Op::Discard => {
                     if let Some(place) = state.locate_in(map, &self.spares, slot, WRITE) {
-                        return self.map_to_slot::<WRITE>(bio, place, ticket, false);
+                        return self.map_to_slot::<WRITE>(bio, place, reader, false);
                     }
                 }
                 Some(_) => (),
             }
         }
-        self.look_up_run::<WRITE>(bio, sector, ticket)
+        self.look_up_run::<WRITE>(bio, sector, reader)
     }
 
     /// Sends a registered bio to main.
@@ -133,12 +133,12 @@ impl DmRemap {
         &self,
         bio: dm::MapBio<'a, Self>,
         sector: u64,
-        ticket: sync::SrcuTicket,
+        reader: sync::SrcuReader,
         watched: bool,
     ) -> dm::Mapped<'a> {
         let context = dm::BioContext {
             // A read that goes to main need not be waited for.
-            ticket: WRITE.then_some(ticket),
+            reader: WRITE.then_some(reader),
             data: None,
             errors_only: !watched,
         };
@@ -151,7 +151,7 @@ impl DmRemap {
         &self,
         bio: dm::MapBio<'a, Self>,
         (member, device, sector): (u8, &dm::Device, u64),
-        ticket: sync::SrcuTicket,
+        reader: sync::SrcuReader,
         watched: bool,
     ) -> dm::Mapped<'a> {
         let data = BioData {
@@ -159,7 +159,7 @@ impl DmRemap {
             ..BioData::default()
         };
         let context = dm::BioContext {
-            ticket: Some(ticket),
+            reader: Some(reader),
             data: Some(data),
             // What was written is in the spare's cache.
             errors_only: !WRITE && !watched,
@@ -173,11 +173,11 @@ impl DmRemap {
         &self,
         mut bio: dm::MapBio<'a, Self>,
         sector: u64,
-        ticket: sync::SrcuTicket,
+        reader: sync::SrcuReader,
     ) -> dm::Mapped<'a> {
         let state = &**self.state;
         let watched = state.life.is_watched();
-        let Some(map) = state.map.load_registered(&ticket) else {
+        let Some(map) = state.map.load_registered(&reader) else {
             return bio.kill();
         };
         let blocks = state.blocks(bio.sectors());
@@ -185,7 +185,7 @@ impl DmRemap {
             let first = state.block_of(sector);
             if state.notes.first_in(first, u64::from(blocks)).is_some() {
                 // Like what is pending, but the map does not know of it so far.
-                drop(ticket);
+                drop(reader);
                 return self.map_behind_gate(bio);
             }
         }
@@ -205,9 +205,9 @@ impl DmRemap {
             return bio.complete(BlkStatus::NOTSUPP);
         }
         match run.kind {
-            RunKind::Main => self.map_to_main::<WRITE>(bio, sector, ticket, watched),
+            RunKind::Main => self.map_to_main::<WRITE>(bio, sector, reader, watched),
             RunKind::Pending { .. } if !WRITE => {
-                self.map_to_main::<WRITE>(bio, sector, ticket, watched)
+                self.map_to_main::<WRITE>(bio, sector, reader, watched)
             }
             RunKind::Slots { .. }
             | RunKind::Failing { .. }
@@ -224,16 +224,16 @@ impl DmRemap {
             | RunKind::Doubt
                 if WRITE =>
             {
-                drop(ticket);
+                drop(reader);
                 self.leave_to_worker(bio)
             }
             RunKind::Slots { first } | RunKind::Failing { first } => {
                 match state.locate_in(map, &self.spares, first, WRITE) {
-                    Some(place) => self.map_to_slot::<WRITE>(bio, place, ticket, watched),
+                    Some(place) => self.map_to_slot::<WRITE>(bio, place, reader, watched),
                     // Its spare is not there: what it held is lost, and what is written goes elsewhere.
                     None if !WRITE => bio.complete(BlkStatus::IOERR),
                     None => {
-                        drop(ticket);
+                        drop(reader);
                         self.leave_to_worker(bio)
                     }
                 }
@@ -241,7 +241,7 @@ impl DmRemap {
             // Only a write can be served.
             RunKind::Lost { .. } => bio.complete(BlkStatus::IOERR),
             RunKind::Pending { .. } | RunKind::Doubt => {
-                drop(ticket);
+                drop(reader);
                 self.leave_to_worker(bio)
             }
         }

@@ -76,7 +76,7 @@ use abstractions::{
         NoIoScope,
         Published,
         Srcu,
-        SrcuTicket, //
+        SrcuReader, //
     },
     util::RateLimit,
     work::{
@@ -135,7 +135,7 @@ struct Shared {
     long: Atomic<u64>,
     /// A domain that comes and goes, with a reader.
     #[pin]
-    domain: Mutex<Option<(SrcuTicket, Pin<KBox<Srcu>>)>>,
+    domain: Mutex<Option<(SrcuReader, Pin<KBox<Srcu>>)>>,
     /// Something to be read in `map` and replaced by the message `replace`. Writes are its readers, which
     /// the message `drain` waits for.
     #[pin]
@@ -377,19 +377,19 @@ impl dm::Target for Retry {
         if generation == u64::MAX {
             return bio.complete(BlkStatus::IOERR);
         }
-        // From here on, `end_io` sees the bio, and takes the ticket back.
+        // From here on, `end_io` sees the bio, and ends the reader.
         if shared.mode == Mode::Deferred {
             return self.defer(bio);
         }
         let write = bio.opf().is_write();
-        let ticket = write.then(|| shared.generation.readers().down_read());
-        if let Some(ticket) = &ticket {
-            if shared.generation.load_registered(ticket) < Some(&generation) {
+        let reader = write.then(|| shared.generation.readers().down_read());
+        if let Some(reader) = &reader {
+            if shared.generation.load_registered(reader) < Some(&generation) {
                 pr_err!("an older generation than before\n");
             }
         }
         let context = BioContext {
-            ticket,
+            reader,
             ..BioContext::default()
         };
         bio.remap_with(&shared.main, sector, context)
@@ -499,11 +499,11 @@ impl dm::Target for Retry {
             // Who waits gives up, and asks again: a callback of the domain's waits, and is to come once more.
             ["domain"] => {
                 let domain = KBox::pin_init(Srcu::new(), GFP_KERNEL)?;
-                let ticket = domain.down_read();
+                let reader = domain.down_read();
                 if (0..4).any(|_| domain.synchronize_within(0)) {
                     return Err(EINVAL);
                 }
-                *shared.domain.lock() = Some((ticket, domain));
+                *shared.domain.lock() = Some((reader, domain));
                 Ok(())
             }
             ["no_domain"] => {
