@@ -26,5 +26,6 @@
 
 pub(super) use kernel::bindings::*;
 use kernel::ffi;
+use pin_init::MaybeZeroable;
 
 include!(env!("DM_BINDINGS"));

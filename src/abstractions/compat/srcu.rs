@@ -9,16 +9,14 @@
 //! counter; with `TINY_SRCU`, of kernels with one CPU and no preemption, the domain's address, and in its lowest
 //! bit which of the two counters there. It has an address in it, and so is never 0.
 
-use core::num::NonZeroUsize;
-
 use super::super::bindings;
 
 // With a single CPU, its memory needs no register to find it. UML sets `CONFIG_X86_64`, too, and has none. With
 // `PROVE_RCU`, the functions check who calls them.
 #[cfg(not(all(CONFIG_X86_64, CONFIG_SMP, not(CONFIG_UML), not(CONFIG_PROVE_RCU))))]
-pub(in crate::abstractions) use called::{
-    down_read,
-    up_read, //
+pub(in crate::abstractions) use bindings::{
+    dm_rust_srcu_down_read as down_read,
+    dm_rust_srcu_up_read as up_read, //
 };
 #[cfg(all(CONFIG_X86_64, CONFIG_SMP, not(CONFIG_UML), not(CONFIG_PROVE_RCU)))]
 pub(in crate::abstractions) use inlined::{
@@ -26,38 +24,7 @@ pub(in crate::abstractions) use inlined::{
     up_read, //
 };
 
-/// What the functions do, in C.
-mod called {
-    use super::*;
-
-    /// Registers a reader. Does not wait, and may be called from any context but an NMI.
-    ///
-    /// # Safety
-    ///
-    /// `domain` must be initialised as a fast up/down SRCU domain.
-    #[inline(always)]
-    pub(in crate::abstractions) unsafe fn down_read(
-        domain: *mut bindings::srcu_struct,
-    ) -> NonZeroUsize {
-        // SAFETY: The caller vouches for the domain.
-        let reader = unsafe { bindings::dm_rust_srcu_down_read(domain) };
-        // SAFETY: It has the address of a counter in it, or that of the domain.
-        unsafe { NonZeroUsize::new_unchecked(reader) }
-    }
-
-    /// Gives a reader back, in any context but an NMI.
-    ///
-    /// # Safety
-    ///
-    /// `reader` must come from [`down_read`], and be given back once.
-    #[inline(always)]
-    pub(in crate::abstractions) unsafe fn up_read(reader: NonZeroUsize) {
-        // SAFETY: The reader is registered, and it is the caller's.
-        unsafe { bindings::dm_rust_srcu_up_read(reader.get()) };
-    }
-}
-
-/// What the functions do, as a part of the function that they are in, where that is an increment each: they have
+/// What the C functions do, as a part of the function that they are in, where that is an increment each: they have
 /// changed from version to version.
 #[cfg(all(CONFIG_X86_64, CONFIG_SMP, not(CONFIG_UML), not(CONFIG_PROVE_RCU)))]
 mod inlined {
@@ -65,39 +32,36 @@ mod inlined {
 
     const IS_INCREMENT: bool = bindings::DM_SRCU_IS_INCREMENT != 0;
 
-    /// As [`called::down_read`].
+    /// Registers a reader. Does not wait, and may be called from any context but an NMI.
     ///
     /// # Safety
     ///
     /// `domain` must be initialised as a fast up/down SRCU domain.
     #[inline(always)]
-    pub(in crate::abstractions) unsafe fn down_read(
-        domain: *mut bindings::srcu_struct,
-    ) -> NonZeroUsize {
+    pub(in crate::abstractions) unsafe fn down_read(domain: *mut bindings::srcu_struct) -> usize {
         if !IS_INCREMENT {
             // SAFETY: As the caller promises.
-            return unsafe { called::down_read(domain) };
+            return unsafe { bindings::dm_rust_srcu_down_read(domain) };
         }
         // SAFETY: The caller vouches for the domain. This changes while it is used, and is read once.
         let reader = unsafe { (&raw const (*domain).srcu_ctrp).read_volatile() };
         // SAFETY: This is a counter of the domain.
         unsafe { this_cpu_inc(&raw mut (*reader).srcu_locks) };
-        // SAFETY: A counter has an address.
-        unsafe { NonZeroUsize::new_unchecked(reader.expose_provenance()) }
+        reader.expose_provenance()
     }
 
-    /// As [`called::up_read`].
+    /// Ends a reader, in any context but an NMI.
     ///
     /// # Safety
     ///
-    /// `reader` must come from [`down_read`], and be given back once.
+    /// `reader` must come from [`down_read`], and be ended once.
     #[inline(always)]
-    pub(in crate::abstractions) unsafe fn up_read(reader: NonZeroUsize) {
+    pub(in crate::abstractions) unsafe fn up_read(reader: usize) {
         if !IS_INCREMENT {
             // SAFETY: As the caller promises.
-            return unsafe { called::up_read(reader) };
+            return unsafe { bindings::dm_rust_srcu_up_read(reader) };
         }
-        let reader = core::ptr::with_exposed_provenance_mut::<bindings::srcu_ctr>(reader.get());
+        let reader = core::ptr::with_exposed_provenance_mut::<bindings::srcu_ctr>(reader);
         // SAFETY: This is a counter of the domain, which exists as long as it has readers.
         unsafe { this_cpu_inc(&raw mut (*reader).srcu_unlocks) };
     }
@@ -122,32 +86,23 @@ mod inlined {
 /// # Safety
 ///
 /// `domain` must be initialised as a fast up/down SRCU domain.
-#[cfg(CONFIG_TINY_SRCU)]
 #[inline(always)]
 pub(in crate::abstractions) unsafe fn is_reader(
     domain: *mut bindings::srcu_struct,
-    reader: NonZeroUsize,
+    reader: usize,
 ) -> bool {
-    reader.get() & !1 == domain.addr()
-}
-
-/// Whether a reader is one of `domain`.
-///
-/// # Safety
-///
-/// `domain` must be initialised as a fast up/down SRCU domain.
-#[cfg(CONFIG_TREE_SRCU)]
-#[inline(always)]
-pub(in crate::abstractions) unsafe fn is_reader(
-    domain: *mut bindings::srcu_struct,
-    reader: NonZeroUsize,
-) -> bool {
-    const SIZE: usize = core::mem::size_of::<bindings::srcu_ctr>();
-    const { assert!(SIZE.is_power_of_two()) };
-    // SAFETY: The caller vouches for the domain; this does not change afterwards.
-    let sda = unsafe { (*domain).sda };
-    // SAFETY: This computes an address, in memory that there is once for each CPU.
-    let first = unsafe { &raw const (*sda).srcu_ctrs }.addr();
-    // The first one of two, or the second.
-    reader.get().wrapping_sub(first) & !SIZE == 0
+    #[cfg(CONFIG_TINY_SRCU)]
+    let is_reader = reader & !1 == domain.addr();
+    #[cfg(CONFIG_TREE_SRCU)]
+    let is_reader = {
+        const SIZE: usize = core::mem::size_of::<bindings::srcu_ctr>();
+        const { assert!(SIZE.is_power_of_two()) };
+        // SAFETY: The caller vouches for the domain; this does not change afterwards.
+        let sda = unsafe { (*domain).sda };
+        // SAFETY: This computes an address, in memory that there is once for each CPU.
+        let first = unsafe { &raw const (*sda).srcu_ctrs }.addr();
+        // The first one of two, or the second.
+        reader.wrapping_sub(first) & !SIZE == 0
+    };
+    is_reader
 }

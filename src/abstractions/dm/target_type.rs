@@ -8,7 +8,6 @@
 use core::{
     fmt::Write,
     marker::PhantomData,
-    mem::MaybeUninit,
     ptr::NonNull, //
 };
 
@@ -111,9 +110,8 @@ unsafe impl<T: Target> Sync for TargetType<T> {}
 impl<T: Target> TargetType<T> {
     /// Describes the target under the name `name`.
     pub const fn new(name: &'static CStr) -> Self {
-        // SAFETY: For a `target_type`, zeroes mean that there is nothing: it consists of integers,
-        // pointers and function pointers that may be null.
-        let mut inner: bindings::target_type = unsafe { MaybeUninit::zeroed().assume_init() };
+        // Zeroes mean that there is nothing.
+        let mut inner: bindings::target_type = pin_init::zeroed();
         inner.features = T::FEATURES.as_raw();
         inner.name = as_char_ptr_in_const_context(name);
         inner.version = T::VERSION;

@@ -67,6 +67,8 @@ impl Srcu {
     pub fn down_read(&self) -> SrcuReader {
         // SAFETY: By the type invariants, the domain is of this flavour.
         let reader = unsafe { compat::srcu::down_read(self.inner.get()) };
+        // SAFETY: It has an address in it, of a counter or of the domain.
+        let reader = unsafe { NonZeroUsize::new_unchecked(reader) };
         // INVARIANT: The reader was just registered.
         SrcuReader(reader)
     }
@@ -75,7 +77,7 @@ impl Srcu {
     #[inline(always)]
     pub(super) fn has(&self, reader: &SrcuReader) -> bool {
         // SAFETY: By the type invariants, the domain is of this flavour.
-        unsafe { compat::srcu::is_reader(self.inner.get(), reader.0) }
+        unsafe { compat::srcu::is_reader(self.inner.get(), reader.0.get()) }
     }
 
     /// Waits for all readers that are registered now. Later ones do not matter.
@@ -170,6 +172,6 @@ impl Drop for SrcuReader {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: By the type invariants, the reader is registered, and it is ours.
-        unsafe { compat::srcu::up_read(self.0) };
+        unsafe { compat::srcu::up_read(self.0.get()) };
     }
 }
