@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Small things that targets need and the `kernel` crate does not have.
+//!
+//! C headers: [`include/linux/uuid.h`](srctree/include/linux/uuid.h),
+//! [`include/linux/crc32.h`](srctree/include/linux/crc32.h),
+//! [`include/linux/ratelimit.h`](srctree/include/linux/ratelimit.h)
 
 use kernel::{
     ffi::c_int,
@@ -11,7 +15,7 @@ use kernel::{
 
 use super::bindings;
 
-/// Returns a new random UUID.
+/// Returns a new random UUID (version 4): `generate_random_uuid()`. From any context.
 pub fn random_uuid() -> [u8; 16] {
     let mut uuid = [0; 16];
     // SAFETY: The function writes 16 bytes.
@@ -19,7 +23,8 @@ pub fn random_uuid() -> [u8; 16] {
     uuid
 }
 
-/// Returns the CRC-32C of `data`, by the processor's own instruction where it has one.
+/// Returns the CRC-32C of `data`, by the processor's own instruction where it has one: `crc32c()`, but begun and
+/// ended with all bits inverted, as the standard has it. From any context.
 pub fn crc32c(data: &[u8]) -> u32 {
     // SAFETY: The function reads these bytes.
     unsafe { bindings::dm_rust_crc32c(data.as_ptr().cast(), data.len()) }
@@ -33,7 +38,7 @@ pub fn monotonic_ms() -> u64 {
     nanoseconds.unsigned_abs() / 1_000_000
 }
 
-/// Limits how often something is said.
+/// Limits how often something is said: `struct ratelimit_state`.
 ///
 /// # Examples
 ///
@@ -46,6 +51,10 @@ pub fn monotonic_ms() -> u64 {
 /// }
 /// # }
 /// ```
+///
+/// # Invariants
+///
+/// `state` is initialised.
 #[pin_data]
 pub struct RateLimit {
     #[pin]
@@ -58,9 +67,10 @@ unsafe impl Send for RateLimit {}
 unsafe impl Sync for RateLimit {}
 
 impl RateLimit {
-    /// Allows `burst` times in `seconds`.
+    /// Allows `burst` times within `seconds` seconds.
     pub fn new(seconds: u16, burst: u16) -> impl PinInit<Self> {
         pin_init!(Self {
+            // INVARIANT: It is initialised here.
             state <- Opaque::ffi_init(move |slot: *mut bindings::ratelimit_state| {
                 let interval = msecs_to_jiffies(u32::from(seconds).saturating_mul(1000));
                 let interval = c_int::try_from(interval).unwrap_or(c_int::MAX);
@@ -70,9 +80,10 @@ impl RateLimit {
         })
     }
 
-    /// Whether it may be said now. If it was not for a while, the kernel log tells how often.
+    /// Whether it may be said now: `___ratelimit()`. If it was not for a while, the kernel log tells how often.
+    /// From any context.
     pub fn allow(&self) -> bool {
-        // SAFETY: The state was initialised, and the name is terminated.
+        // SAFETY: By the type invariants, the state is initialised, and the name is terminated.
         unsafe { bindings::___ratelimit(self.state.get(), c"device-mapper".as_char_ptr()) != 0 }
     }
 }

@@ -2,6 +2,8 @@
 
 //! Several I/Os of a target's own at a time.
 //!
+//! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
+//!
 //! Each I/O of a batch has a slot, and is one bio or, if it is large, several. Who owns what:
 //!
 //! ```text
@@ -104,6 +106,10 @@ impl PinnedDrop for Plug {
 }
 
 /// The I/Os of a batch that are not done yet.
+///
+/// # Invariants
+///
+/// `done` is initialised.
 #[pin_data]
 struct UnderWay {
     /// How many bios, and one more for whoever submits them.
@@ -116,6 +122,7 @@ impl UnderWay {
     fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             count: Atomic::new(1),
+            // INVARIANT: It is initialised here.
             done <- Opaque::ffi_init(|slot: *mut bindings::completion| {
                 // SAFETY: `slot` is memory of the right size that does not move.
                 unsafe { bindings::init_completion(slot) };
@@ -135,7 +142,7 @@ impl UnderWay {
     /// Waits until no I/O is under way. To be called once, at the end.
     fn wait(&self) {
         if !self.sub() {
-            // SAFETY: The completion was initialised. Nothing has to be held.
+            // SAFETY: By the type invariants, it is initialised. Nothing has to be held.
             unsafe { bindings::dm_rust_wait_for_io(self.done.get()) };
         }
     }
@@ -148,7 +155,7 @@ pub struct BatchSlots {
 }
 
 impl BatchSlots {
-    /// For batches of up to `capacity` I/Os.
+    /// Makes slots for batches of up to `capacity` I/Os. Sleeps for memory, if `flags` let it.
     pub fn new(capacity: usize, flags: Flags) -> Result<Self> {
         let mut slots = KVec::with_capacity(capacity, flags)?;
         for _ in 0..capacity {
@@ -296,7 +303,7 @@ impl<'env> Batch<'_, 'env> {
 }
 
 impl<'a, 'env> Batch<'a, 'env> {
-    /// Reads into `buffer`.
+    /// Starts to read from `sector` of `device` into `buffer`, as much as that holds.
     pub fn read(
         &mut self,
         device: &'env Device,
@@ -312,7 +319,7 @@ impl<'a, 'env> Batch<'a, 'env> {
         unsafe { self.transfer(device, sector, start, len, opf) }
     }
 
-    /// Writes `buffer`.
+    /// Starts to write `buffer` to `sector` of `device`.
     pub fn write(
         &mut self,
         device: &'env Device,
@@ -336,7 +343,7 @@ impl<'a, 'env> Batch<'a, 'env> {
         }
     }
 
-    /// Has `device` write `bytes` of zeroes by itself, whole sectors. One that cannot says
+    /// Has `device` write `bytes` bytes of zeroes by itself from `sector` on, whole sectors. One that cannot says
     /// [`BlkStatus::NOTSUPP`], or [`BlkStatus::TARGET`].
     pub fn write_zeroes(
         &mut self,
@@ -361,7 +368,7 @@ impl<'a, 'env> Batch<'a, 'env> {
         Ok(index)
     }
 
-    /// Flushes the cache of `device`. What was not done before is not part of it.
+    /// Starts to flush the cache of `device`. What was not done before is not part of it.
     pub fn flush(&mut self, device: &'env Device) -> Result<usize> {
         // SAFETY: There is no memory.
         let (index, slot) = unsafe { self.next_slot(ptr::null_mut(), 0) }?;
@@ -573,7 +580,7 @@ impl<'a, 'env> Batch<'a, 'env> {
         if under_way.sub() {
             // Whoever waits for this lets `under_way` go only when the completion is done with it.
             //
-            // SAFETY: The completion is initialised, and still there.
+            // SAFETY: By the type invariants, it is initialised, and it is still there.
             unsafe { bindings::complete_all(under_way.done.get()) };
         }
     }

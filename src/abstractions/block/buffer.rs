@@ -2,6 +2,8 @@
 
 //! Memory that block devices read from and write to.
 //!
+//! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h), `bio_add_vmalloc()`
+//!
 //! Not just any slice will do: a device may write to whole cache lines, and a bio wants pages. These
 //! buffers are whole pages, and their parts are whole sectors.
 
@@ -35,7 +37,7 @@ pub struct IoBuffer {
 }
 
 impl IoBuffer {
-    /// Makes a buffer of at least `bytes` bytes, rounded up to 4096.
+    /// Makes a buffer of at least `bytes` bytes, rounded up to 4096, of `vmalloc()` memory. Sleeps.
     pub fn new(bytes: usize, flags: Flags) -> Result<Self> {
         let len = bytes.div_ceil(UNIT);
         // Pages come zeroed, and need not be written to once more.

@@ -2,6 +2,8 @@
 
 //! I/O of a target's own: reading and writing metadata, trying again what failed.
 //!
+//! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h), `struct bio_set`
+//!
 //! Everything here waits until the I/O is done, and so is for workers, `preresume` and messages;
 //! never for `map` and `end_io`. The bios come from a pool, and one that cannot be had is waited for
 //! until one of those under way is done: this always gets on, whatever the state of the memory.
@@ -41,7 +43,7 @@ use super::{
 /// How an I/O of one's own ended.
 pub type IoResult = core::result::Result<(), BlkStatus>;
 
-/// Bios for I/O of a target's own, enough of them set aside that it always gets on.
+/// Bios for I/O of a target's own, enough of them set aside that it always gets on: `struct bio_set`.
 ///
 /// # Invariants
 ///
@@ -58,7 +60,7 @@ unsafe impl Send for BioPool {}
 unsafe impl Sync for BioPool {}
 
 impl BioPool {
-    /// Makes a pool that sets `reserve` bios aside; a few will do for a worker.
+    /// Makes a pool that sets `reserve` bios aside, `bioset_init()`; a few will do for a worker. Sleeps for memory.
     pub fn new(reserve: u16) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             // INVARIANT: It is initialised here.
@@ -78,7 +80,7 @@ impl BioPool {
         })
     }
 
-    /// Starts several I/Os in `start`, and waits for all of them.
+    /// Starts several I/Os in `start`, and waits for all of them. Sleeps.
     ///
     /// How each ended is in `slots` afterwards.
     ///
@@ -108,8 +110,8 @@ impl BioPool {
         slots.run(self, start, || ()).0
     }
 
-    /// The same, and does something else while they are under way: `meanwhile` runs when all of them have
-    /// been sent.
+    /// Starts several I/Os in `start`, does something else in `meanwhile` when all of them have been sent, and
+    /// waits for them. Sleeps.
     pub fn batch_with<'env, R, M>(
         &'env self,
         slots: &mut BatchSlots,
@@ -119,22 +121,22 @@ impl BioPool {
         slots.run(self, start, meanwhile)
     }
 
-    /// Reads into `buffer`.
+    /// Reads from `sector` of `device` into `buffer`, as much as that holds, and waits for it.
     pub fn read(&self, device: &Device, sector: u64, buffer: IoSliceMut<'_>, opf: Opf) -> IoResult {
         self.one(|batch| batch.read(device, sector, buffer, opf))
     }
 
-    /// Writes `buffer`.
+    /// Writes `buffer` to `sector` of `device`, and waits for it.
     pub fn write(&self, device: &Device, sector: u64, buffer: IoSlice<'_>, opf: Opf) -> IoResult {
         self.one(|batch| batch.write(device, sector, buffer, opf))
     }
 
-    /// Writes zeroes, see [`Batch::write_zeroes`].
+    /// Writes zeroes and waits for it, see [`Batch::write_zeroes`].
     pub fn write_zeroes(&self, device: &Device, sector: u64, bytes: u32, opf: Opf) -> IoResult {
         self.one(|batch| batch.write_zeroes(device, sector, bytes, opf))
     }
 
-    /// Flushes the cache of `device`.
+    /// Flushes the cache of `device`, and waits for it.
     pub fn flush(&self, device: &Device) -> IoResult {
         self.one(|batch| batch.flush(device))
     }

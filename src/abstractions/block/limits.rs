@@ -41,12 +41,12 @@ impl QueueLimits {
         unsafe { &mut *limits.cast::<Self>() }
     }
 
-    /// Raises the size, in bytes, that random I/O should have.
+    /// Raises the size in bytes that random I/O should have: `io_min`.
     pub fn raise_io_min(&mut self, bytes: u32) {
         self.0.io_min = self.0.io_min.max(bytes);
     }
 
-    /// Lets no discard be larger than `sectors`; 0 means that none are supported.
+    /// Lets no discard be larger than `sectors` sectors of 512 bytes; 0 means that none are supported.
     pub fn limit_discard_sectors(&mut self, sectors: u32) {
         let limits = &mut self.0;
         limits.max_hw_discard_sectors = limits.max_hw_discard_sectors.min(sectors);

@@ -6,7 +6,7 @@
 
 use crate::abstractions::bindings;
 
-/// What a bio asks for.
+/// What a bio asks for: `enum req_op`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
     /// Read.
@@ -23,7 +23,7 @@ pub enum Op {
     Other,
 }
 
-/// Operation and flags of a bio, the kernel's `blk_opf_t`.
+/// Operation and flags of a bio: `blk_opf_t`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Opf(bindings::blk_opf_t);
 
@@ -57,11 +57,11 @@ const FAILFAST: bindings::blk_opf_t = flag(bindings::req_flag_bits___REQ_FAILFAS
 const OWN: bindings::blk_opf_t = OP_MASK | FUA | PREFLUSH | SYNC | META | NOUNMAP;
 
 impl Opf {
-    /// A read.
+    /// A read: `REQ_OP_READ`.
     pub const READ: Self = Self(READ);
-    /// A write.
+    /// A write: `REQ_OP_WRITE`.
     pub const WRITE: Self = Self(WRITE);
-    /// Zeroes, without giving back the space that they are on.
+    /// Zeroes, without giving back the space that they are on: `REQ_OP_WRITE_ZEROES` with `REQ_NOUNMAP`.
     pub const WRITE_ZEROES: Self = Self(WRITE_ZEROES | NOUNMAP);
 
     pub(crate) const fn from_raw(raw: bindings::blk_opf_t) -> Self {
@@ -110,7 +110,7 @@ impl Opf {
         }
     }
 
-    /// Whether data goes to the device, or is changed on it: all operations with odd numbers.
+    /// Whether data goes to the device, or is changed on it, `op_is_write()`: all operations with odd numbers.
     #[inline(always)]
     pub const fn is_write(self) -> bool {
         self.0 & 1 != 0

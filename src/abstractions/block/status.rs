@@ -113,13 +113,13 @@ impl BlkStatus {
         !self.is_ok()
     }
 
-    /// Returns the negative errno that user space sees, 0 for success.
+    /// Returns the negative errno that user space sees, 0 for success: `blk_status_to_errno()`.
     pub fn to_errno(self) -> i32 {
         // SAFETY: The function takes any value; it warns about unknown ones and returns `-EIO`.
         unsafe { bindings::blk_status_to_errno(self.0) }
     }
 
-    /// Returns the same as a [`Result`] with an errno.
+    /// Returns the errno that user space sees, as a [`Result`].
     pub fn to_result(self) -> Result {
         kernel::error::to_result(self.to_errno())
     }

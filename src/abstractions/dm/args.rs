@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Words of a table line or a message.
+//!
+//! C source: [`drivers/md/dm-table.c`](srctree/drivers/md/dm-table.c), `dm_split_args()`
 
 use core::{
     marker::PhantomData,
@@ -74,7 +76,7 @@ impl<'a> Args<'a> {
         (0..this.len).filter_map(move |index| this.get(index))
     }
 
-    /// Returns all words as text, or [`EINVAL`] if one is not UTF-8.
+    /// Returns all words as text, or [`EINVAL`] if one is not UTF-8. Sleeps for memory.
     pub fn to_strs(self) -> Result<KVec<&'a str>> {
         let mut strs = KVec::with_capacity(self.len, GFP_KERNEL)?;
         for word in self.iter() {
@@ -85,6 +87,10 @@ impl<'a> Args<'a> {
 }
 
 /// A copy of the words of a message.
+///
+/// # Invariants
+///
+/// `words` points to the beginnings of the words in `text`, each of which is terminated there.
 ///
 /// Device mapper hands the words of a message and the buffer for its reply in one and the same piece
 /// of memory. As Rust reads the one while it writes the other, the words are copied first.
@@ -106,6 +112,7 @@ impl OwnedArgs {
             words.push(at.cast::<c_char>(), GFP_KERNEL)?;
             at = at.wrapping_add(word.to_bytes_with_nul().len());
         }
+        // INVARIANT: `text` has all words in a row, each with its terminator.
         Ok(Self { text, words })
     }
 
@@ -117,7 +124,7 @@ impl OwnedArgs {
     }
 }
 
-/// What went wrong in a constructor.
+/// What went wrong in a constructor: its errno, and `ti->error`.
 ///
 /// The message goes to the kernel log, together with the errno and the names of the device and the
 /// target: `device-mapper: table: 252:0: linear: Invalid argument count (-EINVAL)`.
@@ -127,7 +134,7 @@ pub struct CtrError {
 }
 
 impl CtrError {
-    /// An error with its message.
+    /// Makes an error of errno and message.
     pub const fn new(error: Error, message: &'static CStr) -> Self {
         Self { error, message }
     }

@@ -2,6 +2,8 @@
 
 //! Bios on their way through a target.
 //!
+//! C source: [`drivers/md/dm.c`](srctree/drivers/md/dm.c), `__map_bio()` and `clone_endio()`
+//!
 //! A bio that device mapper hands to a target has to be answered exactly once, by one of the things
 //! that can be done with it. So [`MapBio`] and [`EndedBio`] are consumed by what decides about them,
 //! and that is the only source of the [`Mapped`] and [`Ended`] values which `map` and `end_io` have
@@ -16,7 +18,7 @@
 //!             +-- complete ----+---- complete --------------------------------------> caller
 //! ```
 //!
-//! What goes with a bio from `map` to `end_io` is an [`BioContext`]: data of the target's own, a registered reader
+//! What goes with a bio from `map` to `end_io` is a [`BioContext`]: data of the target's own, a registered reader
 //! of an [`Srcu`](crate::abstractions::sync::Srcu) domain, and whether `end_io` is to see the bio if all went well.
 //!
 //! The lifetime `'a` is a different one in each call, which is what ties the answer to its bio.
@@ -90,7 +92,7 @@ pub(super) unsafe fn set_bdev(bio: NonNull<bindings::bio>, bdev: *mut bindings::
 /// Makes a type invariant in a lifetime: no call's `'a` can pass for that of another call.
 type Invariant<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 
-/// The answer to a bio in [`Target::map`]. Only a [`MapBio`] can make one.
+/// The answer to a bio in [`Target::map`], one of `DM_MAPIO_*`. Only a [`MapBio`] can make one.
 #[must_use]
 pub struct Mapped<'a>(c_int, Invariant<'a>);
 
@@ -101,7 +103,7 @@ impl Mapped<'_> {
     }
 }
 
-/// The answer to a bio in [`Target::end_io`]. Only an [`EndedBio`] can make one.
+/// The answer to a bio in [`Target::end_io`], one of `DM_ENDIO_*`. Only an [`EndedBio`] can make one.
 #[must_use]
 pub struct Ended<'a> {
     action: c_int,
@@ -130,7 +132,7 @@ pub(super) unsafe fn leave_taken(action: c_int) {
     }
 }
 
-/// What goes with a bio to the device below, and back.
+/// What goes with a bio to the device below, and back: a part of its per-bio data.
 pub struct BioContext<D> {
     /// A reader that is registered until the bio comes back. It is given back before `end_io` sees the
     /// bio; a target without `end_io` cannot send one along, and is not built if it does.
@@ -161,7 +163,9 @@ impl<D> Default for BioContext<D> {
     }
 }
 
-/// A bio that a target has to map.
+/// A bio that a target has to map: a clone, in the `map` callback.
+///
+/// Sectors have 512 bytes. Nothing that can be done with it here sleeps.
 ///
 /// This is as small as two pointers, so that it takes no memory to pass it on.
 ///
@@ -199,7 +203,7 @@ impl<'a, T: Target> MapBio<'a, T> {
         self.instance.target()
     }
 
-    /// Returns operation and flags.
+    /// Returns operation and flags: `bio->bi_opf`.
     #[inline(always)]
     pub fn opf(&self) -> Opf {
         // SAFETY: By the type invariants, the bio is ours.
@@ -225,26 +229,27 @@ impl<'a, T: Target> MapBio<'a, T> {
         unsafe { (*self.bio.as_ptr()).bi_iter.bi_sector }
     }
 
-    /// Returns the first sector, counted from the start of the target.
+    /// Returns the first sector, counted from the start of the target: `dm_target_offset()`.
     #[inline(always)]
     pub fn target_sector(&self) -> u64 {
         self.instance.target_sector(self.sector())
     }
 
-    /// Returns the number of sectors.
+    /// Returns the number of sectors: `bio_sectors()`.
     #[inline(always)]
     pub fn sectors(&self) -> u32 {
         // SAFETY: By the type invariants, the bio is ours.
         unsafe { (*self.bio.as_ptr()).bi_iter.bi_size >> SECTOR_SHIFT }
     }
 
-    /// Returns which of the copies this is, if device mapper was told to send several.
+    /// Returns which of the copies this is, from 0 on, if device mapper was told to send several:
+    /// `dm_bio_get_target_bio_nr()`.
     pub fn target_bio_nr(&self) -> u32 {
         // SAFETY: By the type invariants, this is a clone that device mapper made.
         unsafe { bindings::dm_bio_get_target_bio_nr(self.bio.as_ptr()) }
     }
 
-    /// Takes only the first `sectors` of this bio; the rest comes as another bio.
+    /// Takes only the first `sectors` of this bio; the rest comes as another bio: `dm_accept_partial_bio()`.
     ///
     /// Fails with [`EINVAL`] if the bio has less, for flushes and atomic writes, and if device mapper
     /// sends several copies of this kind of bio.
@@ -315,7 +320,7 @@ impl<'a, T: Target> MapBio<'a, T> {
         }
     }
 
-    /// Sends the bio to `sector` of `device`. When it completes, `end_io` sees it.
+    /// Sends the bio to `sector` of `device`: `DM_MAPIO_REMAPPED`. When it completes, `end_io` sees it.
     ///
     /// The device must be one that this target opened; otherwise there is a warning and the bio fails.
     #[inline(always)]
@@ -323,7 +328,7 @@ impl<'a, T: Target> MapBio<'a, T> {
         self.remap_with(device, sector, BioContext::default())
     }
 
-    /// The same, with what goes with it.
+    /// Sends the bio to `sector` of `device` as [`remap`](MapBio::remap) does, and `context` with it.
     #[inline(always)]
     pub fn remap_with(
         mut self,
@@ -349,7 +354,7 @@ impl<'a, T: Target> MapBio<'a, T> {
         self.redirect_with(device, BioContext::default())
     }
 
-    /// The same, with what goes with it.
+    /// Sends the bio to `device` as [`redirect`](MapBio::redirect) does, and `context` with it.
     #[inline(always)]
     pub fn redirect_with(self, device: &Device, context: BioContext<T::PerBio>) -> Mapped<'a> {
         let sector = self.sector();
@@ -363,7 +368,7 @@ impl<'a, T: Target> MapBio<'a, T> {
         self.kill()
     }
 
-    /// Completes the bio, without any device. `end_io` does not see it.
+    /// Completes the bio, without any device: `bio_endio()`. `end_io` does not see it.
     pub fn complete(mut self, status: BlkStatus) -> Mapped<'a> {
         self.record(CompletionFlag::Through.into(), BioContext::default());
         // SAFETY: By the type invariants, the bio is ours, and now it is answered.
@@ -374,14 +379,14 @@ impl<'a, T: Target> MapBio<'a, T> {
         Mapped(bindings::DM_MAPIO_SUBMITTED as c_int, PhantomData)
     }
 
-    /// Fails the bio with an I/O error. `end_io` does not see it.
+    /// Fails the bio with an I/O error: `DM_MAPIO_KILL`. `end_io` does not see it.
     pub fn kill(self) -> Mapped<'a> {
         Mapped(bindings::DM_MAPIO_KILL as c_int, PhantomData)
     }
 
-    /// Takes the bio over, to be completed or submitted later.
+    /// Takes the bio over, to be completed or submitted later: `DM_MAPIO_SUBMITTED`.
     ///
-    /// It must be, and soon: its submitter waits, and the mapped device cannot be suspended.
+    /// That must happen, and soon: the bio's submitter waits, and the mapped device cannot be suspended.
     pub fn take(mut self) -> (OwnedBio<T>, Mapped<'a>) {
         let context = BioContext {
             data: Some(T::PerBio::default()),
@@ -404,9 +409,10 @@ impl<'a, T: Target> MapBio<'a, T> {
     }
 }
 
-/// A bio that came back from the device it was sent to.
+/// A bio that came back from the device it was sent to: a clone, in the `end_io` callback.
 ///
-/// Sector, size, operation and flags are those that the bio had when it was mapped.
+/// Sector, size, operation and flags are those that the bio had when it was mapped. Sectors have 512 bytes.
+/// Nothing that can be done with it here sleeps, and this may be an interrupt.
 ///
 /// # Invariants
 ///
@@ -445,7 +451,7 @@ impl<'a, T: Target> EndedBio<'a, T> {
         unsafe { PerBio::<T>::of(self.bio.as_ptr()) }
     }
 
-    /// Returns how the I/O ended.
+    /// Returns how the I/O ended: `bio->bi_status`.
     #[inline(always)]
     pub fn status(&self) -> BlkStatus {
         // SAFETY: By the type invariants, the bio is ours.
@@ -485,21 +491,21 @@ impl<'a, T: Target> EndedBio<'a, T> {
         unsafe { bindings::dm_bio_get_target_bio_nr(self.bio.as_ptr()) }
     }
 
-    /// Returns the target's own data of this bio.
+    /// Returns the target's own data of this bio: `dm_per_bio_data()`.
     #[inline(always)]
     pub fn per_bio(&mut self) -> &mut T::PerBio {
         // SAFETY: By the type invariants, this is initialised, and nobody else has the bio.
         unsafe { &mut (*self.data()).user }
     }
 
-    /// Completes the bio as the device did.
+    /// Completes the bio as the device did: `DM_ENDIO_DONE`.
     #[inline(always)]
     pub fn done(self) -> Ended<'a> {
         let status = self.status();
         self.done_with(status)
     }
 
-    /// Completes the bio with another status.
+    /// Completes the bio with `status` in place of the device's: `DM_ENDIO_DONE`.
     #[inline(always)]
     pub fn done_with(self, status: BlkStatus) -> Ended<'a> {
         Ended {
@@ -510,9 +516,9 @@ impl<'a, T: Target> EndedBio<'a, T> {
     }
 
     /// Takes the bio over, restored to what it was when it was mapped, to be completed or submitted
-    /// again later.
+    /// again later: `DM_ENDIO_INCOMPLETE`.
     ///
-    /// It must be, and soon: its submitter waits, and the mapped device cannot be suspended.
+    /// That must happen, and soon: the bio's submitter waits, and the mapped device cannot be suspended.
     pub fn take(self) -> (OwnedBio<T>, Ended<'a>) {
         // From the moment that another thread can have the bio and answer it, nothing else keeps the
         // target while the rest of `end_io` runs: suspending waits for bios only. But whoever destroys

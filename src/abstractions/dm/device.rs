@@ -2,6 +2,8 @@
 
 //! The block devices below a target.
 //!
+//! C source: [`drivers/md/dm-table.c`](srctree/drivers/md/dm-table.c), `dm_get_device()`
+//!
 //! Device mapper opens a device for a table and closes it with the table. A target needs it for
 //! longer now and then: its worker may still be at it. So a [`Device`] holds the open file too and is
 //! good for as long as anyone has it, and what device mapper needs to be told (`dm_put_device`) is
@@ -21,7 +23,10 @@ use kernel::{
 
 use crate::abstractions::bindings;
 
-/// An open block device below a target.
+/// An open block device below a target: `struct dm_dev`, and a reference to its file.
+///
+/// What can be asked of it does not sleep. The last clone may be dropped in any context: the file is closed later
+/// then (`fput()`).
 ///
 /// Made by [`Constructor::device`](super::Constructor::device). Clones are cheap and refer to the
 /// same open file. The device is closed when both the table that it was opened for and the last
@@ -102,25 +107,25 @@ impl Device {
         self.bdev.as_ptr()
     }
 
-    /// Returns the device number, which also stands for the device in table lines.
+    /// Returns the device number, `bdev->bd_dev`, which also stands for the device in table lines.
     pub fn number(&self) -> DeviceNumber {
         // SAFETY: By the type invariants, the block device is valid. Its number does not change.
         DeviceNumber(unsafe { (*self.bdev()).bd_dev })
     }
 
-    /// Returns the size in sectors. It may change while the device is open.
+    /// Returns the size in sectors of 512 bytes: `bdev_nr_sectors()`. It may change while the device is open.
     pub fn sectors(&self) -> u64 {
         // SAFETY: By the type invariants, the block device is valid.
         unsafe { bindings::dm_rust_bdev_nr_sectors(self.bdev()) }
     }
 
-    /// Whether the device refuses writes.
+    /// Whether the device refuses writes: `bdev_read_only()`.
     pub fn is_read_only(&self) -> bool {
         // SAFETY: By the type invariants, the block device is valid.
         unsafe { bindings::dm_rust_bdev_read_only(self.bdev()) }
     }
 
-    /// Whether the device has a volatile write cache, so that flushes and FUA mean something.
+    /// Whether the device has a volatile write cache, `bdev_write_cache()`, so that flushes and FUA mean something.
     pub fn has_write_cache(&self) -> bool {
         // SAFETY: By the type invariants, the block device is valid.
         unsafe { bindings::dm_rust_bdev_write_cache(self.bdev()) }
@@ -139,29 +144,30 @@ impl Device {
         unsafe { bindings::dm_rust_bdev_same_disk(self.bdev(), other.bdev()) }
     }
 
-    /// Returns the first sector of the partition on its disk, 0 for a whole disk.
+    /// Returns the first sector of the partition on its disk, 0 for a whole disk: `get_start_sect()`.
     pub fn partition_start(&self) -> u64 {
         // SAFETY: By the type invariants, the block device is valid. A partition that is open cannot
         // be moved.
         unsafe { (*self.bdev()).bd_start_sect }
     }
 
-    /// Returns the logical block size in bytes: the unit that can be addressed.
+    /// Returns the logical block size in bytes, `bdev_logical_block_size()`: the unit that can be addressed.
     pub fn logical_block_size(&self) -> u32 {
         limit!(self, logical_block_size)
     }
 
-    /// Returns the physical block size in bytes: the unit that is written without reading.
+    /// Returns the physical block size in bytes, `bdev_physical_block_size()`: the unit that is written without
+    /// reading.
     pub fn physical_block_size(&self) -> u32 {
         limit!(self, physical_block_size)
     }
 
-    /// Returns the largest discard in sectors, 0 if the device does not support them.
+    /// Returns the largest discard in sectors of 512 bytes, 0 if the device does not support them: `bdev_max_discard_sectors()`.
     pub fn max_discard_sectors(&self) -> u32 {
         limit!(self, max_discard_sectors)
     }
 
-    /// Whether this is a zoned device.
+    /// Whether this is a zoned device: `bdev_is_zoned()`.
     pub fn is_zoned(&self) -> bool {
         limit!(self, features) & bindings::DM_FEAT_ZONED != 0
     }
@@ -196,7 +202,7 @@ impl PartialEq for Device {
 
 impl Eq for Device {}
 
-/// The number of a block device, written `major:minor`.
+/// The number of a block device, `dev_t`, written `major:minor`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DeviceNumber(bindings::dev_t);
 

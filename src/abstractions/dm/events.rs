@@ -2,6 +2,8 @@
 
 //! Events: telling user space that something happened to a mapped device.
 //!
+//! C source: [`drivers/md/dm-table.c`](srctree/drivers/md/dm-table.c), `dm_table_event()`
+//!
 //! Lock order: the lock in [`EventTable`], then device mapper's own event lock. Both are mutexes.
 
 use kernel::{
@@ -65,9 +67,9 @@ impl Events {
         Self(table)
     }
 
-    /// Raises an event. What happened is told by the status line.
+    /// Raises an event: `dm_table_event()`. What happened is told by the status line.
     ///
-    /// May sleep, so this is nothing for [`Target::map`] and [`Target::end_io`].
+    /// Sleeps for mutexes, so this is nothing for [`Target::map`] and [`Target::end_io`].
     ///
     /// [`Target::map`]: super::Target::map
     /// [`Target::end_io`]: super::Target::end_io

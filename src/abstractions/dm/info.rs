@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What a target may ask about its own line of the table and the mapped device around it.
+//!
+//! C header: [`include/linux/device-mapper.h`](srctree/include/linux/device-mapper.h)
 
 use kernel::{
     fmt,
@@ -44,14 +46,14 @@ impl TargetInfo {
         self.0.get()
     }
 
-    /// Returns the mapped device's first sector that this target serves.
+    /// Returns the mapped device's first sector that this target serves: `ti->begin`.
     #[inline(always)]
     pub fn begin(&self) -> u64 {
         // SAFETY: By the type invariants, the pointee is valid and this field does not change.
         unsafe { (*self.0.get()).begin }
     }
 
-    /// Returns the number of sectors that this target serves.
+    /// Returns the number of sectors of 512 bytes that this target serves: `ti->len`.
     #[inline(always)]
     pub fn len(&self) -> u64 {
         // SAFETY: By the type invariants, the pointee is valid and this field does not change.
@@ -68,21 +70,22 @@ impl TargetInfo {
         unsafe { bindings::dm_table_get_md((*self.0.get()).table) }
     }
 
-    /// Returns `true` if the table was loaded read-only.
+    /// Whether the table was loaded read-only: `dm_table_get_mode()`.
     pub fn is_read_only(&self) -> bool {
         // SAFETY: By the type invariants, the table is valid.
         let mode = unsafe { bindings::dm_table_get_mode((*self.0.get()).table) };
         mode & bindings::DM_BLK_OPEN_WRITE == 0
     }
 
-    /// Returns the name of the target as it stands in the table.
+    /// Returns the name of the target as it stands in the table: `ti->type->name`.
     pub fn target_name(&self) -> &CStr {
         // SAFETY: By the type invariants, the type is valid, and so is its name, which is a
         // `&'static CStr` (see `TargetType::new`).
         unsafe { CStr::from_char_ptr((*(*self.0.get()).type_).name) }
     }
 
-    /// Returns the number of the mapped device as `major:minor`, which names it in log messages.
+    /// Returns the number of the mapped device as `major:minor`, which names it in log messages:
+    /// `dm_device_name()`.
     pub fn device_name(&self) -> &CStr {
         // SAFETY: The mapped device outlives its tables, and its name is set once, when it is made.
         unsafe { CStr::from_char_ptr(bindings::dm_device_name(self.mapped_device())) }
@@ -99,7 +102,7 @@ impl TargetInfo {
         TableId(unsafe { (*self.0.get()).table } as usize)
     }
 
-    /// Whether the mapped device is suspended.
+    /// Whether the mapped device is suspended: `dm_suspended()`.
     pub fn is_suspended(&self) -> bool {
         // SAFETY: By the type invariants, `self` is a valid target.
         unsafe { bindings::dm_suspended(self.0.get()) != 0 }

@@ -2,6 +2,9 @@
 
 //! What belongs to one target while it exists, and how it comes and goes.
 //!
+//! C source: [`drivers/md/dm-table.c`](srctree/drivers/md/dm-table.c), `dm_table_add_target()` and
+//! `dm_table_destroy()`
+//!
 //! Everything is owned by a guard, so that a constructor which fails half way is unwound by dropping
 //! what was made so far, in the opposite order.
 
@@ -36,7 +39,7 @@ use super::{
     target::Target, //
 };
 
-/// What device mapper has given to a target. Dropping it gives all back.
+/// What device mapper has given to a target. Dropping it gives all back, which may sleep.
 struct Resources {
     events: Arc<EventTable>,
     devices: OpenDevices,
@@ -66,6 +69,11 @@ impl Drop for Resources {
 /// A target and what it was given, where `ti->private` points to.
 ///
 /// The target is declared, and so dropped, first.
+///
+/// # Invariants
+///
+/// - `ti` is a target of type `T`, and valid as long as `self` exists.
+/// - `begin` is that of `ti`, which does not change.
 #[pin_data]
 pub(super) struct Instance<T: Target> {
     #[pin]
@@ -86,12 +94,14 @@ impl<T: Target> Instance<T> {
         ti: *mut bindings::dm_target,
         args: Args<'_>,
     ) -> core::result::Result<(), CtrError> {
+        // INVARIANT: By the caller's promise, this is the constructor callback.
         let mut constructor = Constructor {
             // SAFETY: The caller vouches for `ti`; until the end of the destructor it is valid.
             resources: unsafe { Resources::new(ti) }?,
             // SAFETY: As above.
             info: unsafe { TargetInfo::from_raw(ti) },
         };
+        // INVARIANT: The caller vouches for `ti` and its type, and for the time in between.
         let instance = KBox::try_pin_init(
             try_pin_init!(Self {
                 target <- T::ctr(&mut constructor, args),
@@ -137,7 +147,7 @@ impl<T: Target> Instance<T> {
         &self.target
     }
 
-    /// Returns what belongs to this, and is valid as long as it is.
+    /// Returns the `struct dm_target` of this, which is valid as long as it is.
     #[inline(always)]
     pub(super) fn ti(&self) -> *mut bindings::dm_target {
         self.ti
@@ -160,14 +170,18 @@ impl<T: Target> Instance<T> {
     }
 }
 
-/// What a target's constructor works with: its place in the table, and what it may ask for.
+/// What a target's constructor works with: its place in the table, as [`TargetInfo`], and what it may ask for.
+///
+/// # Invariants
+///
+/// This exists in the constructor callback of `info` only, where nobody else changes the target.
 pub struct Constructor<'a> {
     resources: Resources,
     info: &'a TargetInfo,
 }
 
 impl Constructor<'_> {
-    /// Opens a block device in the mode of the table: read-only or writable.
+    /// Opens a block device in the mode of the table, read-only or writable: `dm_get_device()`. Sleeps.
     ///
     /// `path` is a path or `major:minor`. The same device may be opened several times.
     pub fn device(&mut self, path: &CStr) -> Result<Device> {
@@ -180,12 +194,13 @@ impl Constructor<'_> {
     }
 
     fn ti(&mut self) -> &mut bindings::dm_target {
-        // SAFETY: A `Constructor` exists in the constructor callback only, where nobody else uses the
-        // target. `TargetInfo` is opaque, so that no reference to its inside exists.
+        // SAFETY: By the type invariants, nobody else uses the target now. `TargetInfo` is opaque, so that no
+        // reference to its inside exists.
         unsafe { &mut *self.info.as_raw() }
     }
 
-    /// Sets how many bios of a kind the target gets for each one that is submitted; 0 until set.
+    /// Sets how many bios of a kind the target gets for each one that is submitted, `ti->num_flush_bios` and the
+    /// like; 0 until set.
     ///
     /// Device mapper counts those of all targets of a table in an `atomic_t`, and allocates all of one target
     /// at a time. So there may not be many: a table has up to a million targets.
@@ -193,7 +208,7 @@ impl Constructor<'_> {
         *kind.field(self.ti()) = count.into();
     }
 
-    /// Lets the target get discards even if not all devices below support them.
+    /// Lets the target get discards even if not all devices below support them: `ti->discards_supported`.
     pub fn set_discards_supported(&mut self, yes: bool) {
         self.ti().set_discards_supported(yes);
     }

@@ -2,6 +2,9 @@
 
 //! Handing bios from `end_io` to a worker.
 //!
+//! C header: [`include/linux/llist.h`](srctree/include/linux/llist.h), which does the same for what has an
+//! `llist_node`
+//!
 //! `end_io` may run in an interrupt, so there is no lock here. The bios are linked by `bi_next`,
 //! which belongs to whoever has a bio, and is null again when a bio leaves the list.
 
@@ -44,7 +47,7 @@ unsafe impl<T: Target> Send for BioList<T> {}
 unsafe impl<T: Target> Sync for BioList<T> {}
 
 impl<T: Target> BioList<T> {
-    /// An empty list.
+    /// Makes an empty list.
     pub const fn new() -> Self {
         // INVARIANT: There are no bios.
         Self {
@@ -53,7 +56,8 @@ impl<T: Target> BioList<T> {
         }
     }
 
-    /// Adds a bio. Returns `true` if the list was empty, and so whoever empties it has to be told.
+    /// Adds a bio: `llist_add()`. From any context. Returns `true` if the list was empty, and so whoever
+    /// empties it has to be told.
     pub fn push(&self, bio: OwnedBio<T>) -> bool {
         let bio = bio.into_raw().as_ptr();
         let mut head = self.head.load(Relaxed);
@@ -74,7 +78,7 @@ impl<T: Target> BioList<T> {
         self.head.load(Relaxed).is_null()
     }
 
-    /// Takes all bios, the oldest first.
+    /// Takes all bios, the oldest first: `llist_del_all()` and `llist_reverse_order()`. From any context.
     pub fn take_all(&self) -> TakenBios<T> {
         // INVARIANT: The list is empty, and the bios belong to us.
         let mut newest = self.head.xchg(ptr::null_mut(), Acquire);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Bios that a target has taken over, to answer them later.
+//!
+//! C source: [`drivers/md/dm.c`](srctree/drivers/md/dm.c), `DM_MAPIO_SUBMITTED`, `DM_ENDIO_INCOMPLETE` and
+//! `dm_submit_bio_remap()`
 
 use core::{
     marker::PhantomData,
@@ -46,10 +49,10 @@ use super::{
     target::Target, //
 };
 
-/// A bio that its target answers later: by [`complete`] or [`submit`].
+/// A bio that its target answers later: by [`complete`] or [`submit`]. A clone, out of all callbacks.
 ///
 /// It is what it was when device mapper handed it to the target: whole, with the sector in the
-/// mapped device, and with all its flags.
+/// mapped device, and with all its flags. Sectors have 512 bytes.
 ///
 /// As long as there is one, the target and its devices exist: a table is destroyed only after its device
 /// was suspended, which waits for all bios, or when nobody has the device open any more, and so there are
@@ -206,8 +209,8 @@ impl<T: Target> OwnedBio<T> {
         }
     }
 
-    /// Completes the bio. `end_io` does not see it again, so that what [`PerBio`](Target::PerBio) has to
-    /// give back has to be taken out before.
+    /// Completes the bio: `bio_endio()`. From any context. `end_io` does not see it again, so that what
+    /// [`PerBio`](Target::PerBio) has to give back has to be taken out before.
     pub fn complete(self, status: BlkStatus) {
         let bio = self.into_raw().as_ptr();
         // SAFETY: By the type invariants, the bio was ours, and this answers it.
@@ -217,7 +220,8 @@ impl<T: Target> OwnedBio<T> {
         }
     }
 
-    /// Sends the bio to `sector` of `device`. When it completes, `end_io` sees it, like the first time.
+    /// Sends the bio to `sector` of `device`: `dm_submit_bio_remap()`. When it completes, `end_io` sees it,
+    /// like the first time.
     ///
     /// The flags are those of [`Opf::for_retry`]. The device must be one that this target opened;
     /// otherwise there is a warning and the bio fails. May sleep.

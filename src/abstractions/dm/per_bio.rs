@@ -2,6 +2,8 @@
 
 //! What is kept with every bio while a target has it.
 //!
+//! C source: [`drivers/md/dm.c`](srctree/drivers/md/dm.c), `dm_per_bio_data()`
+//!
 //! A bio comes back from the device below changed: its iterator is advanced by what was done, the
 //! block layer strips `FUA` and `PREFLUSH` for devices without a cache, and the device and the flags
 //! are those of the last place it went to. To send a bio somewhere else after it failed, the

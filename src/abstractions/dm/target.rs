@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a target implements.
+//! What a target implements: the functions of a `struct target_type`.
+//!
+//! C header: [`include/linux/device-mapper.h`](srctree/include/linux/device-mapper.h)
 
 use core::marker::PhantomData;
 
@@ -48,16 +50,16 @@ use super::{
 pub struct Features(u64);
 
 impl Features {
-    /// Nothing special.
+    /// The target can do nothing special, and demands nothing.
     pub const NONE: Self = Self(0);
-    /// The target heeds `NOWAIT`.
+    /// The target heeds `NOWAIT`. Without it, io_uring leaves all I/O of the mapped device to threads of its own.
     pub const NOWAIT: Self = Self(bindings::DM_TARGET_NOWAIT as u64);
     pub(super) const fn as_raw(self) -> u64 {
         self.0
     }
 }
 
-/// A device-mapper target.
+/// A device-mapper target: `struct target_type`.
 ///
 /// One value stands for one line of a table. It is made by [`ctr`](Target::ctr) and dropped when its
 /// table is destroyed. All other functions take a shared reference, as device mapper calls them in
@@ -74,8 +76,9 @@ impl Features {
 /// | `status`, `message` | process, may sleep | anything, suspended or not |
 /// | `iterate_devices`, `io_hints` | process, may sleep | the table is being built |
 ///
-/// Where the device may be suspended, functions are called in a [`NoIoScope`](crate::abstractions::sync::NoIoScope), so that
-/// they may allocate memory: all but `map` and `end_io`, and `ctr` only if it is.
+/// Where the device may be suspended, functions are called in a
+/// [`NoIoScope`](crate::abstractions::sync::NoIoScope), so that they may allocate memory: all but `map` and
+/// `end_io`, and `ctr` only if it is.
 ///
 /// Functions that a target does not implement are left out of the `target_type`, just as in C.
 #[vtable]
@@ -166,7 +169,12 @@ pub trait Target: Sized + Send + Sync + 'static {
     }
 }
 
-/// Where a target names the devices that it uses.
+/// Where a target names the devices that it uses: the arguments of `iterate_devices`.
+///
+/// # Invariants
+///
+/// `ti`, `callout` and `data` are the arguments of one `iterate_devices` callback, which lasts for `'a`, and
+/// `devices` are those of its target.
 pub struct DeviceVisitor<'a> {
     ti: *mut bindings::dm_target,
     callout: bindings::iterate_devices_callout_fn,
@@ -187,6 +195,7 @@ impl<'a> DeviceVisitor<'a> {
         data: *mut c_void,
         devices: &'a OpenDevices,
     ) -> Self {
+        // INVARIANT: The caller's promise.
         Self {
             ti,
             callout,
@@ -197,7 +206,7 @@ impl<'a> DeviceVisitor<'a> {
         }
     }
 
-    /// Names `len` sectors of `device` from sector `start` on.
+    /// Names `len` sectors of 512 bytes of `device` from sector `start` on.
     ///
     /// Device mapper may have seen enough already; then this does nothing.
     pub fn visit(&mut self, device: &Device, start: u64, len: u64) {
@@ -209,7 +218,7 @@ impl<'a> DeviceVisitor<'a> {
             self.result = EINVAL.to_errno();
             return;
         };
-        // SAFETY: The arguments come from the callback, as `new` demands, and the device is open, as
+        // SAFETY: By the type invariants, the arguments come from the callback, and the device is open, as
         // `find` only returns such.
         self.result = unsafe { callout(self.ti, dm_dev.as_ptr(), start, len, self.data) };
     }

@@ -2,6 +2,8 @@
 
 //! Making a target known to device mapper, and the functions that device mapper calls.
 //!
+//! C source: [`drivers/md/dm-target.c`](srctree/drivers/md/dm-target.c)
+//!
 //! Those that may run while the mapped device is suspended enter a [`NoIoScope`]: memory that is got by I/O
 //! to that device would be waited for until it is resumed, and who resumes it may wait for them.
 
@@ -97,6 +99,10 @@ use super::{
 /// # }
 /// static LINEAR: dm::TargetType<Linear> = dm::TargetType::new(c"linear_rust");
 /// ```
+///
+/// # Invariants
+///
+/// All that `inner` names is `'static`, and its functions are those below, for targets of type `T`.
 pub struct TargetType<T: Target> {
     inner: Opaque<bindings::target_type>,
     used: Atomic<bool>,
@@ -108,7 +114,7 @@ pub struct TargetType<T: Target> {
 unsafe impl<T: Target> Sync for TargetType<T> {}
 
 impl<T: Target> TargetType<T> {
-    /// Describes the target under the name `name`.
+    /// Describes the target under the name `name`, at compile time.
     pub const fn new(name: &'static CStr) -> Self {
         // Zeroes mean that there is nothing.
         let mut inner: bindings::target_type = pin_init::zeroed();
@@ -148,6 +154,7 @@ impl<T: Target> TargetType<T> {
         if T::HAS_IO_HINTS || T::HAS_END_IO {
             inner.io_hints = Some(Self::io_hints);
         }
+        // INVARIANT: The name is `'static`, and the functions are our own.
         Self {
             inner: Opaque::new(inner),
             used: Atomic::new(false),
@@ -155,7 +162,7 @@ impl<T: Target> TargetType<T> {
         }
     }
 
-    /// Makes the target known to device mapper, for as long as the result exists.
+    /// Makes the target known to device mapper, for as long as the result exists: `dm_register_target()`. Sleeps.
     ///
     /// Fails with [`EEXIST`] if there is a target of this name, and with [`EBUSY`] if this was
     /// registered before.
@@ -470,8 +477,8 @@ impl<T: Target> TargetType<T> {
     }
 }
 
-/// A target that device mapper knows. Dropping this makes device mapper forget its name; tables that
-/// have the target keep it.
+/// A target that device mapper knows. Dropping this makes device mapper forget its name, by
+/// `dm_unregister_target()`; tables that have the target keep it.
 ///
 /// # Invariants
 ///

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Text for user space: status lines and replies to messages.
+//!
+//! C source: [`drivers/md/dm-ioctl.c`](srctree/drivers/md/dm-ioctl.c), `retrieve_status()` and `target_message()`
 
 use kernel::{
     ffi::{

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Values that all targets of a module share.
+//!
+//! C header: [`include/linux/mutex.h`](srctree/include/linux/mutex.h)
 
 use core::{
     cell::UnsafeCell,
@@ -15,6 +17,9 @@ use kernel::types::NotThreadSafe;
 use crate::abstractions::bindings;
 
 /// A value for a `static`, behind a mutex.
+///
+/// Unlike [`global_lock!`](kernel::sync::global_lock), this is initialised when the module is loaded and so needs
+/// no `unsafe`, and who waits for it is not taken for a hung task while the holder waits for memory.
 ///
 /// All values of this type in a module share one mutex, so no two of them may be locked by one
 /// thread at a time. It is meant for what constructors and destructors look at for a moment.
@@ -38,14 +43,14 @@ pub struct Global<T> {
 unsafe impl<T: Send> Sync for Global<T> {}
 
 impl<T> Global<T> {
-    /// Makes the value.
+    /// Makes the value, at compile time.
     pub const fn new(value: T) -> Self {
         Self {
             value: UnsafeCell::new(value),
         }
     }
 
-    /// Waits for the mutex. May sleep.
+    /// Takes the mutex. Sleeps until it is free.
     pub fn lock(&self) -> GlobalGuard<'_, T> {
         // SAFETY: There are no demands but that it may sleep.
         unsafe { bindings::dm_rust_global_lock() };

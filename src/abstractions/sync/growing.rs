@@ -42,7 +42,7 @@ unsafe impl<T: Send + Sync + 'static> Send for Growing<T> {}
 unsafe impl<T: Send + Sync + 'static> Sync for Growing<T> {}
 
 impl<T: Send + Sync + 'static> Growing<T> {
-    /// Begins with an array.
+    /// Makes one that begins with the array `first`. Sleeps for memory.
     pub fn new(first: KVVec<T>) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let (start, len) = (first.as_ptr().cast_mut(), first.len());
@@ -57,7 +57,7 @@ impl<T: Send + Sync + 'static> Growing<T> {
         })
     }
 
-    /// Returns the present array.
+    /// Returns the present array. From any context.
     #[inline(always)]
     pub fn get(&self) -> &[T] {
         // In this order: a length from before does for what is longer.

@@ -2,8 +2,11 @@
 
 //! Loads and stores of atomics, and barriers, that become part of the function that they are in.
 //!
+//! C header: [`include/asm-generic/barrier.h`](srctree/include/asm-generic/barrier.h)
+//!
 //! The methods of [`Atomic`] call functions written in C, which costs more than the access itself
-//! where each instruction counts. These here are what those functions do.
+//! where each instruction counts. These here are what those functions do. None of them sleeps, and all may be
+//! used in any context.
 
 use core::{
     mem::size_of,

@@ -27,9 +27,19 @@ use crate::abstractions::{
 ///
 /// # Examples
 ///
-/// ```ignore
-/// let writer = KBox::pin_init(IoMutex::new(new_mutex!(Writer::new(), "writer")), GFP_KERNEL)?;
-/// writer.lock().commit();
+/// ```
+/// # use kernel::sync::IoMutex;
+/// # use kernel::new_mutex;
+/// # use kernel::prelude::*;
+/// # struct Writer;
+/// # impl Writer {
+/// #     fn commit(&mut self) {}
+/// # }
+/// # fn example() -> Result {
+/// let writer = KBox::pin_init(IoMutex::new(new_mutex!(Writer, "writer")), GFP_KERNEL)?;
+/// writer.lock().commit(); // which waits for the disk
+/// # Ok(())
+/// # }
 /// ```
 #[pin_data]
 pub struct IoMutex<T> {
@@ -38,12 +48,12 @@ pub struct IoMutex<T> {
 }
 
 impl<T> IoMutex<T> {
-    /// Makes one of an ordinary mutex.
+    /// Makes one of an ordinary mutex, which brings its name and its lock class.
     pub fn new(mutex: impl PinInit<Mutex<T>>) -> impl PinInit<Self> {
         pin_init!(Self { inner <- mutex })
     }
 
-    /// Waits for the mutex. May sleep.
+    /// Takes the mutex: `mutex_lock()`, without being taken for hung. Sleeps, as long as I/O takes.
     pub fn lock(&self) -> Guard<'_, T, MutexBackend> {
         // SAFETY: The mutex is initialised, as `self` exists, and may be changed through a shared reference.
         unsafe { bindings::dm_rust_mutex_lock_io(compat::raw_mutex(&self.inner)) };
@@ -51,7 +61,7 @@ impl<T> IoMutex<T> {
         unsafe { Guard::new(&self.inner, ()) }
     }
 
-    /// Takes the mutex if nobody has it.
+    /// Takes the mutex if nobody has it: `mutex_trylock()`. Does not sleep, but is nothing for interrupts.
     #[must_use = "if unused, the mutex will be immediately unlocked"]
     pub fn try_lock(&self) -> Option<Guard<'_, T, MutexBackend>> {
         self.inner.try_lock()

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Allocating memory without starting I/O.
+//!
+//! C header: [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h)
 
 use kernel::{
     ffi::c_uint,
@@ -9,7 +11,8 @@ use kernel::{
 
 use crate::abstractions::bindings;
 
-/// As long as this exists, allocations of the current thread do not start I/O to get memory.
+/// As long as this exists, allocations of the current thread do not start I/O to get memory:
+/// `memalloc_noio_save()`.
 ///
 /// Whoever others wait for to get their I/O done must not wait for I/O itself. Values of this must be
 /// dropped in the opposite order of their creation, as scopes do it.
@@ -24,7 +27,7 @@ pub struct NoIoScope {
 }
 
 impl NoIoScope {
-    /// Begins the scope.
+    /// Begins the scope, for the current thread: in process context.
     pub fn enter() -> Self {
         // INVARIANT: This returns the setting before.
         Self {

@@ -100,7 +100,7 @@ unsafe impl<T: Send + Sync + 'static> Send for Published<T> {}
 unsafe impl<T: Send + Sync + 'static> Sync for Published<T> {}
 
 impl<T: Send + Sync + 'static> Published<T> {
-    /// Publishes the first value.
+    /// Publishes the first value. Sleeps for memory.
     pub fn new(value: KBox<T>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             readers <- Srcu::new(),
@@ -111,13 +111,14 @@ impl<T: Send + Sync + 'static> Published<T> {
         })
     }
 
-    /// Returns where readers are registered.
+    /// Returns the domain in which bios are registered as readers of the value.
     #[inline(always)]
     pub fn readers(&self) -> &Srcu {
         &self.readers
     }
 
-    /// Returns the present value, which stays as long as the reader is registered.
+    /// Returns the present value, which stays as long as the reader is registered: `srcu_dereference()`. From any
+    /// context.
     ///
     /// `reader` must be one of [`readers`](Published::readers). With another one, there is a warning, and
     /// nothing is returned.
@@ -133,7 +134,7 @@ impl<T: Send + Sync + 'static> Published<T> {
         Some(unsafe { &*value })
     }
 
-    /// Returns the present value, which stays as long as the RCU read lock is held.
+    /// Returns the present value, which stays as long as the RCU read lock is held: `rcu_dereference()`.
     #[inline(always)]
     pub fn load<'a>(&'a self, _guard: &'a rcu::Guard) -> &'a T {
         // This is `rcu_dereference()`, as the result is used as an address.
@@ -219,7 +220,7 @@ pub struct Replacement<T> {
 }
 
 impl<T> Replacement<T> {
-    /// Allocates both.
+    /// Allocates memory for `value`, and for the note of what it replaces. Sleeps, if `flags` let it.
     pub fn new(value: T, flags: Flags) -> Result<Self, AllocError> {
         Ok(Self {
             value: KBox::new(value, flags)?,
@@ -263,7 +264,8 @@ fn pop<T>(list: &mut List<T>) -> List<T> {
     Some(first)
 }
 
-/// Waits for all who hold the RCU read lock now, among whom the caller must not be.
+/// Waits for all who hold the RCU read lock now, among whom the caller must not be: `synchronize_rcu()`. Sleeps, for
+/// milliseconds. 7.3 has it as `kernel::sync::rcu::synchronize_rcu()`, 7.2 does not.
 pub fn synchronize_rcu() {
     // SAFETY: There are no demands but that it may sleep.
     unsafe { bindings::synchronize_rcu() };

@@ -48,7 +48,7 @@ unsafe impl Send for Srcu {}
 unsafe impl Sync for Srcu {}
 
 impl Srcu {
-    /// Makes a domain without readers.
+    /// Makes a domain without readers: `init_srcu_struct_fast_updown()`. Sleeps for memory.
     pub fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             // INVARIANT: The helper initialises it with this flavour.
@@ -59,7 +59,7 @@ impl Srcu {
         })
     }
 
-    /// Registers a reader. Does not wait, and may be called from any context but an NMI.
+    /// Registers a reader: `srcu_down_read_fast()`. Does not wait, and may be called from any context but an NMI.
     ///
     /// The reader is registered until it is dropped. It may be lost, which is safe, but whoever waits then
     /// waits for ever.
@@ -80,7 +80,7 @@ impl Srcu {
         unsafe { compat::srcu::is_reader(self.inner.get(), reader.0.get()) }
     }
 
-    /// Waits for all readers that are registered now. Later ones do not matter.
+    /// Waits for all readers that are registered now: `synchronize_srcu()`. Later ones do not matter. Sleeps.
     ///
     /// The caller must not hold what one of the readers needs to get to its end. This waits in steps: readers
     /// may take as long as a disk likes, and whoever sleeps for that long at one go is taken for a hung task.
@@ -96,14 +96,14 @@ impl Srcu {
 pub(super) struct GracePeriod(c_ulong);
 
 impl Srcu {
-    /// Like [`synchronize`](Srcu::synchronize), but gives up after `milliseconds`. Returns whether all
-    /// readers are gone.
+    /// Waits for all readers that are registered now, but gives up after `milliseconds`. Returns whether all of
+    /// them are gone. Sleeps.
     pub fn synchronize_within(&self, milliseconds: u64) -> bool {
         self.synchronize_unless(|waited| waited >= milliseconds)
     }
 
-    /// Like [`synchronize`](Srcu::synchronize), but gives up when `stop` says so, which is asked each
-    /// millisecond and told how many it has taken so far. Returns whether all readers are gone.
+    /// Waits for all readers that are registered now, but gives up when `stop` says so, which is asked each
+    /// millisecond and told how many have passed. Returns whether all of the readers are gone. Sleeps.
     pub fn synchronize_unless(&self, mut stop: impl FnMut(u64) -> bool) -> bool {
         let period = self.begin_grace_period();
         // SAFETY: By the type invariants, the domain is initialised. This queues a callback in it, which

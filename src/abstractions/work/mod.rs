@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work queues.
+//! Work queues: what `kernel::workqueue` cannot do, to make and to wait for them.
 
 pub(super) mod queue;
 

@@ -26,8 +26,8 @@ use kernel::{
 
 use crate::abstractions::bindings;
 
-/// A work queue that makes progress even if the system is out of memory (`WQ_MEM_RECLAIM`), which is
-/// what everything below a file system needs.
+/// A work queue of one's own, `struct workqueue_struct`, that makes progress even if the system is out of
+/// memory (`WQ_MEM_RECLAIM`), which is what everything below a file system needs.
 ///
 /// Dropping it waits for all work, so it must not be dropped by its own work: let it be owned by the
 /// target or the module, rather than by what the work items keep alive.
@@ -73,7 +73,8 @@ unsafe impl Send for WorkQueue {}
 unsafe impl Sync for WorkQueue {}
 
 impl WorkQueue {
-    /// Makes a queue that runs at most `max_active` items at a time, 0 for the kernel's default, on any CPU.
+    /// Makes a queue that runs at most `max_active` items at a time, 0 for the kernel's default, on any CPU:
+    /// `alloc_workqueue()`. Sleeps for memory.
     pub fn new(name: &CStr, max_active: u16) -> Result<Self> {
         // SAFETY: The format takes one string, which is terminated, and copied.
         let inner = unsafe {
@@ -90,14 +91,14 @@ impl WorkQueue {
         })
     }
 
-    /// Waits for all work that was queued before. Whoever has work that waits for I/O calls
+    /// Waits for all work that was queued before: `flush_workqueue()`. Whoever has work that waits for I/O calls
     /// [`wait_until_idle`] before, as this sleeps at one go and may be taken for a hung task.
     pub fn flush(&self) {
         // SAFETY: By the type invariants, this is a work queue.
         unsafe { bindings::__flush_workqueue(self.inner.as_ptr()) };
     }
 
-    /// Queues a work item, see [`Queue::enqueue`]. It may be queued already, and then runs once.
+    /// Queues a work item, see [`Queue::enqueue`]. It may be queued already, and then runs once. From any context.
     pub fn enqueue<W, const ID: u64>(&self, work: W) -> W::EnqueueOutput
     where
         W: RawWorkItem<ID> + Send + 'static,
@@ -115,8 +116,8 @@ impl Drop for WorkQueue {
     }
 }
 
-/// Waits until a work item seems to be neither queued nor running. In steps, so that it may take as long as a
-/// disk likes.
+/// Waits until a work item seems to be neither queued nor running, by `work_busy()`. Sleeps in steps, so that it
+/// may take as long as a disk likes.
 ///
 /// It may have been queued again when this returns, and still be about to end: only
 /// [`WorkQueue::flush`] tells for sure.
