@@ -32,6 +32,21 @@ const SECTOR: usize = SECTOR_SIZE as usize;
 struct Unit([u8; UNIT]);
 
 /// A buffer for I/O, zeroed when it is made.
+///
+/// # Examples
+///
+/// ```
+/// # use kernel::block::IoBuffer;
+/// # use kernel::prelude::*;
+/// # fn example() -> Result {
+/// let mut buffer = IoBuffer::new(8192, GFP_KERNEL)?;
+/// buffer.as_mut_slice().fill(0xff);
+/// let second = buffer.slice(4096..8192)?; // for `Batch::write`
+/// assert!(buffer.slice(1..8192).is_err()); // not in whole sectors
+/// # let _ = second;
+/// # Ok(())
+/// # }
+/// ```
 pub struct IoBuffer {
     units: VVec<Unit>,
 }

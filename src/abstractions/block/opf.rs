@@ -24,6 +24,17 @@ pub enum Op {
 }
 
 /// Operation and flags of a bio: `blk_opf_t`.
+///
+/// # Examples
+///
+/// ```
+/// # use kernel::block::Op;
+/// # use kernel::block::Opf;
+/// const COMMIT: Opf = Opf::WRITE.preflush().fua().meta();
+///
+/// assert_eq!(COMMIT.op(), Op::Write);
+/// assert!(COMMIT.is_fua() && COMMIT.is_preflush());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Opf(bindings::blk_opf_t);
 

@@ -197,7 +197,7 @@ impl<'a, T: Target> MapBio<'a, T> {
         }
     }
 
-    /// Returns the target that the bio is mapped by.
+    /// Returns the target that the bio is mapped by, which is there as long as the callback runs.
     #[inline(always)]
     pub fn target(&self) -> &'a T {
         self.instance.target()

@@ -24,6 +24,20 @@ use super::load::{
 /// Nobody waits for its readers: all arrays that there were are kept as long as this is. So it is for what
 /// grows seldom, and by much.
 ///
+/// # Examples
+///
+/// ```
+/// # use kernel::sync::Growing;
+/// # use kernel::prelude::*;
+/// # fn example(longer: KVVec<u32>) -> Result {
+/// let cells = KBox::pin_init(Growing::new(KVVec::<u32>::from_elem(0, 16, GFP_KERNEL)?), GFP_KERNEL)?;
+/// let first = cells.get().first(); // in `map`, say
+/// cells.grow(longer)?; // and what was read stays
+/// # let _ = first;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Invariants
 ///
 /// `start` points to the elements of an array in `all`, which has at least `len` of them. No array in `all`

@@ -17,6 +17,17 @@ use crate::abstractions::bindings;
 /// Whoever others wait for to get their I/O done must not wait for I/O itself. Values of this must be
 /// dropped in the opposite order of their creation, as scopes do it.
 ///
+/// # Examples
+///
+/// ```
+/// # use kernel::sync::NoIoScope;
+/// # use kernel::prelude::*;
+/// # fn example() -> Result<KBox<u64>> {
+/// let _scope = NoIoScope::enter();
+/// Ok(KBox::new(0, GFP_KERNEL)?) // as with GFP_NOIO
+/// # }
+/// ```
+///
 /// # Invariants
 ///
 /// `saved` is what the current thread was set to before.

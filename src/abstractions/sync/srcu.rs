@@ -33,6 +33,21 @@ use crate::abstractions::{
 ///
 /// Dropping it waits for all readers; if one was lost, it waits for ever.
 ///
+/// # Examples
+///
+/// ```
+/// # use kernel::sync::Srcu;
+/// # use kernel::prelude::*;
+/// # fn example() -> Result {
+/// let domain = KBox::pin_init(Srcu::new(), GFP_KERNEL)?;
+/// let reader = domain.down_read(); // goes with a bio, say
+/// assert!(!domain.synchronize_within(1));
+/// drop(reader); // in an interrupt, perhaps
+/// domain.synchronize();
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Invariants
 ///
 /// The inside is initialised as a fast up/down SRCU domain.
