@@ -29,6 +29,21 @@ void dm_rust_wait_for_io(struct completion *done)
 		;
 }
 
+/* The same, for so long at most. Returns whether it is done. */
+bool dm_rust_wait_for_io_timeout(struct completion *done, unsigned int ms)
+{
+	unsigned long left = msecs_to_jiffies(ms);
+
+	do {
+		unsigned long slice = min(left, HZ / 2UL);
+
+		if (wait_for_completion_io_timeout(done, slice))
+			return true;
+		left -= slice;
+	} while (left);
+	return false;
+}
+
 /*
  * The same for a mutex whose holder waits for I/O. Who can be killed is not taken for hung, and workers never
  * are killed; for who is, the rest is done in slices.

@@ -15,6 +15,7 @@
 int dm_rust_srcu_init(struct srcu_struct *srcu);
 
 void dm_rust_wait_for_io(struct completion *done);
+bool dm_rust_wait_for_io_timeout(struct completion *done, unsigned int ms);
 void dm_rust_mutex_lock_io(struct mutex *mutex);
 
 void dm_rust_global_lock(void);

@@ -8,6 +8,7 @@ pub(super) mod io;
 pub(super) mod limits;
 pub(super) mod opf;
 pub(super) mod status;
+pub(super) mod timed;
 
 pub use batch::{
     Batch,
@@ -31,3 +32,4 @@ pub use opf::{
     Opf, //
 };
 pub use status::BlkStatus;
+pub use timed::TimedIo;

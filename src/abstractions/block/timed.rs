@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! I/O that is waited for as long as said, and no longer.
+//!
+//! The block layer has no way to take back a bio that a drive does not answer. So what the bio needs stays with it:
+//! the memory, the device, and the bio itself are those of a [`TimedIo`], which can be used again when the bio has
+//! come back.
+
+use kernel::{
+    alloc::Flags,
+    ffi::c_uint,
+    prelude::*,
+    types::Opaque, //
+};
+
+use crate::abstractions::{
+    bindings,
+    dm::device::Device,
+    warn::warn_once, //
+};
+
+use super::{
+    buffer::IoBuffer,
+    io::IoResult,
+    opf::{
+        Op,
+        Opf, //
+    },
+    status::BlkStatus, //
+};
+
+/// One I/O at a time, of up to 4096 bytes, with a bio, memory and an open device of its own.
+///
+/// All of it is allocated beforehand, so that an I/O needs no memory. The functions sleep, and so are not for
+/// [`map`](crate::abstractions::dm::Target::map) and `end_io`. Dropping it waits, for as long as that takes, for the
+/// I/O that is under way.
+///
+/// # Invariants
+///
+/// If `device` is none, no bio is under way. Otherwise one was submitted to it, and `done` is completed when it has
+/// come back.
+pub struct TimedIo {
+    bio: Pin<KBox<OwnBio>>,
+    buffer: IoBuffer,
+    device: Option<Device>,
+}
+
+/// What the block layer has while the bio is under way.
+#[pin_data]
+struct OwnBio {
+    #[pin]
+    bio: Opaque<bindings::bio>,
+    #[pin]
+    vec: Opaque<bindings::bio_vec>,
+    #[pin]
+    done: Opaque<bindings::completion>,
+}
+
+// SAFETY: A bio may be submitted by one thread and waited for by another one.
+unsafe impl Send for OwnBio {}
+// SAFETY: There is nothing that could be done with a shared reference.
+unsafe impl Sync for OwnBio {}
+
+impl TimedIo {
+    /// Allocates what an I/O needs.
+    pub fn new(flags: Flags) -> Result<Self> {
+        let bio = KBox::pin_init(
+            pin_init!(OwnBio {
+                bio <- Opaque::uninit(),
+                vec <- Opaque::uninit(),
+                done <- Opaque::uninit(),
+            }),
+            flags,
+        )?;
+        // INVARIANT: No bio is under way.
+        Ok(Self {
+            bio,
+            buffer: IoBuffer::new(Self::BYTES, flags)?,
+            device: None,
+        })
+    }
+
+    /// The largest I/O, in bytes.
+    pub const BYTES: usize = 4096;
+
+    /// Reads `data.len()` bytes, whole sectors, from `sector` of `device`. None if that takes longer than
+    /// `timeout_ms`, or an earlier I/O is still under way.
+    pub fn read(
+        &mut self,
+        device: &Device,
+        sector: u64,
+        data: &mut [u8],
+        opf: Opf,
+        timeout_ms: u32,
+    ) -> Option<IoResult> {
+        if opf.op() != Op::Read {
+            return Some(Err(EINVAL.into()));
+        }
+        let done = self.run(device, sector, data.len(), opf, timeout_ms)?;
+        if done.is_ok() {
+            if let Some(read) = self.buffer.as_slice().get(..data.len()) {
+                data.copy_from_slice(read);
+            }
+        }
+        Some(done)
+    }
+
+    /// Writes `data`, whole sectors, to `sector` of `device`. None if that takes longer than `timeout_ms`: it may
+    /// yet happen at any time. None, too, if an earlier I/O is still under way; then it will not.
+    pub fn write(
+        &mut self,
+        device: &Device,
+        sector: u64,
+        data: &[u8],
+        opf: Opf,
+        timeout_ms: u32,
+    ) -> Option<IoResult> {
+        if opf.op() != Op::Write {
+            return Some(Err(EINVAL.into()));
+        }
+        if !self.is_idle() {
+            return None;
+        }
+        match self.buffer.as_mut_slice().get_mut(..data.len()) {
+            Some(buffer) => buffer.copy_from_slice(data),
+            None => return Some(Err(EINVAL.into())),
+        }
+        self.run(device, sector, data.len(), opf, timeout_ms)
+    }
+
+    /// Flushes the cache of `device`. None if that takes longer than `timeout_ms`, or an earlier I/O is still under way.
+    pub fn flush(&mut self, device: &Device, timeout_ms: u32) -> Option<IoResult> {
+        self.run(device, 0, 0, Opf::WRITE.preflush().sync(), timeout_ms)
+    }
+
+    /// Whether no I/O is under way.
+    pub fn is_idle(&mut self) -> bool {
+        if self.device.is_none() {
+            return true;
+        }
+        // SAFETY: The completion was initialised when the bio was submitted.
+        let done = unsafe { bindings::completion_done(self.bio.done.get()) };
+        if done {
+            // INVARIANT: The bio has come back. `completion_done` says so only when `complete` is done with its
+            // memory.
+            self.device = None;
+        }
+        done
+    }
+
+    /// Waits until no I/O is under way, for as long as that takes.
+    pub fn wait(&mut self) {
+        if self.device.is_some() {
+            // SAFETY: The completion was initialised when the bio was submitted. Nobody else waits for it.
+            unsafe { bindings::dm_rust_wait_for_io(self.bio.done.get()) };
+            // INVARIANT: The bio has come back.
+            self.device = None;
+        }
+    }
+
+    fn run(
+        &mut self,
+        device: &Device,
+        sector: u64,
+        bytes: usize,
+        opf: Opf,
+        timeout_ms: u32,
+    ) -> Option<IoResult> {
+        // SAFETY: This looks at the current thread.
+        if unsafe { bindings::dm_rust_in_submission() } {
+            warn_once!(c"map waits for I/O");
+            return Some(Err(EBUSY.into()));
+        }
+        if bytes > Self::BYTES || bytes % 512 != 0 {
+            return Some(Err(EINVAL.into()));
+        }
+        if !self.is_idle() {
+            return None;
+        }
+        let (bio, done) = (self.bio.bio.get(), self.bio.done.get());
+        let start: *mut u8 = self.buffer.as_mut_slice().as_mut_ptr();
+        // SAFETY: No bio is under way, so that all of this is ours. There is one `bio_vec`, and a buffer begins at a
+        // page or in it, at a multiple of 4096, so that its first 4096 bytes are in one page. The device is open.
+        unsafe {
+            bindings::init_completion(done);
+            bindings::bio_init(bio, device.bdev(), self.bio.vec.get(), 1, opf.as_own());
+            (*bio).bi_iter.bi_sector = sector;
+            (*bio).bi_private = done.cast();
+            (*bio).bi_end_io = Some(Self::end_io);
+            if bytes != 0 && !bindings::bio_add_vmalloc(bio, start.cast(), bytes as c_uint) {
+                bindings::bio_uninit(bio);
+                return Some(Err(EINVAL.into()));
+            }
+        }
+        // INVARIANT: It is submitted to this device just now.
+        self.device = Some(device.clone());
+        // SAFETY: The bio, its memory and its device are left alone until it has come back, as `device` is set.
+        let in_time = unsafe {
+            bindings::submit_bio(bio);
+            bindings::dm_rust_wait_for_io_timeout(done, timeout_ms)
+        };
+        if !in_time {
+            return None;
+        }
+        // INVARIANT: The bio has come back.
+        self.device = None;
+        if bytes != 0 && opf.op() == Op::Read {
+            // SAFETY: This is memory of the buffer.
+            unsafe { bindings::dm_rust_invalidate_vmap(start.cast(), bytes as c_uint) };
+        }
+        // SAFETY: The bio is ours again.
+        Some(BlkStatus::from_raw(unsafe { (*bio).bi_status }).ok())
+    }
+
+    /// # Safety
+    ///
+    /// The block layer must call this for a bio that `run` has submitted, once.
+    unsafe extern "C" fn end_io(bio: *mut bindings::bio) {
+        // SAFETY: `run` put an initialised completion there, and it stays until it is completed.
+        unsafe { bindings::complete((*bio).bi_private.cast()) };
+    }
+}
+
+impl Drop for TimedIo {
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
