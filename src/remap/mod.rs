@@ -137,6 +137,9 @@ impl dm::Target for DmRemap {
 
     fn presuspend(&self, _ti: &dm::TargetInfo) {
         self.state.stopping.store(true, Relaxed);
+        // Messages that wait for others end now.
+        let _group = self.state.group.lock();
+        self.state.group_changed.notify_all();
     }
 
     fn presuspend_undo(&self, _ti: &dm::TargetInfo) {
@@ -161,6 +164,8 @@ impl dm::Target for DmRemap {
         if !ti.is_read_only() {
             session::activate::deactivate(&self.state, &mut locked, &self.spares);
         }
+        // The next table may use the spare, and one that does without it does not keep it open.
+        locked.io.wait();
         self.tell_later(&mut locked);
         locked.writer.active = false;
     }

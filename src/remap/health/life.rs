@@ -35,7 +35,10 @@ use crate::{
             Cache,
             Sent, //
         },
-        format::MEMBERS_MAX,
+        format::{
+            member_bit,
+            MEMBERS_MAX, //
+        },
         latch::{
             Answer,
             FlushTicket,
@@ -117,6 +120,22 @@ impl Circuit {
     }
 }
 
+/// Writes to slots that the worker waits for.
+struct SlotWrites {
+    under_way: Atomic<u32>,
+    /// When the first of them began, or another one ended since, in milliseconds.
+    since: Atomic<u64>,
+}
+
+impl SlotWrites {
+    const fn new() -> Self {
+        Self {
+            under_way: Atomic::new(0),
+            since: Atomic::new(0),
+        }
+    }
+}
+
 /// See the module's documentation.
 pub(in crate::remap) struct Life {
     watched: Atomic<bool>,
@@ -132,6 +151,7 @@ pub(in crate::remap) struct Life {
     draws: Atomic<u64>,
     /// How many slots of each spare have failed to take data, one after the other.
     failed_slots: [Atomic<u32>; SPARES],
+    slot_writes: [SlotWrites; SPARES],
     /// When each spare was found not to answer, in milliseconds, and one more; 0 if it has done something since.
     silent: [Atomic<u64>; SPARES],
     main_flush: Atomic<u64>,
@@ -153,6 +173,7 @@ impl Life {
             good: Atomic::new(0),
             draws: Atomic::new(0),
             failed_slots: [const { Atomic::new(0) }; SPARES],
+            slot_writes: [const { SlotWrites::new() }; SPARES],
             silent: [const { Atomic::new(0) }; SPARES],
             main_flush: Atomic::new(0),
             spare_flush: [const { Atomic::new(0) }; SPARES],
@@ -309,6 +330,33 @@ impl Life {
         let asked = nth(&self.silent, member).load(Relaxed);
         let until = asked.saturating_add(u64::from(PROBE_INTERVAL_MS));
         asked != 0 && util::monotonic_ms() < until
+    }
+
+    /// Writes to slots of a member's spare, which may take as long as it likes.
+    pub(in crate::remap) fn write_slots<R>(&self, member: u8, write: impl FnOnce() -> R) -> R {
+        let writes = nth(&self.slot_writes, member);
+        // This is before the count: whoever sees that sees a moment that is not too early.
+        if writes.under_way.load(Relaxed) == 0 {
+            writes.since.store(util::monotonic_ms(), Relaxed);
+        }
+        writes.under_way.fetch_add(1, Full);
+        let done = write();
+        writes.since.store(util::monotonic_ms(), Relaxed);
+        writes.under_way.fetch_sub(1, Full);
+        done
+    }
+
+    /// Members whose spares have ended no write to a slot for so long though some are under way; a bit each.
+    pub(in crate::remap) fn stalled(&self, for_ms: u32) -> u8 {
+        let now = util::monotonic_ms();
+        let stalled = |writes: &SlotWrites| {
+            let under_way = writes.under_way.load(Acquire);
+            let until = writes.since.load(Relaxed).saturating_add(u64::from(for_ms));
+            under_way != 0 && now > until
+        };
+        let members = (0..MEMBERS_MAX).zip(&self.slot_writes);
+        let stalled = members.filter(|(_, writes)| stalled(writes));
+        stalled.fold(0, |mask, (member, _)| mask | member_bit(member))
     }
 
     /// A user's I/O of this block of main has succeeded.

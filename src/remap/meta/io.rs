@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Metadata I/O on the spares: carrying out what the commit protocol decides.
+//!
+//! All of it is done under the writer's lock, which everybody waits for. So no spare is waited for longer than
+//! `deadline_ms` (P15): an I/O that takes longer counts as failed, whatever becomes of it, and nothing is sent to that
+//! spare until it has come back. If another spare works, the set goes on without this one.
+//!
+//! What a late write does to the medium is harmless. If its spare was lost, all that is there is void. If it was not,
+//! what it wrote is in doubt (M6), and whatever is written there next is written after it.
 
 use core::ops::Range;
 
@@ -45,10 +52,12 @@ use crate::{
             Superblock,
             BLOCK_BYTES,
             BLOCK_SECTORS,
+            MEMBERS_MAX,
             REPLICAS,
             SUPER_COPIES, //
         },
-        latch::FlushTicket, //
+        latch::FlushTicket,
+        limit::Limit, //
     },
     remap::{
         health::life::Disk,
@@ -60,12 +69,39 @@ use crate::{
     }, //
 };
 
-/// The spares, as the metadata writer needs them. Everything here waits for I/O.
+/// What metadata I/O needs, allocated beforehand.
+pub(in crate::remap) struct IoMemory {
+    image: KBox<Block>,
+    /// For each member's spare, one I/O at a time.
+    spares: KVec<block::TimedIo>,
+}
+
+impl IoMemory {
+    /// Allocates it.
+    pub(in crate::remap) fn new() -> Result<Self> {
+        let mut spares = KVec::with_capacity(usize::from(MEMBERS_MAX), GFP_KERNEL)?;
+        for _ in 0..MEMBERS_MAX {
+            spares.push(block::TimedIo::new(GFP_KERNEL)?, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            image: KBox::init(pin_init::init_zeroed(), GFP_KERNEL)?,
+            spares,
+        })
+    }
+
+    /// Waits until no I/O is under way.
+    pub(in crate::remap) fn wait(&mut self) {
+        for io in &mut self.spares {
+            io.wait();
+        }
+    }
+}
+
+/// The spares, as the metadata writer needs them. Everything here waits for I/O, for `deadline_ms` at most each.
 pub(in crate::remap) struct SpareIo<'a> {
     state: &'a State,
     pub(in crate::remap) spares: &'a Spares,
-    /// One metadata block.
-    pub(in crate::remap) buffer: &'a mut block::IoBuffer,
+    memory: &'a mut IoMemory,
     /// Whether every block of a slot table is read after it was written: some place has taken writes and could
     /// not be read.
     pub(in crate::remap) is_careful: bool,
@@ -78,16 +114,16 @@ const GONE_TRIES: u32 = 5;
 const GONE_WAIT_MS: i64 = 100;
 
 impl<'a> SpareIo<'a> {
-    /// For the spares of a state; `buffer` holds a metadata block.
+    /// For the spares of a state.
     pub(in crate::remap) fn new(
         state: &'a State,
         spares: &'a Spares,
-        buffer: &'a mut block::IoBuffer,
+        memory: &'a mut IoMemory,
     ) -> Self {
         Self {
             state,
             spares,
-            buffer,
+            memory,
             is_careful: false,
         }
     }
@@ -116,9 +152,8 @@ impl<'a> SpareIo<'a> {
                     checked
                 }
                 Step::WriteSuper { copy, place } => {
-                    if let Some(image) = image_of(self.buffer) {
-                        op.metadata().encode_superblock(image, copy);
-                    }
+                    op.metadata()
+                        .encode_superblock(&mut self.memory.image, copy);
                     // Nobody reads it before the next activation, and its state is not known.
                     self.write(superblock, place, true)
                         .and_then(|()| self.verify(superblock, place))
@@ -149,7 +184,7 @@ impl<'a> SpareIo<'a> {
         }
     }
 
-    /// Makes the image of a table block in the buffer.
+    /// Makes the image of a table block.
     fn make(
         &mut self,
         superblock: &Superblock,
@@ -165,7 +200,7 @@ impl<'a> SpareIo<'a> {
             };
         }
         let member = superblock.member(id.member).ok_or(Fault::Other)?;
-        let image = image_of(self.buffer).ok_or(Fault::Other)?;
+        let image = &mut *self.memory.image;
         match content {
             Content::Current { sequence } => fill(image, id, sequence),
             Content::Empty { sequence } => {
@@ -177,12 +212,46 @@ impl<'a> SpareIo<'a> {
         Ok(())
     }
 
-    /// Reads a metadata block into the buffer.
-    pub(in crate::remap) fn read(&mut self, place: Place) -> block::IoResult {
-        let (device, at) = self.spares.locate(place).ok_or(block::BlkStatus::OFFLINE)?;
-        read_twice(&self.state.pool, device, at, self.buffer, BLOCK_BYTES)?;
-        self.state.life.note_answer(place.member);
-        Ok(())
+    /// Has something done with a member's spare. None if that takes longer than it may, or something else there
+    /// does.
+    fn in_time(
+        &mut self,
+        member: u8,
+        run: impl FnOnce(&mut block::TimedIo, &mut Block, u32) -> Option<block::IoResult>,
+    ) -> Option<block::IoResult> {
+        let state = self.state;
+        let IoMemory { image, spares } = &mut *self.memory;
+        let io = spares.get_mut(usize::from(member))?;
+        let done = run(io, image, state.limits.get(Limit::DeadlineMs));
+        match done {
+            Some(Ok(())) => state.life.note_answer(member),
+            Some(Err(_)) => (),
+            None => {
+                state.life.note_silent(member);
+                state.complain("a spare takes longer than deadline_ms for metadata");
+            }
+        }
+        done
+    }
+
+    /// Reads a metadata block, and once more if that fails.
+    fn read(&mut self, place: Place) -> block::IoResult {
+        let done = match self.read_once(place) {
+            Some(Err(_)) => self.read_once(place),
+            done => done,
+        };
+        done.unwrap_or(Err(block::BlkStatus::TIMEOUT))
+    }
+
+    fn read_once(&mut self, place: Place) -> Option<block::IoResult> {
+        let spares = self.spares;
+        let Some((device, at)) = spares.locate(place) else {
+            return Some(Err(block::BlkStatus::OFFLINE));
+        };
+        let opf = block::Opf::READ.sync();
+        self.in_time(place.member, |io, image, deadline_ms| {
+            io.read(device, at, image, opf, deadline_ms)
+        })
     }
 
     /// Whether there is a good copy of a table block at a place.
@@ -193,10 +262,9 @@ impl<'a> SpareIo<'a> {
             Err(_) => return Err(self.other(superblock, place)),
         }
         let member = superblock.member(id.member).ok_or(Fault::Other)?;
-        let image = self.buffer.as_slice().first_chunk::<BLOCK_BYTES>();
-        match image.map(|image| TableBlock::decode(image, &member.uuid, id.block)) {
-            Some(Ok(_)) => Ok(()),
-            _ => Err(Fault::Media),
+        match TableBlock::decode(&self.memory.image, &member.uuid, id.block) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Fault::Media),
         }
     }
 
@@ -211,7 +279,8 @@ impl<'a> SpareIo<'a> {
     }
 
     fn write(&mut self, superblock: &Superblock, place: Place, fua: bool) -> Result<(), Fault> {
-        let Some((device, at)) = self.spares.locate(place) else {
+        let spares = self.spares;
+        let Some((device, at)) = spares.locate(place) else {
             return Err(self.other(superblock, place));
         };
         let opf = block::Opf::WRITE.meta().sync();
@@ -223,15 +292,18 @@ impl<'a> SpareIo<'a> {
         let mut tries = 0;
         let several = self.spares.count() > 1;
         loop {
-            match self.state.pool.write(device, at, self.buffer.all(), opf) {
-                Ok(()) => {
-                    self.state.life.note_answer(place.member);
+            let written = self.in_time(place.member, |io, image, deadline_ms| {
+                io.write(device, at, image, opf, deadline_ms)
+            });
+            match written {
+                None => return Err(self.other(superblock, place)),
+                Some(Ok(())) => {
                     return match flush {
                         true => self.flush(superblock, place.member, ticket),
                         false => Ok(()),
                     };
                 }
-                Err(status) if !is_suspect(Operation::Write, status) => {
+                Some(Err(status)) if !is_suspect(Operation::Write, status) => {
                     tries += 1;
                     if !several || tries >= GONE_TRIES {
                         let refuses = several && classify::refuses(status_of(status));
@@ -245,18 +317,18 @@ impl<'a> SpareIo<'a> {
                     }
                     fsleep(Delta::from_millis(GONE_WAIT_MS));
                 }
-                Err(_) if failed => break,
-                Err(_) => failed = true,
+                Some(Err(_)) if failed => break,
+                Some(Err(_)) => failed = true,
             }
         }
         Err(self.blame(superblock, place))
     }
 
-    /// Reads back what was just written from the buffer: a bad place may take writes all the same (P4).
+    /// Reads back what was just written: a bad place may take writes all the same (P4).
     fn verify(&mut self, superblock: &Superblock, place: Place) -> Result<(), Fault> {
-        let written = crc32c(self.buffer.as_slice());
+        let written = crc32c(&*self.memory.image);
         match self.read(place) {
-            Ok(()) if crc32c(self.buffer.as_slice()) == written => Ok(()),
+            Ok(()) if crc32c(&*self.memory.image) == written => Ok(()),
             Err(status) if !is_suspect(Operation::Read, status) => {
                 Err(self.other(superblock, place))
             }
@@ -280,8 +352,15 @@ impl<'a> SpareIo<'a> {
         ticket: FlushTicket,
     ) -> Result<(), Fault> {
         let place = Place { member, sector: 0 };
-        let flushed = match self.spares.get(member) {
-            Some(spare) => self.state.flush(Disk::Spare(member), &spare.device, ticket),
+        let (state, spares, disk) = (self.state, self.spares, Disk::Spare(member));
+        let flushed = match spares.get(member) {
+            Some(spare) => {
+                let flushed = self.in_time(member, |io, _, deadline_ms| {
+                    io.flush(&spare.device, deadline_ms)
+                });
+                let flushed = flushed.unwrap_or(Err(block::BlkStatus::TIMEOUT));
+                state.vouched(disk, ticket, state.note_flushed(disk, flushed))
+            }
             None => Err(block::BlkStatus::OFFLINE),
         };
         flushed.map_err(|_| self.other(superblock, place))
@@ -309,8 +388,8 @@ impl<'a> SpareIo<'a> {
     }
 
     /// Whether the spare of a member can read a superblock copy other than the one at `except`. That
-    /// takes the buffer, whose content is made anew for the next write. One that did not answer is not asked
-    /// again for a while, as its silence may take as long as its drive likes, under the writer's lock.
+    /// takes the memory of the image, which is made anew for the next write. One that did not answer is not asked
+    /// again for a while, as its silence may take long, under the writer's lock.
     pub(in crate::remap) fn is_alive(
         &mut self,
         superblock: &Superblock,
@@ -323,23 +402,12 @@ impl<'a> SpareIo<'a> {
         let mut places = (0..SUPER_COPIES)
             .filter_map(|copy| superblock.super_place(CopyId { member, copy }))
             .filter(|place| Some(place.sector) != except);
-        let alive = places.any(|place| {
-            let located = self.spares.locate(place);
-            located.is_some_and(|(device, at)| {
-                let opf = block::Opf::READ.sync();
-                let data = self.buffer.slice_mut(0..BLOCK_BYTES);
-                data.is_ok_and(|data| self.state.pool.read(device, at, data, opf).is_ok())
-            })
-        });
+        let alive = places.any(|place| self.read_once(place) == Some(Ok(())));
         if !alive {
             self.state.life.note_silent(member);
         }
         alive
     }
-}
-
-fn image_of(buffer: &mut block::IoBuffer) -> Option<&mut Block> {
-    buffer.as_mut_slice().first_chunk_mut::<BLOCK_BYTES>()
 }
 
 /// Reads `bytes` at `sector` into the start of `buffer`, and once more if that fails.

@@ -118,7 +118,7 @@ pub(in crate::remap) fn activate(
 ) -> Result {
     let Locked {
         writer,
-        block,
+        io,
         start,
         leaving,
     } = locked;
@@ -133,7 +133,7 @@ pub(in crate::remap) fn activate(
     for index in 0..MEMBERS_MAX {
         state.life.note_answer(index);
     }
-    let mut io = SpareIo::new(state, &all, block);
+    let mut io = SpareIo::new(state, &all, io);
     go_without(state, writer, start.as_ref(), spares, changes)?;
     writer.use_all(state);
     if let Some(todo) = start {
@@ -522,7 +522,7 @@ pub(in crate::remap) fn deactivate(state: &State, locked: &mut Locked, spares: &
     if !locked.writer.metadata.is_touched() {
         return;
     }
-    let mut io = SpareIo::new(state, spares, &mut locked.block);
+    let mut io = SpareIo::new(state, spares, &mut locked.io);
     let unsettled = locked.writer.metadata.is_unsettled();
     locked.writer.metadata.set_clean(!unsettled);
     let _ = locked.writer.sync(state, &mut io);

@@ -84,6 +84,7 @@ use crate::{
             Group, //
         },
         latch::FlushTicket,
+        limit::Limit,
         presence::{
             self,
             Presence, //
@@ -105,7 +106,10 @@ use crate::{
         },
         jobs::mover,
         meta::{
-            io::SpareIo,
+            io::{
+                IoMemory,
+                SpareIo, //
+            },
             writer::{
                 growth,
                 Writer, //
@@ -216,6 +220,9 @@ pub(in crate::remap) struct State {
 /// How often is looked whether the writer's lock is free, in milliseconds.
 const LOCK_MS: i64 = 1;
 
+/// How long a commit may take that has to do without a spare, in milliseconds.
+const COMMIT_MS: u64 = 1000;
+
 /// How long those go first who look for it, in milliseconds.
 const LET_MS: i64 = 100;
 
@@ -247,8 +254,7 @@ impl Leftover {
 /// What is behind the writer's lock.
 pub(in crate::remap) struct Locked {
     pub(in crate::remap) writer: Writer,
-    /// One metadata block.
-    pub(in crate::remap) block: block::IoBuffer,
+    pub(in crate::remap) io: IoMemory,
     /// What is to be done before the first bio.
     pub(in crate::remap) start: Option<Start>,
     /// What the next table leaves out, if there is one.
@@ -420,8 +426,8 @@ impl State {
         work: impl FnOnce(&mut Writer, &mut SpareIo<'_>) -> R,
     ) -> R {
         let mut locked = self.writer.lock();
-        let Locked { writer, block, .. } = &mut **locked;
-        work(writer, &mut SpareIo::new(self, spares, block))
+        let Locked { writer, io, .. } = &mut **locked;
+        work(writer, &mut SpareIo::new(self, spares, io))
     }
 
     /// The same, for who must not wait for the lock after `until`, in milliseconds: its holder may wait for a
@@ -445,8 +451,16 @@ impl State {
             at_once => at_once,
         };
         let mut locked = locked?;
-        let Locked { writer, block, .. } = &mut **locked;
-        Some(work(writer, &mut SpareIo::new(self, spares, block)))
+        let Locked { writer, io, .. } = &mut **locked;
+        Some(work(writer, &mut SpareIo::new(self, spares, io)))
+    }
+
+    /// Until when the writer's lock is worth waiting for, in milliseconds: whoever has it waits `deadline_ms` at most for
+    /// a spare that hangs, and then does what the others need.
+    pub(in crate::remap) fn patience(&self) -> u64 {
+        let deadline = u64::from(self.limits.get(Limit::DeadlineMs));
+        let patience = deadline.saturating_add(COMMIT_MS);
+        util::monotonic_ms().saturating_add(patience)
     }
 
     fn poll_writer(&self, until: u64) -> Option<Guard<'_, KBox<Locked>, MutexBackend>> {
@@ -496,16 +510,34 @@ impl State {
         device: &dm::Device,
         since: FlushTicket,
     ) -> block::IoResult {
-        self.flush_cache(disk, device)?;
+        let flushed = self.flush_cache(disk, device);
+        self.vouched(disk, since, flushed)
+    }
+
+    /// Whether a flush that has ended vouches for what was written since `ticket` was taken.
+    pub(in crate::remap) fn vouched(
+        &self,
+        disk: Disk,
+        since: FlushTicket,
+        flushed: block::IoResult,
+    ) -> block::IoResult {
         match self.life.is_unbroken(disk, since) {
-            true => Ok(()),
-            false => Err(block::BlkStatus::IOERR),
+            true => flushed,
+            false => flushed.and(Err(block::BlkStatus::IOERR)),
         }
     }
 
     /// Flushes the cache of a disk. That vouches only for what was written since the last flush that failed.
     pub(in crate::remap) fn flush_cache(&self, disk: Disk, device: &dm::Device) -> block::IoResult {
-        let flushed = self.pool.flush(device);
+        self.note_flushed(disk, self.pool.flush(device))
+    }
+
+    /// A flush of our own has ended.
+    pub(in crate::remap) fn note_flushed(
+        &self,
+        disk: Disk,
+        flushed: block::IoResult,
+    ) -> block::IoResult {
         if flushed.is_err() {
             self.life.own_flush_failed(disk);
             self.complain(match disk {

@@ -26,7 +26,6 @@ use crate::{
         errno::Errno,
         format::{
             Geometry,
-            BLOCK_BYTES,
             MEMBERS_MAX, //
         },
         group::{
@@ -46,7 +45,10 @@ use crate::{
             self,
             DATA_BYTES, //
         },
-        meta::writer::Writer,
+        meta::{
+            io::IoMemory,
+            writer::Writer, //
+        },
         path::{
             cells::cells64,
             gate::Gate,
@@ -300,7 +302,7 @@ impl Line<'_> {
         counters.left.set(u64::from(writer.slots_left()));
         let locked = Locked {
             writer,
-            block: block::IoBuffer::new(BLOCK_BYTES, GFP_KERNEL)?,
+            io: IoMemory::new()?,
             start: Some(Start {
                 format,
                 rewrites,

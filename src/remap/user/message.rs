@@ -28,7 +28,6 @@ use crate::{
     },
     logic::{
         format::member_bit,
-        limit::Limit,
         message::{
             self,
             Message,
@@ -246,8 +245,7 @@ fn verify(target: &DmRemap, sector: u64, text: &mut Text<'_, '_>) {
     let main_block = sector >> state.block_shift;
     let offset = sector & u64::from(state.sectors(1).saturating_sub(1));
     // What main could not read a moment ago is about to get its slot.
-    let patience = u64::from(state.limits.get(Limit::DeadlineMs));
-    let until = util::monotonic_ms().saturating_add(patience);
+    let until = state.patience();
     while state.is_noted(main_block) && util::monotonic_ms() < until && !must_stop(state) {
         fsleep(Delta::from_millis(1));
     }
@@ -386,6 +384,6 @@ fn first_slot(target: &DmRemap, spare_sector: u64, count: u64) -> Result<(u8, u3
 /// Writes the superblock.
 fn save(target: &DmRemap, locked: &mut Locked) -> Result {
     let state = &**target.state;
-    let mut io = SpareIo::new(state, &target.spares, &mut locked.block);
+    let mut io = SpareIo::new(state, &target.spares, &mut locked.io);
     locked.writer.sync(state, &mut io)
 }

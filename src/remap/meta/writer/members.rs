@@ -104,7 +104,7 @@ impl Writer {
     pub(super) fn giving(&self) -> u8 {
         let usable = (0..MEMBERS_MAX).filter(|member| self.metadata.is_usable(*member));
         let usable = usable.fold(0, |mask, member| mask | member_bit(member));
-        usable & !(self.idle | self.rests())
+        usable & !(self.idle | self.rests() | self.stalled)
     }
 
     /// Gives out no more slots of a member.

@@ -130,6 +130,8 @@ pub(in crate::remap) struct Writer {
     resting: u8,
     /// When that is over, in milliseconds.
     rested_at: u64,
+    /// The same, as long as that is so: writes to their slots do not end.
+    stalled: u8,
     /// Whether this activation has not restored redundancy yet.
     unrestored: bool,
     /// Whether that has failed lately.
@@ -191,6 +193,7 @@ impl Writer {
             activation: 0,
             resting: 0,
             rested_at: 0,
+            stalled: 0,
             strangers: 0,
             failed_places: 0,
             hopeless: 0,

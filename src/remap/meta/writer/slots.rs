@@ -16,6 +16,7 @@ use crate::{
             member_bit,
             Member, //
         },
+        limit::Limit,
         message::Blocks,
         pool::{
             Kind,
@@ -75,7 +76,7 @@ impl Writer {
 
     /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
     pub(super) fn crosses_low_water(&mut self, percent: u32) -> bool {
-        if self.rests() != 0 {
+        if self.rests() | self.stalled != 0 {
             // There are more than can be given out at the moment.
             return false;
         }
@@ -137,6 +138,11 @@ impl Writer {
     ) -> Result<SlotRun> {
         self.check_open(state)?;
         self.take_leftover(state);
+        // Nothing more is sent there (P15).
+        self.stalled = state.life.stalled(state.limits.get(Limit::DeadlineMs));
+        if self.stalled != 0 {
+            state.complain("a spare takes longer than deadline_ms for data");
+        }
         match self.take_given_slots(state, io, want) {
             // Better one that has failed a moment ago than none.
             Err(_) if self.end_rest(state) => self.take_given_slots(state, io, want),

@@ -231,6 +231,7 @@ impl Relocation<'_> {
     fn share(&mut self, request: Request) -> Request {
         let state = self.state;
         let patience = (self.patience).max(util::monotonic_ms().saturating_add(WAIT_MS));
+        self.patience = patience;
         let mut group = state.group.lock();
         let seat = match group.join(self.written, request) {
             Ok(seat) => seat,

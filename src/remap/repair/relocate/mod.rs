@@ -486,10 +486,12 @@ impl<'a> Relocation<'a> {
             let place = self.state.locate(self.spares, slot, true);
             let bytes = self.state.bytes(part.count);
             let write = || {
-                let (_, device, sector) = place.ok_or(BlkStatus::OFFLINE)?;
-                let opf = block::Opf::WRITE.sync();
-                self.source
-                    .write(self.state, (offset, bytes), device, sector, opf)
+                let (member, device, sector) = place.ok_or(BlkStatus::OFFLINE)?;
+                let (state, opf) = (self.state, block::Opf::WRITE.sync());
+                let data = (offset, bytes);
+                (state.life).write_slots(member, || {
+                    self.source.write(state, data, device, sector, opf)
+                })
             };
             let mut result = write();
             let suspect = |status| is_suspect(Operation::Write, status);

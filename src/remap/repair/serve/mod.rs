@@ -148,7 +148,7 @@ pub(in crate::remap) fn serve(
         lists: &mut tools.lists,
         failed_at: failed_at.unwrap_or(now),
         deadline: failed_at.unwrap_or(now).saturating_add(deadline),
-        patience: now.saturating_add(deadline),
+        patience: state.patience(),
         tried: false,
         verdicts: [None; 2],
         probes_spare,
@@ -218,9 +218,7 @@ pub(in crate::remap) fn serve(
 /// Answers a flush that has failed on the spare of a member: with its error. But if that spare is gone,
 /// the set goes on without it, and so do later flushes.
 fn end_flush(state: &State, spares: &Spares, bio: dm::OwnedBio<DmRemap>, member: Option<u8>) {
-    let patience = u64::from(state.limits.get(Limit::DeadlineMs));
-    let until = util::monotonic_ms().saturating_add(patience);
-    let tell = state.with_writer_by(until, spares, |writer, io| {
+    let tell = state.with_writer_by(state.patience(), spares, |writer, io| {
         member.is_some_and(|member| writer.lose_if_gone(state, io, member))
             && writer.copies_changed(state)
     });
@@ -429,7 +427,7 @@ impl<'a> Repair<'a> {
                 // There can be gigabytes of them. Each part has the time of a bio of its own.
                 let limit = u64::from(self.state.limits.get(Limit::DeadlineMs));
                 self.deadline = util::monotonic_ms().saturating_add(limit);
-                self.patience = self.deadline;
+                self.patience = self.state.patience();
             }
             self.write_in_place(done, count)?;
             self.move_blocks()?;

@@ -25,6 +25,7 @@ fn slow_slots_hang_nobody() {
         .disk()
         .hold(0..Remap::SPARE_SECTORS, Direction::Write);
     std::thread::scope(|scope| {
+        let _released = remap.spare.release_at_end();
         let reports = HungTasks::sought_after(HUNG);
         let device = remap.open();
         scope.spawn(move || device.write(0, &stamps(0, 8, 1)).unwrap());
@@ -47,6 +48,7 @@ fn slow_metadata_hangs_nobody() {
     let slots = remap.first_slot();
     remap.spare.disk().hold(0..slots, Direction::Write);
     std::thread::scope(|scope| {
+        let _released = remap.spare.release_at_end();
         let reports = HungTasks::sought_after(HUNG);
         let errors = || remap.main.disk().record().errors;
         for sector in regions {
@@ -68,15 +70,20 @@ fn a_suspend_that_waits_for_a_slow_move_does_not_hang() {
     let _test = vmtest::begin!();
     let remap = Remap::new(4096);
     let device = remap.open();
-    remap.main.disk().spoil(0, 1, unreadable().times(2));
     remap
         .spare
         .disk()
         .hold(0..Remap::SPARE_SECTORS, Direction::Write);
-    device.read(0, 8).unwrap();
-    // It is moved after that.
-    assert!(eventually(|| !remap.spare.disk().waiting().is_empty()));
     std::thread::scope(|scope| {
+        let _released = remap.spare.release_at_end();
+        // It is moved after it was answered, unless others are in the way: then it is found out again.
+        assert!(eventually(|| {
+            remap.main.disk().heal(0, 8);
+            remap.main.disk().spoil(0, 1, unreadable().times(2));
+            device.read(0, 8).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+            !remap.spare.disk().waiting().is_empty()
+        }));
         let reports = HungTasks::sought_after(HUNG);
         let suspending = scope.spawn(|| remap.device().suspend().unwrap());
         reports.have_come_if_ever();

@@ -8,6 +8,7 @@ mod evacuating;
 mod flushes;
 mod forgetting;
 mod growing;
+mod hanging;
 mod healing;
 mod identity;
 mod joining;
