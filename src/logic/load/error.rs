@@ -2,7 +2,10 @@
 
 //! Why a spare is not activated.
 
-use core::fmt;
+use core::{
+    ffi::CStr,
+    fmt, //
+};
 
 use super::{
     super::{
@@ -21,6 +24,10 @@ use super::{
     },
     Expected, //
 };
+
+/// What is refused of a spare that may hold something else.
+pub const NOT_BLANK: &CStr =
+    c"Spare is not blank: zero it, or use the format argument to overwrite what is there";
 
 /// Why a set of spares is not activated. Spares are counted as the table line names them, from 0;
 /// where a block of the slot table is named, as the superblock does.
@@ -187,6 +194,55 @@ impl LoadError {
             LoadError::Incomplete { .. } => Errno::NoData,
             LoadError::TooMany => Errno::TooMany,
         }
+    }
+
+    /// What the user is told. The numbers that belong to it are in what it displays.
+    pub fn message(&self) -> &'static CStr {
+        match self {
+            LoadError::Superblock {
+                error: FormatError::Foreign,
+                ..
+            } => NOT_BLANK,
+            LoadError::Superblock { .. }
+            | LoadError::SuperblockUnreadable { .. }
+            | LoadError::SuperblockContradiction { .. }
+            | LoadError::SuperblockStale { .. }
+            | LoadError::MixedSpares { .. } => c"No usable superblock on the spare",
+            LoadError::Apart { .. } => c"Spares were used without each other",
+            LoadError::Twice { .. } => c"Spare is a copy of another one that is in use",
+            LoadError::NotMember { .. } => c"Spare has left its set",
+            LoadError::Another { .. } => {
+                c"Spare is not the one that was lost: leave it out with degraded, then add it"
+            }
+            LoadError::TooMany => c"A set has four spares at most",
+            LoadError::Unfinished { .. } => {
+                c"Spare was to take over from a dead one and has not: use that, or format this one anew"
+            }
+            LoadError::MainIsSpare { .. } => c"Main is a spare: are main and spare mixed up?",
+            LoadError::TableBlock { .. }
+            | LoadError::TableContradiction { .. }
+            | LoadError::OutOfRange { .. }
+            | LoadError::Unresolvable { .. } => c"Slot table on the spare is damaged",
+            LoadError::WrongUuid { .. } => c"Spare is not the one that the uuid argument names",
+            LoadError::OtherMainId { .. } => c"Spare belongs to a main device of another main_id",
+            LoadError::OtherMainSize { .. } => c"Spare belongs to a larger main device",
+            LoadError::MainBlockSize { .. } => c"Main had other logical blocks before",
+            LoadError::Shrunk { .. } => c"Spare is smaller than it was formatted",
+            LoadError::Incomplete { .. } => {
+                c"A spare of the set is missing: name it with the spare argument, or use degraded"
+            }
+        }
+    }
+
+    /// Whether there is nothing of ours that formatting would overwrite.
+    pub fn may_be_formatted(&self) -> bool {
+        matches!(
+            self,
+            LoadError::Superblock {
+                error: FormatError::Foreign | FormatError::Checksum,
+                ..
+            } | LoadError::Unfinished { .. }
+        )
     }
 
     /// The error in words, with both sides of it where the spare and `expected` disagree.

@@ -26,7 +26,8 @@ mod error;
 
 pub use self::error::{
     Disagreement,
-    LoadError, //
+    LoadError,
+    NOT_BLANK, //
 };
 
 use super::{

@@ -88,11 +88,9 @@ use super::{
         Window, //
     },
     refuse::{
-        may_be_formatted,
         refuse,
         CtrResult,
         HAS_METADATA,
-        NOT_BLANK,
         READ_ONLY, //
     },
     registry::Claims, //
@@ -133,7 +131,7 @@ impl Line<'_> {
         let mut ignored = 0u8;
         let found = loop {
             match find_superblock(windows, ignored, metadata.superblock_mut()) {
-                Err(Refused::Content(error)) if self.options.format && may_be_formatted(&error) => {
+                Err(Refused::Content(error)) if self.options.format && error.may_be_formatted() => {
                     // Each spare once.
                     match error {
                         LoadError::Superblock { spare, .. } | LoadError::Unfinished { spare } => {
@@ -196,7 +194,7 @@ impl Line<'_> {
         if window.is_blank_but_for_supers(geometry)? {
             Ok(())
         } else {
-            Err(Refused::Text(Errno::Foreign, NOT_BLANK))
+            Err(Refused::Text(Errno::Foreign, load::NOT_BLANK))
         }
     }
 

@@ -57,7 +57,6 @@ use super::{
     },
     refuse::{
         in_use,
-        may_be_formatted,
         refuse,
         too_many,
         CtrResult,
@@ -138,7 +137,7 @@ impl Line<'_> {
         let mut superblock = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
         match find_superblock(&windows, 0, &mut superblock) {
             Ok(load::Found::Blank) => Ok(claims.find_by_main(self.main)),
-            Err(Refused::Content(error)) if self.options.format && may_be_formatted(&error) => {
+            Err(Refused::Content(error)) if self.options.format && error.may_be_formatted() => {
                 Ok(claims.find_by_main(self.main))
             }
             // Loading tells what is wrong.
@@ -407,7 +406,7 @@ impl Line<'_> {
             Ok(load::Found::Blank) => Ok(Identity::Blank(
                 self.blank(&window, spare, true).map_err(refused)?,
             )),
-            Err(Refused::Content(error)) if self.options.format && may_be_formatted(&error) => Ok(
+            Err(Refused::Content(error)) if self.options.format && error.may_be_formatted() => Ok(
                 Identity::Blank(self.blank(&window, spare, false).map_err(refused)?),
             ),
             Err(error) => Err(refused(error)),

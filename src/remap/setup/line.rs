@@ -26,7 +26,10 @@ use crate::{
             BLOCK_SECTORS,
             MEMBERS_MAX, //
         },
-        load::Expected, //
+        load::{
+            self,
+            Expected, //
+        }, //
     },
     remap::{
         session::state::{
@@ -54,7 +57,6 @@ use super::{
         CtrResult,
         LARGER,
         MAIN_IN_USE,
-        NOT_BLANK,
         SPARE_IN_USE, //
     },
     registry::{
@@ -271,7 +273,7 @@ impl Line<'_> {
                 Refused::Text(e.errno(), c"Spare is too small or too large")
             })?;
         if must_be_zero && !self.options.format && !window.is_blank(&geometry)? {
-            return Err(Refused::Text(Errno::Foreign, NOT_BLANK));
+            return Err(Refused::Text(Errno::Foreign, load::NOT_BLANK));
         }
         // Who mixes up main and spare destroys main with one word.
         let larger = spare.sectors() > self.main.sectors();

@@ -8,10 +8,7 @@ use crate::{
     abstractions::dm::CtrError,
     logic::{
         errno::Errno,
-        format::{
-            FormatError,
-            Superblock, //
-        },
+        format::Superblock,
         load::LoadError, //
     },
     remap::user::names::Show, //
@@ -41,11 +38,6 @@ pub(super) const NO_ROOM: &CStr =
 
 pub(super) const STILL_SERVES: &CStr =
     c"A spare that is left out still serves blocks: evacuate it, or use degraded";
-
-pub(super) const TOO_MANY: &CStr = c"A set has four spares at most";
-
-pub(super) const NOT_BLANK: &CStr =
-    c"Spare is not blank: zero it, or use the format argument to overwrite what is there";
 
 pub(super) type CtrResult<T> = core::result::Result<T, CtrError>;
 
@@ -78,41 +70,7 @@ impl Line<'_> {
     pub(super) fn refuse_content(&self, error: &LoadError) -> CtrError {
         let expected = self.expected();
         pr_err!("{}: {}\n", self.name, Show(error.against(&expected)));
-        let text = match error {
-            LoadError::Superblock {
-                error: FormatError::Foreign,
-                ..
-            } => NOT_BLANK,
-            LoadError::Superblock { .. }
-            | LoadError::SuperblockUnreadable { .. }
-            | LoadError::SuperblockContradiction { .. }
-            | LoadError::SuperblockStale { .. }
-            | LoadError::MixedSpares { .. } => c"No usable superblock on the spare",
-            LoadError::Apart { .. } => c"Spares were used without each other",
-            LoadError::Twice { .. } => c"Spare is a copy of another one that is in use",
-            LoadError::NotMember { .. } => c"Spare has left its set",
-            LoadError::Another { .. } => {
-                c"Spare is not the one that was lost: leave it out with degraded, then add it"
-            }
-            LoadError::TooMany => TOO_MANY,
-            LoadError::Unfinished { .. } => {
-                c"Spare was to take over from a dead one and has not: use that, or format this one anew"
-            }
-            LoadError::MainIsSpare { .. } => c"Main is a spare: are main and spare mixed up?",
-            LoadError::TableBlock { .. }
-            | LoadError::TableContradiction { .. }
-            | LoadError::OutOfRange { .. }
-            | LoadError::Unresolvable { .. } => c"Slot table on the spare is damaged",
-            LoadError::WrongUuid { .. } => c"Spare is not the one that the uuid argument names",
-            LoadError::OtherMainId { .. } => c"Spare belongs to a main device of another main_id",
-            LoadError::OtherMainSize { .. } => c"Spare belongs to a larger main device",
-            LoadError::MainBlockSize { .. } => c"Main had other logical blocks before",
-            LoadError::Shrunk { .. } => c"Spare is smaller than it was formatted",
-            LoadError::Incomplete { .. } => {
-                c"A spare of the set is missing: name it with the spare argument, or use degraded"
-            }
-        };
-        refuse(error.errno(), text)
+        refuse(error.errno(), error.message())
     }
 }
 
@@ -128,17 +86,6 @@ pub(super) fn in_use(error: Error) -> CtrError {
     refuse(Errno::Busy, text)
 }
 
-/// Whether there is nothing of ours that formatting would overwrite.
-pub(super) fn may_be_formatted(error: &LoadError) -> bool {
-    matches!(
-        error,
-        LoadError::Superblock {
-            error: FormatError::Foreign | FormatError::Checksum,
-            ..
-        } | LoadError::Unfinished { .. }
-    )
-}
-
 pub(super) fn too_many() -> CtrError {
-    refuse(Errno::TooMany, TOO_MANY)
+    refuse(LoadError::TooMany.errno(), LoadError::TooMany.message())
 }
