@@ -11,6 +11,7 @@
 //! | [`format`]   | Where does everything lie on the spare, and what do its bytes mean?        |
 //! | [`load`]     | Of several copies, which is the truth, and what has to be written again?   |
 //! | [`commit`]   | What is written next, in which order, and what if that write fails?        |
+//! | [`set`]      | Which spares belong to the set, and how does a table change that?          |
 //! | [`slot`]     | What does one word say about one slot?                                     |
 //! | [`extents`]  | Where is a slot?                                                           |
 //! | [`table`]    | Which slot serves a block of main?                                         |
@@ -59,6 +60,7 @@ pub mod places;
 pub mod pool;
 pub mod presence;
 pub mod reach;
+pub mod set;
 pub mod slot;
 pub mod status;
 pub mod table;

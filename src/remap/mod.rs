@@ -28,6 +28,7 @@ use core::fmt::Write;
 
 use kernel::{
     prelude::*,
+    str::CString,
     sync::{
         atomic::{
             Atomic,
@@ -53,7 +54,8 @@ use crate::{
             self,
             Options, //
         },
-        limit::Limit, //
+        limit::Limit,
+        set::Plan, //
     }, //
 };
 
@@ -65,9 +67,11 @@ use repair::crew::{
     Repairer,
     Teller, //
 };
-use session::state::Locked;
+use session::{
+    activate::Table,
+    state::Locked, //
+};
 use setup::{
-    changes::Changes,
     registry::StateRef,
     spares::Spares, //
 };
@@ -77,7 +81,9 @@ pub(crate) struct DmRemap {
     main: dm::Device,
     spares: Spares,
     /// How the set is to change when this table is resumed.
-    changes: KBox<Changes>,
+    plan: KBox<Plan>,
+    /// The line that names the set, if it is new or its spares are.
+    line: Option<CString>,
     options: KBox<Options>,
     /// Number of sectors.
     len: u64,
@@ -176,10 +182,15 @@ impl dm::Target for DmRemap {
         if !ti.is_read_only() {
             let main_id = self.options.main_id.as_ref();
             locked.writer.metadata.set_main(self.len, main_id);
+            let table = Table {
+                spares: &self.spares,
+                plan: &self.plan,
+                line: self.line.as_deref(),
+            };
             if !self.resumed.load(Relaxed) {
-                self.changes.tell_renamed(&self.state);
+                table.tell_renamed(&self.state);
             }
-            session::activate::activate(&self.state, &mut locked, &self.spares, &self.changes)?;
+            session::activate::activate(&self.state, &mut locked, &table)?;
         }
         drop(locked);
         // The new map may be there before the first bio, but nothing is served while memory is waited for.

@@ -111,14 +111,9 @@ impl Chosen {
         members.find_map(|(index, _)| self.spare_of(index).is_none().then_some(index))
     }
 
-    /// The first member that is not there and may hold something, so that the user has to say that the
-    /// set is to be used without it.
-    pub fn asked_for(&self, superblock: &Superblock) -> Option<u8> {
-        let mut members = superblock.members();
-        members.find_map(|(index, member)| {
-            let absent = self.spare_of(index).is_none();
-            (absent && !member.is_dispensable()).then_some(index)
-        })
+    /// Which member a spare is.
+    pub fn member_on(&self, spare: u8) -> Option<u8> {
+        (0..MEMBERS_MAX).find(|index| self.spare_of(*index) == Some(spare))
     }
 
     /// Which spare member number `index` is.

@@ -26,18 +26,17 @@ use kernel::prelude::*;
 
 use crate::{
     logic::{
-        commit::{
-            Metadata,
-            COMMIT_BLOCKS_MAX, //
-        },
+        commit::COMMIT_BLOCKS_MAX,
         format::{
             member_bit,
             BlockId,
             Superblock,
             MEMBERS_MAX, //
-        }, //
+        },
+        set::Plan, //
     },
     remap::{
+        health::life::Disk,
         meta::{
             io::SpareIo,
             writer::{
@@ -46,10 +45,6 @@ use crate::{
             }, //
         },
         setup::{
-            changes::{
-                has_numbers,
-                Changes, //
-            },
             load::{
                 Return,
                 Rewrite,
@@ -83,39 +78,48 @@ pub(in crate::remap) struct Start {
 }
 
 impl Start {
-    /// Whether one of these members, a bit each, has what another replica is to get before it is good.
-    fn needs(&self, superblock: &Superblock, members: u8) -> bool {
-        self.rewrites.iter().any(|rewrite| {
-            let member = superblock.member(rewrite.block.member);
-            let other = usize::from(rewrite.replica ^ 1);
-            let truth = member.and_then(|member| member.areas.get(other));
-            truth.is_some_and(|area| members & member_bit(area.host) != 0)
-        })
+    /// The members that have what another replica is to get before that is good; a bit each.
+    pub(in crate::remap) fn sources(&self, superblock: &Superblock) -> u8 {
+        let truths = self.rewrites.iter().filter_map(|rewrite| {
+            let member = superblock.member(rewrite.block.member)?;
+            member.areas.get(usize::from(rewrite.replica ^ 1))
+        });
+        truths.fold(0, |mask, area| mask | member_bit(area.host))
     }
 }
 
-/// The first of these members, a bit each, that the set cannot go without, besides those of them that come
-/// before it.
-pub(in crate::remap) fn not_without(
-    metadata: &Metadata,
-    start: Option<&Start>,
-    members: u8,
-) -> Option<u8> {
-    (0..MEMBERS_MAX).find(|index| {
-        let all = members & (member_bit(*index) | member_bit(*index).wrapping_sub(1));
-        let needed = || start.is_some_and(|start| start.needs(metadata.superblock(), all));
-        members & member_bit(*index) != 0 && (!metadata.can_lose_all(all) || needed())
-    })
+/// What a table that is resumed brings along.
+pub(in crate::remap) struct Table<'a> {
+    pub(in crate::remap) spares: &'a Spares,
+    /// How it changes the set.
+    pub(in crate::remap) plan: &'a Plan,
+    /// If the set is new, or its spares are: the table line that names it.
+    pub(in crate::remap) line: Option<&'a CStr>,
 }
 
-/// Does what `locked.start` says, once, and what `changes` says.
+impl Table<'_> {
+    /// Has users hear of what may be lost with the cache of a spare that is met under another name.
+    pub(in crate::remap) fn tell_renamed(&self, state: &State) {
+        let renamed = self.plan.renamed;
+        for member in (0..MEMBERS_MAX).filter(|member| renamed & member_bit(*member) != 0) {
+            if state.life.needs_flush(Disk::Spare(member)) {
+                state.life.own_flush_failed(Disk::Spare(member));
+            }
+        }
+    }
+
+    /// Tells users the line that names the set.
+    pub(super) fn tell_line(&self, state: &State, when: &str) {
+        if let Some(line) = self.line.and_then(|line| line.to_str().ok()) {
+            pr_info!("{}: the line to use {when}: {line}\n", state.name);
+        }
+    }
+}
+
+/// Does what `locked.start` says, once, and what the table's plan says.
 #[inline(never)]
-pub(in crate::remap) fn activate(
-    state: &State,
-    locked: &mut Locked,
-    spares: &Spares,
-    changes: &Changes,
-) -> Result {
+pub(in crate::remap) fn activate(state: &State, locked: &mut Locked, table: &Table<'_>) -> Result {
+    let Table { spares, plan, .. } = *table;
     let Locked {
         writer,
         io,
@@ -134,16 +138,16 @@ pub(in crate::remap) fn activate(
         state.life.note_answer(index);
     }
     let mut io = SpareIo::new(state, &all, io);
-    go_without(state, writer, start.as_ref(), spares, changes)?;
+    go_without(state, writer, start.as_ref(), table)?;
     writer.use_all(state);
     if let Some(todo) = start {
-        begin(state, writer, &mut io, todo, changes)?;
+        begin(state, writer, &mut io, todo, table)?;
     }
     if let Some(dead) = leaving.as_ref().and_then(|leaving| leaving.dead.as_ref()) {
-        if take_over::begin(state, writer, &mut io, dead, changes).is_err() {
+        if take_over::begin(state, writer, &mut io, dead, table).is_err() {
             // The table does without them all the same.
             for member in 0..MEMBERS_MAX {
-                if changes.inherited & member_bit(member) != 0 {
+                if plan.inherited & member_bit(member) != 0 {
                     writer.metadata.set_present(member, false);
                 }
             }
@@ -161,8 +165,8 @@ pub(in crate::remap) fn activate(
         Ok(()) => (),
     }
     // Who could not be written to a moment ago is not asked again.
-    if recorded.is_ok() || changes.has_joining() {
-        change_set(state, writer, &mut io, spares, changes, used)?;
+    if recorded.is_ok() || plan.has_joining() {
+        change_set(state, writer, &mut io, table, used)?;
     }
     *start = None;
     leave_flushes(state, writer, spares, used);
@@ -176,20 +180,17 @@ fn begin(
     writer: &mut Writer,
     io: &mut SpareIo<'_>,
     todo: &mut Start,
-    changes: &Changes,
+    table: &Table<'_>,
 ) -> Result {
     let name = &state.name;
     if todo.format {
-        join(state, writer, changes)?;
+        join(state, writer, table.plan)?;
         writer.sync(state, io)?;
-        turn_away(state, writer, io, changes)?;
+        turn_away(state, writer, io, table.plan)?;
         place_replicas(state, writer, io);
         todo.format = false;
         pr_info!("{name}: formatted spare {}\n", Show(state.uuid));
-        let line = changes.line.as_ref().and_then(|line| line.to_str().ok());
-        if let Some(line) = line {
-            pr_info!("{name}: the line to use from now on: {line}\n");
-        }
+        table.tell_line(state, "from now on");
     }
     let repaired = todo.rewrites.len().saturating_add(todo.dirty.len());
     while let Some(rewrite) = todo.rewrites.last() {
@@ -221,15 +222,15 @@ fn change_set(
     state: &State,
     writer: &mut Writer,
     io: &mut SpareIo<'_>,
-    spares: &Spares,
-    changes: &Changes,
+    table: &Table<'_>,
     used: bool,
 ) -> Result {
-    if join(state, writer, changes)? {
+    let plan = table.plan;
+    if join(state, writer, plan)? {
         let joined = match writer.sync(state, io) {
-            Ok(()) => turn_away(state, writer, io, changes),
+            Ok(()) => turn_away(state, writer, io, plan),
             Err(error) => {
-                withdraw(state, writer, changes);
+                withdraw(state, writer, plan);
                 Err(error)
             }
         };
@@ -237,8 +238,8 @@ fn change_set(
             joined?;
         }
     }
-    check_members(state, writer, spares, changes, used)?;
-    change_members(state, writer, io, changes)?;
+    check_members(state, writer, table, used)?;
+    change_members(state, writer, io, plan)?;
     let mut marks = writer.metadata.superblock().members();
     let unused = marks.all(|(_, member)| member.high_water == 0);
     drop(marks);
@@ -273,16 +274,16 @@ fn go_without(
     state: &State,
     writer: &mut Writer,
     start: Option<&Start>,
-    spares: &Spares,
-    changes: &Changes,
+    table: &Table<'_>,
 ) -> Result {
-    let named = |index: u8| spares.get(index).is_some() || changes.leaving & member_bit(index) != 0;
+    let Table { spares, plan, .. } = *table;
     let superblock = writer.metadata.superblock();
     let absent = superblock
         .members()
-        .filter(|(index, member)| !member.missing && !named(*index))
+        .filter(|(index, member)| !member.missing && !plan.leaves(*index))
         .fold(0, |mask, (index, _)| mask | member_bit(index));
-    let needed = not_without(&writer.metadata, start, absent);
+    let absent = absent & plan.unnamed(superblock);
+    let needed = writer.set(start).not_without(absent);
     if let Some(index) = needed.filter(|_| start.is_some()) {
         // Nothing has changed so far: a table that names it does.
         tell_needed(state, index);
@@ -320,7 +321,7 @@ fn go_without(
             }
             let same = matches!(back, Return::Same);
             writer.metadata.set_present(index, same);
-        } else if (changes.leaving | changes.inherited) & member_bit(index) == 0 {
+        } else if (plan.leaving | plan.inherited) & member_bit(index) == 0 {
             // If that is not possible any more, as another one has died since the table was loaded, nothing can
             // be written until a table names it.
             let lost = lose(state, writer, index);
@@ -338,7 +339,7 @@ fn go_without(
 /// Where no member is used, as new spares were to take over from all and did not, those that are named again and are
 /// what they were are used as before: nothing was written without them.
 fn use_again(state: &State, writer: &mut Writer, spares: &Spares) {
-    if writer.durable_alone().is_none() {
+    if writer.set(None).durable_alone().is_none() {
         return;
     }
     let mut back = 0;
@@ -359,12 +360,7 @@ fn use_again(state: &State, writer: &mut Writer, spares: &Spares) {
 #[inline(never)]
 fn look_at(state: &State, writer: &Writer, index: u8, spare: &Spare) -> Return {
     match Sight::of(&state.pool, spare) {
-        Ok(seen) => seen.check(
-            writer.metadata.superblock(),
-            writer.durable_alone(),
-            index,
-            index,
-        ),
+        Ok(seen) => seen.check(&writer.set(None), index, index),
         // There is no memory for it, and it stays away.
         Err(_) => Return::Silent,
     }
@@ -383,13 +379,9 @@ fn tell_needed(state: &State, index: u8) {
 }
 
 /// Makes members of the spares that join. Returns whether there were any.
-pub(in crate::remap) fn join(
-    state: &State,
-    writer: &mut Writer,
-    changes: &Changes,
-) -> Result<bool> {
+pub(super) fn join(state: &State, writer: &mut Writer, plan: &Plan) -> Result<bool> {
     let mut joined = false;
-    for (change, index) in changes.joining.iter().zip(0u8..) {
+    for (change, index) in plan.joining.iter().zip(0u8..) {
         let Some((uuid, geometry)) = change else {
             continue;
         };
@@ -419,9 +411,26 @@ pub(in crate::remap) fn join(
     Ok(joined)
 }
 
+/// Checks that no slot has a number that belongs to one who joins, as it would if who had that number in
+/// the set before could not be forgotten.
+pub(in crate::remap) fn check_forgotten(state: &State, plan: &Plan) -> Result {
+    let locked = state.writer.lock();
+    let superblock = locked.writer.metadata.superblock();
+    let mut joining = (0..MEMBERS_MAX).filter(|index| plan.joins(*index));
+    match joining.any(|index| superblock.member(index).is_none() && has_numbers(state, index)) {
+        true => Err(ENOMEM),
+        false => Ok(()),
+    }
+}
+
+/// Whether slots of a member, or of one that had its number before, have numbers.
+fn has_numbers(state: &State, index: u8) -> bool {
+    state.with_map(|map| map.extents().known(index)) != 0
+}
+
 /// Takes those back that were to join, as the other spares could not be told.
-fn withdraw(state: &State, writer: &mut Writer, changes: &Changes) {
-    for (change, index) in changes.joining.iter().zip(0u8..) {
+fn withdraw(state: &State, writer: &mut Writer, plan: &Plan) {
+    for (change, index) in plan.joining.iter().zip(0u8..) {
         let member = writer.metadata.superblock().member(index);
         let Some(member) = member.filter(|_| change.is_some()) else {
             continue;
@@ -435,14 +444,9 @@ fn withdraw(state: &State, writer: &mut Writer, changes: &Changes) {
 
 /// Fails if a spare that was to join did not take its superblocks: it is none. It was lost at once, or
 /// nearly all of its copies were written off.
-fn turn_away(
-    state: &State,
-    writer: &mut Writer,
-    io: &mut SpareIo<'_>,
-    changes: &Changes,
-) -> Result {
+fn turn_away(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, plan: &Plan) -> Result {
     let mut result = Ok(());
-    for (change, index) in changes.joining.iter().zip(0u8..) {
+    for (change, index) in plan.joining.iter().zip(0u8..) {
         let member = writer.metadata.superblock().member(index);
         let Some(member) = member.filter(|_| change.is_some()) else {
             continue;
@@ -459,16 +463,10 @@ fn turn_away(
 
 /// Fails if the table names a spare that is no member: users would count on it. Where others are `used`, one
 /// that could not join is told and that is all.
-fn check_members(
-    state: &State,
-    writer: &Writer,
-    spares: &Spares,
-    changes: &Changes,
-    used: bool,
-) -> Result {
+fn check_members(state: &State, writer: &Writer, table: &Table<'_>, used: bool) -> Result {
     let superblock = writer.metadata.superblock();
-    let joins = |index: u8| changes.joins(index) && used;
-    let mut stranger = spares.iter();
+    let joins = |index: u8| table.plan.joins(index) && used;
+    let mut stranger = table.spares.iter();
     match stranger.find(|(index, _)| superblock.member(*index).is_none() && !joins(*index)) {
         None => Ok(()),
         Some((index, _)) => {
@@ -480,15 +478,9 @@ fn check_members(
 
 /// Takes those out of the set that are to leave it. What is not possible is tried again by the next activation,
 /// and the status tells of it. The rest is done in the background (see `jobs/restorer.rs`).
-fn change_members(
-    state: &State,
-    writer: &mut Writer,
-    io: &mut SpareIo<'_>,
-    changes: &Changes,
-) -> Result {
+fn change_members(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, plan: &Plan) -> Result {
     for index in 0..MEMBERS_MAX {
-        let leaves = changes.leaving & member_bit(index) != 0;
-        if !leaves || writer.metadata.superblock().member(index).is_none() {
+        if !plan.leaves(index) || writer.metadata.superblock().member(index).is_none() {
             continue;
         }
         if writer.claims(index) != 0 {

@@ -25,7 +25,10 @@
 use kernel::prelude::*;
 
 use crate::{
-    logic::format::MEMBERS_MAX,
+    logic::{
+        format::MEMBERS_MAX,
+        set::Plan, //
+    },
     remap::{
         meta::{
             io::{
@@ -34,15 +37,15 @@ use crate::{
             },
             writer::Writer, //
         },
-        setup::{
-            changes::Changes,
-            spares::Spares, //
-        }, //
+        setup::spares::Spares, //
     }, //
 };
 
 use super::{
-    activate::join,
+    activate::{
+        join,
+        Table, //
+    },
     state::State, //
 };
 
@@ -52,7 +55,7 @@ pub(in crate::remap) fn begin(
     writer: &mut Writer,
     io: &mut SpareIo<'_>,
     dead: &Spares,
-    changes: &Changes,
+    table: &Table<'_>,
 ) -> Result {
     let name = &state.name;
     for (index, spare) in dead.iter() {
@@ -65,33 +68,24 @@ pub(in crate::remap) fn begin(
     }
     // Nobody waits for memory that this lock would keep from being freed: the device is suspended.
     let before = writer.before_take_over()?;
-    if let Err(error) = try_begin(state, writer, io, changes) {
+    if let Err(error) = try_begin(state, writer, io, table.plan) {
         pr_err!("{name}: the new spares cannot take over: {error:?}\n");
         writer.undo_take_over(state, &before);
         return Err(error);
     }
     pr_warn!("{name}: new spares take over, what the old ones had is lost until it is written\n");
-    if let Some(line) = changes.line.as_ref().and_then(|line| line.to_str().ok()) {
-        pr_info!("{name}: the line to use once they have: {line}\n");
-    }
+    table.tell_line(state, "once they have");
     Ok(())
 }
 
-fn try_begin(
-    state: &State,
-    writer: &mut Writer,
-    io: &mut SpareIo<'_>,
-    changes: &Changes,
-) -> Result {
+fn try_begin(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, plan: &Plan) -> Result {
     // Repairs that were under way when the table was loaded may have added some.
-    if changes.inherited_blocks(writer) > changes.joining_slots() {
-        return Err(ENOSPC);
-    }
-    join(state, writer, changes)?;
-    writer.begin_take_over(changes.inherited)?;
+    plan.check_room(&writer.set(None)).map_err(|_| ENOSPC)?;
+    join(state, writer, plan)?;
+    writer.begin_take_over(plan.inherited)?;
     writer.sync(state, io)?;
     let superblock = writer.metadata.superblock();
-    let mut heirs = (0..MEMBERS_MAX).filter(|index| changes.joins(*index));
+    let mut heirs = (0..MEMBERS_MAX).filter(|index| plan.joins(*index));
     let all = heirs.all(|index| {
         let heir = superblock.member(index);
         writer.metadata.is_usable(index) && heir.is_some_and(|heir| heir.has_supers())

@@ -8,6 +8,7 @@
 
 use kernel::{
     prelude::*,
+    str::CString,
     sync::{
         atomic::Atomic,
         Arc, //
@@ -28,7 +29,11 @@ use crate::{
             Form,
             Options, //
         },
-        errno::Errno, //
+        errno::Errno,
+        set::{
+            refusal::STILL_SERVES,
+            Plan, //
+        }, //
     },
     remap::{
         jobs::restorer::Restorer,
@@ -38,9 +43,12 @@ use crate::{
             Noter,
             Teller, //
         },
-        session::state::{
-            Leaving,
-            State, //
+        session::{
+            activate::check_forgotten,
+            state::{
+                Leaving,
+                State, //
+            }, //
         },
         user::names::LogName,
         DmRemap, //
@@ -48,7 +56,6 @@ use crate::{
 };
 
 use super::{
-    changes::Changes,
     devices::{
         check_apart,
         check_main,
@@ -59,8 +66,7 @@ use super::{
     line::Line,
     refuse::{
         refuse,
-        CtrResult,
-        STILL_SERVES, //
+        CtrResult, //
     },
     registry::{
         StateRef,
@@ -83,19 +89,16 @@ pub(in crate::remap) fn construct(
     // Nobody else may change what is read from here on.
     let claims = target.claim()?;
     target.check_main(&claims)?;
-    let mut found = match target.find_state(&claims)? {
+    let found = match target.find_state(&claims)? {
         Some(known) => target.join_state(claims, known)?,
         None => target.load(claims)?,
     };
     // Here memory can still be waited for. Without it, less can be remapped.
     let _ = growth::grow(&found.state, None);
-    found
-        .changes
-        .check_forgotten(&found.state)
+    check_forgotten(&found.state, &found.plan)
         .message(c"There is no memory to forget a spare that has left")?;
-    let Prepared { state, changes, .. } = &mut *found;
-    target.name_set(state, &texts, ctor.begin(), changes)?;
-    assemble(ctor, opened, found)
+    let line = target.name_set(&found.state, &texts, ctor.begin(), &found.plan)?;
+    assemble(ctor, opened, found, line)
 }
 
 /// The last thing, as the table in use is not to notice if this one is refused.
@@ -199,12 +202,13 @@ fn assemble(
     ctor: &mut dm::Constructor<'_>,
     opened: KBox<Opened>,
     found: KBox<Prepared>,
+    line: Option<CString>,
 ) -> CtrResult<impl PinInit<DmRemap, dm::CtrError>> {
     let Opened { main, options, .. } = KBox::into_inner(opened);
     let Prepared {
         state,
         spares,
-        changes,
+        plan,
         leaving,
     } = KBox::into_inner(found);
     ctor.set_num_bios(dm::BioKind::Flush, spares.count().saturating_add(1));
@@ -224,7 +228,8 @@ fn assemble(
         main_sectors: main.sectors(),
         main,
         spares,
-        changes,
+        plan,
+        line,
         options,
         len,
         resumed: Atomic::new(false),
@@ -244,7 +249,7 @@ fn assemble(
 pub(super) struct Prepared {
     pub(super) spares: Spares,
     /// How the set is to change for it.
-    pub(super) changes: KBox<Changes>,
+    pub(super) plan: KBox<Plan>,
     /// What it leaves out.
     pub(super) leaving: KBox<Leaving>,
     // The claims are given up last.

@@ -23,21 +23,23 @@ use crate::{
     logic::{
         commit::Metadata,
         desk::Desk,
-        errno::Errno,
-        format::{
-            Geometry,
-            MEMBERS_MAX, //
-        },
+        format::Geometry,
         group::{
             self,
             Group, //
         },
         load::{
             self,
+            Chosen,
             LoadError, //
         },
         presence,
-        text::Uuid, //
+        set::{
+            NamedSpare,
+            Plan,
+            Refusal,
+            Seen, //
+        }, //
     },
     remap::{
         health::life::Life,
@@ -73,11 +75,10 @@ use crate::{
 };
 
 use super::{
-    changes::Changes,
     ctr::Prepared,
     line::{
+        fresh_uuid,
         Line,
-        Members,
         POOL_BIOS, //
     },
     load::{
@@ -87,12 +88,7 @@ use super::{
         Refused,
         Window, //
     },
-    refuse::{
-        refuse,
-        CtrResult,
-        HAS_METADATA,
-        READ_ONLY, //
-    },
+    refuse::CtrResult,
     registry::Claims, //
 };
 
@@ -102,36 +98,28 @@ impl Line<'_> {
     pub(super) fn load(&self, claims: Claims) -> CtrResult<KBox<Prepared>> {
         let pool = KBox::pin_init(block::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
         let windows = self.windows(&pool)?;
-        let mut changes = KBox::new(Changes::default(), GFP_KERNEL)?;
-        let read = self.read(&windows, &mut changes);
-        let (loaded, format, members) = read.map_err(|error| self.refuse_read(error))?;
-        if (format || changes.has_joining()) && self.read_only {
-            return Err(refuse(Errno::ReadOnly, READ_ONLY));
-        }
-        self.check_writable(loaded.metadata.superblock())?;
-        if format && claims.leaves_remaps() {
-            return Err(refuse(
-                Errno::Busy,
-                c"The device has remaps on another spare: name that, too, and evacuate it later, \
-                  or, if it is dead, use degraded",
-            ));
-        }
+        let mut plan = KBox::new(Plan::default(), GFP_KERNEL)?;
+        let read = self.read(&windows, &claims, &mut plan);
+        let (loaded, format) = read.map_err(|error| self.refuse_read(error))?;
         let state = claims.with(self.make_state(loaded, format)?);
-        self.found(state, &members, changes, Leaving::new(self.user.table)?)
+        self.found(state, plan, Leaving::new(self.user.table)?)
     }
 
     /// Reads what is on the spares, or decides that they are to be formatted.
     #[inline(never)]
-    pub(super) fn read(
+    fn read(
         &self,
         windows: &[Window<'_>],
-        changes: &mut Changes,
-    ) -> Result<(KBox<Loaded>, bool, Members), Refused> {
+        claims: &Claims,
+        plan: &mut Plan,
+    ) -> Result<(KBox<Loaded>, bool), Refused> {
         let mut metadata = KBox::new(Metadata::EMPTY, GFP_KERNEL)?;
         let mut ignored = 0u8;
         let found = loop {
             match find_superblock(windows, ignored, metadata.superblock_mut()) {
-                Err(Refused::Content(error)) if self.options.format && error.may_be_formatted() => {
+                Err(Refused::Why(Refusal::Content(error)))
+                    if self.options.format && error.may_be_formatted() =>
+                {
                     // Each spare once.
                     match error {
                         LoadError::Superblock { spare, .. } | LoadError::Unfinished { spare } => {
@@ -143,50 +131,55 @@ impl Line<'_> {
                 other => break other?,
             }
         };
-        let mut members = [None; MEMBERS_MAX as usize];
-        let load::Found::Ours(chosen) = found else {
-            return self.format(windows, ignored, metadata, changes);
-        };
-        metadata.name_anew(&chosen, || Uuid::from_random(util::random_uuid()));
-        if self.options.format && chosen.blank == 0 {
-            return Err(Refused::Text(Errno::Exists, HAS_METADATA));
+        match found {
+            load::Found::Ours(chosen) => {
+                let loaded = self.take_up(windows, ignored, metadata, &chosen, plan)?;
+                Ok((loaded, false))
+            }
+            load::Found::Blank => {
+                let loaded = self.format(windows, ignored, metadata, claims, plan)?;
+                Ok((loaded, true))
+            }
         }
+    }
+
+    /// Reads the rest of a set that was found.
+    #[inline(never)]
+    fn take_up(
+        &self,
+        windows: &[Window<'_>],
+        ignored: u8,
+        mut metadata: KBox<Metadata>,
+        chosen: &Chosen,
+        plan: &mut Plan,
+    ) -> Result<KBox<Loaded>, Refused> {
+        metadata.name_anew(chosen, fresh_uuid);
         let superblock = metadata.superblock();
-        load::check_expected(superblock, &self.expected())?;
-        for (index, member) in superblock.members() {
-            let Some(spare) = chosen.spare_of(index) else {
-                continue;
+        let mut spares = KVec::new();
+        for (window, number) in windows.iter().zip(0u8..) {
+            let seen = match chosen.member_on(number) {
+                Some(index) => Seen::Member(index),
+                None => Seen::Blank(self.lay_out(window)?),
             };
-            let window = windows.get(usize::from(spare)).ok_or(EINVAL)?;
-            load::check_window(member, window.sectors)?;
-            self.tell_grown(index, member, window.sectors);
-            if chosen.joining & (1 << spare.min(7)) != 0 {
+            spares.push(named(window, seen), GFP_KERNEL)?;
+        }
+        *plan = Plan::for_loaded(&self.wanted(), superblock, &spares, fresh_uuid)?;
+        self.tell_grown(superblock, plan);
+        for ((window, number), spare) in windows.iter().zip(0u8..).zip(&spares) {
+            match spare.seen {
+                Seen::Blank(geometry) => {
+                    let must_be_zero = ignored & (1 << number.min(7)) == 0;
+                    self.check_empty(window, &geometry, must_be_zero)?;
+                }
                 // It was to be a member when the power failed, and this one is not another.
-                self.check_still_blank(window, &member.geometry)?;
-            }
-            if let Some(place) = members.get_mut(usize::from(spare)) {
-                *place = Some(index);
-            }
-        }
-        if let Some(member) = chosen
-            .asked_for(superblock)
-            .filter(|_| !self.options.degraded)
-        {
-            return Err(LoadError::incomplete(superblock, member).into());
-        }
-        for (window, spare) in windows.iter().zip(0u8..) {
-            if chosen.blank & (1 << spare.min(7)) == 0 {
-                continue;
-            }
-            let must_be_zero = ignored & (1 << spare.min(7)) == 0;
-            let geometry = self.blank(window, window.spare, must_be_zero)?;
-            let index = changes.add(superblock, geometry);
-            let index = index.ok_or(Refused::Content(LoadError::TooMany))?;
-            if let Some(place) = members.get_mut(usize::from(spare)) {
-                *place = Some(index);
+                Seen::Member(index) if chosen.joining & (1 << number.min(7)) != 0 => {
+                    let member = superblock.member(index).ok_or(EINVAL)?;
+                    self.check_still_blank(window, &member.geometry)?;
+                }
+                _ => (),
             }
         }
-        Ok((tables(windows, &chosen, metadata)?, false, members))
+        tables(windows, chosen, metadata)
     }
 
     /// Checks that there is nothing on a spare but what its becoming a member has left.
@@ -194,41 +187,42 @@ impl Line<'_> {
         if window.is_blank_but_for_supers(geometry)? {
             Ok(())
         } else {
-            Err(Refused::Text(Errno::Foreign, load::NOT_BLANK))
+            Err(Refusal::NotBlank.into())
         }
     }
 
     /// Makes the metadata of new spares. Nothing is written yet.
     #[inline(never)]
-    pub(super) fn format(
+    fn format(
         &self,
         windows: &[Window<'_>],
         ignored: u8,
         mut metadata: KBox<Metadata>,
-        changes: &mut Changes,
-    ) -> Result<(KBox<Loaded>, bool, Members), Refused> {
-        let mut members = [None; MEMBERS_MAX as usize];
-        for (window, spare) in windows.iter().zip(0u8..) {
-            let must_be_zero = ignored & (1 << spare.min(7)) == 0;
-            let geometry = self.blank(window, window.spare, must_be_zero)?;
-            if spare == 0 {
+        claims: &Claims,
+        plan: &mut Plan,
+    ) -> Result<KBox<Loaded>, Refused> {
+        let mut spares = KVec::new();
+        for (window, number) in windows.iter().zip(0u8..) {
+            let must_be_zero = ignored & (1 << number.min(7)) == 0;
+            let geometry = self.blank(window, must_be_zero)?;
+            let seen = if number == 0 {
                 metadata.superblock_mut().begin(
-                    Uuid::from_random(util::random_uuid()),
-                    Uuid::from_random(util::random_uuid()),
+                    fresh_uuid(),
+                    fresh_uuid(),
                     geometry,
                     self.len,
                     self.options.main_id.unwrap_or_default(),
                 );
+                Seen::Member(0)
             } else {
-                let added = changes.add(metadata.superblock(), geometry);
-                added.ok_or(Refused::Content(LoadError::TooMany))?;
-            }
-            if let Some(place) = members.get_mut(usize::from(spare)) {
-                *place = Some(spare);
-            }
+                Seen::Blank(geometry)
+            };
+            spares.push(named(window, seen), GFP_KERNEL)?;
         }
+        let (superblock, leaves) = (metadata.superblock(), claims.leaves_remaps());
+        *plan = Plan::for_new(&self.wanted(), superblock, &spares, leaves, fresh_uuid)?;
         metadata.create();
-        Ok((Loaded::empty(metadata)?, true, members))
+        Ok(Loaded::empty(metadata)?)
     }
 
     #[inline(never)]
@@ -309,6 +303,15 @@ impl Line<'_> {
             leaving: None,
         };
         Ok((KBox::new(locked, GFP_KERNEL)?, map, counters))
+    }
+}
+
+/// A spare that no table before has named.
+fn named(window: &Window<'_>, seen: Seen) -> NamedSpare {
+    NamedSpare {
+        name: None,
+        seen,
+        sectors: window.sectors,
     }
 }
 

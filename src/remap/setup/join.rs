@@ -8,48 +8,43 @@ use kernel::{
 };
 
 use crate::{
-    abstractions::{
-        block,
-        dm, //
-    },
+    abstractions::block,
     logic::{
-        errno::Errno,
         format::{
             member_bit,
-            Geometry,
-            Member,
             Superblock,
             MEMBERS_MAX, //
         },
-        load::{
-            self,
-            LoadError, //
+        load,
+        set::{
+            Name,
+            NamedSpare,
+            Plan,
+            Refusal,
+            Seen,
+            Shown, //
         },
         text::Uuid, //
     },
     remap::{
         meta::io::is_dead,
-        session::{
-            activate::not_without,
-            state::{
-                Leaving,
-                State, //
-            }, //
+        session::state::{
+            Leaving,
+            State, //
         }, //
     }, //
 };
 
 use super::{
-    changes::Changes,
     ctr::Prepared,
     line::{
+        fresh_uuid,
         spare_of,
         Line,
         POOL_BIOS, //
     },
     load::{
         find_superblock,
-        returning,
         Refused,
         Return,
         Sight,
@@ -57,18 +52,11 @@ use super::{
     },
     refuse::{
         in_use,
-        refuse,
-        too_many,
-        CtrResult,
-        HAS_METADATA,
-        NO_ROOM,
-        READ_ONLY,
-        STILL_SERVES, //
+        CtrResult, //
     },
     registry::{
         Claims,
-        Known,
-        Name, //
+        Known, //
     },
     spares::{
         Spare,
@@ -137,7 +125,9 @@ impl Line<'_> {
         let mut superblock = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
         match find_superblock(&windows, 0, &mut superblock) {
             Ok(load::Found::Blank) => Ok(claims.find_by_main(self.main)),
-            Err(Refused::Content(error)) if self.options.format && error.may_be_formatted() => {
+            Err(Refused::Why(Refusal::Content(error)))
+                if self.options.format && error.may_be_formatted() =>
+            {
                 Ok(claims.find_by_main(self.main))
             }
             // Loading tells what is wrong.
@@ -149,155 +139,32 @@ impl Line<'_> {
     /// change.
     #[inline(never)]
     pub(super) fn join_state(&self, claims: Claims, known: Known) -> CtrResult<KBox<Prepared>> {
-        let Known {
-            state,
-            members: names,
-        } = known;
+        let Known { state, members } = known;
         let state = claims.with(state);
-        let mut fresh = KVec::new();
-        let all = self.spares.iter().zip(self.windows).zip(0u8..);
-        for (((spare, window), number), name) in all.zip(&names) {
-            let member = {
-                let locked = state.writer.lock();
-                let metadata = &locked.writer.metadata;
-                let name = name.filter(|name| member_named(metadata.superblock(), *name).is_some());
-                name.map(|name| (name, metadata.is_usable(name.index)))
-            };
-            let found = match member {
-                None => Some(self.identify(&state, number, spare, *window)?),
-                Some((_, true)) => None,
-                Some((name, false)) => {
-                    self.check_back(&state, name, number, spare, *window)?;
-                    None
-                }
-            };
-            fresh.push(found, GFP_KERNEL)?;
+        let mut spares = KVec::new();
+        for (number, name) in (0u8..).zip(members).take(self.spares.len()) {
+            spares.push(self.look_at(&state, number, name)?, GFP_KERNEL)?;
         }
-        let mut members = [None; MEMBERS_MAX as usize];
-        let mut changes = KBox::new(Changes::default(), GFP_KERNEL)?;
-        let mut left = [None; MEMBERS_MAX as usize];
+        let wanted = self.wanted();
         let mut leaving = Leaving::new(self.user.table)?;
-        if self.options.degraded {
-            self.find_dead(&state, &fresh, &mut leaving.dead)?;
+        let mut dead = 0;
+        if wanted.may_take_over(&spares) {
+            dead = self.find_dead(&state, leaving.dead.insert(Spares::default()))?;
         }
+        let mut plan = KBox::new(Plan::default(), GFP_KERNEL)?;
+        let mut left = [None; MEMBERS_MAX as usize];
         let locked = state.writer.lock();
-        let formatting = locked.start.as_ref().is_some_and(|start| start.format);
-        if self.options.format && !formatting && fresh.iter().all(Option::is_none) {
-            return Err(refuse(Errno::Exists, HAS_METADATA));
-        }
-        let superblock = locked.writer.metadata.superblock();
-        load::check_expected(superblock, &self.expected())
-            .map_err(|error| self.refuse_content(&error))?;
-        self.check_writable(superblock)?;
-        for ((name, place), (_, sectors)) in names.iter().zip(&mut members).zip(self.windows) {
-            let Some(name) = *name else {
-                continue;
-            };
-            if let Some(member) = member_named(superblock, name) {
-                *place = Some(name.index);
-                load::check_window(member, *sectors)
-                    .map_err(|error| self.refuse_content(&error))?;
-                self.tell_grown(name.index, member, *sectors);
-            }
-        }
-        // Those that have numbers from another table come first, so that these are not given away.
-        for named in [true, false] {
-            let all = fresh.iter().zip(&names).zip(&mut members);
-            let rest = all.filter(|((_, name), place)| place.is_none() && name.is_some() == named);
-            for ((found, name), place) in rest {
-                let index = match (found, name) {
-                    (None, None) => continue,
-                    (Some(Identity::Member(index)), None) => *index,
-                    (Some(Identity::Renamed(index)), None) => {
-                        changes.renamed |= member_bit(*index);
-                        *index
-                    }
-                    (Some(Identity::Blank(geometry)), None) => {
-                        changes.add(superblock, *geometry).ok_or_else(too_many)?
-                    }
-                    (Some(Identity::Blank(geometry)), Some(name))
-                        if changes.add_as(superblock, *name, *geometry) =>
-                    {
-                        name.index
-                    }
-                    // It is another one than that table found, or its number is another one's by now.
-                    (_, Some(_)) => {
-                        return Err(refuse(
-                            Errno::Busy,
-                            c"A spare was to join by a table that was not resumed: clear that first",
-                        ));
-                    }
-                };
-                *place = Some(index);
-            }
-        }
-        if (formatting || changes.has_joining()) && self.read_only {
-            return Err(refuse(Errno::ReadOnly, READ_ONLY));
-        }
-        let mut left_out = 0u8;
-        for (index, member) in superblock.members() {
-            if members.contains(&Some(index)) {
-                continue;
-            }
-            if !locked.writer.metadata.is_present(index) {
-                // A read-only table went without it, and a resume of this one would write that down.
-                if !member.missing && !self.read_only {
-                    left_out |= member_bit(index);
-                }
-                continue;
-            }
-            left_out |= member_bit(index);
-            let claims = locked.writer.claims(index);
-            if claims != 0 && self.options.degraded {
-                continue;
-            }
-            if claims != 0 {
-                let name = &self.name;
-                pr_err!("{name}: spare {index} has {claims} blocks: evacuate it first\n");
-                return Err(refuse(Errno::Busy, STILL_SERVES));
-            }
-            changes.leaving |= member_bit(index);
-            if let Some(place) = left.get_mut(usize::from(index)) {
-                *place = Some(Name {
-                    index,
-                    uuid: member.uuid,
-                });
-            }
-        }
-        // Those that are to leave, too: what they have has to be elsewhere by then.
-        let left_out = if formatting { 0 } else { left_out };
-        let start = locked.start.as_ref();
-        let needed = not_without(&locked.writer.metadata, start, left_out);
-        if needed.is_some() && leaving.dead.is_some() {
-            left = [None; MEMBERS_MAX as usize];
-            changes.inherit(superblock);
-            let blocks = changes.inherited_blocks(&locked.writer);
-            let room = changes.joining_slots();
-            if blocks > room {
-                let name = &self.name;
-                pr_err!(
-                    "{name}: {blocks} blocks are to be remembered, and there is room for {room}\n"
-                );
-                return Err(refuse(Errno::NoSpace, NO_ROOM));
-            }
-        } else if let Some(index) = needed {
-            let name = &self.name;
-            pr_err!("{name}: spare {index} has the only good copy of metadata\n");
-            return Err(refuse(
-                Errno::Io,
-                c"A spare that is left out has the only good copy of metadata",
-            ));
-        }
-        let absent = superblock.members().find(|(index, member)| {
-            !members.contains(&Some(*index))
-                && changes.leaving & member_bit(*index) == 0
-                && !member.is_dispensable()
-        });
-        if let Some((member, _)) = absent.filter(|_| !self.options.degraded) {
-            return Err(self.refuse_content(&LoadError::incomplete(superblock, member)));
+        let set = locked.writer.set(locked.start.as_ref());
+        *plan = Plan::for_set_in_use(&wanted, &set, &spares, dead, fresh_uuid)
+            .map_err(|refusal| self.refuse_spares(&refusal))?;
+        let superblock = set.metadata.superblock();
+        self.tell_grown(superblock, &plan);
+        for (place, index) in left.iter_mut().zip(0u8..) {
+            let leaves = plan.leaves(index);
+            *place = plan.name_of(superblock, index).filter(|_| leaves);
         }
         drop(locked);
-        if changes.inherited == 0 {
+        if plan.inherited == 0 {
             leaving.dead = None;
         }
         for name in left.into_iter().flatten() {
@@ -305,29 +172,18 @@ impl Line<'_> {
                 leaving.spares.add(name.index, spare);
             }
         }
-        self.found(state, &members, changes, leaving)
+        self.found(state, plan, leaving)
     }
 
-    /// The spares that a state in use has had, if all of them are dead, and all that the table names are new.
+    /// The members of a set in use of which nobody answers, a bit each; `found` gets the spares of those that there
+    /// are devices of. Whoever answers ends that.
     #[inline(never)]
-    fn find_dead(
-        &self,
-        state: &Arc<State>,
-        fresh: &KVec<Option<Identity>>,
-        found: &mut Option<Spares>,
-    ) -> Result {
-        let mut fresh = fresh.iter();
-        if !fresh.all(|found| matches!(found, Some(Identity::Blank(_)))) {
-            return Ok(());
-        }
-        let mut dead = Spares::default();
+    fn find_dead(&self, state: &Arc<State>, found: &mut Spares) -> Result<u8> {
+        let mut dead = 0;
         for index in 0..MEMBERS_MAX {
             // Not under the lock: it may take its time to answer.
             let (name, is_away) = {
                 let locked = state.writer.lock();
-                if locked.start.is_some() {
-                    return Ok(());
-                }
                 let metadata = &locked.writer.metadata;
                 let Some(member) = metadata.superblock().member(index) else {
                     continue;
@@ -338,79 +194,82 @@ impl Line<'_> {
             };
             match spare_of(state, name) {
                 Some(spare) if is_dead(&state.pool, &spare)? => {
-                    dead.add(index, spare);
+                    found.add(index, spare);
                 }
                 None if is_away => (),
-                _ => return Ok(()),
+                _ => break,
             }
+            dead |= member_bit(index);
         }
-        *found = Some(dead);
-        Ok(())
+        Ok(dead)
     }
 
-    /// Finds out what a spare is that a set in use is to have besides; it has this number in the table
+    /// Looks who a spare of the line is. `name` is what tables before say.
+    fn look_at(&self, state: &Arc<State>, number: u8, name: Option<Name>) -> CtrResult<NamedSpare> {
+        let part = self.part(number.into())?;
+        let spare = Spare {
+            device: part.device.clone(),
+            start: part.range.0,
+            sectors: part.range.1.saturating_sub(part.range.0),
+        };
+        let member = {
+            let locked = state.writer.lock();
+            let metadata = &locked.writer.metadata;
+            let name = name.filter(|name| name.is_in(metadata.superblock()));
+            name.map(|name| (name.index, metadata.is_usable(name.index)))
+        };
+        let seen = match member {
+            None => self.identify(state, number, &spare)?,
+            Some((_, true)) => Seen::Known,
+            Some((index, false)) => {
+                self.check_back(state, index, number, &spare)?;
+                Seen::Known
+            }
+        };
+        Ok(NamedSpare {
+            name,
+            seen,
+            sectors: spare.sectors,
+        })
+    }
+
+    /// Finds out who a spare is that a set in use is to have besides; it has this number in the table
     /// line.
     #[inline(never)]
-    fn identify(
-        &self,
-        state: &Arc<State>,
-        number: u8,
-        spare: &dm::Device,
-        (start, sectors): (u64, u64),
-    ) -> CtrResult<Identity> {
+    fn identify(&self, state: &Arc<State>, number: u8, spare: &Spare) -> CtrResult<Seen> {
         let pool = KBox::pin_init(block::BioPool::new(POOL_BIOS), GFP_KERNEL)?;
         let window = Window {
             pool: &pool,
-            spare,
-            start,
-            sectors,
+            spare: &spare.device,
+            start: spare.start,
+            sectors: spare.sectors,
         };
-        let refused = |refused| self.refuse_read(refused);
         let mut scratch = KBox::new(Superblock::EMPTY, GFP_KERNEL)?;
         let found = find_superblock(core::slice::from_ref(&window), 0, &mut scratch);
-        match found {
+        let must_be_zero = match found {
             Ok(load::Found::Ours(chosen)) => {
-                let uuid = returning::own_name(&chosen, &scratch);
-                let gone = match uuid {
+                let shown = Shown::new(&chosen, &scratch, spare.sectors);
+                let gone = match shown.own() {
                     Some(uuid) => self.is_gone_by_name(state, uuid)?,
                     None => false,
                 };
                 let locked = state.writer.lock();
-                let superblock = locked.writer.metadata.superblock();
-                let same = scratch.set_uuid == superblock.set_uuid;
-                let index = uuid.and_then(|uuid| superblock.find_member(&uuid));
-                // Others are recording that what it has is lost.
-                match index.filter(|index| same && !locked.writer.is_inherited(*index)) {
-                    Some(index) if gone && locked.writer.metadata.is_usable(index) => {
-                        let durable = locked.writer.durable();
-                        load::check_renamed(superblock, durable, &scratch, index)
-                            .map_err(|error| self.refuse_content(&error))?;
-                        Ok(Identity::Renamed(index))
-                    }
-                    Some(index) if !locked.writer.metadata.is_present(index) => {
-                        let alone = locked.writer.durable_alone();
-                        returning::check(superblock, alone, &scratch, index, number, sectors)
-                            .map_err(|error| self.refuse_content(&error))?;
-                        Ok(Identity::Member(index))
-                    }
-                    Some(_) => {
-                        let uuid = uuid.unwrap_or(Uuid::NIL);
-                        Err(self.refuse_content(&LoadError::Twice { uuid }))
-                    }
-                    None => Err(refuse(
-                        Errno::WrongDevice,
-                        c"Spare belongs to another set, or has left this one",
-                    )),
-                }
+                let set = locked.writer.set(locked.start.as_ref());
+                let seen = set.identify(&shown, gone, number);
+                return seen.map_err(|refusal| self.refuse_spares(&refusal));
             }
-            Ok(load::Found::Blank) => Ok(Identity::Blank(
-                self.blank(&window, spare, true).map_err(refused)?,
-            )),
-            Err(Refused::Content(error)) if self.options.format && error.may_be_formatted() => Ok(
-                Identity::Blank(self.blank(&window, spare, false).map_err(refused)?),
-            ),
-            Err(error) => Err(refused(error)),
-        }
+            Ok(load::Found::Blank) => true,
+            Err(Refused::Why(Refusal::Content(error)))
+                if self.options.format && error.may_be_formatted() =>
+            {
+                false
+            }
+            Err(refused) => return Err(self.refuse_read(refused)),
+        };
+        let blank = self.blank(&window, must_be_zero);
+        blank
+            .map(Seen::Blank)
+            .map_err(|refused| self.refuse_read(refused))
     }
 
     /// Whether a member is in use, and nobody answers where it was.
@@ -428,43 +287,16 @@ impl Line<'_> {
     }
 
     /// Checks that a spare which was lost is still the member that it was, as far as it answers.
-    fn check_back(
-        &self,
-        state: &State,
-        name: Name,
-        number: u8,
-        spare: &dm::Device,
-        (start, sectors): (u64, u64),
-    ) -> CtrResult<()> {
-        let spare = Spare {
-            device: spare.clone(),
-            start,
-            sectors,
-        };
+    fn check_back(&self, state: &State, index: u8, number: u8, spare: &Spare) -> CtrResult<()> {
         // Not under the lock: it may take its time to answer.
-        let seen = Sight::of(&state.pool, &spare)?;
+        let seen = Sight::of(&state.pool, spare)?;
         let locked = state.writer.lock();
-        let superblock = locked.writer.metadata.superblock();
-        match seen.check(
-            superblock,
-            locked.writer.durable_alone(),
-            name.index,
-            number,
-        ) {
+        let set = locked.writer.set(locked.start.as_ref());
+        match seen.check(&set, index, number) {
             Return::Same | Return::Silent => Ok(()),
-            Return::Refused(error) => Err(self.refuse_content(&error)),
+            Return::Refused(error) => Err(self.refuse_spares(&error.into())),
         }
     }
-}
-
-/// What a spare is that a set in use is to have besides.
-pub(super) enum Identity {
-    /// A member that was missing.
-    Member(u8),
-    /// A member that is in use, and of which nobody answers where it was.
-    Renamed(u8),
-    /// Nothing so far.
-    Blank(Geometry),
 }
 
 /// Whether nobody answers where the spare of a member is.
@@ -473,10 +305,4 @@ pub(super) fn is_gone(state: &Arc<State>, name: Name) -> Result<bool> {
         Some(spare) => Ok(Sight::of(&state.pool, &spare)?.is_silent()),
         None => Ok(false),
     }
-}
-
-/// The member of this name, if there is one.
-fn member_named(superblock: &Superblock, name: Name) -> Option<&Member> {
-    let member = superblock.member(name.index);
-    member.filter(|member| member.uuid == name.uuid)
 }

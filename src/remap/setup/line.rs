@@ -11,7 +11,8 @@ use kernel::{
 use crate::{
     abstractions::{
         block,
-        dm, //
+        dm,
+        util, //
     },
     logic::{
         args::{
@@ -22,14 +23,17 @@ use crate::{
         format::{
             geometry::ALIGN_SECTORS_MAX,
             Geometry,
-            Member,
-            BLOCK_SECTORS,
-            MEMBERS_MAX, //
+            Superblock,
+            BLOCK_SECTORS, //
         },
-        load::{
-            self,
-            Expected, //
-        }, //
+        load::Expected,
+        set::{
+            Name,
+            Plan,
+            Refusal,
+            Wanted, //
+        },
+        text::Uuid, //
     },
     remap::{
         session::state::{
@@ -44,7 +48,6 @@ use crate::{
 };
 
 use super::{
-    changes::Changes,
     ctr::Prepared,
     load::{
         check_main as check_main_content,
@@ -55,7 +58,6 @@ use super::{
         in_use,
         refuse,
         CtrResult,
-        LARGER,
         MAIN_IN_USE,
         SPARE_IN_USE, //
     },
@@ -63,7 +65,6 @@ use super::{
         self,
         ClaimError,
         Claims,
-        Name,
         Part,
         StateRef,
         User, //
@@ -92,9 +93,6 @@ pub(super) struct Line<'a> {
     pub(super) user: User,
     pub(super) name: LogName,
 }
-
-/// Which member each spare of a table line is.
-pub(super) type Members = [Option<u8>; MEMBERS_MAX as usize];
 
 impl Line<'_> {
     /// Claims main and spares.
@@ -134,26 +132,27 @@ impl Line<'_> {
         Ok(windows)
     }
 
-    /// Has the line told that is to be used once the set is made, if it is new.
+    /// The line that is to be used once the set is made, if it is new.
     pub(super) fn name_set(
         &self,
         state: &State,
         words: &[&str],
         begin: u64,
-        changes: &mut Changes,
-    ) -> CtrResult<()> {
+        plan: &Plan,
+    ) -> CtrResult<Option<CString>> {
         let locked = state.writer.lock();
         let formats = locked.start.as_ref().is_some_and(|start| start.format);
         drop(locked);
-        if formats || changes.inherited != 0 {
-            let named = Show(args::Named {
-                words,
-                options: self.options,
-                uuid: state.uuid,
-            });
-            changes.line = Some(CString::try_from_fmt(fmt!("{begin} {} {named}", self.len))?);
+        if !formats && plan.inherited == 0 {
+            return Ok(None);
         }
-        Ok(())
+        let named = Show(args::Named {
+            words,
+            options: self.options,
+            uuid: state.uuid,
+        });
+        let line = CString::try_from_fmt(fmt!("{begin} {} {named}", self.len))?;
+        Ok(Some(line))
     }
 
     pub(super) fn part(&self, index: usize) -> Result<Part<'_>> {
@@ -175,19 +174,14 @@ impl Line<'_> {
     }
 
     /// Registers the spares as the members that they are, and gives them their numbers.
-    pub(super) fn number(
-        &self,
-        state: &StateRef,
-        members: &Members,
-        changes: &Changes,
-    ) -> CtrResult<Spares> {
+    fn register(&self, state: &StateRef, plan: &Plan) -> CtrResult<Spares> {
         let mut spares = Spares::default();
         for (index, spare) in self.spares.iter().enumerate() {
-            let member = members.get(index).copied().flatten().ok_or(EINVAL)?;
+            let member = plan.members.get(index).copied().flatten().ok_or(EINVAL)?;
             let part = self.part(index)?;
             let name = {
                 let locked = state.writer.lock();
-                changes.name_of(locked.writer.metadata.superblock(), member)
+                plan.name_of(locked.writer.metadata.superblock(), member)
             };
             let name = name.ok_or(EINVAL)?;
             state.add(&part, name).map_err(|error| {
@@ -203,10 +197,7 @@ impl Line<'_> {
                 sectors: part.range.1.saturating_sub(part.range.0),
             };
             if !spares.add(member, spare) {
-                return Err(refuse(
-                    Errno::Exists,
-                    c"Two spares are the same member of the set",
-                ));
+                return Err(EINVAL.into());
             }
         }
         Ok(spares)
@@ -221,66 +212,88 @@ impl Line<'_> {
         }
     }
 
+    /// What the line asks for of the set.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            expected: self.expected(),
+            degraded: self.options.degraded,
+            format: self.options.format,
+            read_only: self.read_only,
+        }
+    }
+
     /// Registers the spares.
     #[inline(never)]
     pub(super) fn found(
         &self,
         state: StateRef,
-        members: &Members,
-        changes: KBox<Changes>,
+        plan: KBox<Plan>,
         leaving: KBox<Leaving>,
     ) -> CtrResult<KBox<Prepared>> {
-        let spares = self.number(&state, members, &changes)?;
+        let spares = self.register(&state, &plan)?;
         let found = Prepared {
             state,
             spares,
-            changes,
+            plan,
             leaving,
         };
         Ok(KBox::new(found, GFP_KERNEL)?)
     }
 
-    /// Says that a spare has more room than it was formatted with, and how that can be used.
-    pub(super) fn tell_grown(&self, index: u8, member: &Member, sectors: u64) {
-        let more = sectors.saturating_sub(member.geometry.window_sectors());
-        if more != 0 {
-            pr_info!(
-                "{}: spare {index} has grown by {more} sectors, which are not used: to use them, \
-                 add another spare, evacuate this one, take it out, and add it again\n",
-                self.name
-            );
+    /// Says of which spares there is more than they were formatted with, and how that can be used.
+    pub(super) fn tell_grown(&self, superblock: &Superblock, plan: &Plan) {
+        for (index, (_, sectors)) in plan.members.iter().zip(self.windows) {
+            let member = index.and_then(|index| Some((index, superblock.member(index)?)));
+            let Some((index, member)) = member else {
+                continue;
+            };
+            let more = sectors.saturating_sub(member.geometry.window_sectors());
+            if more != 0 {
+                pr_info!(
+                    "{}: spare {index} has grown by {more} sectors, which are not used: to use them, \
+                     add another spare, evacuate this one, take it out, and add it again\n",
+                    self.name
+                );
+            }
         }
     }
 
-    /// Lays out a spare that is to be formatted.
+    /// Lays out a spare that is to be formatted, and checks that there is nothing on it that matters.
     pub(super) fn blank(
         &self,
         window: &Window<'_>,
-        spare: &dm::Device,
         must_be_zero: bool,
     ) -> Result<Geometry, Refused> {
-        if self.options.uuid.is_some() {
-            return Err(Refused::Text(
-                Errno::NoData,
-                c"Spare is blank, but the uuid argument names one that was formatted",
-            ));
-        }
-        let align =
-            (spare.physical_block_size() >> 9).clamp(BLOCK_SECTORS as u32, ALIGN_SECTORS_MAX);
-        let geometry =
-            Geometry::new(window.sectors, 1 << self.block_shift, align).map_err(|e| {
-                pr_err!("{}: {}\n", self.name, Show(e));
-                Refused::Text(e.errno(), c"Spare is too small or too large")
-            })?;
-        if must_be_zero && !self.options.format && !window.is_blank(&geometry)? {
-            return Err(Refused::Text(Errno::Foreign, load::NOT_BLANK));
+        self.wanted().check_blank()?;
+        let geometry = self.lay_out(window)?;
+        self.check_empty(window, &geometry, must_be_zero)?;
+        Ok(geometry)
+    }
+
+    /// Lays out a spare that is to be formatted.
+    pub(super) fn lay_out(&self, window: &Window<'_>) -> Result<Geometry, Refused> {
+        let physical = window.spare.physical_block_size() >> 9;
+        let align = physical.clamp(BLOCK_SECTORS as u32, ALIGN_SECTORS_MAX);
+        let geometry = Geometry::new(window.sectors, 1 << self.block_shift, align);
+        Ok(geometry.map_err(Refusal::Size)?)
+    }
+
+    /// Checks that there is nothing on a spare that is to be formatted, or that this may be overwritten.
+    pub(super) fn check_empty(
+        &self,
+        window: &Window<'_>,
+        geometry: &Geometry,
+        must_be_zero: bool,
+    ) -> Result<(), Refused> {
+        if must_be_zero && !self.options.format && !window.is_blank(geometry)? {
+            return Err(Refusal::NotBlank.into());
         }
         // Who mixes up main and spare destroys main with one word.
-        let larger = spare.sectors() > self.main.sectors();
-        if self.options.format && larger && !window.is_blank(&geometry)? {
-            return Err(Refused::Text(Errno::Foreign, LARGER));
+        let larger = window.spare.sectors() > self.main.sectors();
+        if self.options.format && larger && !window.is_blank(geometry)? {
+            return Err(Refusal::LargerThanMain.into());
         }
-        Ok(geometry)
+        Ok(())
     }
 }
 
@@ -292,4 +305,9 @@ pub(super) fn spare_of(state: &Arc<State>, name: Name) -> Option<Spare> {
         start,
         sectors: end.saturating_sub(start),
     })
+}
+
+/// A name for a new set, or a new spare.
+pub(super) fn fresh_uuid() -> Uuid {
+    Uuid::from_random(util::random_uuid())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! From a table line to devices and a state. What can be refused is refused here, and nothing is written.
+//! From a table line to devices and a state. What can be refused is refused here, and nothing is written. What the
+//! spares of a line are to be is decided in `logic/set`, by what is read here.
 //!
 //! | file       | what it does                                                                        |
 //! |------------|-------------------------------------------------------------------------------------|
@@ -12,10 +13,8 @@
 //! | `fresh`    | the other one: the state is made of what is on the spares                           |
 //! | `load`     | reads that                                                                          |
 //! | `refuse`   | what is refused, and in which words                                                 |
-//! | `changes`  | how the set is to change when the table is resumed                                  |
 //! | `spares`   | the spares of a table                                                               |
 
-pub(super) mod changes;
 pub(super) mod ctr;
 mod devices;
 mod fresh;

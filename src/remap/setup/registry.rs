@@ -38,6 +38,7 @@ use crate::{
     },
     logic::{
         format::MEMBERS_MAX,
+        set::Name,
         text::Uuid, //
     },
     remap::{
@@ -61,13 +62,6 @@ pub(in crate::remap) struct Part<'a> {
 pub(in crate::remap) struct User {
     pub(in crate::remap) mapped_device: dm::MappedDeviceId,
     pub(in crate::remap) table: dm::TableId,
-}
-
-/// Names a member of a set. A number alone may be another one's by now.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::remap) struct Name {
-    pub(in crate::remap) index: u8,
-    pub(in crate::remap) uuid: Uuid,
 }
 
 /// What a part is used as.

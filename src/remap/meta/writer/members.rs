@@ -49,15 +49,19 @@ use crate::{
             SUPER_COPIES, //
         },
         pool::Kind,
+        set::InUse,
         slot::SlotWord, //
     },
     remap::{
         health::life::Disk,
         meta::io::SpareIo,
         path::map::UNKNOWN,
-        session::state::{
-            State,
-            STRANGERS_SHIFT, //
+        session::{
+            activate::Start,
+            state::{
+                State,
+                STRANGERS_SHIFT, //
+            }, //
         },
         setup::spares::Spare, //
     }, //
@@ -87,6 +91,19 @@ pub(in crate::remap) enum Restored {
 }
 
 impl Writer {
+    /// The set as it is in use. `start` is what its first activation has to do, if there was none.
+    pub(in crate::remap) fn set(&self, start: Option<&Start>) -> InUse<'_> {
+        InUse {
+            metadata: &self.metadata,
+            claims: core::array::from_fn(|member| self.claims(member as u8)),
+            durable: self.durable,
+            inherited: self.inherited,
+            sources: start.map_or(0, |start| start.sources(self.metadata.superblock())),
+            activated: start.is_none(),
+            formatting: start.is_some_and(|start| start.format),
+        }
+    }
+
     /// Whether slots of a member are given out.
     pub(in crate::remap) fn gives_slots(&self, member: u8) -> bool {
         self.giving() & member_bit(member) != 0

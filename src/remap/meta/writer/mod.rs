@@ -676,19 +676,6 @@ impl Writer {
         });
     }
 
-    /// The sequence of the last superblock that was written to its end.
-    pub(in crate::remap) fn durable(&self) -> u64 {
-        self.durable
-    }
-
-    /// The same, if no member is used: as long as that is so, nobody goes without one that comes back.
-    pub(in crate::remap) fn durable_alone(&self) -> Option<u64> {
-        let superblock = self.metadata.superblock();
-        let mut members = superblock.members();
-        let used = members.any(|(index, _)| self.metadata.is_usable(index));
-        (!used).then_some(self.durable)
-    }
-
     /// Counts and tells how an operation on the metadata ended.
     fn note(&mut self, state: &State, outcome: &Outcome) -> Result {
         let statistics = &self.metadata.superblock().statistics;

@@ -21,7 +21,6 @@ use crate::{
             Metadata,
             EXTEND_BLOCKS_MAX, //
         },
-        errno::Errno,
         extents::Extents,
         format::{
             is_zero,
@@ -40,6 +39,7 @@ use crate::{
             LoadError,
             SuperImage, //
         },
+        set::Refusal,
         table::Counts, //
     },
     remap::{
@@ -68,17 +68,21 @@ const BLANK_TABLE_SECTORS: u64 = 1 << 18;
 
 /// Why a spare could not be read.
 pub(in crate::remap) enum Refused {
-    /// What is on it forbids to use it.
-    Content(LoadError),
-    /// What is on it and what the table line says do not go together.
-    Text(Errno, &'static CStr),
+    /// What is on it forbids to use it, or does not go together with what the table line says.
+    Why(Refusal),
     /// Something else went wrong.
     Errno(Error),
 }
 
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Refused::Why(refusal)
+    }
+}
+
 impl From<LoadError> for Refused {
     fn from(error: LoadError) -> Self {
-        Refused::Content(error)
+        Refused::Why(error.into())
     }
 }
 

@@ -1,26 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A spare that was away: whether it is still the member that it was (M9, M10).
-//!
-//! A device number says nothing: behind it may be a disk that was made anew, a copy from another day,
-//! or the spare as it was used elsewhere meanwhile.
+//! Looking at a spare that was away (`logic/set/identity.rs` decides what that tells).
 
 use kernel::prelude::*;
 
 use crate::{
     abstractions::block,
     logic::{
-        format::{
-            Superblock,
-            MEMBERS_MAX, //
-        },
+        format::Superblock,
         load::{
-            self,
             Chosen,
             Found,
             LoadError, //
         },
-        text::Uuid, //
+        set::{
+            InUse,
+            Refusal,
+            Shown, //
+        }, //
     },
     remap::setup::spares::Spare, //
 };
@@ -41,39 +38,11 @@ pub(in crate::remap) enum Return {
     Refused(LoadError),
 }
 
-/// The name of the only spare of which superblocks were looked at, as these have it.
-pub(in crate::remap) fn own_name(chosen: &Chosen, superblock: &Superblock) -> Option<Uuid> {
-    let own = (0..MEMBERS_MAX).find(|index| chosen.spare_of(*index).is_some())?;
-    superblock.member(own).map(|member| member.uuid)
-}
-
-/// Checks that what is `returning`, a superblock from a spare of so many sectors, can be member `index` of a
-/// set in use again. If no member of that is used, `alone` is what [`load::check_renamed`] asks for: nobody has
-/// gone without it then. `number` stands for it in messages.
-pub(in crate::remap) fn check(
-    set: &Superblock,
-    alone: Option<u64>,
-    returning: &Superblock,
-    index: u8,
-    number: u8,
-    sectors: u64,
-) -> Result<(), LoadError> {
-    match alone {
-        Some(durable) => load::check_renamed(set, durable, returning, index)?,
-        None => load::check_return(set, returning, index, number).map(drop)?,
-    }
-    let member = set.member(index);
-    load::check_window(
-        member.ok_or(LoadError::NotMember { spare: number })?,
-        sectors,
-    )
-}
-
 /// What was read of a spare that was away.
 pub(in crate::remap) struct Sight {
     superblock: KBox<Superblock>,
-    /// The name of the member, if it is one; or why that is not known.
-    found: Result<Option<Uuid>, Refused>,
+    /// None if there is nothing of ours; or why that is not known.
+    found: Result<Option<Chosen>, Refused>,
     sectors: u64,
 }
 
@@ -89,11 +58,9 @@ impl Sight {
             sectors: spare.sectors,
         };
         let found = find_superblock(core::slice::from_ref(&window), 0, &mut superblock);
-        let found = found.map(|found| {
-            let Found::Ours(chosen) = found else {
-                return None;
-            };
-            own_name(&chosen, &superblock)
+        let found = found.map(|found| match found {
+            Found::Ours(chosen) => Some(chosen),
+            Found::Blank => None,
         });
         Ok(Self {
             superblock,
@@ -106,34 +73,19 @@ impl Sight {
     pub(in crate::remap) fn is_silent(&self) -> bool {
         matches!(
             self.found,
-            Err(Refused::Errno(_) | Refused::Content(LoadError::SuperblockUnreadable { .. }))
+            Err(Refused::Errno(_)
+                | Refused::Why(Refusal::Content(LoadError::SuperblockUnreadable { .. })))
         )
     }
 
-    /// Holds it against a set in use, whose member `index` it was. `alone` and `number` as in [`check`].
-    pub(in crate::remap) fn check(
-        &self,
-        set: &Superblock,
-        alone: Option<u64>,
-        index: u8,
-        number: u8,
-    ) -> Return {
-        let Some(was) = set.member(index).map(|member| member.uuid) else {
-            return Return::Silent;
-        };
-        if self.is_silent() {
+    /// Holds it against a set in use, whose member `index` it was. `number` stands for it in messages.
+    pub(in crate::remap) fn check(&self, set: &InUse<'_>, index: u8, number: u8) -> Return {
+        if self.is_silent() || set.metadata.superblock().member(index).is_none() {
             return Return::Silent;
         }
-        let checked = match &self.found {
-            Ok(Some(uuid)) if *uuid == was && self.superblock.set_uuid == set.set_uuid => {
-                check(set, alone, &self.superblock, index, number, self.sectors)
-            }
-            _ => Err(LoadError::Another {
-                member: index,
-                uuid: was,
-            }),
-        };
-        match checked {
+        let chosen = self.found.as_ref().ok().and_then(Option::as_ref);
+        let shown = chosen.map(|chosen| Shown::new(chosen, &self.superblock, self.sectors));
+        match set.check_back(shown.as_ref(), index, number) {
             Ok(()) => Return::Same,
             Err(error) => Return::Refused(error),
         }
