@@ -469,9 +469,13 @@ impl Spare {
     pub(super) fn add(&mut self, disks: &mut Disks, disk: u8) -> u8 {
         let new = disks.at(disk.into());
         let uuid = random_uuid(new);
-        let slot_sectors = self.metadata.superblock().slot_sectors;
-        let geometry = Geometry::new(new.sectors(), slot_sectors, 8).expect("a legal size");
-        let member = self.metadata.add_member(uuid, geometry).expect("room");
+        let superblock = self.metadata.superblock();
+        let member = (0..MEMBERS_MAX).find(|index| superblock.member(*index).is_none());
+        let member = member.expect("room");
+        let geometry = Geometry::new(new.sectors(), superblock.slot_sectors, 8);
+        let geometry = geometry.expect("a legal size");
+        let added = self.metadata.add_member(member, uuid, geometry);
+        added.expect("its number is free");
         self.disks[usize::from(member)] = Some(disk);
         member
     }

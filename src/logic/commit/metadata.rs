@@ -264,29 +264,25 @@ impl Metadata {
         }
     }
 
-    /// Adds a spare to the set, as a member without any slots in use so far. It is one when the next
-    /// [`Metadata::sync`] has succeeded; after a failure, [`Metadata::remove_member`] takes it back.
+    /// Adds a spare to the set under a number that is free, as a member without any slots in use so far. It is one
+    /// when the next [`Metadata::sync`] has succeeded; after a failure, [`Metadata::remove_member`] takes it back.
     ///
     /// First all members tell of it, then it gets superblock copies of its own: from the first of
     /// these on it may be newer than the others, which therefore must not be used without it.
-    pub fn add_member(&mut self, uuid: Uuid, geometry: Geometry) -> Result<u8, Failure> {
-        let mut places = self.superblock.members.iter().zip(0u8..);
-        let index = places
-            .find_map(|(place, index)| place.is_none().then_some(index))
-            .ok_or(Failure::TooMany)?;
-        if geometry.slot_sectors() != self.superblock.slot_sectors {
+    pub fn add_member(&mut self, index: u8, uuid: Uuid, geometry: Geometry) -> Result<(), Failure> {
+        let place = self.superblock.members.get_mut(usize::from(index));
+        let place = place.ok_or(Failure::TooMany)?;
+        if place.is_some() || geometry.slot_sectors() != self.superblock.slot_sectors {
             return Err(Failure::Blocks);
         }
-        if let Some(place) = self.superblock.members.get_mut(usize::from(index)) {
-            *place = Some(Member {
-                void_supers: (1 << SUPER_COPIES) - 1,
-                ..Member::new(index, uuid, geometry)
-            });
-        }
+        *place = Some(Member {
+            void_supers: (1 << SUPER_COPIES) - 1,
+            ..Member::new(index, uuid, geometry)
+        });
         self.present |= member_bit(index);
         self.joining |= member_supers(index);
         self.stale = true;
-        Ok(index)
+        Ok(())
     }
 
     /// Takes a spare out of the set, whose slots serve nothing and which holds no replica of another

@@ -397,15 +397,9 @@ pub(super) fn join(state: &State, writer: &mut Writer, plan: &Plan) -> Result<bo
             );
             return Err(ENOMEM);
         }
-        let got = writer.metadata.add_member(*uuid, *geometry);
-        match got {
-            Ok(got) if got == index => joined = true,
-            Ok(other) => {
-                let _ = writer.metadata.remove_member(other);
-                return Err(EBUSY);
-            }
-            Err(why) => return Err(Error::from_errno(-why.errno().number())),
-        }
+        let added = writer.metadata.add_member(index, *uuid, *geometry);
+        added.map_err(|why| Error::from_errno(-why.errno().number()))?;
+        joined = true;
         pr_info!("{}: spare {index} joins the set\n", state.name);
     }
     Ok(joined)

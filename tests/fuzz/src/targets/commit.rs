@@ -316,8 +316,12 @@ impl World {
         let (Some(name), Some(geometry)) = (name, geometry) else {
             return;
         };
+        let Some(index) = (0..4).find(|index| self.member(*index).is_none()) else {
+            return;
+        };
         if geometry.table_blocks() <= BLOCKS_MAX {
-            if let Ok(index) = self.metadata.add_member(*name, geometry) {
+            let added = self.metadata.add_member(index, *name, geometry);
+            if added.is_ok() {
                 self.forget(index);
                 assert!(self.metadata.is_present(index));
                 assert_eq!(self.metadata.superblock().find_member(name), Some(index));

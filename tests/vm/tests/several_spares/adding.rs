@@ -102,6 +102,15 @@ fn tables_that_are_loaded_again() {
     set.expect_whole(2);
     set.reload(&[0, 2, 1], "").unwrap();
     set.expect_whole(3);
+
+    // Of two that were to join, the second one does, under the number that it has.
+    let mut set = Set::inactive(&[1, 1, 1]);
+    set.activate(&[0], "");
+    set.device().load(&set.line(&[0, 1, 2], "")).unwrap();
+    set.reload(&[0, 2], "").unwrap();
+    set.expect_whole(2);
+    set.again(&[2, 0], "");
+    set.expect_whole(2);
 }
 
 /// The same of a device that is new.

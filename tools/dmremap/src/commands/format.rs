@@ -133,11 +133,11 @@ impl Format {
         let uuid = random_uuid()?;
         let superblock = Superblock::new(set_uuid, uuid, *first, main.sectors, main_id);
         let mut writer = Writer::create(&mut spares, superblock);
-        for geometry in rest {
+        for (geometry, index) in rest.iter().zip(1..) {
             let uuid = random_uuid()?;
             writer
                 .metadata()
-                .add_member(uuid, *geometry)
+                .add_member(index, uuid, *geometry)
                 .map_err(refused)?;
         }
         writer.sync()?;
