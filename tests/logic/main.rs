@@ -6,6 +6,7 @@
 //! - [`disk`] is a spare that tears, reorders, drops and fails writes; [`spare`] drives the commit
 //!   protocol and loading over it as the module does; [`crash`] and [`slots`] run histories over both,
 //!   [`set_histories`] over several spares, and [`commit`] and [`sets`] look at single cases.
+//! - [`set_plans`] goes through what tables make of a set.
 
 mod args;
 mod commit;
@@ -18,6 +19,7 @@ mod pool;
 mod random;
 mod schedules;
 mod set_histories;
+mod set_plans;
 mod sets;
 mod slots;
 mod spare;
