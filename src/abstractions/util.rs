@@ -6,6 +6,8 @@
 //! [`include/linux/crc32.h`](srctree/include/linux/crc32.h),
 //! [`include/linux/ratelimit.h`](srctree/include/linux/ratelimit.h)
 
+use core::mem::MaybeUninit;
+
 use kernel::{
     ffi::c_int,
     prelude::*,
@@ -36,6 +38,21 @@ pub fn monotonic_ms() -> u64 {
     let nanoseconds = unsafe { bindings::ktime_get() };
     // It begins at 0 and does not go back.
     nanoseconds.unsigned_abs() / 1_000_000
+}
+
+/// Initialises a place with what is in a box. So a large value is made once, and is on no stack: neither on that of
+/// who makes it nor on that of who has it put into its place. Frees memory when that is done.
+pub fn unboxed<T, E>(boxed: KBox<T>) -> impl Init<T, E> {
+    let init = move |slot: *mut T| {
+        let content = KBox::into_raw(boxed);
+        // SAFETY: Both are valid for a `T`, and the slot is no part of the box.
+        unsafe { content.copy_to_nonoverlapping(slot, 1) };
+        // SAFETY: The pointer comes from a box. Its content is in the slot now, and is not dropped here.
+        drop(unsafe { KBox::from_raw(content.cast::<MaybeUninit<T>>()) });
+        Ok(())
+    };
+    // SAFETY: The closure initialises the slot, and never fails. A value out of a box may be moved.
+    unsafe { pin_init::init_from_closure(init) }
 }
 
 /// Limits how often something is said: `struct ratelimit_state`.

@@ -21,6 +21,7 @@ use crate::{
             self,
             CtrMessage, //
         },
+        util,
         work, //
     },
     logic::{
@@ -224,7 +225,7 @@ fn assemble(
     let restorer = Restorer::new((*state).clone(), spares.clone(), teller.clone())?;
     let noter = Noter::new(&state, &spares, &events, &teller, &restorer)?;
     let len = ctor.len();
-    let target = try_init!(DmRemap {
+    let target = DmRemap {
         main_sectors: main.sectors(),
         main,
         spares,
@@ -241,7 +242,8 @@ fn assemble(
         noter,
         restorer,
         state,
-    }? dm::CtrError);
+    };
+    let target = util::unboxed(KBox::new(target, GFP_KERNEL)?);
     Ok(target.chain(|target| leave(&target.state, leaving)))
 }
 
