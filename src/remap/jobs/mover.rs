@@ -88,6 +88,7 @@ use crate::{
             Source, //
         },
         session::state::State,
+        setup::spares::Spares,
         DmRemap, //
     }, //
 };
@@ -406,10 +407,19 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally>
     }
     let total = moved?;
     // What could not be retired at once still counts as a block of the member.
-    state.with_writer(&target.spares, |writer, io| {
-        writer.retire_older_claims(state, io)
-    })?;
+    retire_older_claims(state, &target.spares)?;
     Ok(total)
+}
+
+/// Sees to it that no slot claims a block that another one serves. Others get the writer's lock between its steps.
+fn retire_older_claims(state: &State, spares: &Spares) -> Result {
+    while state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))? {
+        if must_stop(state) {
+            return Err(EINTR);
+        }
+        state.let_others_write();
+    }
+    Ok(())
 }
 
 /// Moves some blocks after the others. The slots that were left last are in `left`, however it ends.
@@ -796,8 +806,10 @@ impl Mover<'_> {
                 return Ok(u64::from(run.count));
             }
         }
+        retire_older_claims(state, spares)?;
         let closed = Closed::wait(state, part)?;
-        state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
+        // Repairs may have left some meanwhile.
+        retire_older_claims(state, spares)?;
         let ticket = state.life.flush_sent(Disk::Main);
         self.tools.copied.clear();
         self.tools.freed.clear();
@@ -878,11 +890,13 @@ impl Mover<'_> {
         left: &mut Left,
     ) -> Result<(u64, u64)> {
         let state = self.state;
+        let spares = &self.target.spares;
+        retire_older_claims(state, spares)?;
         let _closed = Closed::wait(state, blocks)?;
         // Who was on the way to them is done by now.
         left.give_back(state, true);
-        let spares = &self.target.spares;
-        state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))?;
+        // Repairs may have left some meanwhile.
+        retire_older_claims(state, spares)?;
         left.activation = state.writer.lock().writer.activation();
         let (mut sources, mut slots, mut count) = ([0u64; MOVING_MAX], [0u32; MOVING_MAX], 0usize);
         self.tools.lists.moves.clear();

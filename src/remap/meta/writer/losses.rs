@@ -65,8 +65,11 @@ impl Writer {
         from: u32,
     ) -> Result<LostPart> {
         let is_nowhere = self.is_inherited(member);
-        if !is_nowhere {
-            self.retire_older_claims(state, io)?;
+        if !is_nowhere && self.retire_older_claims(state, io)? {
+            return Ok(LostPart {
+                lost: 0,
+                next: Some(from),
+            });
         }
         let mut left = core::mem::take(&mut self.stolen);
         left.clear();
@@ -191,7 +194,7 @@ impl Writer {
             self.metadata.stay_unfinished();
             return Err(error);
         }
-        self.older_claims = false;
+        self.older_claims = None;
         // What was given up meanwhile, after an error, is begun again.
         self.unrestored = true;
         pr_info!("{}: the new spares have taken over\n", state.name);

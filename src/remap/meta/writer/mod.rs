@@ -30,6 +30,8 @@ mod members;
 mod news;
 mod slots;
 
+use core::ops::Range;
+
 use kernel::prelude::*;
 
 use crate::{
@@ -81,6 +83,9 @@ use slots::Shortage;
 /// The most slots that are staged for one commit.
 pub(in crate::remap) const STAGED_MAX: usize = 1024;
 
+/// How many slots are looked at while others wait for the lock.
+const LOOKED_AT_MAX: u32 = 1 << 14;
+
 /// Of how many MiB the presence bits are taken back at a time.
 const PLACES_MAX: u32 = 64;
 
@@ -122,8 +127,9 @@ pub(in crate::remap) struct Writer {
     told: Shortage,
     /// How its metadata was then.
     told_copies: Copies,
-    /// Whether slots that were replaced may still claim their blocks on the spare.
-    older_claims: bool,
+    /// Whether slots that were replaced may still claim their blocks on the spare, and from which number on they are
+    /// looked for.
+    older_claims: Option<u32>,
     /// Members whose slots are given out no more; a bit each.
     idle: u8,
     /// The same, for a while: writing to them has failed.
@@ -186,7 +192,7 @@ impl Writer {
             stolen: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             told: Shortage::None,
             told_copies,
-            older_claims: false,
+            older_claims: None,
             idle: 0,
             unrestored: false,
             restoring_failed: false,
@@ -213,30 +219,40 @@ impl Writer {
     /// Sees to it that no slot claims a block that another one serves, on the spare either (M5). One
     /// that was replaced still does if it could not be retired then; once the newer claim is
     /// removed, loading would take it for the truth. Nothing else may be staged.
+    ///
+    /// Nobody knows which slots these are, so all of them may be looked at: some at a time, as others wait for the
+    /// lock (P16). Returns whether that was not all yet.
     pub(in crate::remap) fn retire_older_claims(
         &mut self,
         state: &State,
         io: &mut SpareIo<'_>,
-    ) -> Result {
+    ) -> Result<bool> {
         if self.metadata.is_unsettled() {
             self.commit_blocks(state, io, &[])?;
         }
-        while self.older_claims {
-            // A retirement in doubt may not have got anywhere: write it again.
-            if self.commit_again(state, io, |word| !word.is_claim())? {
-                continue;
-            }
-            let (slots, count) = self.first_slots(state, Kind::Claim, |map, slot, word| {
+        let Some(from) = self.older_claims else {
+            return Ok(false);
+        };
+        // A retirement in doubt may not have got anywhere: write it again.
+        if self.commit_again(state, io, |word| !word.is_claim())? {
+            return Ok(true);
+        }
+        let end = state.with_map(Map::end);
+        let until = from.saturating_add(LOOKED_AT_MAX).min(end);
+        let (slots, count) =
+            self.first_slots(state, Kind::Claim, from..until, |map, slot, word| {
                 let serves = map.view().lookup(word.main_block());
                 serves.is_none_or(|(other, _)| other != slot)
             });
-            for slot in slots.iter().take(count) {
-                self.stage(state, *slot, self.retired(state, *slot), Publish::Keep)?;
-            }
-            self.commit(state, io)?;
-            self.older_claims = count != 0;
+        if count == 0 {
+            self.older_claims = (until < end).then_some(until);
+            return Ok(until < end);
         }
-        Ok(())
+        for slot in slots.iter().take(count) {
+            self.stage(state, *slot, self.retired(state, *slot), Publish::Keep)?;
+        }
+        // There may be more of them in the same table blocks.
+        self.commit(state, io).map(|()| true)
     }
 
     /// Commits the first table blocks with slots in doubt that `wanted` picks once more. Returns whether there were
@@ -247,7 +263,8 @@ impl Writer {
         io: &mut SpareIo<'_>,
         wanted: impl Fn(SlotWord) -> bool,
     ) -> Result<bool> {
-        let (slots, count) = self.first_slots(state, Kind::Doubt, |_, _, word| wanted(word));
+        let all = 0..state.with_map(Map::end);
+        let (slots, count) = self.first_slots(state, Kind::Doubt, all, |_, _, word| wanted(word));
         // Each block once, though many of the slots may be in it.
         let mut ids = [NO_BLOCK; COMMIT_BLOCKS_MAX];
         let mut used = 0usize;
@@ -268,18 +285,19 @@ impl Writer {
         Ok(used != 0)
     }
 
-    /// The first slots of a kind that `wanted` picks, one in each table block, and how many these are.
+    /// The first slots of a kind among these that `wanted` picks, one in each table block, and how many these are.
     fn first_slots(
         &self,
         state: &State,
         kind: Kind,
+        numbers: Range<u32>,
         wanted: impl Fn(&Map, u32, SlotWord) -> bool,
     ) -> ([u32; COMMIT_BLOCKS_MAX], usize) {
         let mut slots = [0u32; COMMIT_BLOCKS_MAX];
         let mut count = 0usize;
         state.with_map(|map| {
             let mut block = None;
-            for (slot, word) in map.slots().of_kind(kind, 0..map.end()) {
+            for (slot, word) in map.slots().of_kind(kind, numbers) {
                 if !wanted(map, slot, word) {
                     continue;
                 }
@@ -318,7 +336,7 @@ impl Writer {
 
     /// Remembers that a retirement failed.
     pub(in crate::remap) fn note_older_claims(&mut self) {
-        self.older_claims = true;
+        self.older_claims = Some(0);
     }
 
     /// Stages that a slot failed, or is just not used any more, unless it is still what serves its
@@ -333,7 +351,7 @@ impl Writer {
         let serving = state.slot_of(word.main_block());
         match serving {
             Some((other, serving)) if word.is_claim() && (other == slot || serving.is_doubt()) => {
-                self.older_claims = true;
+                self.note_older_claims();
                 Ok(())
             }
             _ => {
@@ -628,7 +646,9 @@ impl Writer {
             state.forget_note(main_block);
         }
         // Only one of them serves, and the other one must not be what loading finds.
-        self.older_claims |= twice;
+        if twice {
+            self.note_older_claims();
+        }
         // A removal in doubt is committed again as what it was, with a new generation.
         if let Some(place) = self.generations.get_mut(slot as usize) {
             *place = entry.generation;
