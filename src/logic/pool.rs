@@ -37,6 +37,9 @@ const PATIENCE: usize = 1 << 14;
 /// How many slots are counted together.
 const CHUNK: usize = 1 << 8;
 
+/// A bit of what is counted for a chunk, beside the counts: one of its words has changed since it was copied.
+const CHANGED: u64 = 1 << 63;
+
 /// A run of slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotRun {
@@ -249,27 +252,47 @@ impl<'a, S: Word<u64>, C: Word<u64>> Slots<'a, S, C> {
 
     /// Counts the words of each chunk.
     pub fn count(&self) {
-        self.count_from(0, usize::MAX);
-    }
-
-    /// The same of `chunks` of them from number `first` on.
-    fn count_from(&self, first: usize, chunks: usize) {
-        let all = self.words.chunks(CHUNK).zip(self.chunks);
-        for (part, chunk) in all.skip(first).take(chunks) {
+        for (part, chunk) in self.words.chunks(CHUNK).zip(self.chunks) {
             chunk.store(count(part));
         }
     }
 
-    /// Takes over the words that `old` has, and what is counted of them; what is behind them was counted before.
-    pub fn copy_from(&self, old: &Slots<'_, S, C>) {
-        for (place, cell) in self.words.iter().zip(old.words) {
+    /// How many chunks there are.
+    pub fn chunks(&self) -> usize {
+        chunks_for(self.words.len()).min(self.chunks.len())
+    }
+
+    /// The numbers of a chunk's slots.
+    pub fn numbers_of(&self, chunk: usize) -> Range<u32> {
+        let number = |chunk: usize| chunk.saturating_mul(CHUNK).min(self.words.len()) as u32;
+        number(chunk)..number(chunk.saturating_add(1))
+    }
+
+    /// Whether a word of a chunk has changed since [`Slots::take_changed`].
+    pub fn has_changed(&self, chunk: usize) -> bool {
+        let chunk = self.chunks.get(chunk);
+        chunk.is_some_and(|chunk| chunk.load() & CHANGED != 0)
+    }
+
+    /// A chunk is about to be copied: what changes from here on has changed.
+    pub fn take_changed(&self, chunk: usize) {
+        if let Some(chunk) = self.chunks.get(chunk) {
+            chunk.store(chunk.load() & !CHANGED);
+        }
+    }
+
+    /// Takes over the words of a chunk that `old` has, and counts them.
+    pub fn copy_chunk(&self, old: &Slots<'_, S, C>, chunk: usize) {
+        let numbers = old.numbers_of(chunk);
+        let first = numbers.start as usize;
+        let words = self.words.get(first..).unwrap_or(&[]);
+        for (place, cell) in words.iter().zip(old.words_of(numbers)) {
             place.store(cell.load());
         }
-        let whole = old.words.len() / CHUNK;
-        for (chunk, known) in self.chunks.iter().zip(old.chunks).take(whole) {
-            chunk.store(known.load());
+        let own = self.words_of(self.numbers_of(chunk));
+        if let Some(chunk) = self.chunks.get(chunk) {
+            chunk.store(count(own));
         }
-        self.count_from(whole, 1);
     }
 
     /// The words of some numbers, as far as there are any.
@@ -296,7 +319,8 @@ impl<'a, S: Word<u64>, C: Word<u64>> Slots<'a, S, C> {
     pub fn changed(&self, pools: &mut Pools, slot: u32, before: SlotWord, after: SlotWord) {
         let (more, fewer) = (Kind::counts_of(after), Kind::counts_of(before));
         if let Some(chunk) = self.chunks.get(slot as usize / CHUNK) {
-            chunk.store(chunk.load().wrapping_sub(fewer).wrapping_add(more));
+            let counts = chunk.load().wrapping_sub(fewer).wrapping_add(more);
+            chunk.store(counts | CHANGED);
         }
         if let Some((member, _)) = self.extents.slot(slot) {
             pools.change(member, more, fewer);

@@ -27,9 +27,16 @@
 //! bucket. So the writer leaves all tombstones where they are then. And a slot that was replaced is
 //! marked so, as it goes on to name its block, and no bucket may lead to it any more.
 
+mod copy;
 mod fill;
 
-pub use self::fill::Stopped;
+pub use self::{
+    copy::{
+        Counted,
+        Progress, //
+    },
+    fill::Stopped, //
+};
 
 use core::marker::PhantomData;
 

@@ -10,6 +10,7 @@
 
 mod args;
 mod commit;
+mod copy;
 mod crash;
 mod disk;
 mod fill;

@@ -2,6 +2,8 @@
 
 //! The remap table in the kernel's memory: what readers look at, and how the writer replaces it.
 
+use core::ops::Range;
+
 use kernel::{
     alloc::Flags,
     prelude::*, //
@@ -18,7 +20,8 @@ use crate::logic::{
     slot::SlotWord,
     table::{
         self,
-        Counts,
+        Counted,
+        Progress,
         View, //
     },
     word::Word, //
@@ -46,6 +49,9 @@ pub(in crate::remap) struct Map {
 
 /// The word of a slot that there is none of so far.
 pub(in crate::remap) const UNKNOWN: SlotWord = SlotWord::FREE_HELD;
+
+/// How many chunks of slots are copied to another map at a time, while others wait for the writer's lock.
+const PART: usize = 64;
 
 /// How memory for the map is asked for by who may wait for it. The kernel warns of what it thinks too large,
 /// and we go on without.
@@ -94,12 +100,24 @@ impl Map {
         &self.extents
     }
 
-    /// Takes over all that `old` holds into this one, which must be new, with as many slots at least.
-    /// Does not sleep. For the writer.
-    pub(in crate::remap) fn copy_from(&self, old: &Map) -> Result<Counts> {
-        self.slots().copy_from(&old.slots());
-        let (table, fresh) = (old.view(), &self.buckets);
-        table.rebuild(fresh).map_err(|_| ENOMEM)
+    /// Takes over a part of what `old` holds into this one, which must be new, with as many slots at least: see
+    /// [`Counted::copy_part`]. Does not sleep. For the writer.
+    pub(in crate::remap) fn copy_part(
+        &self,
+        old: &Map,
+        progress: &mut Progress,
+        copied: impl FnMut(Range<u32>),
+    ) -> Result<bool> {
+        let part = self.counted();
+        let part = part.copy_part(&old.counted(), progress, PART, copied);
+        part.map_err(|_| ENOMEM)
+    }
+
+    fn counted(&self) -> Counted<'_, Cell32, Cell64, Cell64> {
+        Counted {
+            view: self.view(),
+            slots: self.slots(),
+        }
     }
 
     /// Returns the table.

@@ -211,6 +211,9 @@ pub(in crate::remap) struct State {
     /// Hands deferred bios to repairers.
     #[pin]
     pub(in crate::remap) dispatch: Work<State, 0>,
+    /// Who has this replaces the map. Taken before the writer's.
+    #[pin]
+    pub(in crate::remap) growing: sync::IoMutex<()>,
     /// Makes the map as large as it should be, and frees old ones. Runs for as long as there is one, and so
     /// for as long as the slowest bio; the queue has no other work.
     #[pin]

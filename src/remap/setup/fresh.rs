@@ -265,6 +265,7 @@ impl Line<'_> {
                 zeroes,
                 leftover <- new_mutex!(leftover, "dm_remap_leftover"),
                 mover <- sync::IoMutex::new(new_mutex!(tools, "dm_remap_mover")),
+                growing <- sync::IoMutex::new(new_mutex!((), "dm_remap_growing")),
                 writer <- sync::IoMutex::new(new_mutex!(locked, "dm_remap_writer")),
                 dispatch <- new_work!("dm_remap_dispatch"),
                 growth <- new_work!("dm_remap_growth"),

@@ -5,13 +5,16 @@
 //! A repair must not wait for memory: what frees memory may be a write that waits for the repair
 //! (P10). So there is always room for more remaps than a few bios can ask for, and when it gets less,
 //! the map is replaced by a larger one, by work of its own on a queue of its own. Memory is allocated
-//! outside of the writer's lock, and filled under it. Should there be none for long, remaps go on
-//! until the map is full, and errors are passed up then.
+//! outside of the writer's lock, and filled under it, in parts between which others get it (P16). Should there be none
+//! for long, remaps go on until the map is full, and errors are passed up then.
 //!
 //! Where most remaps were removed it is replaced by a smaller one in the same way, after each part of a
 //! message, and after a repair. When, says [`table::rebuild_for`].
 
-use core::mem::size_of;
+use core::{
+    mem::size_of,
+    ops::Range, //
+};
 
 use kernel::{
     alloc::Flags,
@@ -28,7 +31,10 @@ use crate::{
             Member,
             MEMBERS_MAX, //
         },
-        table, //
+        table::{
+            self,
+            Progress, //
+        }, //
     },
     remap::{
         path::{
@@ -134,33 +140,44 @@ impl Writer {
         gone.fold(false, |any, index| any | extents.forget(index))
     }
 
-    /// Takes over another map, unless the present one has gone another way meanwhile. Returns what is to be
-    /// freed.
-    fn adopt(
-        &mut self,
-        state: &State,
-        map: sync::Replacement<Map>,
-        mut generations: KVVec<u64>,
-    ) -> Result<Option<KVVec<u64>>> {
+    /// Copies a part of the map to another one. Returns whether that one has all now.
+    fn copy_part(&self, state: &State, next: &mut Next) -> Result<bool> {
+        let Next {
+            map,
+            generations,
+            progress,
+        } = next;
+        let copied = |numbers: Range<u32>| {
+            let numbers = numbers.start as usize..numbers.end as usize;
+            let mine = generations.get_mut(numbers.clone());
+            if let (Some(mine), Some(theirs)) = (mine, self.generations.get(numbers)) {
+                mine.copy_from_slice(theirs);
+            }
+        };
+        state.with_map(|old| map.copy_part(old, progress, copied))
+    }
+
+    /// Takes over another map, which has all, unless the present one has gone another way meanwhile. Returns what is to
+    /// be freed.
+    fn adopt(&mut self, state: &State, next: Next) -> Option<KVVec<u64>> {
+        let Next {
+            map,
+            generations,
+            progress,
+        } = next;
         let was = state.with_map(Map::buckets);
         let buckets = map.buckets();
         // Somebody else may have had other slots numbered, and these may be in use by now: a number must not
         // come to mean another slot.
         let mut extents = state.with_map(|old| *old.extents());
         self.forget_gone(&mut extents);
-        let outdated = generations.capacity() < self.generations.len()
+        let outdated = generations.len() < self.generations.len()
             || !map.extents().continues(&extents)
             || !table::is_enough(&self.counts, buckets, ROOM);
         if outdated {
-            return Ok(None);
+            return None;
         }
-        for generation in &self.generations {
-            generations.push_within_capacity(*generation)?;
-        }
-        while generations.len() < map.end() as usize {
-            generations.push_within_capacity(0)?;
-        }
-        self.counts = state.with_map(|old| map.copy_from(old))?;
+        self.counts = progress.counts;
         let known = state.with_map(|old| {
             core::array::from_fn::<_, { MEMBERS_MAX as usize }, _>(|member| {
                 old.extents().known(member as u8)
@@ -176,7 +193,7 @@ impl Writer {
         if buckets != was {
             pr_info!("{}: Adaptive hash table: {was} -> {buckets}\n", state.name);
         }
-        Ok(Some(unused))
+        Some(unused)
     }
 }
 
@@ -199,12 +216,21 @@ fn number_ahead(extents: &mut Extents, index: u8, member: &Member, block: u32) -
     counts.any(|count| count <= left && extents.grow(index, member, count))
 }
 
+/// Another map that is being filled.
+struct Next {
+    map: sync::Replacement<Map>,
+    generations: KVVec<u64>,
+    progress: Progress,
+}
+
 impl Plan {
-    fn allocate(&self, flags: Flags) -> Result<(sync::Replacement<Map>, KVVec<u64>)> {
+    fn allocate(&self, flags: Flags) -> Result<Next> {
         let map = Map::new(&self.extents, self.remaps, flags)?;
-        let map = sync::Replacement::new(map, flags)?;
-        let generations = KVVec::with_capacity(self.extents.end() as usize, flags)?;
-        Ok((map, generations))
+        Ok(Next {
+            map: sync::Replacement::new(map, flags)?,
+            generations: KVVec::from_elem(0, self.extents.end() as usize, flags)?,
+            progress: Progress::default(),
+        })
     }
 }
 
@@ -212,23 +238,32 @@ impl Plan {
 /// hold locks. If `aim` is given, a slot of a member, it can be initialised then. Does not wait for those who
 /// read the old map, which is freed later.
 pub(in crate::remap) fn grow(state: &State, aim: Option<(u8, u32)>) -> Result {
-    grow_by(state, aim, patient(), |_| true)
+    grow_by(state, aim, (true, patient()), |_| true)
 }
 
 /// The same for who cannot wait for memory: does only what is needed soon, and that if it can be done at
 /// once.
 #[inline(never)] // The kernel's stack is small, and the caller does other things, too.
 pub(in crate::remap) fn grow_at_once(state: &State) {
-    let _ = grow_by(state, None, GFP_NOWAIT | __GFP_NOWARN, |plan| plan.needed);
+    let flags = GFP_NOWAIT | __GFP_NOWARN;
+    let _ = grow_by(state, None, (false, flags), |plan| plan.needed);
 }
 
 fn grow_by(
     state: &State,
     aim: Option<(u8, u32)>,
-    flags: Flags,
+    (waits, flags): (bool, Flags),
     wanted: impl Fn(&Plan) -> bool,
 ) -> Result {
     let _scope = sync::NoIoScope::enter();
+    // What has changed is known to one at a time.
+    let growing = match waits {
+        true => Some(state.growing.lock()),
+        false => state.growing.try_lock(),
+    };
+    let Some(_growing) = growing else {
+        return Ok(());
+    };
     let all_freed = state.map.reclaim();
     loop {
         let plan = {
@@ -240,15 +275,21 @@ fn grow_by(
         let Some(plan) = plan else {
             return Ok(());
         };
-        let (map, generations) = match plan.allocate(flags) {
+        let mut next = match plan.allocate(flags) {
             Ok(memory) => memory,
             // The larger one does as well.
             Err(_) if !plan.needed => return Ok(()),
             Err(error) => return Err(error),
         };
-        let mut locked = state.writer.lock();
-        let unused = locked.writer.adopt(state, map, generations)?;
-        drop(locked);
+        let unused = loop {
+            let mut locked = state.writer.lock();
+            if locked.writer.copy_part(state, &mut next)? {
+                break locked.writer.adopt(state, next);
+            }
+            drop(locked);
+            state.let_others_write();
+        };
+        // Not under the lock.
         drop(unused);
     }
 }
