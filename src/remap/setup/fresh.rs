@@ -23,7 +23,10 @@ use crate::{
     logic::{
         commit::Metadata,
         desk::Desk,
-        format::Geometry,
+        format::{
+            Geometry,
+            Superblock, //
+        },
         group::{
             self,
             Group, //
@@ -133,28 +136,28 @@ impl Line<'_> {
         };
         match found {
             load::Found::Ours(chosen) => {
-                let loaded = self.take_up(windows, ignored, metadata, &chosen, plan)?;
-                Ok((loaded, false))
+                metadata.name_anew(&chosen, fresh_uuid);
+                self.plan_for(metadata.superblock(), windows, ignored, &chosen, plan)?;
+                Ok((tables(windows, &chosen, metadata)?, false))
             }
             load::Found::Blank => {
-                let loaded = self.format(windows, ignored, metadata, claims, plan)?;
-                Ok((loaded, true))
+                self.format(metadata.superblock_mut(), windows, ignored, claims, plan)?;
+                metadata.create();
+                Ok((Loaded::empty(metadata)?, true))
             }
         }
     }
 
-    /// Reads the rest of a set that was found.
+    /// Plans for a set that was found, and checks that there is nothing on those that join.
     #[inline(never)]
-    fn take_up(
+    fn plan_for(
         &self,
+        superblock: &Superblock,
         windows: &[Window<'_>],
         ignored: u8,
-        mut metadata: KBox<Metadata>,
         chosen: &Chosen,
         plan: &mut Plan,
-    ) -> Result<KBox<Loaded>, Refused> {
-        metadata.name_anew(chosen, fresh_uuid);
-        let superblock = metadata.superblock();
+    ) -> Result<(), Refused> {
         let mut spares = KVec::new();
         for (window, number) in windows.iter().zip(0u8..) {
             let seen = match chosen.member_on(number) {
@@ -179,7 +182,7 @@ impl Line<'_> {
                 _ => (),
             }
         }
-        tables(windows, chosen, metadata)
+        Ok(())
     }
 
     /// Checks that there is nothing on a spare but what its becoming a member has left.
@@ -191,22 +194,22 @@ impl Line<'_> {
         }
     }
 
-    /// Makes the metadata of new spares. Nothing is written yet.
+    /// Makes the superblock of new spares, and plans for these. Nothing is written yet.
     #[inline(never)]
     fn format(
         &self,
+        superblock: &mut Superblock,
         windows: &[Window<'_>],
         ignored: u8,
-        mut metadata: KBox<Metadata>,
         claims: &Claims,
         plan: &mut Plan,
-    ) -> Result<KBox<Loaded>, Refused> {
+    ) -> Result<(), Refused> {
         let mut spares = KVec::new();
         for (window, number) in windows.iter().zip(0u8..) {
             let must_be_zero = ignored & (1 << number.min(7)) == 0;
             let geometry = self.blank(window, must_be_zero)?;
             let seen = if number == 0 {
-                metadata.superblock_mut().begin(
+                superblock.begin(
                     fresh_uuid(),
                     fresh_uuid(),
                     geometry,
@@ -219,10 +222,9 @@ impl Line<'_> {
             };
             spares.push(named(window, seen), GFP_KERNEL)?;
         }
-        let (superblock, leaves) = (metadata.superblock(), claims.leaves_remaps());
+        let leaves = claims.leaves_remaps();
         *plan = Plan::for_new(&self.wanted(), superblock, &spares, leaves, fresh_uuid)?;
-        metadata.create();
-        Ok(Loaded::empty(metadata)?)
+        Ok(())
     }
 
     #[inline(never)]

@@ -145,25 +145,13 @@ impl Line<'_> {
         for (number, name) in (0u8..).zip(members).take(self.spares.len()) {
             spares.push(self.look_at(&state, number, name)?, GFP_KERNEL)?;
         }
-        let wanted = self.wanted();
         let mut leaving = Leaving::new(self.user.table)?;
         let mut dead = 0;
-        if wanted.may_take_over(&spares) {
+        if self.wanted().may_take_over(&spares) {
             dead = self.find_dead(&state, leaving.dead.insert(Spares::default()))?;
         }
         let mut plan = KBox::new(Plan::default(), GFP_KERNEL)?;
-        let mut left = [None; MEMBERS_MAX as usize];
-        let locked = state.writer.lock();
-        let set = locked.writer.set(locked.start.as_ref());
-        *plan = Plan::for_set_in_use(&wanted, &set, &spares, dead, fresh_uuid)
-            .map_err(|refusal| self.refuse_spares(&refusal))?;
-        let superblock = set.metadata.superblock();
-        self.tell_grown(superblock, &plan);
-        for (place, index) in left.iter_mut().zip(0u8..) {
-            let leaves = plan.leaves(index);
-            *place = plan.name_of(superblock, index).filter(|_| leaves);
-        }
-        drop(locked);
+        let left = self.plan_in_use(&state, &spares, dead, &mut plan)?;
         if plan.inherited == 0 {
             leaving.dead = None;
         }
@@ -173,6 +161,28 @@ impl Line<'_> {
             }
         }
         self.found(state, plan, leaving)
+    }
+
+    /// Plans for a set in use. Returns the names of those that are to leave.
+    #[inline(never)]
+    fn plan_in_use(
+        &self,
+        state: &State,
+        spares: &[NamedSpare],
+        dead: u8,
+        plan: &mut Plan,
+    ) -> CtrResult<[Option<Name>; MEMBERS_MAX as usize]> {
+        let locked = state.writer.lock();
+        let set = locked.writer.set(locked.start.as_ref());
+        *plan = Plan::for_set_in_use(&self.wanted(), &set, spares, dead, fresh_uuid)
+            .map_err(|refusal| self.refuse_spares(&refusal))?;
+        let superblock = set.metadata.superblock();
+        self.tell_grown(superblock, plan);
+        let leaving = |index: u8| {
+            plan.name_of(superblock, index)
+                .filter(|_| plan.leaves(index))
+        };
+        Ok(core::array::from_fn(|index| leaving(index as u8)))
     }
 
     /// The members of a set in use of which nobody answers, a bit each; `found` gets the spares of those that there
@@ -205,6 +215,7 @@ impl Line<'_> {
     }
 
     /// Looks who a spare of the line is. `name` is what tables before say.
+    #[inline(never)]
     fn look_at(&self, state: &Arc<State>, number: u8, name: Option<Name>) -> CtrResult<NamedSpare> {
         let part = self.part(number.into())?;
         let spare = Spare {
