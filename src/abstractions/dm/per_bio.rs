@@ -29,6 +29,7 @@
 use core::{
     mem::{
         align_of,
+        offset_of,
         MaybeUninit, //
     },
     ptr::NonNull, //
@@ -102,6 +103,14 @@ impl<T: Target> PerBio<T> {
         // Device mapper frees bios without telling the target.
         assert!(!core::mem::needs_drop::<T::PerBio>());
         assert!(core::mem::size_of::<Self>() <= 512);
+        // As the picture has it.
+        assert!(
+            offset_of!(Self, opf) == 20
+                && offset_of!(Self, completion) == 24
+                && offset_of!(Self, status) == 25
+                && offset_of!(Self, reader) == 32
+                && offset_of!(Self, instance) == 40
+        );
         if Self::USED {
             core::mem::size_of::<Self>().next_multiple_of(align_of::<bindings::bio>())
         } else {
