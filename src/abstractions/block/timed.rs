@@ -2,12 +2,15 @@
 
 //! I/O that is waited for as long as said, and no longer.
 //!
+//! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
+//!
 //! The block layer has no way to take back a bio that a drive does not answer. So what the bio needs stays with it:
 //! the memory, the device, and the bio itself are those of a [`TimedIo`], which can be used again when the bio has
 //! come back.
 
 use kernel::{
     alloc::Flags,
+    block::SECTOR_SIZE,
     ffi::c_uint,
     prelude::*,
     types::Opaque, //
@@ -31,9 +34,24 @@ use super::{
 
 /// One I/O at a time, of up to 4096 bytes, with a bio, memory and an open device of its own.
 ///
-/// All of it is allocated beforehand, so that an I/O needs no memory. The functions sleep, and so are not for
+/// All of it is allocated beforehand, so that an I/O needs no memory: it is `bio_init()` and `submit_bio()`. The functions sleep, and so are not for
 /// [`map`](crate::abstractions::dm::Target::map) and `end_io`. Dropping it waits, for as long as that takes, for the
 /// I/O that is under way.
+///
+/// # Examples
+///
+/// ```
+/// # use kernel::block::Opf;
+/// # use kernel::block::TimedIo;
+/// # use kernel::dm::Device;
+/// # use kernel::prelude::*;
+/// # fn example(io: &mut TimedIo, spare: &Device, block: &mut [u8]) -> Result {
+/// match io.read(spare, 0, block, Opf::READ.sync(), 1000) {
+///     Some(done) => Ok(done?),
+///     None => Err(ETIMEDOUT),
+/// }
+/// # }
+/// ```
 ///
 /// # Invariants
 ///
@@ -62,7 +80,7 @@ unsafe impl Send for OwnBio {}
 unsafe impl Sync for OwnBio {}
 
 impl TimedIo {
-    /// Allocates what an I/O needs.
+    /// Allocates what an I/O needs. Sleeps for memory, if `flags` let it.
     pub fn new(flags: Flags) -> Result<Self> {
         let bio = KBox::pin_init(
             pin_init!(OwnBio {
@@ -84,7 +102,10 @@ impl TimedIo {
     pub const BYTES: usize = 4096;
 
     /// Reads `data.len()` bytes, whole sectors, from `sector` of `device`. None if that takes longer than
-    /// `timeout_ms`, or an earlier I/O is still under way.
+    /// `timeout_ms` milliseconds, or an earlier I/O is still under way.
+    ///
+    /// Like the other functions, it fails with [`EINVAL`] if the operation or the length is wrong, and with [`EBUSY`]
+    /// inside of a `map` function, where it would never end.
     pub fn read(
         &mut self,
         device: &Device,
@@ -171,7 +192,7 @@ impl TimedIo {
             warn_once!(c"map waits for I/O");
             return Some(Err(EBUSY.into()));
         }
-        if bytes > Self::BYTES || bytes % 512 != 0 {
+        if bytes > Self::BYTES || bytes % SECTOR_SIZE as usize != 0 {
             return Some(Err(EINVAL.into()));
         }
         if !self.is_idle() {
