@@ -26,6 +26,7 @@
 //! | [`cache`]    | Can a disk's cache hold what users wrote?                                  |
 //! | [`desk`]     | Who may work on which blocks of main at a time?                            |
 //! | [`group`]    | Who shares a flush and a commit with whom?                                 |
+//! | [`repair`]   | What is done next for a bio that failed, and what if that fails?           |
 //! | [`limit`]    | Which numbers can users set?                                               |
 //! | [`args`]     | What does a table line ask for?                                            |
 //! | [`message`]  | What does a message ask for?                                               |
@@ -60,6 +61,7 @@ pub mod places;
 pub mod pool;
 pub mod presence;
 pub mod reach;
+pub mod repair;
 pub mod set;
 pub mod slot;
 pub mod status;

@@ -27,7 +27,8 @@ use crate::{
     },
     logic::{
         message::Blocks,
-        places::Places, //
+        places::Places,
+        repair::Found, //
     },
     remap::{
         jobs::{
@@ -43,15 +44,6 @@ use crate::{
 };
 
 use super::life::Direction;
-
-/// What was found out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::remap) enum Found {
-    Alive,
-    Dead,
-    /// There was no time to ask, or nobody could be asked.
-    Unknown,
-}
 
 /// How many blocks are asked however late it is.
 const READS: u32 = 3;

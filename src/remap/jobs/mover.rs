@@ -53,6 +53,7 @@ use crate::{
             MEMBERS_MAX, //
         },
         message::Blocks,
+        repair::Found,
         slot::{
             Origin,
             SlotState,
@@ -63,10 +64,7 @@ use crate::{
     remap::{
         health::{
             life::Disk,
-            probe::{
-                self,
-                Found, //
-            }, //
+            probe, //
         },
         meta::{
             io::{

@@ -5,7 +5,7 @@
 //! | file       | what it does                                                                     |
 //! |------------|----------------------------------------------------------------------------------|
 //! | `crew`     | who repairs: work items, and which bio is whose turn                             |
-//! | `serve`    | one bio: tried in parts, judged (is the medium to blame?), answered              |
+//! | `serve`    | one bio: carries out what [`logic::repair`](crate::logic::repair) decides        |
 //! | `relocate` | moves blocks to slots, whatever the reason: data, flush, commit, publish         |
 //! | `notes`    | blocks that main could not read, until they are set aside                        |
 

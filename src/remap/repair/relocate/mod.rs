@@ -52,6 +52,10 @@ use crate::{
         },
         message::Blocks,
         pool::SlotRun,
+        repair::{
+            CHUNK_BLOCKS,
+            SLOW_MS, //
+        },
         slot::{
             Origin,
             SlotWord, //
@@ -81,9 +85,6 @@ const SLOTS_TRIED: usize = 16;
 
 /// After how many of these others are tried that are far away.
 const SLOTS_NEAR: usize = 4;
-
-/// A failure that took longer, in milliseconds, is worth to be met once only.
-pub(in crate::remap) const SLOW_MS: u64 = 100;
 
 /// A block of a bio or another source, by its number from the first one on, with a mark. There are many lists of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -204,6 +205,9 @@ const QUEUE_MAX: usize = 2 * MOVES_MAX;
 
 /// How many weak blocks of one bio are moved; the others will be found again.
 const WEAK_MAX: usize = 64;
+
+// All that is served at a time may have to move.
+const _: () = assert!(CHUNK_BLOCKS as usize <= MOVES_MAX);
 
 /// Adds to a list that was made large enough.
 pub(in crate::remap) fn push<T>(list: &mut KVec<T>, value: T) -> block::IoResult {

@@ -2,43 +2,17 @@
 
 //! Serving a bio that failed, or that `map` could not decide about.
 //!
-//! A bio is looked up again when its turn comes, as the map may have changed since. It is then
-//! served piece by piece, each piece being as long as the map is uniform:
+//! What is done, and in which order, says [`logic::repair`](crate::logic::repair). Here it is carried out: the I/O, the
+//! look-ups, the locks, and the answer. A bio is looked up again when its turn comes, as the map may have changed since.
 //!
-//! ```text
-//!   bio      |--------------------------------------------------|
-//!   map      |   main   | slots 7,8 | main |   pending 9   | main |
-//!   write      1 bisect   2 write     1      3 moved         1
-//!   read       1 bisect   2 read      1      1 bisect        1
-//! ```
-//!
-//! 1. Main: tried whole, in halves, down to single blocks. A block that fails by itself is bad (E2).
-//! 2. Slots: the same; a slot that fails a write by itself is bad, and its block moves on.
-//! 3. Pending blocks are not tried: they are known to be bad, and the bio has new content for them. So it is for
-//!    blocks that were lost with a spare. Nor
-//!    are slots that could not be read lately, as long as there are others.
-//!
-//! Bad blocks of a write are moved to slots, as [`relocate`](crate::remap::repair::relocate) says. That happens only
-//! if the medium is to blame: the capacity is what it was, and main works otherwise
-//! ([`Repair::blames_medium`]). If not, it is the device that failed, and the error goes up.
-//!
-//! Bad blocks of a read fail the bio with the error that main gave, after everything that can be
-//! read was read into it. Before it is answered they are [noted](crate::remap::repair::notes), so that their next
-//! write goes to the spare, however soon it comes (E4). They are set aside as pending when it is
-//! answered, as no read error of main waits for the spare (E7). That is a hint: if it cannot be stored,
-//! the next read finds it out again. Blocks that could be read in the end, after they had failed by
-//! themselves, are weak, and are moved to the spare then ([`weak`]).
-//!
-//! A disk may take seconds for a bad block. From the first slow failure on, blocks are tried one by
-//! one, which meets each bad block once. When the bio's deadline is over, the rest of a write is
-//! moved unconfirmed, and the rest of a read fails and is not recorded (E7). But a bio that waited for others
-//! until it was late gets one try: what it has waited for says nothing about its blocks. What the spare serves and
-//! cannot take in time fails, too: moving it would be no faster.
-//!
-//! A crash at any point of a write finds the bio not acknowledged: the blocks have their old
-//! content, or the new one, or an error.
+//! | step                    | where                                                       |
+//! |-------------------------|-------------------------------------------------------------|
+//! | read, write, flush      | [`Driver`]                                                  |
+//! | is the medium to blame? | [`life`](crate::remap::health::life), [`probe`]             |
+//! | place                   | [`relocate`](crate::remap::repair::relocate)                |
+//! | note what is unreadable | [`notes`](crate::remap::repair::notes), [`set_noted_aside`] |
+//! | move weak blocks        | [`weak`]                                                    |
 
-mod read;
 mod weak;
 
 use kernel::{
@@ -60,12 +34,10 @@ use crate::{
         util, //
     },
     logic::{
-        bisect::{
-            Bisect,
-            Segment, //
+        classify::{
+            Operation,
+            Status, //
         },
-        breaker::Need,
-        classify::Operation,
         format::{
             member_bit,
             MEMBERS_MAX, //
@@ -73,14 +45,22 @@ use crate::{
         latch::FlushTicket,
         limit::Limit,
         message::Blocks,
+        repair::{
+            self,
+            Answer,
+            Found,
+            Now,
+            Repair,
+            Step,
+            Times,
+            Try,
+            Way, //
+        },
         slot::{
             Origin,
             SlotState, //
         },
-        table::{
-            Run,
-            RunKind, //
-        }, //
+        table::RunKind, //
     },
     remap::{
         health::{
@@ -89,12 +69,9 @@ use crate::{
                 Disk,
                 SpareTickets, //
             },
-            probe::{
-                self,
-                Found, //
-            }, //
+            probe, //
         },
-        meta::io::is_suspect,
+        meta::io::status_of,
         repair::{
             crew::RepairBuffers,
             relocate::{
@@ -103,9 +80,7 @@ use crate::{
                 Lists,
                 Own,
                 Relocation,
-                Source,
-                MOVES_MAX,
-                SLOW_MS, //
+                Source, //
             }, //
         },
         session::state::State,
@@ -114,8 +89,13 @@ use crate::{
     }, //
 };
 
-/// How many blocks of a bio are served at a time.
-const CHUNK_BLOCKS: u32 = MOVES_MAX as u32;
+impl repair::Error for BlkStatus {
+    const IO: Self = BlkStatus::IOERR;
+
+    fn status(self) -> Status {
+        status_of(self)
+    }
+}
 
 /// Serves a bio. The caller has its range at the desk.
 pub(in crate::remap) fn serve(
@@ -126,59 +106,57 @@ pub(in crate::remap) fn serve(
     let now = util::monotonic_ms();
     let failed_at = bio.per_bio().failed_at(now);
     let member = bio.per_bio().member();
-    let probes_spare = member.is_some() && bio.per_bio().probes;
-    if is_given_up(state, &mut bio) {
-        let status = bio.status();
-        return bio.complete(status);
-    }
+    let probes = bio.per_bio().probes;
     let main = bio.target().main.clone();
     let spares = bio.target().spares.clone();
     if bio.sectors() == 0 {
-        return end_flush(state, &spares, bio, member);
+        return end_flush(state, &spares, bio);
     }
-    let deadline = u64::from(state.limits.get(Limit::DeadlineMs));
+    let mut repair = Repair::new(
+        repair::Bio {
+            operation: match bio.op() {
+                block::Op::Write => Operation::Write,
+                block::Op::WriteZeroes => Operation::WriteZeroes,
+                block::Op::Read => Operation::Read,
+                _ => Operation::Other,
+            },
+            blocks: state.blocks(bio.sectors()),
+            fua: bio.opf().is_fua(),
+            failed_at,
+            error: match bio.status() {
+                BlkStatus::OK => BlkStatus::IOERR,
+                status => status,
+            },
+            on_spare: member.is_some(),
+            probes,
+        },
+        now,
+        u64::from(state.limits.get(Limit::DeadlineMs)),
+    );
+    tools.lists.moves.clear();
     tools.lists.unreadable.clear();
     tools.lists.weak.clear();
-    let mut repair = Repair {
+    let mut driver = Driver {
         state,
         main: &main,
         spares: &spares,
         bio: &bio,
+        member,
         data: &mut tools.data,
         lists: &mut tools.lists,
-        failed_at: failed_at.unwrap_or(now),
-        deadline: failed_at.unwrap_or(now).saturating_add(deadline),
+        times: repair.times(),
         patience: state.patience(),
-        tried: false,
-        verdicts: [None; 2],
-        probes_spare,
-        spare_slow: false,
-        explained: false,
+        probes_spare: member.is_some() && probes,
+        tickets: (state.life.flush_sent(Disk::Main), state.life.spares_sent()),
         written: (false, 0),
         tell: false,
-        error: bio.status(),
     };
-    let status = match bio.op() {
-        block::Op::Write | block::Op::WriteZeroes => repair.write(),
-        block::Op::Read => repair.read(),
-        // A discard is a hint, and the block layer allows to do nothing.
-        _ => Ok(()),
+    let first = driver.first();
+    let Some(status) = driver.run(&mut repair) else {
+        let status = bio.status();
+        return bio.complete(status);
     };
-    let (mut tell, first) = (repair.tell, repair.first());
-    let unexplained = status.is_ok() && !repair.explained && failed_at.is_some();
-    if unexplained && bio.op() == block::Op::Write && bio.opf().is_fua() {
-        let (disk, device) = match member {
-            Some(member) => (
-                Disk::Spare(member),
-                spares.get(member).map(|spare| &spare.device),
-            ),
-            None => (Disk::Main, Some(&main)),
-        };
-        if device.is_some_and(dm::Device::emulates_fua) {
-            // What failed may have been the flush in it, and others' data is lost with that.
-            state.life.own_flush_failed(disk);
-        }
-    }
+    let mut tell = driver.tell;
     // Whoever has the lock writes metadata, and will need the memory, too.
     if let Some(mut locked) = state.writer.try_lock() {
         tell |= locked.writer.copies_changed(state);
@@ -187,62 +165,64 @@ pub(in crate::remap) fn serve(
             let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
         }
     }
-    // Before the answer: whoever has another copy, md or btrfs, writes it here at once, and that has to
-    // go to the spare.
-    let until = util::monotonic_ms().saturating_add(deadline);
-    tell |= note_failing(state, until, &spares, (first, &tools.lists));
-    if note_lost(state, (first, &tools.lists)) {
-        let target = bio.target();
-        let _ = target.queue.enqueue::<_, 0>(target.noter.clone());
-    }
-    let reads = bio.op() == block::Op::Read;
     if tell {
         let target = bio.target();
         let _ = target.events.enqueue::<_, 0>(target.teller.clone());
     }
-    bio.complete(status.err().unwrap_or(BlkStatus::OK));
+    bio.complete(status);
 
-    weak::move_weak(state, &main, &spares, (first, tools));
-    if reads {
-        // Other reads may wait for the range, and none may wait for the spare.
-        return;
-    }
-    // Others may wait for the range, and whoever has the lock comes here, too.
-    let _ = state.with_writer_by(0, &spares, |writer, io| {
-        if writer.active {
-            writer.prepare(state, io);
+    loop {
+        match repair.advance(what_is(state), Answer::Good) {
+            Step::MoveWeak => weak::move_weak(state, &main, &spares, (first, tools)),
+            Step::Prepare => {
+                // Others may wait for the range, and whoever has the lock comes here, too.
+                let _ = state.with_writer_by(0, &spares, |writer, io| {
+                    if writer.active {
+                        writer.prepare(state, io);
+                    }
+                });
+            }
+            _ => return,
         }
-    });
+    }
+}
+
+/// What is the case now.
+fn what_is(state: &State) -> Now {
+    Now {
+        ms: util::monotonic_ms(),
+        auto_remap: state.auto_remap.load(Relaxed),
+        slots_left: state.counters.left.get() != 0,
+        read_retries: state.limits.get(Limit::ReadRetries),
+    }
 }
 
 /// Answers a flush that has failed on the spare of a member: with its error. But if that spare is gone,
 /// the set goes on without it, and so do later flushes.
-fn end_flush(state: &State, spares: &Spares, bio: dm::OwnedBio<DmRemap>, member: Option<u8>) {
-    let tell = state.with_writer_by(state.patience(), spares, |writer, io| {
-        member.is_some_and(|member| writer.lose_if_gone(state, io, member))
-            && writer.copies_changed(state)
-    });
-    if tell == Some(true) {
-        let target = bio.target();
-        let _ = target.events.enqueue::<_, 0>(target.teller.clone());
+fn end_flush(state: &State, spares: &Spares, mut bio: dm::OwnedBio<DmRemap>) {
+    let data = bio.per_bio();
+    let (member, admitted) = (data.member(), data.probes || !data.failed);
+    if admitted || !fails(state, spares, &bio, member) {
+        let tell = state.with_writer_by(state.patience(), spares, |writer, io| {
+            member.is_some_and(|member| writer.lose_if_gone(state, io, member))
+                && writer.copies_changed(state)
+        });
+        if tell == Some(true) {
+            let target = bio.target();
+            let _ = target.events.enqueue::<_, 0>(target.teller.clone());
+        }
     }
     let status = bio.status();
     bio.complete(status);
 }
 
-/// Whether a bio failed on a device that was found to have failed as a whole, since.
-fn is_given_up(state: &State, bio: &mut dm::OwnedBio<DmRemap>) -> bool {
-    let reads = matches!(bio.op(), block::Op::Read);
-    let spares = bio.target().spares.clone();
-    let data = bio.per_bio();
-    let fails = match (data.member(), reads) {
-        (None, true) => state.life.is_open(Direction::MainRead),
-        (None, false) => state.life.is_open(Direction::MainWrite),
-        // Nothing that is read from a spare could come from elsewhere.
-        (Some(_), true) => false,
-        (Some(_), false) => state.all_spares_fail(&spares),
-    };
-    data.failed && !data.probes && fails
+/// Whether the device on which a bio failed, main or the spare of a member, was found to fail as a whole, since.
+fn fails(state: &State, spares: &Spares, bio: &dm::OwnedBio<DmRemap>, member: Option<u8>) -> bool {
+    match (member, bio.op()) {
+        (None, block::Op::Read) => state.life.is_open(Direction::MainRead),
+        (None, _) => state.life.is_open(Direction::MainWrite),
+        (Some(_), _) => state.all_spares_fail(spares),
+    }
 }
 
 /// Remembers blocks of main that cannot be read, so that their next write goes to the spare. Waits for nobody.
@@ -360,230 +340,219 @@ fn note_failing(state: &State, until: u64, spares: &Spares, (first, lists): (u64
     noted.unwrap_or(false)
 }
 
-struct Repair<'a> {
+/// What carries out the steps.
+struct Driver<'a> {
     state: &'a State,
     main: &'a dm::Device,
     spares: &'a Spares,
     bio: &'a dm::OwnedBio<DmRemap>,
+    /// The member on whose spare the bio failed; none if that was main.
+    member: Option<u8>,
     /// One block, for probes.
     data: &'a mut block::IoBuffer,
     lists: &'a mut Lists,
-    /// When the bio failed, in milliseconds; for one that did not, when its turn came.
-    failed_at: u64,
-    /// When it has to be answered.
-    deadline: u64,
+    times: Times,
     /// Until when it waits for others who change the map: its own time for that begins with its turn.
     patience: u64,
-    /// Whether it had its try: one that failed, or took long.
-    tried: bool,
-    /// Whether the medium is to blame for failures to read and to write main, once that was asked.
-    verdicts: [Option<bool>; 2],
     /// Whether the bio is to find out whether the spare works again.
     probes_spare: bool,
-    /// Whether a slot took long to fail.
-    spare_slow: bool,
-    /// Whether some block failed by itself, which explains that the bio did.
-    explained: bool,
+    /// How many flushes had failed before anything was written: of main, and of the spares.
+    tickets: (FlushTicket, SpareTickets),
     /// Whether something was written in place on main, and on which members' spares; a bit each.
     written: (bool, u8),
     /// Whether something happened that users wait for.
     tell: bool,
-    /// The last error that was seen.
-    error: BlkStatus,
 }
 
-impl<'a> Repair<'a> {
-    /// The bio's first block of main.
-    fn first(&self) -> u64 {
-        self.bio.target_sector() >> self.state.block_shift
+impl<'a> Driver<'a> {
+    /// Does what the machine asks for until the bio can be answered. None if nothing else is to be done.
+    fn run(&mut self, repair: &mut Repair<BlkStatus>) -> Option<BlkStatus> {
+        let mut answer = Answer::Good;
+        loop {
+            let step = repair.advance(what_is(self.state), answer);
+            if self.times != repair.times() {
+                // Another part, which has time of its own.
+                self.times = repair.times();
+                self.patience = self.state.patience();
+            }
+            answer = match step {
+                Step::AskBreaker => {
+                    Answer::Yes(fails(self.state, self.spares, self.bio, self.member))
+                }
+                Step::Look { at, count } => self.look(at, count),
+                Step::Settle { at } => answer_of(self.settle(self.main_block(at))),
+                Step::Read(part) => self.read(part),
+                Step::Write(part) => self.write(part),
+                Step::AskGone { slot } => Answer::Yes(self.is_gone(slot)),
+                Step::CountFailedSlot { slot } => {
+                    if let Some((member, _, _)) = self.state.locate(self.spares, slot, true) {
+                        self.state.life.note_failed_slot(member);
+                    }
+                    Answer::Good
+                }
+                Step::Mend { first, count } => {
+                    self.mend(first, count);
+                    Answer::Good
+                }
+                Step::AskMain(way) => self.ask_main(way),
+                Step::CountFailure(way) => self.count_failure(way),
+                Step::Probe(way) => Answer::Probed(self.probe(way)),
+                Step::Disprove(way) => {
+                    self.tell |= self.state.disproved(direction_of(way));
+                    Answer::Good
+                }
+                Step::ListMoves { at, count } => answer_of(self.list_moves(at, count)),
+                Step::AskMoves => Answer::Yes(self.are_new()),
+                Step::Place => answer_of(self.place(repair.error())),
+                Step::Flush => answer_of(self.flush()),
+                Step::ListUnreadable { at, from_slot } => {
+                    if from_slot {
+                        self.state.counters.spare_read_errors.add(1);
+                    }
+                    let block = ListedBlock::new(at).mark_if(from_slot);
+                    // What finds no room is found out again by the next read.
+                    let _ = push(&mut self.lists.unreadable, block);
+                    Answer::Good
+                }
+                Step::ListWeak { at } => {
+                    // The same.
+                    let _ = push(&mut self.lists.weak, ListedBlock::new(at));
+                    Answer::Good
+                }
+                Step::DistrustFlush => {
+                    self.distrust_flush();
+                    Answer::Good
+                }
+                Step::NoteFailing => {
+                    let patience = u64::from(self.state.limits.get(Limit::DeadlineMs));
+                    let until = util::monotonic_ms().saturating_add(patience);
+                    let lists = (self.first(), &*self.lists);
+                    self.tell |= note_failing(self.state, until, self.spares, lists);
+                    Answer::Good
+                }
+                Step::NoteUnreadable => {
+                    if note_lost(self.state, (self.first(), self.lists)) {
+                        let target = self.bio.target();
+                        let _ = target.queue.enqueue::<_, 0>(target.noter.clone());
+                    }
+                    Answer::Good
+                }
+                Step::Answer(status) => return Some(status.err().unwrap_or(BlkStatus::OK)),
+                Step::PassUp | Step::MoveWeak | Step::Prepare | Step::Done => return None,
+            };
+        }
     }
 
-    /// How many blocks the bio has.
-    fn blocks(&self) -> u32 {
-        self.bio.sectors() >> self.state.block_shift
+    /// The bio's first block of main.
+    fn first(&self) -> u64 {
+        self.state.block_of(self.bio.target_sector())
+    }
+
+    /// The block of main that a block of the bio is.
+    fn main_block(&self, at: u32) -> u64 {
+        self.first().saturating_add(u64::from(at))
     }
 
     /// The bio's blocks.
     fn own(&self) -> Blocks {
         Blocks {
             first: self.first(),
-            count: u64::from(self.blocks()),
+            count: u64::from(self.state.blocks(self.bio.sectors())),
         }
     }
 
-    /// Whether its time is over.
-    fn is_late(&self) -> bool {
-        self.tried && util::monotonic_ms() >= self.deadline
+    fn look(&self, at: u32, count: u32) -> Answer<BlkStatus> {
+        let main_block = self.main_block(at);
+        // Before the map, as the noter forgets a block behind having published its slot.
+        let noted = self.state.notes.first_in(main_block, u64::from(count));
+        Answer::Found {
+            run: self.state.run(main_block, count),
+            noted: noted.and_then(|noted| u32::try_from(noted.wrapping_sub(main_block)).ok()),
+        }
     }
 
-    fn write(&mut self) -> block::IoResult {
-        let life = &self.state.life;
-        let tickets = (life.flush_sent(Disk::Main), life.spares_sent());
-        let mut done = 0;
-        while done < self.blocks() {
-            let count = CHUNK_BLOCKS.min(self.blocks().saturating_sub(done));
-            self.lists.moves.clear();
-            if done != 0 && self.bio.op() == block::Op::WriteZeroes {
-                // There can be gigabytes of them. Each part has the time of a bio of its own.
-                let limit = u64::from(self.state.limits.get(Limit::DeadlineMs));
-                self.deadline = util::monotonic_ms().saturating_add(limit);
-                self.patience = self.state.patience();
-            }
-            self.write_in_place(done, count)?;
-            self.move_blocks()?;
-            done = done.saturating_add(count);
-        }
-        self.make_durable(tickets)
-    }
-
-    /// Ends a FUA write where FUA is a write and a flush: the flush, for all parts at once, so that its
-    /// error is not taken for one of theirs.
-    fn make_durable(&self, (main, spares): (FlushTicket, SpareTickets)) -> block::IoResult {
-        if !self.bio.opf().is_fua() {
-            return Ok(());
-        }
-        let (on_main, on_spares) = self.written;
-        if on_main && self.main.emulates_fua() {
-            self.state.flush(Disk::Main, self.main, main)?;
-        }
-        let emulate = self.spares.iter().filter(|(_, s)| s.device.emulates_fua());
-        let members = emulate.fold(0, |mask, (member, _)| mask | member_bit(member));
-        self.state
-            .flush_spares(self.spares, members & on_spares, &spares)
-    }
-
-    /// Writes what can be written where it belongs, and notes the rest as moves.
-    fn write_in_place(&mut self, start: u32, count: u32) -> block::IoResult {
-        let end = start.saturating_add(count);
-        let mut at = start;
-        while at < end {
-            let main_block = self.first().saturating_add(u64::from(at));
-            let left = end.saturating_sub(at);
-            // Before the map, as the noter forgets a block behind having published its slot.
-            let noted = self.state.notes.first_in(main_block, u64::from(left));
-            let run = self.state.run(main_block, left);
-            let noted = noted.filter(|noted| {
-                // With no slot left, main may take it.
-                let takes = run.kind == RunKind::Main && self.state.counters.left.get() != 0;
-                takes && noted.wrapping_sub(main_block) < u64::from(run.count)
+    fn settle(&self, main_block: u64) -> block::IoResult {
+        let settled = self
+            .state
+            .with_writer_by(self.patience, self.spares, |writer, io| {
+                if !writer.active {
+                    return Err(BlkStatus::IOERR);
+                }
+                writer
+                    .settle(self.state, io, main_block)
+                    .map_err(|_| BlkStatus::IOERR)
             });
-            // Up to there it is main's.
-            let run = Run {
-                count: match noted.map(|noted| noted.wrapping_sub(main_block)) {
-                    Some(0) => 1,
-                    Some(before) => u32::try_from(before).unwrap_or(run.count),
-                    None => run.count,
-                },
-                ..run
-            };
-            match run.kind {
-                RunKind::Doubt => {
-                    self.settle(main_block)?;
-                    continue;
-                }
-                RunKind::Main if noted == Some(main_block) => self.note_moves(at, run.count)?,
-                RunKind::Pending { .. } | RunKind::Lost { .. } => self.note_moves(at, run.count)?,
-                // With no other slot left, these are better than none.
-                RunKind::Failing { .. } if self.state.counters.left.get() != 0 => {
-                    self.note_moves(at, run.count)?;
-                }
-                RunKind::Main | RunKind::Slots { .. } | RunKind::Failing { .. } => {
-                    self.write_run(run.kind, main_block, at, run.count)?;
-                }
-            }
-            at = at.saturating_add(run.count);
-        }
-        Ok(())
+        settled.unwrap_or(Err(BlkStatus::IOERR))
     }
 
-    /// Tries to write a run, and notes what fails as moves.
-    fn write_run(
-        &mut self,
-        kind: RunKind,
-        main_block: u64,
-        at: u32,
-        count: u32,
-    ) -> block::IoResult {
-        let mut search = Bisect::new(count).ok_or(BlkStatus::INVAL)?;
-        while let Some(part) = search.next_try() {
-            let on_main = kind == RunKind::Main;
-            if self.is_late() && (on_main || self.spare_slow) {
-                if !on_main || self.bio.op() == block::Op::WriteZeroes {
-                    // The spare is slow, so that moving there would not be in time. Zeroes are many,
-                    // and nobody's data is lost with them.
-                    return Err(self.error_for_bio());
-                }
-                while let Some(rest) = search.rest() {
-                    self.note_moves(at.saturating_add(rest.first), rest.count)?;
-                }
-                break;
+    /// Where a run lies. Of a spare that is not there,
+    /// or is lost and should be written, it fails like a bad medium: what is written goes elsewhere.
+    fn place_of(&self, run: Try, write: bool) -> Result<(&dm::Device, u64), BlkStatus> {
+        let skipped = u64::from(self.state.sectors(run.part.first));
+        let (device, sector) = match run.kind {
+            RunKind::Slots { first } | RunKind::Failing { first } => {
+                let place = self.state.locate(self.spares, first, write);
+                let (_, device, sector) = place.ok_or(BlkStatus::IOERR)?;
+                (device, sector)
             }
-            let begun = util::monotonic_ms();
-            let result = self.write_part(kind, main_block, at, part);
-            let good = self.judge(Operation::Write, kind, begun, result)?;
-            if !good {
-                if util::monotonic_ms().saturating_sub(begun) > SLOW_MS {
-                    search.one_by_one();
-                    self.spare_slow |= !on_main;
-                }
-                self.explained |= part.count == 1;
-                if part.count == 1 {
-                    self.note_failed_slot(kind, main_block, result);
-                }
-                if part.count == 1 && on_main && !self.blames_medium(WRITE) {
-                    return Err(self.error_for_bio());
-                }
-            }
-            if let (true, RunKind::Failing { first }) = (good, kind) {
-                self.mend(first.saturating_add(part.first), part.count);
-            }
-            if let Some(bad) = search.report(good) {
-                self.note_moves(at.saturating_add(bad.first), bad.count)?;
-            }
-        }
-        if let Some(bad) = search.finish() {
-            self.note_moves(at.saturating_add(bad.first), bad.count)?;
-        }
-        Ok(())
+            RunKind::Lost { .. } => return Err(BlkStatus::IOERR),
+            _ => (self.main, self.state.sector_of(self.main_block(run.at))),
+        };
+        Ok((device, sector.saturating_add(skipped)))
     }
 
-    /// Counts that a slot did not take what was sent to it.
-    fn note_failed_slot(&self, kind: RunKind, main_block: u64, result: block::IoResult) {
-        let suspect = result.is_err_and(|status| is_suspect(Operation::Write, status));
-        if let (true, Ok((Some(member), _, _))) = (suspect, self.place(kind, main_block, true)) {
-            self.state.life.note_failed_slot(member);
-        }
-    }
-
-    /// Slots that could not be read have new content.
-    fn mend(&self, first: u32, count: u32) {
-        let state = self.state;
-        // If that takes too long, the next write of them does it.
-        let _ = state.with_writer_by(self.patience, self.spares, |writer, _| {
-            for slot in first..first.saturating_add(count) {
-                let lost = || state.with_map(|map| state.is_content_lost(map, slot));
-                let (before, word) = (lost(), state.with_map(|map| map.word(slot)));
-                if word.is_failing() && word.state() == SlotState::Valid {
-                    writer.set_word(state, slot, word.without_failing());
-                }
-                state.counters.lost.sub(u64::from(before && !lost()));
-            }
+    fn read(&mut self, run: Try) -> Answer<BlkStatus> {
+        let begun = util::monotonic_ms();
+        let read = self.place_of(run, false).and_then(|(device, sector)| {
+            let index = run.at.saturating_add(run.part.first);
+            let offset = self.source().offset(self.state, index);
+            let bytes = self.state.bytes(run.part.count);
+            (self.state.pool).read_slice(self.bio, offset, bytes, device, sector)
         });
+        let direction = match run.kind {
+            RunKind::Slots { first } | RunKind::Failing { first } => {
+                self.state.member_of(first).map(Direction::SpareRead)
+            }
+            _ => Some(Direction::MainRead),
+        };
+        if let (Ok(()), Some(direction)) = (read, direction) {
+            self.tell |= self.state.proven(direction, begun);
+        }
+        answer_of(read)
     }
 
-    /// Tries to write a part of a run that starts at block `at` of the bio.
-    fn write_part(
-        &self,
-        kind: RunKind,
-        main_block: u64,
-        at: u32,
-        part: Segment,
-    ) -> block::IoResult {
-        let (_, device, sector) = self.place(kind, main_block, true)?;
-        let bytes = self.state.bytes(part.count);
-        let offset = (self.source()).offset(self.state, at.saturating_add(part.first));
-        let sector = sector.saturating_add(u64::from(self.state.sectors(part.first)));
-        if kind == RunKind::Main && self.bio.op() == block::Op::WriteZeroes {
+    fn write(&mut self, run: Try) -> Answer<BlkStatus> {
+        let begun = util::monotonic_ms();
+        if let Err(status) = self.write_part(run) {
+            return Answer::Failed(status);
+        }
+        let direction = match run.kind {
+            RunKind::Slots { first } | RunKind::Failing { first } => {
+                let Some(member) = self.state.member_of(first) else {
+                    return Answer::Good;
+                };
+                if !self.state.note_written(member) {
+                    // It was given up meanwhile.
+                    return Answer::InVain;
+                }
+                self.written.1 |= member_bit(member);
+                Direction::SpareWrite(member)
+            }
+            _ => {
+                self.written.0 = true;
+                Direction::MainWrite
+            }
+        };
+        self.tell |= self.state.proven(direction, begun);
+        Answer::Good
+    }
+
+    fn write_part(&self, run: Try) -> block::IoResult {
+        let (device, sector) = self.place_of(run, true)?;
+        let bytes = self.state.bytes(run.part.count);
+        let index = run.at.saturating_add(run.part.first);
+        let offset = self.source().offset(self.state, index);
+        if run.kind == RunKind::Main && self.bio.op() == block::Op::WriteZeroes {
             // As they came to it.
             let opf = block::Opf::WRITE_ZEROES.sync();
             match self.state.pool.write_zeroes(device, sector, bytes, opf) {
@@ -606,38 +575,97 @@ impl<'a> Repair<'a> {
         }
     }
 
-    /// Notes that `count` blocks from block `at` of the bio on have to move.
-    fn note_moves(&mut self, at: u32, count: u32) -> block::IoResult {
+    /// Whether a slot is on a spare that the set goes on without.
+    fn is_gone(&mut self, slot: u32) -> bool {
+        let state = self.state;
+        let gone = state.member_of(slot).is_some_and(|member| {
+            let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
+                writer.lose_if_gone(state, io, member)
+            });
+            gone.unwrap_or(false)
+        });
+        self.tell |= gone;
+        gone
+    }
+
+    /// Slots that could not be read have new content.
+    fn mend(&self, first: u32, count: u32) {
+        let state = self.state;
+        // If that takes too long, the next write of them does it.
+        let _ = state.with_writer_by(self.patience, self.spares, |writer, _| {
+            for slot in first..first.saturating_add(count) {
+                let lost = || state.with_map(|map| state.is_content_lost(map, slot));
+                let (before, word) = (lost(), state.with_map(|map| map.word(slot)));
+                if word.is_failing() && word.state() == SlotState::Valid {
+                    writer.set_word(state, slot, word.without_failing());
+                }
+                state.counters.lost.sub(u64::from(before && !lost()));
+            }
+        });
+    }
+
+    fn ask_main(&self, way: Way) -> Answer<BlkStatus> {
+        let whole = self.main.sectors() >= self.bio.target().main_sectors;
+        if !whole {
+            self.state.complain("main is smaller than it was");
+        }
+        Answer::Main {
+            whole,
+            proven: self.is_proven(way),
+        }
+    }
+
+    /// Whether main has done something of the kind since the bio failed.
+    fn is_proven(&self, way: Way) -> bool {
+        (self.state.life).is_proven_since(direction_of(way), self.times.failed_at)
+    }
+
+    fn count_failure(&self, way: Way) -> Answer<BlkStatus> {
+        let threshold = self.state.limits.get(Limit::ErrorThreshold);
+        Answer::Need {
+            need: self.state.life.failed(direction_of(way), threshold),
+            read: self.is_proven(Way::Read),
+        }
+    }
+
+    fn probe(&mut self, way: Way) -> Found {
+        let (target, suspects) = (self.bio.target(), self.own());
+        let Times {
+            failed_at,
+            deadline,
+        } = self.times;
+        match way {
+            Way::Read => probe::can_read(target, suspects, deadline, self.data),
+            Way::Write => probe::can_write(target, suspects, (failed_at, deadline), self.data),
+        }
+    }
+
+    fn list_moves(&mut self, at: u32, count: u32) -> block::IoResult {
         let mut blocks = at..at.saturating_add(count);
         blocks.try_for_each(|index| push(&mut self.lists.moves, ListedBlock::new(index)))
     }
 
-    /// Moves what was noted.
-    fn move_blocks(&mut self) -> block::IoResult {
-        let moves = self.lists.moves.iter();
-        let fresh = moves
-            .filter(|block| {
-                let main_block = block.of_main(self.first());
-                self.state.slot_of(main_block).is_none() && !self.state.is_noted(main_block)
-            })
-            .count();
-        let allowed =
-            fresh == 0 || (self.state.auto_remap.load(Relaxed) && self.blames_medium(WRITE));
-        if !allowed {
-            return Err(self.error_for_bio());
-        }
-        let (error, own) = (self.error_for_bio(), self.own());
-        let source = self.source();
-        let lists = &mut *self.lists;
+    /// Whether some of the blocks that have to move have no slot, and were not noted.
+    fn are_new(&self) -> bool {
+        let mut blocks = self.lists.moves.iter();
+        blocks.any(|block| {
+            let main_block = block.of_main(self.first());
+            self.state.slot_of(main_block).is_none() && !self.state.is_noted(main_block)
+        })
+    }
+
+    /// Moves what was listed. What cannot be moved fails with `error`.
+    fn place(&mut self, error: BlkStatus) -> block::IoResult {
+        let (own, source) = (self.own(), self.source());
         let mut relocation = Relocation::new(
             self.state,
             self.spares,
-            lists,
+            self.lists,
             (source, Own::Range(own)),
             Origin::Auto,
             error,
         );
-        relocation.deadline = self.deadline;
+        relocation.deadline = self.times.deadline;
         relocation.patience = self.patience;
         relocation.target = Some(self.bio.target());
         relocation.probes = self.probes_spare;
@@ -651,172 +679,49 @@ impl<'a> Repair<'a> {
             let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
         }
         self.state.counters.auto_remaps.add(moved? as u64);
+        self.lists.moves.clear();
         Ok(())
     }
 
-    /// Whether an I/O that began at `begun` succeeded. Fails with its status if the medium is not to
-    /// blame.
-    fn judge(
-        &mut self,
-        operation: Operation,
-        kind: RunKind,
-        begun: u64,
-        result: block::IoResult,
-    ) -> Result<bool, BlkStatus> {
-        let direction = match (kind, operation) {
-            (RunKind::Slots { .. } | RunKind::Failing { .. }, operation) => {
-                self.member_of(kind).map(|member| match operation {
-                    Operation::Read => Direction::SpareRead(member),
-                    _ => Direction::SpareWrite(member),
-                })
-            }
-            (_, Operation::Read) => Some(Direction::MainRead),
-            _ => Some(Direction::MainWrite),
+    /// Ends a FUA write where FUA is a write and a flush: the flush, for all parts at once, so that its
+    /// error is not taken for one of theirs.
+    fn flush(&self) -> block::IoResult {
+        let (on_main, on_spares) = self.written;
+        let (main, spares) = &self.tickets;
+        if on_main && self.main.emulates_fua() {
+            self.state.flush(Disk::Main, self.main, *main)?;
+        }
+        let emulate = self.spares.iter().filter(|(_, s)| s.device.emulates_fua());
+        let members = emulate.fold(0, |mask, (member, _)| mask | member_bit(member));
+        self.state
+            .flush_spares(self.spares, members & on_spares, spares)
+    }
+
+    /// Where FUA is a write and a flush, what failed may have been the flush, and others' data is lost with that.
+    fn distrust_flush(&self) {
+        let (disk, device) = match self.member {
+            Some(member) => (
+                Disk::Spare(member),
+                self.spares.get(member).map(|spare| &spare.device),
+            ),
+            None => (Disk::Main, Some(self.main)),
         };
-        let took = util::monotonic_ms().saturating_sub(begun);
-        self.tried |= result.is_err() || took > SLOW_MS;
-        match result {
-            Ok(()) => {
-                match direction {
-                    Some(Direction::MainWrite) => self.written.0 = true,
-                    Some(Direction::SpareWrite(member)) => {
-                        if !self.state.note_written(member) {
-                            // It was given up meanwhile.
-                            return Ok(false);
-                        }
-                        self.written.1 |= member_bit(member);
-                    }
-                    _ => (),
-                }
-                if let Some(direction) = direction {
-                    self.tell |= self.state.proven(direction, begun);
-                }
-                Ok(true)
-            }
-            Err(status) => {
-                self.error = status;
-                if operation == Operation::Write && self.is_gone(kind) {
-                    // Like a slot that failed: what is written goes elsewhere.
-                    self.tell = true;
-                    return Ok(false);
-                }
-                if is_suspect(operation, status) {
-                    Ok(false)
-                } else {
-                    Err(status)
-                }
-            }
-        }
-    }
-
-    /// Whether the medium is to blame for what fails on main, and not the device as a whole (E2): its
-    /// capacity is what it was, and since the bio failed it has done something else of the kind. The
-    /// answer is the same for all of a bio.
-    fn blames_medium(&mut self, way: usize) -> bool {
-        if let Some(Some(verdict)) = self.verdicts.get(way) {
-            return *verdict;
-        }
-        let verdict = self.ask_for_life(way);
-        if let Some(known) = self.verdicts.get_mut(way) {
-            *known = Some(verdict);
-        }
-        verdict
-    }
-
-    fn ask_for_life(&mut self, way: usize) -> bool {
-        let (state, life) = (self.state, &self.state.life);
-        let direction = if way == WRITE {
-            Direction::MainWrite
-        } else {
-            Direction::MainRead
-        };
-        if self.main.sectors() < self.bio.target().main_sectors {
-            state.complain("main is smaller than it was");
-            return false;
-        }
-        if life.is_proven_since(direction, self.failed_at) {
-            return true;
-        }
-        let need = life.failed(direction, state.limits.get(Limit::ErrorThreshold));
-        let suspects = self.own();
-        let target = self.bio.target();
-        let mut found = if life.is_proven_since(Direction::MainRead, self.failed_at) {
-            Found::Alive
-        } else {
-            probe::can_read(target, suspects, self.deadline, self.data)
-        };
-        if found == Found::Alive && need == Need::Probe && way == WRITE {
-            let times = (self.failed_at, self.deadline);
-            found = probe::can_write(target, suspects, times, self.data);
-        }
-        if found == Found::Dead {
-            self.tell |= state.disproved(direction);
-        }
-        // No answer is none to blame the medium with.
-        found == Found::Alive
-    }
-
-    fn settle(&mut self, main_block: u64) -> block::IoResult {
-        let settled = self
-            .state
-            .with_writer_by(self.patience, self.spares, |writer, io| {
-                if !writer.active {
-                    return Err(BlkStatus::IOERR);
-                }
-                writer
-                    .settle(self.state, io, main_block)
-                    .map_err(|_| BlkStatus::IOERR)
-            });
-        settled.unwrap_or(Err(BlkStatus::IOERR))
-    }
-
-    /// Where a run lies: whether on the spare of a member, and where there. Of a spare that is not there,
-    /// or is lost and should be written, it fails like a bad medium: what is written goes elsewhere.
-    fn place(
-        &self,
-        kind: RunKind,
-        main_block: u64,
-        write: bool,
-    ) -> Result<(Option<u8>, &dm::Device, u64), BlkStatus> {
-        match kind {
-            RunKind::Slots { first } | RunKind::Failing { first } => {
-                let place = self.state.locate(self.spares, first, write);
-                let (member, device, sector) = place.ok_or(BlkStatus::IOERR)?;
-                Ok((Some(member), device, sector))
-            }
-            RunKind::Lost { .. } => Err(BlkStatus::IOERR),
-            _ => Ok((None, self.main, self.state.sector_of(main_block))),
-        }
-    }
-
-    /// The member whose slots serve a run.
-    fn member_of(&self, kind: RunKind) -> Option<u8> {
-        match kind {
-            RunKind::Slots { first } | RunKind::Failing { first } => self.state.member_of(first),
-            _ => None,
-        }
-    }
-
-    /// Whether a run lies on a spare that the set goes on without.
-    fn is_gone(&self, kind: RunKind) -> bool {
-        self.member_of(kind).is_some_and(|member| {
-            let state = self.state;
-            let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
-                writer.lose_if_gone(state, io, member)
-            });
-            gone.unwrap_or(false)
-        })
-    }
-
-    /// The error that the bio fails with if there is no better one.
-    fn error_for_bio(&self) -> BlkStatus {
-        match self.error {
-            BlkStatus::OK => BlkStatus::IOERR,
-            status => status,
+        if device.is_some_and(dm::Device::emulates_fua) {
+            self.state.life.own_flush_failed(disk);
         }
     }
 }
 
-/// Numbers of the verdicts.
-const READ: usize = 0;
-const WRITE: usize = 1;
+fn direction_of(way: Way) -> Direction {
+    match way {
+        Way::Read => Direction::MainRead,
+        Way::Write => Direction::MainWrite,
+    }
+}
+
+fn answer_of(result: block::IoResult) -> Answer<BlkStatus> {
+    match result {
+        Ok(()) => Answer::Good,
+        Err(status) => Answer::Failed(status),
+    }
+}
