@@ -7,6 +7,7 @@
 //!   protocol and loading over it as the module does; [`crash`] and [`slots`] run histories over both,
 //!   [`set_histories`] over several spares, and [`commit`] and [`sets`] look at single cases.
 //! - [`set_plans`] goes through what tables make of a set.
+//! - [`repairs`]: repairers over disks that fail, with a clock.
 
 mod args;
 mod commit;
@@ -18,6 +19,7 @@ mod format;
 mod load;
 mod pool;
 mod random;
+mod repairs;
 mod schedules;
 mod set_histories;
 mod set_plans;
