@@ -47,7 +47,8 @@ use super::{
 /// # use kernel::prelude::*;
 /// # fn example(io: &mut TimedIo, spare: &Device, block: &mut [u8]) -> Result {
 /// match io.read(spare, 0, block, Opf::READ.sync(), 1000) {
-///     Some(done) => Ok(done?),
+///     Some(Ok(())) => Ok(()),
+///     Some(Err(status)) => status.to_result(),
 ///     None => Err(ETIMEDOUT),
 /// }
 /// # }

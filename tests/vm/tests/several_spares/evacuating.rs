@@ -2,6 +2,7 @@
 //! P7, P9: a spare that was evacuated is out of use, which is seen, and can be put back; never all of them.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
@@ -151,8 +152,8 @@ fn slots_of_an_interrupted_move_are_not_lost() {
     }
 }
 
-/// P13: blocks that lie anywhere are moved together, to another spare and back to main, and none of them changes: at
-/// most a flush for ten of them, and three metadata writes in each replica.
+/// P13: blocks that lie anywhere are moved together, to another spare and back to main, and none of them changes: a
+/// flush for 16 of them, and three metadata writes in each replica. E8: but a part that has taken 50 ms ends.
 #[test]
 fn scattered_blocks_are_moved_together() {
     const BLOCKS: u64 = 480;
@@ -204,27 +205,29 @@ fn scattered_blocks_are_moved_together() {
         };
         disks().map(cost).collect()
     };
-    let is_cheap = |what: &str| {
+    let is_cheap = |what: &str, begun: Instant| {
+        let parts = BLOCKS / 16 + begun.elapsed().as_millis() as u64 / 50 + 1;
         let cost = costs();
-        println!("{what}, {BLOCKS} blocks: {cost:?}");
+        println!("{what}, {BLOCKS} blocks: {cost:?}, {parts} parts at most");
         // Each disk has one replica of each of the two tables at the most.
-        let few = |(flushes, tables): &(u64, u64)| {
-            *flushes <= BLOCKS / 10 && *tables <= 2 * BLOCKS * 3 / 10
-        };
-        assert!(cost.iter().all(few), "{what}: {cost:?}");
+        let few =
+            |(flushes, tables): &(u64, u64)| *flushes <= parts + 1 && *tables <= 2 * 3 * parts;
+        assert!(cost.iter().all(few), "{what}: {cost:?}, {parts} parts");
     };
 
     restart();
+    let begun = Instant::now();
     let told = set.device().message(&format!("evacuate {from}")).unwrap();
     assert!(told.contains(", 0 stay"), "{told}");
-    is_cheap("evacuate");
+    is_cheap("evacuate", begun);
     all();
     assert_ne!(set.place(0), Some(from));
 
     set.main.disk().heal(0, sector(BLOCKS + 2));
     restart();
+    let begun = Instant::now();
     set.device().message("clear_all").unwrap();
-    is_cheap("clear_all");
+    is_cheap("clear_all", begun);
     assert_eq!(set.device().remapped(), 0);
     assert_eq!(set.device().status_fraction(2).0, 0);
     all();
