@@ -39,6 +39,10 @@ use kernel::{
             Guard, //
         },
         Arc, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     }, //
 };
 
@@ -170,10 +174,15 @@ impl dm::Target for DmRemap {
         if !ti.is_read_only() {
             session::activate::deactivate(&self.state, &mut locked, &self.spares);
         }
-        // The next table may use the spare, and one that does without it does not keep it open.
-        locked.io.wait();
         self.tell_later(&mut locked);
         locked.writer.active = false;
+        // The next table may use the spare, and one that does without it does not keep it open. Whoever asks for the
+        // lock meanwhile is told that the device is suspended.
+        while !locked.io.is_idle() {
+            drop(locked);
+            fsleep(Delta::from_millis(1));
+            locked = self.state.writer.lock();
+        }
     }
 
     fn preresume(&self, ti: &dm::TargetInfo) -> Result {

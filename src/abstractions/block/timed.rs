@@ -7,6 +7,9 @@
 //! The block layer has no way to take back a bio that a drive does not answer. So what the bio needs stays with it:
 //! the memory, the device, and the bio itself are those of a [`TimedIo`], which can be used again when the bio has
 //! come back.
+//!
+//! The time begins when the block layer has taken the bio. Where a queue is frozen, or has no request left, that
+//! itself takes as long as the drive likes.
 
 use kernel::{
     alloc::Flags,
@@ -62,6 +65,10 @@ pub struct TimedIo {
     bio: Pin<KBox<OwnBio>>,
     buffer: IoBuffer,
     device: Option<Device>,
+    /// What is under way, or was: its operation, and its sector.
+    what: (Op, u64),
+    /// The same of what came back late with an error.
+    late: Option<(Op, u64, BlkStatus)>,
 }
 
 /// What the block layer has while the bio is under way.
@@ -96,6 +103,8 @@ impl TimedIo {
             bio,
             buffer: IoBuffer::new(Self::BYTES, flags)?,
             device: None,
+            what: (Op::Read, 0),
+            late: None,
         })
     }
 
@@ -166,8 +175,23 @@ impl TimedIo {
             // INVARIANT: The bio has come back. `completion_done` says so only when `complete` is done with its
             // memory.
             self.device = None;
+            // SAFETY: The bio is ours again.
+            let status = BlkStatus::from_raw(unsafe { (*self.bio.bio.get()).bi_status });
+            let (op, sector) = self.what;
+            self.late = status.is_err().then_some((op, sector, status));
         }
         done
+    }
+
+    /// Returns how the I/O ended that was waited for in vain the last time, if it was this one and has failed; once.
+    pub fn take_late(&mut self, op: Op, sector: u64) -> Option<BlkStatus> {
+        if !self.is_idle() {
+            return None;
+        }
+        let late = self
+            .late
+            .take_if(|(late, at, _)| (*late, *at) == (op, sector));
+        late.map(|(_, _, status)| status)
     }
 
     /// Waits until no I/O is under way, for as long as that takes.
@@ -216,6 +240,8 @@ impl TimedIo {
         }
         // INVARIANT: It is submitted to this device just now.
         self.device = Some(device.clone());
+        // No sector is a flush's.
+        self.what = (opf.op(), if bytes == 0 { u64::MAX } else { sector });
         // SAFETY: The bio, its memory and its device are left alone until it has come back, as `device` is set.
         let in_time = unsafe {
             bindings::submit_bio(bio);

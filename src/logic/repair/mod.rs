@@ -310,7 +310,11 @@ impl<E: Error> Repair<E> {
     /// Begins to try a run.
     fn search(&mut self, now: Now) -> Step<E> {
         self.search = Bisect::new(self.run.count);
-        self.next_part(now)
+        match self.search {
+            Some(_) => self.next_part(now),
+            // What was not tried is not done.
+            None => self.end(Err(E::IO)),
+        }
     }
 
     fn next_part(&mut self, now: Now) -> Step<E> {

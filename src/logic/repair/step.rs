@@ -66,9 +66,10 @@ pub struct Bio<E> {
 
 /// In which direction main is asked for life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Way {
+    /// Reading it.
     Read,
+    /// Writing it.
     Write,
 }
 

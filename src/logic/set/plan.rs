@@ -51,8 +51,10 @@ impl Plan {
         fresh: impl FnMut() -> Uuid,
     ) -> Result<Self, Refusal> {
         let superblock = set.metadata.superblock();
-        if !set.formatting {
-            wanted.check_format(spares)?;
+        // A spare that is back, or has another name, is taken back by whatever line names it.
+        let all_known = spares.iter().all(|spare| matches!(spare.seen, Seen::Known));
+        if !set.formatting && wanted.format && all_known {
+            return Err(Refusal::HasMetadata);
         }
         wanted.check_set(superblock)?;
         let mut plan = Plan::default();

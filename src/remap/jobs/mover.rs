@@ -405,11 +405,14 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally>
     }
     let total = moved?;
     // What could not be retired at once still counts as a block of the member.
+    let _mover = state.mover.lock();
+    target.check_active(ti)?;
     retire_older_claims(state, &target.spares)?;
     Ok(total)
 }
 
-/// Sees to it that no slot claims a block that another one serves. Others get the writer's lock between its steps.
+/// Sees to it that no slot claims a block that another one serves. Others get the writer's lock between its steps. For
+/// who has the mover's lock.
 fn retire_older_claims(state: &State, spares: &Spares) -> Result {
     while state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))? {
         if must_stop(state) {
@@ -418,6 +421,22 @@ fn retire_older_claims(state: &State, spares: &Spares) -> Result {
         state.let_others_write();
     }
     Ok(())
+}
+
+/// How often is tried to find no older claims behind the gate.
+const CLOSE_TRIES: u32 = 8;
+
+/// Closes the gate for some blocks while no slot claims one that another one serves.
+fn close<'a>(state: &'a State, spares: &Spares, blocks: &[Blocks]) -> Result<Closed<'a>> {
+    for _ in 0..CLOSE_TRIES {
+        retire_older_claims(state, spares)?;
+        let closed = Closed::wait(state, blocks)?;
+        // Repairs may have left some meanwhile. They are not looked for here, where users' writes wait.
+        if !state.with_writer(spares, |writer, _| writer.has_older_claims()) {
+            return Ok(closed);
+        }
+    }
+    Err(EBUSY)
 }
 
 /// Moves some blocks after the others. The slots that were left last are in `left`, however it ends.
@@ -804,10 +823,7 @@ impl Mover<'_> {
                 return Ok(u64::from(run.count));
             }
         }
-        retire_older_claims(state, spares)?;
-        let closed = Closed::wait(state, part)?;
-        // Repairs may have left some meanwhile.
-        retire_older_claims(state, spares)?;
+        let closed = close(state, spares, part)?;
         let ticket = state.life.flush_sent(Disk::Main);
         self.tools.copied.clear();
         self.tools.freed.clear();
@@ -889,12 +905,9 @@ impl Mover<'_> {
     ) -> Result<(u64, u64)> {
         let state = self.state;
         let spares = &self.target.spares;
-        retire_older_claims(state, spares)?;
-        let _closed = Closed::wait(state, blocks)?;
+        let _closed = close(state, spares, blocks)?;
         // Who was on the way to them is done by now.
         left.give_back(state, true);
-        // Repairs may have left some meanwhile.
-        retire_older_claims(state, spares)?;
         left.activation = state.writer.lock().writer.activation();
         let (mut sources, mut slots, mut count) = ([0u64; MOVING_MAX], [0u32; MOVING_MAX], 0usize);
         self.tools.lists.moves.clear();

@@ -2,9 +2,10 @@
 
 //! Metadata I/O on the spares: carrying out what the commit protocol decides.
 //!
-//! All of it is done under the writer's lock, which everybody waits for. So no spare is waited for longer than
-//! `deadline_ms` (P15): an I/O that takes longer counts as failed, whatever becomes of it, and nothing is sent to that
-//! spare until it has come back. If another spare works, the set goes on without this one.
+//! All of it is done under the writer's lock, which everybody waits for. So no I/O is waited for longer than
+//! `deadline_ms` (P15): one that takes longer counts as failed, whatever becomes of it, and nothing is sent to that
+//! spare until it has come back. If another spare works, the set goes on without this one. Of several that hang at a
+//! time, each may be waited for once.
 //!
 //! What a late write does to the medium is harmless. If its spare was lost, all that is there is void. If it was not,
 //! what it wrote is in doubt (M6), and whatever is written there next is written after it.
@@ -48,6 +49,7 @@ use crate::{
             Block,
             BlockId,
             CopyId,
+            Geometry,
             Place,
             Superblock,
             BLOCK_BYTES,
@@ -89,11 +91,9 @@ impl IoMemory {
         })
     }
 
-    /// Waits until no I/O is under way.
-    pub(in crate::remap) fn wait(&mut self) {
-        for io in &mut self.spares {
-            io.wait();
-        }
+    /// Whether no I/O is under way.
+    pub(in crate::remap) fn is_idle(&mut self) -> bool {
+        self.spares.iter_mut().all(|io| io.is_idle())
     }
 }
 
@@ -234,8 +234,18 @@ impl<'a> SpareIo<'a> {
         done
     }
 
+    /// How an I/O failed that was waited for in vain: a bad place that is slow, too, shows itself in no other way.
+    fn take_late(&mut self, op: block::Op, place: Place) -> Option<block::BlkStatus> {
+        let (_, at) = self.spares.locate(place)?;
+        let io = self.memory.spares.get_mut(usize::from(place.member))?;
+        io.take_late(op, at)
+    }
+
     /// Reads a metadata block, and once more if that fails.
     fn read(&mut self, place: Place) -> block::IoResult {
+        if let Some(status) = self.take_late(block::Op::Read, place) {
+            return Err(status);
+        }
         let done = match self.read_once(place) {
             Some(Err(_)) => self.read_once(place),
             done => done,
@@ -252,6 +262,26 @@ impl<'a> SpareIo<'a> {
         self.in_time(place.member, |io, image, deadline_ms| {
             io.read(device, at, image, opf, deadline_ms)
         })
+    }
+
+    /// Overwrites the superblock copies of a spare that has left its set.
+    pub(in crate::remap) fn wipe(&mut self, member: u8, geometry: &Geometry) -> block::IoResult {
+        let spares = self.spares;
+        self.memory.image.fill(0);
+        let opf = block::Opf::WRITE.meta().sync();
+        for sector in (0..SUPER_COPIES).filter_map(|copy| geometry.superblock_sector(copy)) {
+            let place = Place { member, sector };
+            let (device, at) = spares.locate(place).ok_or(block::BlkStatus::OFFLINE)?;
+            self.in_time(member, |io, image, deadline_ms| {
+                io.write(device, at, image, opf, deadline_ms)
+            })
+            .unwrap_or(Err(block::BlkStatus::TIMEOUT))?;
+        }
+        let spare = spares.get(member).ok_or(block::BlkStatus::OFFLINE)?;
+        self.in_time(member, |io, _, deadline_ms| {
+            io.flush(&spare.device, deadline_ms)
+        })
+        .unwrap_or(Err(block::BlkStatus::TIMEOUT))
     }
 
     /// Whether there is a good copy of a table block at a place.
@@ -283,6 +313,10 @@ impl<'a> SpareIo<'a> {
         let Some((device, at)) = spares.locate(place) else {
             return Err(self.other(superblock, place));
         };
+        let late = self.take_late(block::Op::Write, place);
+        if late.is_some_and(|status| is_suspect(Operation::Write, status)) {
+            return Err(self.blame(superblock, place));
+        }
         let opf = block::Opf::WRITE.meta().sync();
         // Where FUA is a write and a flush, two errors are better than one.
         let flush = fua && device.emulates_fua();

@@ -429,7 +429,17 @@ impl State {
         work: impl FnOnce(&mut Writer, &mut SpareIo<'_>) -> R,
     ) -> R {
         let mut locked = self.writer.lock();
-        let Locked { writer, io, .. } = &mut **locked;
+        self.with_locked(&mut locked, spares, work)
+    }
+
+    fn with_locked<R>(
+        &self,
+        locked: &mut Locked,
+        spares: &Spares,
+        work: impl FnOnce(&mut Writer, &mut SpareIo<'_>) -> R,
+    ) -> R {
+        let Locked { writer, io, .. } = locked;
+        writer.note_stalled(self);
         work(writer, &mut SpareIo::new(self, spares, io))
     }
 
@@ -454,8 +464,7 @@ impl State {
             at_once => at_once,
         };
         let mut locked = locked?;
-        let Locked { writer, io, .. } = &mut **locked;
-        Some(work(writer, &mut SpareIo::new(self, spares, io)))
+        Some(self.with_locked(&mut locked, spares, work))
     }
 
     /// Until when the writer's lock is worth waiting for, in milliseconds: whoever has it waits `deadline_ms` at most for

@@ -95,7 +95,7 @@ pub(in crate::remap) fn construct(
         None => target.load(claims)?,
     };
     // Here memory can still be waited for. Without it, less can be remapped.
-    let _ = growth::grow(&found.state, None);
+    let _ = growth::grow_for_table(&found.state);
     check_forgotten(&found.state, &found.plan)
         .message(c"There is no memory to forget a spare that has left")?;
     let line = target.name_set(&found.state, &texts, ctor.begin(), &found.plan)?;

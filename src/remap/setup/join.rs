@@ -147,7 +147,7 @@ impl Line<'_> {
         }
         let mut leaving = Leaving::new(self.user.table)?;
         let mut dead = 0;
-        if self.wanted().may_take_over(&spares) {
+        if self.wanted().may_take_over(&spares) && state.writer.lock().start.is_none() {
             dead = self.find_dead(&state, leaving.dead.insert(Spares::default()))?;
         }
         let mut plan = KBox::new(Plan::default(), GFP_KERNEL)?;

@@ -57,6 +57,10 @@ fn every_table_of_a_set_that_was_found() {
                     Ok(plan) => {
                         check_numbers(superblock, spares, &plan);
                         check_arguments(line, spares, false);
+                        assert!(
+                            !line.format || spares.iter().any(is_blank),
+                            "nothing to format"
+                        );
                         assert!(line.degraded || absent.is_empty());
                         assert_eq!((plan.leaving, plan.inherited), (0, 0));
                         let missing = absent.iter().fold(0, |mask, i| mask | member_bit(*i));

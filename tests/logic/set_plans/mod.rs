@@ -337,7 +337,8 @@ fn check_arguments(line: &Line, spares: &[NamedSpare], formatting: bool) {
     let joins = spares.iter().any(is_blank);
     assert!(!joins || line.uuid.is_none(), "a set was named");
     assert!(!joins || !line.read_only, "nothing is written read-only");
-    assert!(!line.format || joins || formatting, "nothing to format");
+    let known = spares.iter().all(|spare| spare.seen == Seen::Known);
+    assert!(!line.format || !known || formatting, "nothing to format");
 }
 
 /// Whether a refusal that may concern any line is justified; none if it is another one.

@@ -378,6 +378,8 @@ impl World {
         let counted = Pools::new(&self.slots());
         assert_eq!(self.pools.claims(0), counted.claims(0), "{:#?}", self.log);
         assert_eq!(self.pools.serving(0), counted.serving(0), "{:#?}", self.log);
+        let slots = self.slots();
+        (0..slots.chunks()).for_each(|chunk| slots.take_changed(chunk));
         let before: Vec<u64> = self
             .chunks
             .iter()

@@ -18,7 +18,12 @@ use core::{
 
 use kernel::{
     alloc::Flags,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::Relaxed,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
 };
 
 use crate::{
@@ -37,6 +42,7 @@ use crate::{
         }, //
     },
     remap::{
+        jobs::closed::must_stop,
         path::{
             cells::Cell64,
             map::{
@@ -158,25 +164,25 @@ impl Writer {
     }
 
     /// Takes over another map, which has all, unless the present one has gone another way meanwhile. Returns what is to
-    /// be freed.
-    fn adopt(&mut self, state: &State, next: Next) -> Option<KVVec<u64>> {
+    /// be freed, not under the lock.
+    fn adopt(&mut self, state: &State, next: Next) -> core::result::Result<KVVec<u64>, Next> {
+        let was = state.with_map(Map::buckets);
+        let buckets = next.map.buckets();
+        // Somebody else may have had other slots numbered, and these may be in use by now: a number must not
+        // come to mean another slot.
+        let mut extents = state.with_map(|old| *old.extents());
+        self.forget_gone(&mut extents);
+        let outdated = next.generations.len() < self.generations.len()
+            || !next.map.extents().continues(&extents)
+            || !table::is_enough(&self.counts, buckets, ROOM);
+        if outdated {
+            return Err(next);
+        }
         let Next {
             map,
             generations,
             progress,
         } = next;
-        let was = state.with_map(Map::buckets);
-        let buckets = map.buckets();
-        // Somebody else may have had other slots numbered, and these may be in use by now: a number must not
-        // come to mean another slot.
-        let mut extents = state.with_map(|old| *old.extents());
-        self.forget_gone(&mut extents);
-        let outdated = generations.len() < self.generations.len()
-            || !map.extents().continues(&extents)
-            || !table::is_enough(&self.counts, buckets, ROOM);
-        if outdated {
-            return None;
-        }
         self.counts = progress.counts;
         let known = state.with_map(|old| {
             core::array::from_fn::<_, { MEMBERS_MAX as usize }, _>(|member| {
@@ -193,7 +199,7 @@ impl Writer {
         if buckets != was {
             pr_info!("{}: Adaptive hash table: {was} -> {buckets}\n", state.name);
         }
-        Some(unused)
+        Ok(unused)
     }
 }
 
@@ -237,8 +243,15 @@ impl Plan {
 /// Makes the map as large as it should be. Allocates, and so is not for repairs; nor may the caller
 /// hold locks. If `aim` is given, a slot of a member, it can be initialised then. Does not wait for those who
 /// read the old map, which is freed later.
+///
+/// Ends without an error when the device is to be suspended, or the caller is interrupted: the next one goes on.
 pub(in crate::remap) fn grow(state: &State, aim: Option<(u8, u32)>) -> Result {
-    grow_by(state, aim, (true, patient()), |_| true)
+    grow_by(state, aim, (true, patient()), || must_stop(state), |_| true)
+}
+
+/// The same for a table that is made, perhaps while the one before is suspended.
+pub(in crate::remap) fn grow_for_table(state: &State) -> Result {
+    grow_by(state, None, (true, patient()), || false, |_| true)
 }
 
 /// The same for who cannot wait for memory: does only what is needed soon, and that if it can be done at
@@ -246,23 +259,25 @@ pub(in crate::remap) fn grow(state: &State, aim: Option<(u8, u32)>) -> Result {
 #[inline(never)] // The kernel's stack is small, and the caller does other things, too.
 pub(in crate::remap) fn grow_at_once(state: &State) {
     let flags = GFP_NOWAIT | __GFP_NOWARN;
-    let _ = grow_by(state, None, (false, flags), |plan| plan.needed);
+    let stops = || state.stopping.load(Relaxed);
+    let _ = grow_by(state, None, (false, flags), stops, |plan| plan.needed);
 }
 
 fn grow_by(
     state: &State,
     aim: Option<(u8, u32)>,
     (waits, flags): (bool, Flags),
+    stops: impl Fn() -> bool,
     wanted: impl Fn(&Plan) -> bool,
 ) -> Result {
     let _scope = sync::NoIoScope::enter();
     // What has changed is known to one at a time.
-    let growing = match waits {
-        true => Some(state.growing.lock()),
-        false => state.growing.try_lock(),
-    };
-    let Some(_growing) = growing else {
-        return Ok(());
+    let _growing = loop {
+        match state.growing.try_lock() {
+            Some(growing) => break growing,
+            None if !waits || stops() => return Ok(()),
+            None => fsleep(Delta::from_millis(1)),
+        }
     };
     let all_freed = state.map.reclaim();
     loop {
@@ -281,15 +296,28 @@ fn grow_by(
             Err(_) if !plan.needed => return Ok(()),
             Err(error) => return Err(error),
         };
-        let unused = loop {
-            let mut locked = state.writer.lock();
-            if locked.writer.copy_part(state, &mut next)? {
-                break locked.writer.adopt(state, next);
+        loop {
+            if stops() {
+                return Ok(());
             }
-            drop(locked);
-            state.let_others_write();
-        };
-        // Not under the lock.
-        drop(unused);
+            let mut locked = state.writer.lock();
+            match locked.writer.copy_part(state, &mut next) {
+                Ok(false) => {
+                    drop(locked);
+                    state.let_others_write();
+                }
+                Ok(true) => {
+                    let unused = locked.writer.adopt(state, next);
+                    drop(locked);
+                    drop(unused);
+                    break;
+                }
+                // More was added than the plan had room for: it is outdated.
+                Err(_) => {
+                    drop(locked);
+                    break;
+                }
+            }
+        }
     }
 }

@@ -26,10 +26,7 @@ use kernel::{
 };
 
 use crate::{
-    abstractions::{
-        block,
-        util, //
-    },
+    abstractions::util,
     logic::{
         breaker::PROBE_INTERVAL_MS,
         commit::{
@@ -41,13 +38,11 @@ use crate::{
         format::{
             member_bit,
             BlockId,
-            Geometry,
-            BLOCK_BYTES,
             MEMBERS_MAX,
             REPLICAS,
-            RESERVE_BLOCKS,
-            SUPER_COPIES, //
+            RESERVE_BLOCKS, //
         },
+        limit::Limit,
         pool::Kind,
         set::InUse,
         slot::SlotWord, //
@@ -62,8 +57,7 @@ use crate::{
                 State,
                 STRANGERS_SHIFT, //
             }, //
-        },
-        setup::spares::Spare, //
+        }, //
     }, //
 };
 
@@ -122,6 +116,12 @@ impl Writer {
         let usable = (0..MEMBERS_MAX).filter(|member| self.metadata.is_usable(*member));
         let usable = usable.fold(0, |mask, member| mask | member_bit(member));
         usable & !(self.idle | self.rests() | self.stalled)
+    }
+
+    /// Looks where writes to slots do not end: nothing more is sent there (P15). Done whenever somebody gets the lock.
+    pub(in crate::remap) fn note_stalled(&mut self, state: &State) {
+        let deadline_ms = state.limits.get(Limit::DeadlineMs);
+        self.stalled = state.life.stalled(deadline_ms);
     }
 
     /// Gives out no more slots of a member.
@@ -702,8 +702,7 @@ impl Writer {
         }
         self.show_copies(state);
         pr_info!("{}: spare {index} has left the set\n", state.name);
-        let spare = io.spares.get(index).filter(|_| !missing);
-        if spare.is_some_and(|spare| wipe(state, spare, &geometry).is_err()) {
+        if !missing && io.spares.get(index).is_some() && io.wipe(index, &geometry).is_err() {
             pr_warn!(
                 "{}: the superblocks on spare {index} are still there\n",
                 state.name
@@ -729,20 +728,6 @@ impl Writer {
         }
         self.pools.forget(index);
     }
-}
-
-/// Overwrites the superblock copies of a spare that has left its set.
-fn wipe(state: &State, spare: &Spare, geometry: &Geometry) -> block::IoResult {
-    for copy in 0..SUPER_COPIES {
-        let Some(sector) = geometry.superblock_sector(copy) else {
-            continue;
-        };
-        let at = spare.start.saturating_add(sector);
-        let zeroes = state.zeroes.slice(0..BLOCK_BYTES)?;
-        let opf = block::Opf::WRITE.meta().sync();
-        state.pool.write(&spare.device, at, zeroes, opf)?;
-    }
-    state.pool.flush(&spare.device)
 }
 
 /// The bit of a replica in a mask of all members' replicas.

@@ -334,6 +334,11 @@ impl Writer {
         }
     }
 
+    /// Whether slots that were replaced may still claim their blocks on the spare.
+    pub(in crate::remap) fn has_older_claims(&self) -> bool {
+        self.older_claims.is_some() || self.metadata.is_unsettled()
+    }
+
     /// Remembers that a retirement failed.
     pub(in crate::remap) fn note_older_claims(&mut self) {
         self.older_claims = Some(0);

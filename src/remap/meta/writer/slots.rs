@@ -16,7 +16,6 @@ use crate::{
             member_bit,
             Member, //
         },
-        limit::Limit,
         message::Blocks,
         pool::{
             Kind,
@@ -138,8 +137,6 @@ impl Writer {
     ) -> Result<SlotRun> {
         self.check_open(state)?;
         self.take_leftover(state);
-        // Nothing more is sent there (P15).
-        self.stalled = state.life.stalled(state.limits.get(Limit::DeadlineMs));
         if self.stalled != 0 {
             state.complain("a spare takes longer than deadline_ms for data");
         }

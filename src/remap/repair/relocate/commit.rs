@@ -283,6 +283,9 @@ impl Relocation<'_> {
         if !self.flush(seat) {
             return;
         }
+        // However long that took, there is a second for who has the lock.
+        let patience = util::monotonic_ms().saturating_add(WAIT_MS);
+        self.patience = self.patience.max(patience);
         let mut waits = self.target.is_some();
         loop {
             let done = state.with_writer_by(self.patience, self.spares, |writer, io| {

@@ -438,7 +438,9 @@ impl<'a> Driver<'a> {
                     Answer::Good
                 }
                 Step::Answer(status) => return Some(status.err().unwrap_or(BlkStatus::OK)),
-                Step::PassUp | Step::MoveWeak | Step::Prepare | Step::Done => return None,
+                Step::PassUp => return None,
+                // These come after an answer.
+                Step::MoveWeak | Step::Prepare | Step::Done => return Some(BlkStatus::IOERR),
             };
         }
     }
@@ -464,7 +466,9 @@ impl<'a> Driver<'a> {
     fn look(&self, at: u32, count: u32) -> Answer<BlkStatus> {
         let main_block = self.main_block(at);
         // Before the map, as the noter forgets a block behind having published its slot.
-        let noted = self.state.notes.first_in(main_block, u64::from(count));
+        let writes = self.bio.op() != block::Op::Read;
+        let noted = writes.then(|| self.state.notes.first_in(main_block, u64::from(count)));
+        let noted = noted.flatten();
         Answer::Found {
             run: self.state.run(main_block, count),
             noted: noted.and_then(|noted| u32::try_from(noted.wrapping_sub(main_block)).ok()),
