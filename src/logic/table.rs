@@ -18,8 +18,9 @@
 //!   one that walks on over a bucket looks at it again first: what replaced it was stored before.
 //! - A slot's word changes its meaning only after every reader that could have looked it up is
 //!   gone (M7); that is the caller's part, as is keeping replaced slices until then.
-//! - Nothing is ever moved. To grow, to shrink, or to get rid of tombstones, the writer rebuilds the
-//!   table in fresh buckets ([`View::rebuild`]) and publishes these.
+//! - Nothing is ever moved. To grow, to shrink, or to get rid of tombstones, the writer makes another
+//!   table, with fresh buckets, and publishes that: at once where nobody waits ([`View::rebuild`]), and in
+//!   parts where others do ([`Counted::copy_part`]).
 //!
 //! A tombstone is the bucket of the last slot that there can be, so that all values but 0 name slots
 //! (P12). Readers need not know: they walk over every bucket whose slot serves another block, or is

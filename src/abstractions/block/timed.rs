@@ -37,9 +37,9 @@ use super::{
 
 /// One I/O at a time, of up to 4096 bytes, with a bio, memory and an open device of its own.
 ///
-/// All of it is allocated beforehand, so that an I/O needs no memory: it is `bio_init()` and `submit_bio()`. The functions sleep, and so are not for
-/// [`map`](crate::abstractions::dm::Target::map) and `end_io`. Dropping it waits, for as long as that takes, for the
-/// I/O that is under way.
+/// All of it is allocated beforehand, so that an I/O needs no memory: it is `bio_init()` and `submit_bio()`. The
+/// functions sleep, and so are not for [`map`](crate::abstractions::dm::Target::map) and `end_io`. Dropping it waits, for
+/// as long as that takes, for the I/O that is under way.
 ///
 /// # Examples
 ///
@@ -194,16 +194,6 @@ impl TimedIo {
         late.map(|(_, _, status)| status)
     }
 
-    /// Waits until no I/O is under way, for as long as that takes.
-    pub fn wait(&mut self) {
-        if self.device.is_some() {
-            // SAFETY: The completion was initialised when the bio was submitted. Nobody else waits for it.
-            unsafe { bindings::dm_rust_wait_for_io(self.bio.done.get()) };
-            // INVARIANT: The bio has come back.
-            self.device = None;
-        }
-    }
-
     fn run(
         &mut self,
         device: &Device,
@@ -271,6 +261,9 @@ impl TimedIo {
 
 impl Drop for TimedIo {
     fn drop(&mut self) {
-        self.wait();
+        if self.device.is_some() {
+            // SAFETY: The completion was initialised when the bio was submitted. Nobody else waits for it.
+            unsafe { bindings::dm_rust_wait_for_io(self.bio.done.get()) };
+        }
     }
 }

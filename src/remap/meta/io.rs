@@ -107,6 +107,9 @@ pub(in crate::remap) struct SpareIo<'a> {
     pub(in crate::remap) is_careful: bool,
 }
 
+/// How an I/O ended that nobody waits for any more.
+const LATE: block::IoResult = Err(block::BlkStatus::TIMEOUT);
+
 /// How often a write is tried that fails for reasons other than the medium, while other spares work.
 const GONE_TRIES: u32 = 5;
 
@@ -250,7 +253,7 @@ impl<'a> SpareIo<'a> {
             Some(Err(_)) => self.read_once(place),
             done => done,
         };
-        done.unwrap_or(Err(block::BlkStatus::TIMEOUT))
+        done.unwrap_or(LATE)
     }
 
     fn read_once(&mut self, place: Place) -> Option<block::IoResult> {
@@ -275,13 +278,13 @@ impl<'a> SpareIo<'a> {
             self.in_time(member, |io, image, deadline_ms| {
                 io.write(device, at, image, opf, deadline_ms)
             })
-            .unwrap_or(Err(block::BlkStatus::TIMEOUT))?;
+            .unwrap_or(LATE)?;
         }
         let spare = spares.get(member).ok_or(block::BlkStatus::OFFLINE)?;
         self.in_time(member, |io, _, deadline_ms| {
             io.flush(&spare.device, deadline_ms)
         })
-        .unwrap_or(Err(block::BlkStatus::TIMEOUT))
+        .unwrap_or(LATE)
     }
 
     /// Whether there is a good copy of a table block at a place.
@@ -392,7 +395,7 @@ impl<'a> SpareIo<'a> {
                 let flushed = self.in_time(member, |io, _, deadline_ms| {
                     io.flush(&spare.device, deadline_ms)
                 });
-                let flushed = flushed.unwrap_or(Err(block::BlkStatus::TIMEOUT));
+                let flushed = flushed.unwrap_or(LATE);
                 state.vouched(disk, ticket, state.note_flushed(disk, flushed))
             }
             None => Err(block::BlkStatus::OFFLINE),

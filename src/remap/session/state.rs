@@ -526,7 +526,7 @@ impl State {
         self.vouched(disk, since, flushed)
     }
 
-    /// Whether a flush that has ended vouches for what was written since `ticket` was taken.
+    /// Whether a flush that has ended vouches for what was written since the ticket `since` was taken.
     pub(in crate::remap) fn vouched(
         &self,
         disk: Disk,

@@ -102,6 +102,17 @@ impl Machine {
         })
     }
 
+    /// A machine that runs the ignored test `inside` of this very program, with the module that
+    /// `DM_REMAP_MODULE` names: for tests that need a machine of their own.
+    pub fn inside() -> io::Result<Self> {
+        let program = std::env::current_exe()?.into_os_string();
+        let arguments = ["--exact", "inside", "--ignored", "--nocapture"].map(Into::into);
+        let module = std::env::var_os("DM_REMAP_MODULE")
+            .ok_or_else(|| io::Error::other("DM_REMAP_MODULE does not name the module"))?;
+        let machine = Self::new([vec![program], arguments.into()].concat())?;
+        Ok(machine.env("DM_REMAP_MODULE", module))
+    }
+
     /// Adds a disk: an image file, seen by the guest as the next `/dev/vdX`. What the guest wrote
     /// is in the file as soon as the guest was told so, also if the machine is killed.
     #[must_use]

@@ -33,12 +33,8 @@ const LONGEST: Duration = Duration::from_millis(40);
 #[test]
 fn nobody_waits_long_for_the_lock() {
     vmtest::needs!(Need::Clock);
-    let program = std::env::current_exe().unwrap().into_os_string();
-    let arguments = ["--exact", "inside", "--ignored", "--nocapture"].map(Into::into);
-    let module = std::env::var_os("DM_REMAP_MODULE").expect("DM_REMAP_MODULE names the module");
-    let outcome = Machine::new([vec![program], arguments.into()].concat())
+    let outcome = Machine::inside()
         .unwrap()
-        .env("DM_REMAP_MODULE", module)
         .processors(2)
         .memory_mib(3072)
         .counting()

@@ -76,14 +76,10 @@ fn what_was_acknowledged_survives_the_machine() {
 }
 
 fn machine(main: &Path, spare: &Path, list: &Path, last: bool) -> Machine {
-    let program = std::env::current_exe().unwrap().into_os_string();
-    let arguments = ["--exact", "inside", "--ignored", "--nocapture"].map(Into::into);
-    let module = std::env::var_os("DM_REMAP_MODULE").expect("DM_REMAP_MODULE names the module");
-    Machine::new([vec![program], arguments.into()].concat())
+    Machine::inside()
         .unwrap()
         .disk(main)
         .disk(spare)
-        .env("DM_REMAP_MODULE", module)
         .env(ACKNOWLEDGED, list)
         .env("POWER_CUT_LAST", if last { "1" } else { "0" })
         .time_limit(Duration::from_secs(180))

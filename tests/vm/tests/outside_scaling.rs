@@ -40,12 +40,8 @@ const LOSS: f64 = 0.02;
 #[test]
 fn the_ratio_to_dm_linear_does_not_fall_with_jobs() {
     vmtest::needs!(Need::Clock);
-    let program = std::env::current_exe().unwrap().into_os_string();
-    let arguments = ["--exact", "inside", "--ignored", "--nocapture"].map(Into::into);
-    let module = std::env::var_os("DM_REMAP_MODULE").expect("DM_REMAP_MODULE names the module");
-    let outcome = Machine::new([vec![program], arguments.into()].concat())
+    let outcome = Machine::inside()
         .unwrap()
-        .env("DM_REMAP_MODULE", module)
         .processors(PROCESSORS)
         .counting()
         .time_limit(Duration::from_secs(600))

@@ -39,14 +39,10 @@ fn swap_moves_on_when_sectors_fail_and_memory_is_short() {
         File::create(&path).unwrap().set_len(mib * MIB).unwrap();
         path
     };
-    let program = std::env::current_exe().unwrap().into_os_string();
-    let arguments = ["--exact", "inside", "--ignored", "--nocapture"].map(Into::into);
-    let module = std::env::var_os("DM_REMAP_MODULE").expect("DM_REMAP_MODULE names the module");
-    let outcome = Machine::new([vec![program], arguments.into()].concat())
+    let outcome = Machine::inside()
         .unwrap()
         .disk(image("main", MAIN_MIB))
         .disk(image("spare", SPARE_MIB))
-        .env("DM_REMAP_MODULE", module)
         .memory_mib(MEMORY_MIB)
         .keep_console(folder.join("console"))
         .time_limit(Duration::from_secs(180))

@@ -230,8 +230,7 @@ impl Relocation<'_> {
     /// Waits until a request is done, or its time is over; does it for all who wait if nobody else does.
     fn share(&mut self, request: Request) -> Request {
         let state = self.state;
-        let patience = (self.patience).max(util::monotonic_ms().saturating_add(WAIT_MS));
-        self.patience = patience;
+        self.wait_for_others();
         let mut group = state.group.lock();
         let seat = match group.join(self.written, request) {
             Ok(seat) => seat,
@@ -242,7 +241,7 @@ impl Relocation<'_> {
             if let Some(request) = group.done(seat) {
                 return request;
             }
-            let mut ends = util::monotonic_ms() >= patience || self.must_stop();
+            let mut ends = util::monotonic_ms() >= self.patience || self.must_stop();
             if group.lead(seat) {
                 drop(group);
                 self.lead(seat);
@@ -267,6 +266,12 @@ impl Relocation<'_> {
         }
     }
 
+    /// However late it is, others have a second from here on: who leads, or has the writer's lock.
+    fn wait_for_others(&mut self) {
+        let patience = util::monotonic_ms().saturating_add(WAIT_MS);
+        self.patience = self.patience.max(patience);
+    }
+
     /// Whether this is for a message that has to come to an end.
     fn must_stop(&self) -> bool {
         self.target.is_none() && must_stop(self.state)
@@ -283,9 +288,7 @@ impl Relocation<'_> {
         if !self.flush(seat) {
             return;
         }
-        // However long that took, there is a second for who has the lock.
-        let patience = util::monotonic_ms().saturating_add(WAIT_MS);
-        self.patience = self.patience.max(patience);
+        self.wait_for_others();
         let mut waits = self.target.is_some();
         loop {
             let done = state.with_writer_by(self.patience, self.spares, |writer, io| {
