@@ -180,6 +180,24 @@ cache_whole() {
 	[ -f "$1/.complete" ] && [ "$(cat "$1/.complete")" = "$(cache_digest "$1")" ]
 }
 
+# cache_use PART: nobody removes it until the script and all that it starts have ended.
+cache_use() {
+	exec {use_fd}<"$1"
+	flock --shared "$use_fd"
+}
+
+# cache_discard PART: removes it once nobody uses it any more.
+cache_discard() {
+	local discard_fd
+	[ -e "$1" ] || return 0
+	exec {discard_fd}<"$1"
+	until flock -w 30 "$discard_fd"; do
+		step "waiting for another run that uses ${1##*/}"
+	done
+	rm -rf --one-file-system "$1"
+	exec {discard_fd}<&-
+}
+
 # Parts made from older scripts or packages, not used for two weeks.
 cache_prune() {
 	find "$cache" -mindepth 1 -maxdepth 1 -type d -name "$1-*" ! -path "$2" -mtime +14 \
