@@ -38,21 +38,31 @@
 //! that went, so that a test can fail, delay and interleave every single step.
 
 mod blame;
+mod place;
 mod read;
 mod step;
 #[cfg(test)]
 mod tests;
 mod write;
 
-pub use self::step::{
-    Answer,
-    Bio,
-    Error,
-    Found,
-    Now,
-    Step,
-    Try,
-    Way, //
+pub use self::{
+    place::{
+        PlaceAnswer,
+        PlaceStep,
+        Placing,
+        Slots,
+        SLOTS_TRIED, //
+    },
+    step::{
+        Answer,
+        Bio,
+        Error,
+        Found,
+        Now,
+        Step,
+        Try,
+        Way, //
+    },
 };
 
 use self::blame::{

@@ -232,7 +232,7 @@ impl Relocation<'_> {
         let state = self.state;
         self.wait_for_others();
         let mut group = state.group.lock();
-        let seat = match group.join(self.written, request) {
+        let seat = match group.join(self.lists.placing.written(), request) {
             Ok(seat) => seat,
             // There is a seat for everybody who moves blocks.
             Err(request) => return request,
@@ -304,9 +304,12 @@ impl Relocation<'_> {
     /// Flushes the spares that have taken data. Returns whether that vouches for the data of the leader.
     fn flush(&self, seat: usize) -> bool {
         let state = self.state;
-        let flushed = state.flush_caches(self.spares, self.written).is_ok();
-        let unbroken =
-            |tickets: &SpareTickets| state.are_unbroken(self.spares, self.written, tickets);
+        let flushed = state
+            .flush_caches(self.spares, self.lists.placing.written())
+            .is_ok();
+        let unbroken = |tickets: &SpareTickets| {
+            state.are_unbroken(self.spares, self.lists.placing.written(), tickets)
+        };
         let (mut own, mut left) = (None, false);
         state
             .group

@@ -23,16 +23,11 @@
 //! to others then, in the same way, before the caller acknowledges anything.
 
 mod commit;
+mod place;
 
 pub(in crate::remap) use commit::Request;
 
-use kernel::{
-    prelude::*,
-    time::{
-        delay::fsleep,
-        Delta, //
-    }, //
-};
+use kernel::prelude::*;
 
 use crate::{
     abstractions::{
@@ -40,51 +35,23 @@ use crate::{
             self,
             BlkStatus, //
         },
-        dm,
-        util, //
+        dm, //
     },
     logic::{
-        bisect::Bisect,
-        classify::Operation,
-        format::{
-            member_bit,
-            MEMBERS_MAX, //
-        },
         message::Blocks,
-        pool::SlotRun,
         repair::{
-            CHUNK_BLOCKS,
-            SLOW_MS, //
+            Placing,
+            CHUNK_BLOCKS, //
         },
-        slot::{
-            Origin,
-            SlotWord, //
-        }, //
+        slot::Origin, //
     },
     remap::{
-        health::life::Direction,
-        meta::{
-            io::{
-                is_suspect,
-                SpareIo, //
-            },
-            writer::{
-                Writer,
-                STAGED_MAX, //
-            }, //
-        },
+        meta::writer::STAGED_MAX,
         session::state::State,
         setup::spares::Spares,
         DmRemap, //
     }, //
 };
-
-/// How many slots of a spare may fail for one bio, one after the other without one there that takes data in between:
-/// more, and it is the spare that failed and not its medium.
-const SLOTS_TRIED: usize = 16;
-
-/// After how many of these others are tried that are far away.
-const SLOTS_NEAR: usize = 4;
 
 /// A block of a bio or another source, by its number from the first one on, with a mark. There are many lists of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -162,6 +129,8 @@ pub(in crate::remap) struct Lists {
     /// Those of them that have none so far, and those that are just being written; marked if the slot that was set
     /// aside for it failed.
     queue: KVec<ListedBlock>,
+    /// What is written next.
+    placing: KBox<Placing<BlkStatus>>,
     placed: KVec<Placed>,
     /// Slots that failed, or that are replaced.
     retired: KVec<u32>,
@@ -177,6 +146,7 @@ impl Lists {
         Ok(Self {
             moves: KVec::with_capacity(MOVES_MAX, GFP_KERNEL)?,
             queue: KVec::with_capacity(QUEUE_MAX, GFP_KERNEL)?,
+            placing: new_placing()?,
             placed: KVec::with_capacity(MOVES_MAX, GFP_KERNEL)?,
             retired: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             unreadable: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
@@ -195,6 +165,12 @@ impl Lists {
         let blocks = blocks.filter(move |block| block.is_marked() == from_slots);
         blocks.map(move |block| block.of_main(first))
     }
+}
+
+/// By itself, so that its stack is not that of all who make lists.
+#[inline(never)]
+fn new_placing() -> Result<KBox<Placing<BlkStatus>>> {
+    Ok(KBox::new(Placing::new(u64::MAX, MOVES_MAX), GFP_KERNEL)?)
 }
 
 /// How many blocks are moved at a time, so that their changes fit into one commit with room for what bad slots add.
@@ -289,14 +265,6 @@ pub(in crate::remap) struct Relocation<'a> {
     pub(in crate::remap) probes: bool,
     /// Whether the slots that served the blocks before are in order, and are just left.
     pub(in crate::remap) leaves: bool,
-    /// The members whose slots have taken data; a bit each.
-    written: u8,
-    /// The members whose spares others have stood in for; a bit each.
-    left: u8,
-    /// How many slots of each member have failed since one there has taken data.
-    failed: [usize; MEMBERS_MAX as usize],
-    /// Whether one took long to fail.
-    slow: bool,
     /// Whether everything has to be done once more.
     again: bool,
     /// Whether the caller can tell users; if not, whoever comes next does.
@@ -327,10 +295,6 @@ impl<'a> Relocation<'a> {
             target: None,
             probes: false,
             leaves: false,
-            written: 0,
-            left: 0,
-            failed: [0; MEMBERS_MAX as usize],
-            slow: false,
             again: false,
             tells: true,
             tell: false,
@@ -345,6 +309,7 @@ impl<'a> Relocation<'a> {
         if !self.probes && !self.state.admits_to_spares(self.spares) {
             return Err(self.error);
         }
+        *self.lists.placing = Placing::new(self.deadline, MOVES_MAX);
         // How many are where they are to go, while others have to be moved once more.
         let mut done = 0usize;
         let (placed, committed) = loop {
@@ -363,7 +328,7 @@ impl<'a> Relocation<'a> {
                 self.leave_out_placed();
             }
             done = done.saturating_add(moves.saturating_sub(self.lists.moves.len()));
-            (self.written, self.failed, self.again) = (0, Default::default(), false);
+            self.again = false;
         };
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
             let main_block = self.own.main_block(*first);
@@ -385,357 +350,11 @@ impl<'a> Relocation<'a> {
         moves.retain(|block| !is_done(block));
     }
 
-    /// Writes the data of all moves to slots. A block whose slot fails goes to the end of the queue and
-    /// gets another one.
-    fn place(&mut self) -> block::IoResult {
-        let Lists { moves, queue, .. } = &mut *self.lists;
-        queue.clear();
-        moves.iter().try_for_each(|block| push(queue, *block))?;
-        let mut next = 0;
-        while let Some(block) = self.lists.queue.get(next).copied() {
-            let own = self.own_slot(block)?;
-            let run = match own {
-                Some(run) => run,
-                None => self.take_slots(next)?,
-            };
-            self.fill_slots(run, next, own.is_some())?;
-            next = next.saturating_add(run.count as usize);
-            if self.lists.queue.len() > MOVES_MAX {
-                // Many had to look for another slot. No block is in the rest twice.
-                let mut number = 0usize;
-                self.lists.queue.retain(|_| {
-                    number = number.saturating_add(1);
-                    number > next
-                });
-                next = 0;
-            }
-        }
-        Ok(())
-    }
-
-    /// The slot that is set aside for a block, if it is of use.
-    fn own_slot(&self, block: ListedBlock) -> Result<Option<SlotRun>, BlkStatus> {
-        let (state, main_block) = (self.state, self.own.main_block(block));
-        if state.slot_of(main_block).is_none() {
-            // It gets none meanwhile, as its range is the caller's.
-            return Ok(None);
-        }
-        // Under the lock: a slot that is set aside may be taken away, if it is not in use (`steal_slots`).
-        let own = state.with_writer_by(self.patience, self.spares, |writer, io| {
-            let settled = writer.settle(state, io, main_block);
-            settled.map_err(|_| self.error)?;
-            Ok(match state.slot_of(main_block) {
-                Some((slot, word))
-                    if word.is_set_aside()
-                        && !block.is_marked()
-                        && !self.has_left(slot)
-                        && state.locate(self.spares, slot, true).is_some() =>
-                {
-                    Some(SlotRun {
-                        first: slot,
-                        count: 1,
-                    })
-                }
-                _ => None,
-            })
-        });
-        own.unwrap_or(Err(self.error))
-    }
-
-    /// Whether others have stood in for the spare that has this slot.
-    fn has_left(&self, slot: u32) -> bool {
-        let member = self.state.member_of(slot);
-        member.is_some_and(|member| self.left & member_bit(member) != 0)
-    }
-
-    /// How many moves from number `next` on are of consecutive blocks and can go to new slots together.
-    fn run_length(&self, next: usize) -> u32 {
-        let rest = self.lists.queue.get(next..).unwrap_or(&[]);
-        let Some(first) = rest.first() else {
-            return 0;
-        };
-        let mut count = 1u32;
-        for block in rest.iter().skip(1) {
-            let pending = |(_, word): (u32, SlotWord)| word.is_set_aside();
-            if block.index() != first.index().saturating_add(count)
-                || (self.state.slot_of(self.own.main_block(*block))).is_some_and(pending)
-            {
-                break;
-            }
-            count = count.saturating_add(1);
-        }
-        count
-    }
-
-    /// Writes the data of as many moves from number `next` on as there are slots in `run`.
-    fn fill_slots(&mut self, run: SlotRun, next: usize, own: bool) -> block::IoResult {
-        let first = *self.lists.queue.get(next).ok_or(BlkStatus::IOERR)?;
-        let mut search = Bisect::new(run.count).ok_or(BlkStatus::INVAL)?;
-        // Slots before this one are placed or have failed.
-        let mut settled = 0u32;
-        while let Some(part) = search.next_try() {
-            let begun = util::monotonic_ms();
-            if begun >= self.deadline && self.slow {
-                self.give_back_rest(run, settled, own);
-                return Err(self.error);
-            }
-            let slot = run.first.saturating_add(part.first);
-            if settled != 0 && self.is_scratched(slot) {
-                // These may be on a scratch: the others try somewhere else.
-                self.give_back_rest(run, settled, own);
-                return self.put_off(run, settled, next, own);
-            }
-            let index = first.index().saturating_add(part.first);
-            let offset = self.source.offset(self.state, index);
-            let place = self.state.locate(self.spares, slot, true);
-            let bytes = self.state.bytes(part.count);
-            let write = || {
-                let (member, device, sector) = place.ok_or(BlkStatus::OFFLINE)?;
-                let (state, opf) = (self.state, block::Opf::WRITE.sync());
-                let data = (offset, bytes);
-                (state.life).write_slots(member, || {
-                    self.source.write(state, data, device, sector, opf)
-                })
-            };
-            let mut result = write();
-            let suspect = |status| is_suspect(Operation::Write, status);
-            if part.count == 1 && result.is_err_and(suspect) {
-                // A slot is written off for good, so it gets another chance.
-                result = write();
-            }
-            let took = util::monotonic_ms().saturating_sub(begun);
-            self.slow |= result.is_err() && took > SLOW_MS;
-            if result.is_err() && self.is_gone(slot) {
-                // Not the slots have failed, but their spare: the others take what is left.
-                self.tell = true;
-                self.give_back_rest(run, settled, own);
-                return self.put_off(run, settled, next, own);
-            }
-            let taken = match result {
-                Ok(()) => {
-                    let member = place.map_or(0, |(member, _, _)| member);
-                    self.written |= member_bit(member);
-                    if let Some(failed) = self.failed.get_mut(usize::from(member)) {
-                        *failed = 0;
-                    }
-                    self.tell |= self.state.proven(Direction::SpareWrite(member), begun);
-                    (part.first..part.first.saturating_add(part.count))
-                        .try_for_each(|index| self.note_placed(run.first, index, next))
-                }
-                Err(status) if !is_suspect(Operation::Write, status) => {
-                    if self.leave_spare(slot) {
-                        // Another one may work.
-                        self.give_back_rest(run, settled, own);
-                        return self.put_off(run, settled, next, own);
-                    }
-                    self.give_up_spare(slot);
-                    Err(self.error)
-                }
-                Err(_) if part.count == 1 => {
-                    let failed = self.slot_failed(run.first, part.first, next, own);
-                    if failed.is_err() {
-                        // This slot is given back already.
-                        let settled = part.first.saturating_add(1);
-                        self.give_back_rest(run, settled, own);
-                        if self.leave_spare(slot) {
-                            // Its spare takes nothing, and another one may.
-                            return self.put_off(run, settled, next, own);
-                        }
-                        return failed;
-                    }
-                    failed
-                }
-                Err(_) => {
-                    if took > SLOW_MS {
-                        search.one_by_one();
-                    }
-                    search.report(false);
-                    continue;
-                }
-            };
-            if let Err(status) = taken {
-                self.give_back_rest(run, settled, own);
-                return Err(status);
-            }
-            search.report(result.is_ok());
-            settled = part.first.saturating_add(part.count);
-        }
-        Ok(())
-    }
-
-    /// Sends the blocks of a run that are not settled to the end of the queue. Slots of their own (`own`)
-    /// are of no use to them.
-    fn put_off(&mut self, run: SlotRun, settled: u32, next: usize, own: bool) -> block::IoResult {
-        for index in settled..run.count {
-            let block = self.move_at(next, index)?.mark_if(own);
-            push(&mut self.lists.queue, block)?;
-        }
-        Ok(())
-    }
-
-    /// Whether the spare of a slot is one that the set goes on without.
-    fn is_gone(&self, slot: u32) -> bool {
-        let member = self.state.member_of(slot);
-        member.is_some_and(|member| {
-            let state = self.state;
-            let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
-                writer.lose_if_gone(state, io, member)
-            });
-            gone.unwrap_or(false)
-        })
-    }
-
-    /// Uses no slots of the spare that has this one for a while, if others have some. If it is lost, the
-    /// commit that follows finds that out. Not twice: then there was no other in the end.
-    fn leave_spare(&mut self, slot: u32) -> bool {
-        let state = self.state;
-        let member = state.member_of(slot).unwrap_or(u8::MAX);
-        let bit = member_bit(member);
-        let first = self.left & bit == 0;
-        self.left |= bit;
-        let rests = |writer: &mut Writer, _: &mut SpareIo<'_>| writer.let_rest(state, member);
-        first && state.with_writer_by(self.patience, self.spares, rests) == Some(true)
-    }
-
-    fn note_placed(&mut self, first: u32, index: u32, next: usize) -> block::IoResult {
-        let block = self.move_at(next, index)?;
-        let placed = Placed {
-            main_block: self.own.main_block(block),
-            slot: first.saturating_add(index),
-        };
-        push(&mut self.lists.placed, placed)
-    }
-
-    /// A slot cannot take data: its block needs another one.
-    fn slot_failed(&mut self, first: u32, index: u32, next: usize, own: bool) -> block::IoResult {
-        let block = self.move_at(next, index)?.mark_if(own);
-        push(&mut self.lists.queue, block)?;
-        // One that has a claim is retired together with being replaced, and not before. Where so many fail,
-        // some are found out again.
-        let slot = first.saturating_add(index);
-        if !own && push(&mut self.lists.retired, slot).is_err() {
-            self.give_back(core::iter::once(slot));
-        }
-        let Some(member) = self.state.member_of(slot) else {
-            return Ok(());
-        };
-        self.state.life.note_failed_slot(member);
-        let Some(failed) = self.failed.get_mut(usize::from(member)) else {
-            return Ok(());
-        };
-        *failed = failed.saturating_add(1);
-        if *failed > SLOTS_TRIED {
-            *failed = 0;
-            self.give_up_spare(slot);
-            return Err(self.error);
-        }
-        if !self.is_scratched(slot) {
-            return Ok(());
-        }
-        if own && self.state.counters.left.get() != 0 {
-            // What comes next may have its own slots on the same scratch: a block that needs another slot goes
-            // first, which tells whether the spare takes anything elsewhere.
-            let last = self.lists.queue.len().saturating_sub(1);
-            let following = next.saturating_add(index as usize).saturating_add(1);
-            if following < last {
-                self.lists.queue.swap(following, last);
-            }
-        } else if !own {
-            let jump = |writer: &mut Writer, _: &mut SpareIo<'_>| writer.jump();
-            let _ = self.state.with_writer_by(self.patience, self.spares, jump);
-        }
-        Ok(())
-    }
-
-    /// Whether so many slots near this one have failed that it is better to try elsewhere.
-    fn is_scratched(&self, slot: u32) -> bool {
-        let member = self.state.member_of(slot);
-        let failed = member.and_then(|member| self.failed.get(usize::from(member)));
-        failed.is_some_and(|failed| *failed != 0 && *failed % SLOTS_NEAR == 0)
-    }
-
-    /// The spare that has this slot takes nothing at all: that says nothing about those slots that failed.
-    fn give_up_spare(&mut self, slot: u32) {
-        let state = self.state;
-        let Some(member) = state.member_of(slot) else {
-            return;
-        };
-        self.tell |= state.disproved(Direction::SpareWrite(member));
-        let of_member = |slot: &u32| state.member_of(*slot) == Some(member);
-        self.give_back(self.lists.retired.iter().copied().filter(of_member));
-        self.lists.retired.retain(|slot| !of_member(slot));
-    }
-
-    /// Gives back the slots of a run that nothing became of.
-    fn give_back_rest(&self, run: SlotRun, settled: u32, own: bool) {
-        if !own {
-            let end = run.first.saturating_add(run.count);
-            self.give_back(run.first.saturating_add(settled)..end);
-        }
-    }
-
-    fn move_at(&self, next: usize, index: u32) -> Result<ListedBlock, BlkStatus> {
-        self.lists
-            .queue
-            .get(next.saturating_add(index as usize))
-            .copied()
-            .ok_or(BlkStatus::IOERR)
-    }
-
-    /// Gives back slots that were taken. Waits for nobody: it may be late.
-    fn give_back(&self, slots: impl Iterator<Item = u32>) {
-        self.state.leave_slots(slots);
-    }
-
-    /// Finds slots for the moves from number `next` on, in need those that are only set aside: as many of
-    /// these as all of them need.
-    fn take_slots(&mut self, next: usize) -> Result<SlotRun, BlkStatus> {
-        let want = self.run_length(next);
-        let rest = self.lists.queue.len().saturating_sub(next);
-        let all = u32::try_from(rest).unwrap_or(want);
-        let state = self.state;
-        loop {
-            let taken = state.with_writer_by(self.patience, self.spares, |writer, io| match writer
-                .take_slots(state, io, want)
-            {
-                Err(error) if error == ENOSPC => {
-                    writer.steal_slots(state, io, self.own.range(), all)?;
-                    writer.take_slots(state, io, want)
-                }
-                other => other,
-            });
-            match taken {
-                Some(Ok(run)) => return Ok(run),
-                Some(Err(error)) if error == ENOMEM && self.waits_for_room() => (),
-                Some(Err(error)) => {
-                    if error == ENOSPC {
-                        state.complain("no free slot is left");
-                    }
-                    return Err(self.error);
-                }
-                None => return Err(self.error),
-            }
-        }
-    }
-
-    /// Has the map enlarged, and waits for a moment. False if that was for too long, or nobody can.
-    fn waits_for_room(&self) -> bool {
-        let Some(target) = self.target else {
-            return false;
-        };
-        if util::monotonic_ms() >= self.patience {
-            return false;
-        }
-        let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
-        fsleep(Delta::from_millis(1));
-        true
-    }
-
     /// Whether the set goes on without one of the spares that have taken data.
     fn find_gone(&self) -> bool {
         let state = self.state;
         let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
-            let mut spares = self.spares.named(self.written);
+            let mut spares = self.spares.named(self.lists.placing.written());
             spares.any(|(member, _)| writer.lose_if_gone(state, io, member))
         });
         gone.unwrap_or(false)

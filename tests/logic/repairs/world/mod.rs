@@ -6,6 +6,7 @@
 //! works or leaves its entries in doubt. Each step of each repairer, and each bio on its way there and back, ends when
 //! its time has come; of those that end at the same time, any may be the first.
 
+mod filler;
 mod placing;
 mod steps;
 mod users;
@@ -137,6 +138,12 @@ pub(super) struct World {
     pub(super) shrunk: Option<u64>,
     pub(super) map: BTreeMap<usize, Remap>,
     pub(super) free: BTreeSet<u32>,
+    /// Slots that are written off.
+    pub(super) bad: BTreeSet<u32>,
+    /// Where slots are taken next.
+    cursor: u32,
+    /// Members of which none are taken as long as others have some.
+    resting: BTreeSet<usize>,
     pub(super) notes: BTreeSet<usize>,
     /// Since when the set goes on without a spare.
     lost: Vec<Option<u64>>,
@@ -176,6 +183,9 @@ impl World {
             free: members
                 .flat_map(|member| (0..plan.slots).map(move |slot| slot_of(member, slot)))
                 .collect(),
+            bad: BTreeSet::new(),
+            cursor: 0,
+            resting: BTreeSet::new(),
             notes: BTreeSet::new(),
             lost: vec![None; plan.spares],
             in_vain: BTreeSet::new(),
@@ -306,6 +316,7 @@ impl World {
         }
         if self.random.once_in(8) {
             self.set_noted_aside();
+            self.resting.clear();
         }
         true
     }

@@ -8,7 +8,8 @@ use dm_remap_logic::desk::Range;
 use dm_remap_logic::repair::Found;
 use dm_remap_logic::repair::Way;
 
-use super::split;
+use super::filler::Filled;
+use super::filler::Filler;
 use super::Held;
 use super::Remap;
 use super::Repairer;
@@ -54,61 +55,25 @@ impl World {
         found
     }
 
-    /// Takes a slot that can be written, and brings `value` there.
-    pub(super) fn fill_slot(&mut self, own: Option<u32>, value: u64) -> Option<u32> {
-        let free: Vec<u32> = own.into_iter().chain(self.free.iter().copied()).collect();
-        for slot in free {
-            let (member, number) = split(slot);
-            if self.is_gone(member) {
-                continue;
-            }
-            let io = self.spares[member].begin(true, number, 1, &mut self.random);
-            self.spares[member].end(&io, &mut [Some(value)], false);
-            if io.result.is_ok() {
-                self.free.remove(&slot);
-                return Some(slot);
-            }
-        }
-        None
-    }
-
     /// Moves what is listed: data, flush, commit, publish.
     pub(super) fn place(&mut self, repairer: &mut Repairer, failed_at: u64) -> bool {
         let request = &self.requests[repairer.request];
         let (first, since) = (request.first, request.since);
+        let deadline = repairer.machine.times().deadline;
         let moves = std::mem::take(&mut repairer.moves);
-        let data: Vec<u64> = request
-            .data
+        let blocks: Vec<(usize, u64)> = moves
             .iter()
-            .map(|data| data.expect("a write"))
+            .map(|at| (first + at, request.data[*at].expect("a write")))
             .collect();
-        let mut placed = Vec::new();
-        for at in moves {
-            let block = first + at;
-            let set_aside = |remap: &&Remap| remap.held != Held::Valid && !remap.doubt;
-            let own = self
-                .map
-                .get(&block)
-                .filter(set_aside)
-                .map(|remap| remap.slot);
-            let Some(slot) = self.fill_slot(own, data[at]) else {
-                self.free.extend(placed.iter().map(|(_, slot)| *slot));
-                self.take_back();
-                return false;
-            };
-            placed.push((block, slot));
-        }
-        let flushed = self.spares.iter_mut().zip(&self.lost);
-        let flushed = flushed.fold(true, |good, (spare, lost)| {
-            let result = spare.flush();
-            good && (lost.is_some() || result.is_ok())
-        });
-        if !flushed {
-            self.free.extend(placed.iter().map(|(_, slot)| *slot));
-            self.take_back();
+        let filled = self.fill_slots(&blocks, deadline);
+        let Some(placed) = self.flush_placed(filled.placed, &filled.retired) else {
             return false;
-        }
+        };
         let doubt = !placed.is_empty() && !self.commits();
+        match doubt {
+            true => self.free.extend(&filled.retired),
+            false => self.bad.extend(&filled.retired),
+        }
         let fresh = |block: &usize| !self.map.contains_key(block) && !self.notes.contains(block);
         if placed.iter().any(|(block, _)| fresh(block)) {
             self.check_life(failed_at, since);
@@ -116,7 +81,42 @@ impl World {
         for (block, slot) in placed {
             self.publish(block, slot, Held::Valid, doubt);
         }
-        !doubt
+        !doubt && filled.all
+    }
+
+    /// Brings blocks to slots, which are theirs afterwards.
+    pub(super) fn fill_slots(&mut self, blocks: &[(usize, u64)], deadline: u64) -> Filled {
+        let set_aside = |block: usize| {
+            let remap = self.map.get(&block)?;
+            let own = remap.held != Held::Valid && !remap.doubt;
+            own.then_some(remap.slot)
+        };
+        let own = blocks.iter().map(|(block, _)| set_aside(*block)).collect();
+        let filler = Filler::new(blocks, own, deadline, self.now);
+        let filled = filler.run(self);
+        let kept: BTreeSet<u32> = filled.placed.iter().map(|(_, slot)| *slot).collect();
+        self.free.retain(|slot| !kept.contains(slot));
+        filled
+    }
+
+    /// Makes what was placed durable. If that fails, nothing becomes of it.
+    fn flush_placed(
+        &mut self,
+        placed: Vec<(usize, u32)>,
+        retired: &[u32],
+    ) -> Option<Vec<(usize, u32)>> {
+        let flushed = self.spares.iter_mut().zip(&self.lost);
+        let flushed = flushed.fold(true, |good, (spare, lost)| {
+            let result = spare.flush();
+            good && (lost.is_some() || result.is_ok())
+        });
+        if flushed {
+            return Some(placed);
+        }
+        self.free.extend(placed.iter().map(|(_, slot)| *slot));
+        self.free.extend(retired);
+        self.take_back();
+        None
     }
 
     /// What others have by now is not free.
@@ -174,12 +174,10 @@ impl World {
         let Some(value) = data[0] else {
             return;
         };
-        let own = self.map.get(&block).map(|remap| remap.slot);
-        let Some(slot) = self.fill_slot(own, value) else {
-            return;
-        };
-        let (member, _) = split(slot);
-        if self.spares[member].flush().is_ok() {
+        let filled = self.fill_slots(&[(block, value)], u64::MAX);
+        let placed = self.flush_placed(filled.placed, &filled.retired);
+        self.bad.extend(&filled.retired);
+        for (block, slot) in placed.into_iter().flatten() {
             self.publish(block, slot, Held::Valid, false);
         }
     }
@@ -195,7 +193,7 @@ impl World {
                 .free
                 .iter()
                 .copied()
-                .find(|slot| !self.is_lost(split(*slot).0));
+                .find(|slot| !self.is_lost(super::split(*slot).0));
             self.notes.remove(&block);
             if let Some(slot) = slot.filter(|_| !self.map.contains_key(&block)) {
                 self.free.remove(&slot);

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writing the data of moves to slots: does what [`Placing`] asks for.
+//!
+//! The queue of its blocks is `lists.queue`. Slots are taken, and spares left, under the writer's lock; data is written
+//! without any.
+
+use kernel::{
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block::{
+            self,
+            BlkStatus, //
+        },
+        util, //
+    },
+    logic::repair::{
+        PlaceAnswer,
+        PlaceStep,
+        Slots, //
+    },
+    remap::{
+        health::life::Direction,
+        meta::{
+            io::SpareIo,
+            writer::Writer, //
+        }, //
+    }, //
+};
+
+use super::{
+    push,
+    ListedBlock,
+    Placed,
+    Relocation, //
+};
+
+impl Relocation<'_> {
+    /// Writes the data of all moves to slots. After an error some are in `lists.placed`.
+    pub(super) fn place(&mut self) -> block::IoResult {
+        let moves = &self.lists.moves;
+        self.lists.queue.clear();
+        for block in moves.iter() {
+            push(&mut self.lists.queue, *block)?;
+        }
+        self.lists.placing.begin(self.lists.queue.len());
+        let mut answer = PlaceAnswer::Good;
+        loop {
+            let slots_left = self.state.counters.left.get() != 0;
+            let step = self
+                .lists
+                .placing
+                .advance(util::monotonic_ms(), slots_left, answer);
+            answer = match step {
+                PlaceStep::Done => return Ok(()),
+                PlaceStep::Failed => return Err(self.error),
+                step => self.step(step).unwrap_or_else(PlaceAnswer::Failed),
+            };
+        }
+    }
+
+    /// Does a step.
+    fn step(&mut self, step: PlaceStep) -> Result<PlaceAnswer<BlkStatus>, BlkStatus> {
+        let state = self.state;
+        let is = |yes: bool| match yes {
+            true => PlaceAnswer::Yes,
+            false => PlaceAnswer::No,
+        };
+        let answer = match step {
+            PlaceStep::AskOwn { at } => self
+                .own_slot(at)?
+                .map_or(PlaceAnswer::No, PlaceAnswer::Slots),
+            PlaceStep::Take { at } => PlaceAnswer::Slots(self.take_slots(at)?),
+            PlaceStep::Write { at, slots } => {
+                self.write(at, slots)?;
+                PlaceAnswer::Good
+            }
+            PlaceStep::Placed { at, slots, begun } => {
+                self.tell |= state.proven(Direction::SpareWrite(slots.member), begun);
+                for index in 0..slots.count {
+                    let placed = Placed {
+                        main_block: self.own.main_block(self.block_at(at, index)?),
+                        slot: slots.first.saturating_add(index),
+                    };
+                    push(&mut self.lists.placed, placed)?;
+                }
+                PlaceAnswer::Good
+            }
+            PlaceStep::AskGone { member } => {
+                let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
+                    writer.lose_if_gone(state, io, member)
+                });
+                self.tell |= gone == Some(true);
+                is(gone == Some(true))
+            }
+            PlaceStep::PutOff { at, count, marked } => {
+                for index in 0..count {
+                    let block = self.block_at(at, index)?.mark_if(marked);
+                    push(&mut self.lists.queue, block)?;
+                }
+                PlaceAnswer::Good
+            }
+            PlaceStep::Advance { at } => {
+                let last = self.lists.queue.len().saturating_sub(1);
+                if at < last {
+                    self.lists.queue.swap(at, last);
+                }
+                PlaceAnswer::Good
+            }
+            PlaceStep::Bad { slot, member, own } => {
+                // Where so many fail, some are found out again.
+                if !own && push(&mut self.lists.retired, slot).is_err() {
+                    self.give_back(core::iter::once(slot));
+                }
+                state.life.note_failed_slot(member);
+                PlaceAnswer::Good
+            }
+            PlaceStep::Jump => {
+                let jump = |writer: &mut Writer, _: &mut SpareIo<'_>| writer.jump();
+                let _ = state.with_writer_by(self.patience, self.spares, jump);
+                PlaceAnswer::Good
+            }
+            PlaceStep::Rest { member } => {
+                // If it is lost, the commit that follows finds that out.
+                let rests =
+                    |writer: &mut Writer, _: &mut SpareIo<'_>| writer.let_rest(state, member);
+                is(state.with_writer_by(self.patience, self.spares, rests) == Some(true))
+            }
+            PlaceStep::GiveUp { member } => {
+                self.give_up_spare(member);
+                PlaceAnswer::Good
+            }
+            PlaceStep::GiveBack { first, count } => {
+                self.give_back(first..first.saturating_add(count));
+                PlaceAnswer::Good
+            }
+            PlaceStep::Forget { count } => {
+                let mut number = 0usize;
+                self.lists.queue.retain(|_| {
+                    number = number.saturating_add(1);
+                    number > count
+                });
+                PlaceAnswer::Good
+            }
+            PlaceStep::Done | PlaceStep::Failed => PlaceAnswer::Good,
+        };
+        Ok(answer)
+    }
+
+    /// The block at a place of the queue, or the one that is `index` places behind it.
+    fn block_at(&self, at: usize, index: u32) -> Result<ListedBlock, BlkStatus> {
+        let block = self.lists.queue.get(at.saturating_add(index as usize));
+        block.copied().ok_or(BlkStatus::IOERR)
+    }
+
+    /// The slot that is set aside for a block, if it is of use.
+    fn own_slot(&self, at: usize) -> Result<Option<Slots>, BlkStatus> {
+        let (state, block) = (self.state, self.block_at(at, 0)?);
+        let main_block = self.own.main_block(block);
+        if state.slot_of(main_block).is_none() {
+            // It gets none meanwhile, as its range is the caller's.
+            return Ok(None);
+        }
+        // Under the lock: a slot that is set aside may be taken away, if it is not in use (`steal_slots`).
+        let own = state.with_writer_by(self.patience, self.spares, |writer, io| {
+            let settled = writer.settle(state, io, main_block);
+            settled.map_err(|_| self.error)?;
+            let own = state.slot_of(main_block);
+            let own = own.filter(|(_, word)| word.is_set_aside() && !block.is_marked());
+            let slots = own.and_then(|(slot, _)| self.slots_from(slot, 1));
+            Ok(slots.filter(|slots| {
+                !self.lists.placing.has_left(slots.member)
+                    && state.locate(self.spares, slots.first, true).is_some()
+            }))
+        });
+        own.unwrap_or(Err(self.error))
+    }
+
+    /// Slots of a member, if there is one.
+    fn slots_from(&self, first: u32, count: u32) -> Option<Slots> {
+        let member = self.state.member_of(first)?;
+        Some(Slots {
+            first,
+            count,
+            member,
+        })
+    }
+
+    /// Writes blocks of the queue, which follow each other, to slots.
+    fn write(&self, at: usize, slots: Slots) -> block::IoResult {
+        let state = self.state;
+        let data = (
+            self.source.offset(state, self.block_at(at, 0)?.index()),
+            state.bytes(slots.count),
+        );
+        let (member, device, sector) =
+            (state.locate(self.spares, slots.first, true)).ok_or(BlkStatus::OFFLINE)?;
+        (state.life).write_slots(member, || {
+            (self.source).write(state, data, device, sector, block::Opf::WRITE.sync())
+        })
+    }
+
+    /// A spare takes nothing at all: that says nothing about those of its slots that failed.
+    fn give_up_spare(&mut self, member: u8) {
+        let state = self.state;
+        self.tell |= state.disproved(Direction::SpareWrite(member));
+        let of_member = |slot: &u32| state.member_of(*slot) == Some(member);
+        self.give_back(self.lists.retired.iter().copied().filter(of_member));
+        self.lists.retired.retain(|slot| !of_member(slot));
+    }
+
+    /// Gives back slots that were taken. Waits for nobody: it may be late.
+    pub(super) fn give_back(&self, slots: impl Iterator<Item = u32>) {
+        self.state.leave_slots(slots);
+    }
+
+    /// How many blocks from a place on follow each other and can go to new slots together.
+    fn run_length(&self, at: usize) -> u32 {
+        let rest = self.lists.queue.get(at..).unwrap_or(&[]);
+        let Some(first) = rest.first() else {
+            return 0;
+        };
+        let mut count = 1u32;
+        for block in rest.iter().skip(1) {
+            let before = self.state.slot_of(self.own.main_block(*block));
+            if block.index() != first.index().saturating_add(count)
+                || before.is_some_and(|(_, word)| word.is_set_aside())
+            {
+                break;
+            }
+            count = count.saturating_add(1);
+        }
+        count
+    }
+
+    /// Finds slots for the blocks from a place on, in need those that are only set aside: as many of
+    /// these as all of them need.
+    fn take_slots(&mut self, at: usize) -> Result<Slots, BlkStatus> {
+        let want = self.run_length(at);
+        let rest = self.lists.queue.len().saturating_sub(at);
+        let all = u32::try_from(rest).unwrap_or(want);
+        let state = self.state;
+        loop {
+            let taken = state.with_writer_by(self.patience, self.spares, |writer, io| match writer
+                .take_slots(state, io, want)
+            {
+                Err(error) if error == ENOSPC => {
+                    writer.steal_slots(state, io, self.own.range(), all)?;
+                    writer.take_slots(state, io, want)
+                }
+                other => other,
+            });
+            match taken {
+                Some(Ok(run)) => return self.slots_from(run.first, run.count).ok_or(self.error),
+                Some(Err(error)) if error == ENOMEM && self.waits_for_room() => (),
+                Some(Err(error)) => {
+                    if error == ENOSPC {
+                        state.complain("no free slot is left");
+                    }
+                    return Err(self.error);
+                }
+                None => return Err(self.error),
+            }
+        }
+    }
+
+    /// Has the map enlarged, and waits for a moment. False if that was for too long, or nobody can.
+    pub(super) fn waits_for_room(&self) -> bool {
+        let Some(target) = self.target else {
+            return false;
+        };
+        if util::monotonic_ms() >= self.patience {
+            return false;
+        }
+        let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
+        fsleep(Delta::from_millis(1));
+        true
+    }
+}
