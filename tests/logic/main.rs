@@ -2,7 +2,7 @@
 
 //! Tests of the module's pure part against simple models of what it must do.
 //!
-//! - [`format`], [`load`], [`table`], [`fill`], [`pool`], [`args`]: properties over random values.
+//! - [`format`], [`load`], [`table`], [`fill`], [`pool`], [`pool_states`], [`args`]: properties over random values.
 //! - [`disk`] is a spare that tears, reorders, drops and fails writes; [`spare`] drives the commit
 //!   protocol and loading over it as the module does; [`crash`] and [`slots`] run histories over both,
 //!   [`set_histories`] over several spares, and [`commit`] and [`sets`] look at single cases.
@@ -18,6 +18,7 @@ mod fill;
 mod format;
 mod load;
 mod pool;
+mod pool_states;
 mod random;
 mod repairs;
 mod schedules;

@@ -53,6 +53,7 @@ use crate::{
             MEMBERS_MAX, //
         },
         message::Blocks,
+        pool::state::Event,
         repair::Found,
         slot::{
             Origin,
@@ -378,16 +379,13 @@ pub(in crate::remap) fn evacuate(
         );
         return Err(ENOSPC);
     }
-    let was_idle = writer.is_idle(member);
-    writer.set_idle(state, member);
+    let was_idle = writer.pool_state(member).is_idle();
+    writer.change_pool(state, member, Event::Empty);
     drop(locked);
     let moved = move_away(target, ti, member);
     if moved.is_err() && !was_idle {
-        state
-            .writer
-            .lock()
-            .writer
-            .end_idle(state, member_bit(member));
+        let mut locked = state.writer.lock();
+        locked.writer.change_pool(state, member, Event::Fill);
     }
     moved
 }

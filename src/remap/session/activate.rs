@@ -151,6 +151,7 @@ pub(in crate::remap) fn activate(state: &State, locked: &mut Locked, table: &Tab
                     writer.metadata.set_present(member, false);
                 }
             }
+            writer.show_members(state);
             leave_flushes(state, writer, spares, used);
             return Ok(());
         }

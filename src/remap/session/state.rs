@@ -72,7 +72,6 @@ use crate::{
             JOBS, //
         },
         format::{
-            member_bit,
             Member,
             Place,
             Superblock,
@@ -85,6 +84,14 @@ use crate::{
         },
         latch::FlushTicket,
         limit::Limit,
+        pool::{
+            state::{
+                Event,
+                PoolState,
+                Shut, //
+            },
+            Pools, //
+        },
         presence::{
             self,
             Presence, //
@@ -145,9 +152,6 @@ use crate::{
 
 use super::activate::Start;
 
-/// See [`State::lost`].
-pub(in crate::remap) const STRANGERS_SHIFT: u32 = 8;
-
 /// Everything about a spare set in use. See the module's documentation.
 #[pin_data]
 pub(in crate::remap) struct State {
@@ -187,10 +191,9 @@ pub(in crate::remap) struct State {
     pub(in crate::remap) waiting: Atomic<i32>,
     /// The device is about to be suspended: what takes long has to come to its end.
     pub(in crate::remap) stopping: Atomic<bool>,
-    /// Members that the set goes on without; a bit each. What is written to their slots goes elsewhere.
-    /// From bit [`STRANGERS_SHIFT`] on, those in whose place there is something else: what is there is
-    /// not read either.
-    pub(in crate::remap) lost: Atomic<u32>,
+    /// What the pools say, as a [`Shut`]: to which members' slots nothing is written, as the set goes on without them,
+    /// and which are not read either.
+    pub(in crate::remap) shut: Atomic<u32>,
     /// Whether failed I/O leads to remaps.
     pub(in crate::remap) auto_remap: Atomic<bool>,
     /// Keeps the log readable when a disk fails a million times.
@@ -272,8 +275,6 @@ pub(in crate::remap) struct Leaving {
     pub(in crate::remap) spares: Spares,
     /// If new ones are to take over from dead ones: those of them that there are devices of.
     pub(in crate::remap) dead: Option<Spares>,
-    /// Those that give no slots for it, and would otherwise; a bit each.
-    idle: u8,
 }
 
 impl Leaving {
@@ -283,7 +284,6 @@ impl Leaving {
             table,
             spares: Spares::default(),
             dead: None,
-            idle: 0,
         };
         Ok(KBox::new(leaving, GFP_KERNEL)?)
     }
@@ -300,26 +300,20 @@ impl Locked {
     ) -> Result {
         let serves = |member| self.writer.claims(member) != 0;
         let free = |next: &mut KBox<Leaving>| !next.spares.iter().any(|(member, _)| serves(member));
-        let mut next = leaving.take_if(free).ok_or(EBUSY)?;
+        let next = leaving.take_if(free).ok_or(EBUSY)?;
         *leaving = self.end_leaving(state);
         let spares = &next.spares;
-        let mut idle = 0;
         for (member, _) in spares.iter() {
-            if !self.writer.is_idle(member) {
-                idle |= member_bit(member);
-                self.writer.set_idle(state, member);
-            }
+            self.writer.change_pool(state, member, Event::Omit);
         }
-        let named = |member: u8| spares.get(member).is_none();
         let alone = !(0..MEMBERS_MAX).any(|member| self.writer.gives_slots(member));
         if alone && spares.count() != 0 {
             // One that was evacuated and is kept is used again with the next table. Until then, there is no
             // other.
-            let kept = (0..MEMBERS_MAX).filter(|member| named(*member));
-            let kept = kept.fold(0, |mask, member| mask | member_bit(member));
-            self.writer.end_idle(state, kept);
+            for kept in (0..MEMBERS_MAX).filter(|member| spares.get(*member).is_none()) {
+                self.writer.change_pool(state, kept, Event::Fill);
+            }
         }
-        next.idle = idle;
         self.leaving = Some(next);
         Ok(())
     }
@@ -327,8 +321,10 @@ impl Locked {
     /// Nothing leaves for a table that was loaded. Returns what is not needed any more.
     fn end_leaving(&mut self, state: &State) -> Option<KBox<Leaving>> {
         let unused = self.leaving.take();
-        if let Some(leaving) = &unused {
-            self.writer.end_idle(state, leaving.idle);
+        if unused.is_some() {
+            for member in 0..MEMBERS_MAX {
+                self.writer.change_pool(state, member, Event::Keep);
+            }
         }
         unused
     }
@@ -779,8 +775,18 @@ impl State {
     /// Whether the slots of a member must not be read, or written.
     #[inline(always)]
     fn is_shut(&self, member: u8, write: bool) -> bool {
-        let shift = if write { 0 } else { STRANGERS_SHIFT };
-        (sync::load_relaxed(&self.lost) >> ((u32::from(member) & 7) + shift)) & 1 != 0
+        self.shut().has(member, write)
+    }
+
+    /// Which members' slots must not be read, or written.
+    #[inline(always)]
+    pub(in crate::remap) fn shut(&self) -> Shut {
+        Shut::from_word(sync::load_relaxed(&self.shut))
+    }
+
+    /// Sets that, and orders what follows behind it. Returns what it was.
+    pub(in crate::remap) fn set_shut(&self, shut: Shut) -> Shut {
+        Shut::from_word(self.shut.xchg(shut.to_word(), Full))
     }
 
     /// The device and the sector on it of a slot; none if its spare is not there, if it is to be written
@@ -970,14 +976,12 @@ impl Counters {
         counters.pending.set(pending);
         counters.bad.set(bad);
         counters.lost.set(lost);
-        counters.show_copies(superblock, 0);
         counters
     }
 
-    /// Shows which spares and which copies of the metadata are in use. `idle` members count as no
-    /// capacity; a bit each.
-    pub(in crate::remap) fn show_copies(&self, superblock: &Superblock, idle: u8) {
-        self.idle.set(u64::from(idle));
+    /// Shows which spares and which copies of the metadata are in use.
+    pub(in crate::remap) fn show_copies(&self, superblock: &Superblock, pools: &Pools) {
+        self.idle.set(u64::from(pools.members(PoolState::is_idle)));
         let replicas = |member: &Member| {
             let live = (0..REPLICAS).filter(|replica| member.replica_lives(*replica));
             live.count()
@@ -988,11 +992,11 @@ impl Counters {
         self.superblocks
             .set(u64::from(superblock.live_supers().count_ones()));
         self.degraded.set(u64::from(superblock.is_degraded()));
-        let used = || all.clone().filter(|(_, member)| !member.missing);
-        self.spares.set(used().count() as u64);
+        let used = all.clone().filter(|(_, member)| !member.missing);
+        self.spares.set(used.count() as u64);
         self.spares_all.set(all.clone().count() as u64);
-        let giving = used().filter(|(index, _)| idle & member_bit(*index) == 0);
-        let slots = giving.map(|(_, member)| u64::from(member.slots));
+        let counting = all.filter(|(index, _)| pools.state(*index).counts());
+        let slots = counting.map(|(_, member)| u64::from(member.slots));
         self.capacity.set(slots.fold(0, u64::saturating_add));
     }
 

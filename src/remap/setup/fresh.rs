@@ -36,6 +36,7 @@ use crate::{
             Chosen,
             LoadError, //
         },
+        pool::state::Shut,
         presence,
         set::{
             NamedSpare,
@@ -252,7 +253,7 @@ impl Line<'_> {
                 probing: Atomic::new(0),
                 waiting: Atomic::new(0),
                 stopping: Atomic::new(false),
-                lost: Atomic::new(0),
+                shut: Atomic::new(Shut::default().to_word()),
                 deferred: dm::BioList::new(),
                 desk <- new_mutex!(desk, "dm_remap_desk"),
                 desk_changed <- new_condvar!("dm_remap_desk"),
@@ -294,7 +295,6 @@ impl Line<'_> {
         metadata.set_main(self.len, self.options.main_id.as_ref());
         let counters = Counters::new(metadata.superblock(), &map);
         let writer = Writer::new(metadata, &map, counts, generations)?;
-        counters.left.set(u64::from(writer.slots_left()));
         let locked = Locked {
             writer,
             io: IoMemory::new()?,
@@ -305,7 +305,9 @@ impl Line<'_> {
             }),
             leaving: None,
         };
-        Ok((KBox::new(locked, GFP_KERNEL)?, map, counters))
+        let mut locked = KBox::new(locked, GFP_KERNEL)?;
+        locked.writer.begin(&counters);
+        Ok((locked, map, counters))
     }
 }
 

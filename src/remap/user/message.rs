@@ -27,12 +27,12 @@ use crate::{
         util, //
     },
     logic::{
-        format::member_bit,
         message::{
             self,
             Message,
             MessageError, //
         },
+        pool::state::Event,
         slot::{
             Origin,
             SlotState, //
@@ -119,7 +119,7 @@ pub(in crate::remap) fn handle(
             if parsed == Message::Sync {
                 // A suspend waits for messages, so that the devices are there. Of a spare that is lost, users'
                 // flushes tell what there is to tell.
-                let used = !(state.lost.load(Relaxed) as u8);
+                let used = !state.shut().lost();
                 let (ticket, tickets) =
                     (state.life.flush_sent(Disk::Main), state.life.spares_sent());
                 state
@@ -185,11 +185,11 @@ pub(in crate::remap) fn handle(
                 state.complain("use_spare: a table is loaded that leaves it out");
                 return Err(EBUSY);
             }
-            if !locked.writer.metadata.is_usable(member) {
+            if !locked.writer.pool_state(member).is_usable() {
                 state.complain("use_spare: the spare is lost");
                 return Err(EIO);
             }
-            locked.writer.end_idle(state, member_bit(member));
+            locked.writer.change_pool(state, member, Event::Fill);
             drop(locked);
             text.line(format_args!("spare {member} is in use"));
         }
@@ -300,14 +300,14 @@ fn metadata_status(target: &DmRemap, text: &mut Text<'_, '_>) {
     ));
     for (index, member) in superblock.members() {
         let spare = target.spares.get(index);
-        let idle = locked.writer.is_idle(index);
+        let pool = locked.writer.pool_state(index);
         text.line(format_args!(
             "spare={index} state={} uuid={} window_start={} window_sectors={} data_start={}",
-            match (spare, member.missing) {
-                (None, _) => "absent",
-                (Some(_), true) => "lost",
-                (Some(_), false) if idle => "idle",
-                (Some(_), false) => "used",
+            match spare {
+                None => "absent",
+                Some(_) if pool.is_lost() => "lost",
+                Some(_) if pool.is_idle() => "idle",
+                Some(_) => "used",
             },
             member.uuid,
             spare.map_or(0, |spare| spare.start),

@@ -20,10 +20,7 @@
 
 use core::ops::Range;
 
-use kernel::{
-    prelude::*,
-    sync::atomic::Full, //
-};
+use kernel::prelude::*;
 
 use crate::{
     abstractions::util,
@@ -43,7 +40,13 @@ use crate::{
             RESERVE_BLOCKS, //
         },
         limit::Limit,
-        pool::Kind,
+        pool::{
+            state::{
+                Event,
+                PoolState, //
+            },
+            Kind, //
+        },
         set::InUse,
         slot::SlotWord, //
     },
@@ -54,8 +57,8 @@ use crate::{
         session::{
             activate::Start,
             state::{
-                State,
-                STRANGERS_SHIFT, //
+                Counters,
+                State, //
             }, //
         }, //
     }, //
@@ -103,49 +106,51 @@ impl Writer {
         self.giving() & member_bit(member) != 0
     }
 
-    /// Members that are left alone for a while, a bit each.
-    pub(super) fn rests(&self) -> u8 {
-        match util::monotonic_ms() < self.rested_at {
-            true => self.resting,
-            false => 0,
-        }
-    }
-
     /// Members whose slots are given out, a bit each.
     pub(super) fn giving(&self) -> u8 {
-        let usable = (0..MEMBERS_MAX).filter(|member| self.metadata.is_usable(*member));
-        let usable = usable.fold(0, |mask, member| mask | member_bit(member));
-        usable & !(self.idle | self.rests() | self.stalled)
+        self.pools.giving(util::monotonic_ms())
+    }
+
+    /// What the pool of a member is used for.
+    pub(in crate::remap) fn pool_state(&self, member: u8) -> PoolState {
+        self.pools.state(member)
     }
 
     /// Looks where writes to slots do not end: nothing more is sent there (P15). Done whenever somebody gets the lock.
     pub(in crate::remap) fn note_stalled(&mut self, state: &State) {
         let deadline_ms = state.limits.get(Limit::DeadlineMs);
-        self.stalled = state.life.stalled(deadline_ms);
+        self.pools.set_stalled(state.life.stalled(deadline_ms));
     }
 
-    /// Gives out no more slots of a member.
-    pub(in crate::remap) fn set_idle(&mut self, state: &State, member: u8) {
-        self.idle |= member_bit(member);
+    /// Something happens to what the pool of a member is used for: nothing changes if that is refused.
+    pub(in crate::remap) fn change_pool(&mut self, state: &State, member: u8, event: Event) {
+        self.pools.apply(member, event);
         self.show_copies(state);
     }
 
-    /// Whether no slots of a member are given out though it could.
-    pub(in crate::remap) fn is_idle(&self, member: u8) -> bool {
-        self.idle & member_bit(member) != 0
-    }
-
-    /// Gives out slots of these members again, a bit each.
-    pub(in crate::remap) fn end_idle(&mut self, state: &State, members: u8) {
-        self.idle &= !members;
-        self.show_copies(state);
+    /// Tells the pools what superblocks and devices say of members.
+    fn follow_members(&mut self) {
+        for index in 0..MEMBERS_MAX {
+            let member = self.metadata.superblock().member(index);
+            let said = Event::said(member, self.metadata.is_present(index));
+            self.pools.apply(index, said);
+        }
     }
 
     /// Shows users which spares and which copies of the metadata are in use.
     pub(super) fn show_copies(&self, state: &State) {
-        let superblock = self.metadata.superblock();
-        state.counters.show_copies(superblock, self.idle);
-        self.show_left(state);
+        self.show(&state.counters);
+    }
+
+    /// Begins with what was loaded, and shows it.
+    pub(in crate::remap) fn begin(&mut self, counters: &Counters) {
+        self.follow_members();
+        self.show(counters);
+    }
+
+    fn show(&self, counters: &Counters) {
+        counters.show_copies(self.metadata.superblock(), &self.pools);
+        counters.left.set(u64::from(self.slots_left()));
     }
 
     /// Shows users how many slots are left.
@@ -164,20 +169,17 @@ impl Writer {
         if self.slots_beside(member) == 0 {
             return false;
         }
-        self.resting = self.rests();
-        if self.resting & member_bit(member) == 0 && state.log.allow() {
+        if self.pools.rest(member, util::monotonic_ms(), REST_MS) && state.log.allow() {
             let name = &state.name;
             pr_warn!("{name}: spare {member} fails, others take its blocks for a while\n");
         }
-        self.resting |= member_bit(member);
-        self.rested_at = util::monotonic_ms().saturating_add(REST_MS);
         self.show_left(state);
         true
     }
 
     /// Gives out slots again of the members that had to rest. Returns whether there were any.
     pub(in crate::remap) fn end_rest(&mut self, state: &State) -> bool {
-        let any = core::mem::take(&mut self.resting) != 0;
+        let any = self.pools.end_rests(util::monotonic_ms());
         self.show_left(state);
         any
     }
@@ -190,8 +192,7 @@ impl Writer {
     /// Begins a new activation: gives out slots of all members again that are there.
     pub(in crate::remap) fn use_all(&mut self, state: &State) {
         self.take_leftover(state);
-        self.idle = 0;
-        self.resting = 0;
+        self.pools.apply_to_all(Event::Activate);
         self.activation = self.activation.wrapping_add(1);
         self.unrestored = true;
         self.moves = 0;
@@ -204,12 +205,6 @@ impl Writer {
             self.free_held(state, member, (0, usable));
         }
         self.show_copies(state);
-    }
-
-    /// Whether the set goes without a member that it has.
-    fn is_missing(&self, member: u8) -> bool {
-        let member = self.metadata.superblock().member(member);
-        member.is_some_and(|member| member.missing)
     }
 
     pub(super) fn usable_slots(&self, member: u8) -> u32 {
@@ -229,28 +224,32 @@ impl Writer {
         state.with_map(|map| map.slots().change_all(pools, member, range, to));
     }
 
-    /// Says in whose place there is something else: what is there is not read either. That holds from
+    /// Says in whose place there is something else, a bit each: what is there is not read either. That holds from
     /// [`Writer::show_members`] on.
     pub(in crate::remap) fn set_strangers(&mut self, members: u8) {
-        self.strangers = members;
+        self.follow_members();
+        for index in 0..MEMBERS_MAX {
+            let looked_at = match members & member_bit(index) {
+                0 => Event::Accept,
+                _ => Event::Refuse,
+            };
+            self.pools.apply(index, looked_at);
+        }
     }
 
-    /// Shows users which members there are.
+    /// Brings up to date which members there are, and which the set goes on without, and shows that.
     pub(in crate::remap) fn show_members(&mut self, state: &State) {
+        self.follow_members();
         self.show_copies(state);
         self.leave_lost(state);
     }
 
-    /// Brings up to date which members the set goes on without.
-    pub(super) fn leave_lost(&mut self, state: &State) {
-        let members = self.metadata.superblock().members();
-        let lost = members
-            .filter(|(_, member)| member.missing)
-            .fold(0, |mask, (index, _)| mask | member_bit(index));
-        let strangers = u32::from(self.strangers & lost) << STRANGERS_SHIFT;
+    /// Has readers of the map and users know which members the set goes on without.
+    fn leave_lost(&mut self, state: &State) {
+        let shut = self.pools.shut();
+        let lost = shut.lost();
         // Before the caches are looked at: whoever has written sees this, or is seen there.
-        let before = state.lost.xchg(u32::from(lost) | strangers, Full);
-        let before = (before & u32::from(u8::MAX)) as u8;
+        let before = state.set_shut(shut).lost();
         for member in 0..MEMBERS_MAX {
             let bit = member_bit(member);
             let serving = u64::from(self.pools.serving(member));
@@ -565,8 +564,7 @@ impl Writer {
         let usable = self.metadata.superblock().member(host)?.usable_slots();
         // One that is held may be about to be used, and those of a spare that is idle or lost are not touched.
         let free = kept >= usable
-            || self.metadata.is_usable(host)
-                && !self.is_idle(host)
+            || self.pools.state(host).is_to_give()
                 && state.with_map(|map| map.slots().are_available(host, (kept, usable)));
         free.then_some(kept)
     }
@@ -601,7 +599,7 @@ impl Writer {
         io: &mut SpareIo<'_>,
         index: u8,
     ) -> Result<Restored> {
-        if !self.is_missing(index) || !self.metadata.is_present(index) {
+        if !self.pools.state(index).is_lost() || !self.metadata.is_present(index) {
             return Ok(Restored::Done);
         }
         let name = &state.name;
@@ -622,7 +620,7 @@ impl Writer {
         io: &mut SpareIo<'_>,
         index: u8,
     ) -> Result<Restored> {
-        if !self.is_missing(index) || self.claims(index) != 0 {
+        if !self.pools.state(index).is_lost() || self.claims(index) != 0 {
             return Ok(Restored::Done);
         }
         self.remove_step(state, io, index).or_else(|error| {
@@ -672,9 +670,7 @@ impl Writer {
         if self.claims(index) != 0 {
             return Err(EBUSY);
         }
-        if !self.is_idle(index) {
-            self.set_idle(state, index);
-        }
+        self.change_pool(state, index, Event::Empty);
         if self.restore(state, io, member_bit(index) | self.inherited)? == Restored::More {
             return Ok(Restored::More);
         }
@@ -691,8 +687,6 @@ impl Writer {
         }
         // Nobody asks for these any more, whatever becomes of the superblocks.
         self.forget_slots(state, index);
-        self.idle &= !member_bit(index);
-        self.resting &= !member_bit(index);
         self.inherited &= !member_bit(index);
         self.failed_places &= !(place_bit(index, 0) | place_bit(index, 1));
         self.sync(state, io)?;

@@ -130,22 +130,12 @@ pub(in crate::remap) struct Writer {
     /// Whether slots that were replaced may still claim their blocks on the spare, and from which number on they are
     /// looked for.
     older_claims: Option<u32>,
-    /// Members whose slots are given out no more; a bit each.
-    idle: u8,
-    /// The same, for a while: writing to them has failed.
-    resting: u8,
-    /// When that is over, in milliseconds.
-    rested_at: u64,
-    /// The same, as long as that is so: writes to their slots do not end.
-    stalled: u8,
     /// Whether this activation has not restored redundancy yet.
     unrestored: bool,
     /// Whether that has failed lately.
     restoring_failed: bool,
     /// Which activation this is.
     activation: u64,
-    /// Members in whose place there is something else; a bit each.
-    strangers: u8,
     /// Replicas that cannot be made again where they are; a bit each.
     failed_places: u16,
     /// Replicas that cannot be made again anywhere, as the other one cannot be read; a bit each.
@@ -193,14 +183,9 @@ impl Writer {
             told: Shortage::None,
             told_copies,
             older_claims: None,
-            idle: 0,
             unrestored: false,
             restoring_failed: false,
             activation: 0,
-            resting: 0,
-            rested_at: 0,
-            stalled: 0,
-            strangers: 0,
             failed_places: 0,
             hopeless: 0,
             mends: 0,
@@ -327,7 +312,7 @@ impl Writer {
     /// What becomes of a slot that failed: of a spare that is lost, nobody knows.
     fn retired(&self, state: &State, slot: u32) -> SlotWord {
         let member = state.with_map(|map| map.extents().slot(slot));
-        if member.is_some_and(|(member, _)| !self.metadata.is_usable(member)) {
+        if member.is_some_and(|(member, _)| !self.pools.state(member).is_usable()) {
             SlotWord::FREE_HELD
         } else {
             SlotWord::BAD
@@ -710,8 +695,7 @@ impl Writer {
             .counters
             .metadata_repairs
             .set(statistics.metadata_repairs);
-        self.show_copies(state);
-        self.leave_lost(state);
+        self.show_members(state);
         match outcome {
             Outcome::Committed => {
                 // Where one that failed came before, this may be too high, and a spare is refused in doubt.

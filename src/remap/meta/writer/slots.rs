@@ -9,6 +9,7 @@
 use kernel::prelude::*;
 
 use crate::{
+    abstractions::util,
     logic::{
         commit::EXTEND_BLOCKS_MAX,
         desk::Range,
@@ -18,6 +19,7 @@ use crate::{
         },
         message::Blocks,
         pool::{
+            state::PoolState,
             Kind,
             SlotRun, //
         },
@@ -60,7 +62,9 @@ impl Writer {
 
     /// How many slots could still be given out, initialised or not.
     pub(in crate::remap) fn slots_left(&self) -> u32 {
-        self.slots_of(self.giving())
+        // Those of one that is about to be a member will be.
+        let joining = self.pools.members(|state| state == PoolState::Joining);
+        self.slots_of(self.giving() | joining)
     }
 
     /// The same of some members, a bit each.
@@ -75,14 +79,13 @@ impl Writer {
 
     /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
     pub(super) fn crosses_low_water(&mut self, percent: u32) -> bool {
-        if self.rests() | self.stalled != 0 {
+        if self.pools.resting(util::monotonic_ms()) | self.pools.stalled() != 0 {
             // There are more than can be given out at the moment.
             return false;
         }
         let left = u64::from(self.slots_left());
         let members = self.metadata.superblock().members();
-        let used =
-            members.filter(|(index, _)| self.metadata.is_usable(*index) && !self.is_idle(*index));
+        let used = members.filter(|(index, _)| self.pools.state(*index).is_to_give());
         let slots: u64 = used.map(|(_, member)| u64::from(member.slots)).sum();
         let now = if left == 0 {
             Shortage::Exhausted
@@ -137,7 +140,7 @@ impl Writer {
     ) -> Result<SlotRun> {
         self.check_open(state)?;
         self.take_leftover(state);
-        if self.stalled != 0 {
+        if self.pools.stalled() != 0 {
             state.complain("a spare takes longer than deadline_ms for data");
         }
         match self.take_given_slots(state, io, want) {

@@ -2,9 +2,9 @@
 
 //! Which slots take new data, and what the others are used for?
 //!
-//! Each member of the set has a pool of slots. From which pools slots are given out is asked when some are taken:
-//! `giving` has a bit for each member that is usable, not idle, and does not rest. A spare that rests, is idle or
-//! lost has the same words as before, and so a change of that costs nothing, however many slots there are.
+//! Each member of the set has a pool of slots, with a [`state`] of its own. From which pools slots are given out is
+//! asked when some are taken: [`Pools::giving`] has a bit for each. A spare that rests, is idle or lost has the same
+//! words as before, and so a change of that costs nothing, however many slots there are.
 //!
 //! Nor does a search look at all slots. Pools count what they have, and so does each [chunk](Slots) of the
 //! array of words: where there is nothing of a kind, nobody looks; and who looks for many in a row is content with
@@ -12,6 +12,8 @@
 //!
 //! Slots are taken by next fit: the search goes on where the last one ended, so that slots are worn evenly
 //! and blocks that fail one after the other come to lie one after the other, where one I/O reaches them all.
+
+pub mod state;
 
 use core::ops::Range;
 
@@ -29,6 +31,12 @@ use super::{
         SlotWord, //
     },
     word::Word, //
+};
+
+use state::{
+    Event,
+    PoolState,
+    Shut, //
 };
 
 /// How many slots a search looks at before it is content with less than it was asked for.
@@ -124,13 +132,32 @@ impl Kind {
 
 /// What a member's slots are used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Pool {
+struct Counts {
     available: u32,
     claims: u32,
     serving: u32,
 }
 
+/// The slots of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pool {
+    counts: Counts,
+    state: PoolState,
+    /// Until when it rests, if it does, in milliseconds.
+    rests_until: u64,
+}
+
 impl Pool {
+    /// Its state at a time: one that has rested for long enough is used.
+    fn state_at(&self, now: u64) -> PoolState {
+        match self.state {
+            PoolState::Resting if now >= self.rests_until => PoolState::Used,
+            state => state,
+        }
+    }
+}
+
+impl Counts {
     /// Counts more and fewer words, as chunks count them.
     fn change(&mut self, more: u64, fewer: u64) {
         for (kind, field) in [
@@ -151,10 +178,12 @@ impl Pool {
 pub struct Pools {
     of: [Pool; MEMBERS_MAX as usize],
     cursor: u32,
+    /// Members to whose slots writes do not end, a bit each.
+    stalled: u8,
 }
 
 impl Pools {
-    /// Takes over what chunks have counted.
+    /// Takes over what chunks have counted. Nobody is a member so far.
     pub fn new<S: Word<u64>, C: Word<u64>>(slots: &Slots<'_, S, C>) -> Self {
         let mut pools = Pools::default();
         let mut last = 0..0;
@@ -180,14 +209,14 @@ impl Pools {
     /// Counts more and fewer words of a member, as chunks count them. Of one that has left, nothing is counted.
     fn change(&mut self, member: u8, more: u64, fewer: u64) {
         if let Some(pool) = self.of.get_mut(usize::from(member)) {
-            pool.change(more, fewer);
+            pool.counts.change(more, fewer);
         }
     }
 
-    /// A member has left the set, and nothing of it is in use.
+    /// Nothing of a member is in use any more, as it leaves.
     pub fn forget(&mut self, member: u8) {
         if let Some(pool) = self.of.get_mut(usize::from(member)) {
-            *pool = Pool::default();
+            pool.counts = Counts::default();
         }
     }
 
@@ -196,22 +225,106 @@ impl Pools {
         pool.copied().unwrap_or_default()
     }
 
+    /// Something happens to a member. Returns whether its state takes that; if not, it is what it was.
+    pub fn apply(&mut self, member: u8, event: Event) -> bool {
+        let Some(pool) = self.of.get_mut(usize::from(member)) else {
+            return false;
+        };
+        match pool.state.after(event) {
+            Some(state) => {
+                pool.state = state;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The same of all members.
+    pub fn apply_to_all(&mut self, event: Event) {
+        for member in 0..MEMBERS_MAX {
+            self.apply(member, event);
+        }
+    }
+
+    /// Writes to a member have failed: it rests from `now` on, for so many milliseconds. Returns whether it gave slots
+    /// before.
+    pub fn rest(&mut self, member: u8, now: u64, for_ms: u64) -> bool {
+        let gave = self.pool(member).state_at(now).gives_slots();
+        if self.apply(member, Event::Fail) {
+            if let Some(pool) = self.of.get_mut(usize::from(member)) {
+                pool.rests_until = now.saturating_add(for_ms);
+            }
+        }
+        gave
+    }
+
+    /// Those that rest give slots again. Returns whether there were any.
+    pub fn end_rests(&mut self, now: u64) -> bool {
+        let any = self.resting(now) != 0;
+        self.apply_to_all(Event::Recover);
+        any
+    }
+
+    /// Writes to the slots of these members, a bit each, do not end; to those of all others they do.
+    pub fn set_stalled(&mut self, members: u8) {
+        self.stalled = members;
+    }
+
+    /// The members to whose slots writes do not end, a bit each.
+    pub fn stalled(&self) -> u8 {
+        self.stalled
+    }
+
+    /// The state of a member.
+    pub fn state(&self, member: u8) -> PoolState {
+        self.pool(member).state
+    }
+
+    /// The members whose state is as asked for, a bit each.
+    pub fn members(&self, wanted: impl Fn(PoolState) -> bool) -> u8 {
+        self.members_by(|pool| wanted(pool.state))
+    }
+
+    fn members_by(&self, wanted: impl Fn(&Pool) -> bool) -> u8 {
+        let pools = (0..MEMBERS_MAX).zip(&self.of);
+        let members = pools.filter(|(_, pool)| wanted(pool));
+        members.fold(0, |mask, (member, _)| mask | member_bit(member))
+    }
+
+    /// The members that give slots at a time, in milliseconds; a bit each.
+    pub fn giving(&self, now: u64) -> u8 {
+        self.members_by(|pool| pool.state_at(now).gives_slots()) & !self.stalled
+    }
+
+    /// The members that rest at a time.
+    pub fn resting(&self, now: u64) -> u8 {
+        self.members_by(|pool| pool.state_at(now) == PoolState::Resting)
+    }
+
+    /// What readers of the map have to know.
+    pub fn shut(&self) -> Shut {
+        Shut::new(
+            self.members(PoolState::is_lost),
+            self.members(PoolState::is_unread),
+        )
+    }
+
     /// How many slots can be given out of some members, a bit each.
     pub fn available(&self, members: u8) -> u32 {
         let own = (0..MEMBERS_MAX).filter(|member| members & member_bit(*member) != 0);
         own.fold(0, |sum, member| {
-            sum.saturating_add(self.pool(member).available)
+            sum.saturating_add(self.pool(member).counts.available)
         })
     }
 
     /// How many blocks of main the slots of a member serve or are set aside for.
     pub fn claims(&self, member: u8) -> u32 {
-        self.pool(member).claims
+        self.pool(member).counts.claims
     }
 
     /// How many of these have content, as far as the spare can be read.
     pub fn serving(&self, member: u8) -> u32 {
-        self.pool(member).serving
+        self.pool(member).counts.serving
     }
 
     /// Goes on searching somewhere else, of `slots` slots: far from where the last ones were found.
