@@ -4,11 +4,15 @@
 #include <linux/blkdev.h>
 #include <linux/completion.h>
 #include <linux/crc32.h>
+#include <linux/debugfs.h>
+#include <linux/fs.h>
 #include <linux/highmem.h>
+#include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
+#include <linux/seq_file.h>
 #include <linux/srcu.h>
 
 #include "helpers.h"
@@ -132,6 +136,42 @@ void dm_rust_ratelimit_init(struct ratelimit_state *state, int interval, int bur
 u32 dm_rust_crc32c(const void *data, size_t len)
 {
 	return ~crc32c(~0U, data, len);
+}
+
+static int dm_rust_rows_open(struct inode *inode, struct file *file)
+{
+	const struct dm_rust_rows *rows = inode->i_private;
+	const struct dm_rust_rows **reader = __seq_open_private(file, rows->ops, rows->reader_size);
+
+	if (!reader)
+		return -ENOMEM;
+	*reader = rows;
+	return 0;
+}
+
+/* Here, and not in Rust, as this needs to know its module. Debugfs looks at it as long as a file is open. */
+static const struct file_operations dm_rust_rows_fops = {
+	.owner = THIS_MODULE,
+	.open = dm_rust_rows_open,
+	.read = seq_read,
+	.llseek = seq_lseek,
+	.release = seq_release_private,
+};
+
+struct dentry *dm_rust_rows_create(const char *name, struct dentry *dir,
+				   const struct dm_rust_rows *rows)
+{
+	return debugfs_create_file(name, 0400, dir, (void *)rows, &dm_rust_rows_fops);
+}
+
+void dm_rust_cond_resched(void)
+{
+	cond_resched();
+}
+
+const char *dm_rust_module_version(void)
+{
+	return THIS_MODULE->version;
 }
 
 void dm_rust_warn(const char *message)

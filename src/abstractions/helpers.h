@@ -10,6 +10,7 @@
 #include <linux/completion.h>
 #include <linux/mutex_types.h>
 #include <linux/ratelimit_types.h>
+#include <linux/seq_file.h>
 #include <linux/srcu.h>
 
 int dm_rust_srcu_init(struct srcu_struct *srcu);
@@ -37,6 +38,18 @@ bool dm_rust_in_submission(void);
 void dm_rust_invalidate_vmap(void *vaddr, unsigned int len);
 
 u32 dm_rust_crc32c(const void *data, size_t len);
+
+/* What a file of debugfs is made by, where its inode points to. */
+struct dm_rust_rows {
+	const struct seq_operations *ops;
+	/* Of what belongs to a file that is open, and begins with a pointer to this. */
+	int reader_size;
+};
+
+struct dentry *dm_rust_rows_create(const char *name, struct dentry *dir,
+				   const struct dm_rust_rows *rows);
+void dm_rust_cond_resched(void);
+const char *dm_rust_module_version(void);
 
 void dm_rust_warn(const char *message);
 void dm_rust_ratelimit_init(struct ratelimit_state *state, int interval, int burst);

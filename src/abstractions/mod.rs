@@ -6,6 +6,7 @@
 //! |---------|----------------|--------------------------------------------------------------------------|
 //! | `block` | `kernel::block`| bios of one's own, operations, statuses, limits of queues                |
 //! | `dm`    | `kernel::dm`   | device-mapper targets: begin here                                        |
+//! | `fs`    | `kernel::kobject`, `kernel::debugfs` | files in sysfs and debugfs                      |
 //! | `sync`  | `kernel::sync` | SRCU, published pointers, locks whose holders wait for I/O               |
 //! | `work`  | `kernel::workqueue` | work queues                                                         |
 //!
@@ -19,6 +20,7 @@ mod bindings;
 pub mod block;
 mod compat;
 pub mod dm;
+pub mod fs;
 pub mod sync;
 pub mod util;
 mod warn;

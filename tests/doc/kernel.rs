@@ -19,6 +19,12 @@ pub mod block {
     pub use kernel::block::*;
 }
 
+/// The same of `kernel::fs`.
+pub mod fs {
+    pub use crate::abstractions::fs::*;
+    pub use kernel::fs::*;
+}
+
 /// The same of `kernel::sync`. What both have is ours.
 pub mod sync {
     pub use crate::abstractions::sync::GlobalGuard;
