@@ -11,6 +11,7 @@ use core::mem::MaybeUninit;
 use kernel::{
     ffi::c_int,
     prelude::*,
+    str::CStr,
     time::msecs_to_jiffies,
     types::Opaque, //
 };
@@ -30,6 +31,14 @@ pub fn random_uuid() -> [u8; 16] {
 pub fn crc32c(data: &[u8]) -> u32 {
     // SAFETY: The function reads these bytes.
     unsafe { bindings::dm_rust_crc32c(data.as_ptr().cast(), data.len()) }
+}
+
+/// Returns the version of the module that this is part of, `MODULE_VERSION()`; none if it has none.
+pub fn module_version() -> Option<&'static CStr> {
+    // SAFETY: There are no demands.
+    let version = unsafe { bindings::dm_rust_module_version() };
+    // SAFETY: What is not null is terminated, and stays as long as the module.
+    (!version.is_null()).then(|| unsafe { CStr::from_char_ptr(version) })
 }
 
 /// Returns how many milliseconds ago the machine was started, not counting sleep. From any context.

@@ -8,6 +8,7 @@
 
 #include <linux/blk_types.h>
 #include <linux/blkdev.h>
+#include <linux/dm-ioctl.h>
 #include <linux/gfp_types.h>
 #include <linux/srcu.h>
 #include <linux/version.h>
@@ -28,6 +29,8 @@ const unsigned char DM_SRCU_IS_INCREMENT =
 
 /* Values that bindgen does not see, because they are casts or expressions in the C headers. */
 const gfp_t DM_GFP_NOIO = GFP_NOIO;
+const unsigned int DM_NAME_BYTES = DM_NAME_LEN;
+const unsigned int DM_UUID_BYTES = DM_UUID_LEN;
 const unsigned int DM_BLK_OPEN_WRITE = (unsigned int)BLK_OPEN_WRITE;
 const blk_opf_t DM_OP_MASK = (blk_opf_t)REQ_OP_MASK;
 

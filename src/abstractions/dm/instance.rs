@@ -31,8 +31,9 @@ use super::{
         Owner, //
     },
     events::{
-        EventTable,
-        Events, //
+        DeviceNames,
+        Events,
+        OwnTable, //
     },
     info::TargetInfo,
     per_bio::PerBio,
@@ -41,7 +42,7 @@ use super::{
 
 /// What device mapper has given to a target. Dropping it gives all back, which may sleep.
 struct Resources {
-    events: Arc<EventTable>,
+    table: Arc<OwnTable>,
     devices: OpenDevices,
 }
 
@@ -52,7 +53,7 @@ impl Resources {
     unsafe fn new(ti: *mut bindings::dm_target) -> Result<Self> {
         Ok(Self {
             // SAFETY: The caller vouches for the target and its table. `drop` ends the use of that.
-            events: unsafe { EventTable::new((*ti).table) }?,
+            table: unsafe { OwnTable::new((*ti).table) }?,
             // SAFETY: The caller vouches for the target. Tables are built and taken down by one
             // thread at a time.
             devices: unsafe { OpenDevices::new(ti) },
@@ -62,7 +63,7 @@ impl Resources {
 
 impl Drop for Resources {
     fn drop(&mut self) {
-        self.events.end();
+        self.table.end();
     }
 }
 
@@ -190,7 +191,12 @@ impl Constructor<'_> {
 
     /// Returns what raises events of the mapped device.
     pub fn events(&self) -> Events {
-        Events::new(self.resources.events.clone())
+        Events::new(self.resources.table.clone())
+    }
+
+    /// Returns what knows the names of the mapped device.
+    pub fn device_names(&self) -> DeviceNames {
+        DeviceNames::new(self.resources.table.clone())
     }
 
     fn ti(&mut self) -> &mut bindings::dm_target {

@@ -223,7 +223,10 @@ pub use device::{
     Device,
     DeviceNumber, //
 };
-pub use events::Events;
+pub use events::{
+    DeviceNames,
+    Events, //
+};
 pub use info::{
     MappedDeviceId,
     TableId,
