@@ -68,10 +68,31 @@ impl Range {
         }
     }
 
+    /// Its first sector, and how many there are.
+    pub const fn sectors(&self) -> (u64, u64) {
+        let regions = self.last.saturating_sub(self.first).saturating_add(1);
+        (
+            self.first << REGION_SHIFT,
+            regions.saturating_mul(1 << REGION_SHIFT),
+        )
+    }
+
     /// Whether both touch the same region.
     pub const fn overlaps(&self, other: &Range) -> bool {
         self.first <= other.last && other.first <= self.last
     }
+}
+
+/// How many ranges can be taken.
+pub const PLACES: usize = JOBS + MOVING_MAX;
+
+/// What a range is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A job.
+    Job,
+    /// Being moved.
+    Moving,
 }
 
 /// Which ranges are taken.
@@ -98,6 +119,17 @@ impl Desk {
     /// Whether anybody has a part of a range.
     pub fn is_busy(&self, range: Range) -> bool {
         self.has_job(&range) || self.moving.iter().any(|moving| moving.overlaps(&range))
+    }
+
+    /// What is taken at place `number`, of [`PLACES`]: by a job, or else to be moved.
+    pub fn taken(&self, number: usize) -> Option<(Taken, Range)> {
+        match number.checked_sub(JOBS) {
+            None => Some((Taken::Job, (*self.jobs.get(number)?)?)),
+            Some(number) => {
+                let moving = self.moving.get(number)?;
+                (*moving != Range::NOTHING).then_some((Taken::Moving, *moving))
+            }
+        }
     }
 
     /// Starts a job and returns its number; none if somebody has a part of its range, or there is no
@@ -152,7 +184,9 @@ mod tests {
         Bio,
         Desk,
         Range,
-        JOBS, //
+        Taken,
+        JOBS,
+        PLACES, //
     };
 
     const MIB: u64 = 2048;
@@ -199,6 +233,23 @@ mod tests {
         assert!(desk.start(Range::new(5 * MIB, 8), Bio::Failed).is_some());
         desk.move_end();
         assert!(desk.start(Range::new(200, 8), Bio::Failed).is_some());
+    }
+
+    #[test]
+    fn what_is_taken_can_be_seen() {
+        let mut desk = Desk::new();
+        let job = desk
+            .start(Range::new(3 * MIB + 8, 8), Bio::Deferred)
+            .unwrap();
+        desk.move_begin([Range::new(0, 1), Range::new(7 * MIB, 2 * MIB as u32)].into_iter());
+        let taken = |number| {
+            desk.taken(number)
+                .map(|(what, range)| (what, range.sectors()))
+        };
+        let all: Vec<_> = (0..PLACES + 9).filter_map(taken).collect();
+        assert_eq!(taken(job), Some((Taken::Job, (3 * MIB, MIB))));
+        let moving = [(0, MIB), (7 * MIB, 2 * MIB)].map(|sectors| (Taken::Moving, sectors));
+        assert_eq!(all[1..], moving);
     }
 
     /// The jobs by their numbers, and the regions that they have.

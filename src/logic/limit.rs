@@ -29,6 +29,7 @@ pub enum Wrong {
 /// What there is to know about a limit.
 struct Row {
     name: &'static str,
+    key: &'static CStr,
     default: u32,
     min: u32,
     max: u32,
@@ -40,6 +41,7 @@ macro_rules! row {
     ($name:literal, $default:literal, $min:literal, $max:literal) => {{
         const ROW: Row = Row {
             name: $name,
+            key: text(concat!($name, "\0")),
             default: $default,
             min: $min,
             max: $max,
@@ -93,6 +95,11 @@ impl Limit {
     /// What users call it.
     pub const fn name(self) -> &'static str {
         self.row().name
+    }
+
+    /// The same, as names of files are.
+    pub const fn key(self) -> &'static CStr {
+        self.row().key
     }
 
     /// Finds it by its name.
@@ -151,6 +158,7 @@ mod tests {
     fn every_limit_at_its_ends() {
         for limit in Limit::ALL {
             assert_eq!(Limit::named(limit.name()), Some(limit));
+            assert_eq!(limit.key().to_str(), Ok(limit.name()));
             let (min, max) = (limit.min(), limit.max());
             for good in [min, limit.default(), max] {
                 assert_eq!(limit.parse(&good.to_string()), Ok(good));

@@ -31,6 +31,7 @@
 //! | [`args`]     | What does a table line ask for?                                            |
 //! | [`message`]  | What does a message ask for?                                               |
 //! | [`status`]   | How is the state told to users?                                            |
+//! | [`figures`]  | Which single values are there, and how do monitors read them?              |
 //!
 //! Units: a *sector* is always 512 bytes. A *metadata block* is 4096 bytes. A *main block* is one
 //! logical block of the main device, and a *slot* is the place on the spare that can hold one.
@@ -51,6 +52,7 @@ pub mod crc32c;
 pub mod desk;
 pub mod errno;
 pub mod extents;
+pub mod figures;
 pub mod format;
 pub mod group;
 pub mod latch;

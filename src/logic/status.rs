@@ -12,6 +12,8 @@
 
 use core::fmt;
 
+use super::figures::Spares;
+
 /// The version of the status line.
 pub const VERSION: &str = "v3.0";
 
@@ -100,23 +102,6 @@ pub struct Status {
     pub spares_all: u8,
     /// Spares of which no slots are given out, as they are to be taken out; a bit each.
     pub idle: u8,
-}
-
-/// Numbers of members that a mask has, or `none`.
-struct Members(u8);
-
-impl fmt::Display for Members {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for index in (0u8..8).filter(|index| self.0 >> index & 1 != 0) {
-            write!(f, "{separator}{index}")?;
-            separator = ",";
-        }
-        if separator.is_empty() {
-            f.write_str("none")?;
-        }
-        Ok(())
-    }
 }
 
 /// Which breakers are open.
@@ -210,7 +195,7 @@ impl fmt::Display for Status {
             self.weak_moves,
             self.spares,
             self.spares_all,
-            Members(self.idle),
+            Spares(self.idle),
             self.lost
         )
     }

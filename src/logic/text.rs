@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Names of things in the form that users write and read: UUIDs and the main device's identity.
+//! Names of things in the form that users write and read: UUIDs, the main device's identity, and names in a column.
 
 use core::fmt;
 
@@ -128,14 +128,47 @@ impl fmt::Debug for MainId {
     }
 }
 
+/// A name as one word of a line, as in `/proc/mounts`: what is no visible ASCII, and the backslash, is written as a
+/// backslash and three octal digits. An empty one is a minus sign.
+pub struct Column<'a>(pub &'a [u8]);
+
+impl fmt::Display for Column<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            f.write_str("-")?;
+        }
+        for byte in self.0 {
+            match byte {
+                b'\\' => f.write_str("\\134")?,
+                byte if byte.is_ascii_graphic() => write!(f, "{}", char::from(*byte))?,
+                byte => write!(f, "\\{byte:03o}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::string::ToString;
 
     use super::{
+        Column,
         MainId,
         Uuid, //
     };
+
+    #[test]
+    fn a_column_is_one_word() {
+        for (name, column) in [
+            (&b"data"[..], "data"),
+            (b"", "-"),
+            (b"a b\n\\", "a\\040b\\012\\134"),
+            (b"\xc3\xa4", "\\303\\244"),
+        ] {
+            assert_eq!(Column(name).to_string(), column);
+        }
+    }
 
     #[test]
     fn uuid_there_and_back() {
