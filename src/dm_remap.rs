@@ -15,7 +15,10 @@ mod remap;
 use kernel::prelude::*;
 
 use abstractions::dm;
-use remap::DmRemap;
+use remap::{
+    DmRemap,
+    Files, //
+};
 
 module! {
     type: DmRemapModule,
@@ -30,13 +33,17 @@ static DM_REMAP: dm::TargetType<DmRemap> = dm::TargetType::new(c"dm-remap");
 static REMAP: dm::TargetType<DmRemap> = dm::TargetType::new(c"remap");
 
 struct DmRemapModule {
+    // First: there are no targets any more when files go.
     _names: [dm::Registration; 2],
+    _files: Files,
 }
 
 impl kernel::Module for DmRemapModule {
     fn init(module: &'static ThisModule) -> Result<Self> {
+        let files = Files::new()?;
         Ok(Self {
             _names: [DM_REMAP.register(module)?, REMAP.register(module)?],
+            _files: files,
         })
     }
 }

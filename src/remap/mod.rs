@@ -11,7 +11,7 @@
 //! | `repair`  | what becomes of bios that failed                                               |
 //! | `jobs`    | what is done by message or in the background: moves, losses, redundancy        |
 //! | `health`  | do the disks work as such: breakers, flush errors that are remembered          |
-//! | `user`    | messages, status, limits, names in the log                                     |
+//! | `user`    | messages, status, limits, sysfs, debugfs, names                               |
 //!
 //! Here is what device mapper calls.
 
@@ -79,9 +79,14 @@ use setup::{
     registry::StateRef,
     spares::Spares, //
 };
+use user::face::FaceRef;
+
+pub(crate) use user::face::Registration as Files;
 
 /// One line of a table.
 pub(crate) struct DmRemap {
+    // First, so that nobody looks at what is about to go.
+    face: FaceRef,
     main: dm::Device,
     spares: Spares,
     /// How the set is to change when this table is resumed.
@@ -225,6 +230,8 @@ impl dm::Target for DmRemap {
                 self.state.auto_remap.store(on, Relaxed);
             }
         }
+        drop(locked);
+        self.face.show(&self.state, &self.spares);
     }
 
     fn status(&self, _ti: &dm::TargetInfo, kind: dm::StatusKind, out: &mut dm::StatusBuffer<'_>) {

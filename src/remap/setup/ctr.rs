@@ -51,7 +51,10 @@ use crate::{
                 State, //
             }, //
         },
-        user::names::LogName,
+        user::{
+            face::FaceRef,
+            names::LogName, //
+        },
         DmRemap, //
     }, //
 };
@@ -225,7 +228,9 @@ fn assemble(
     let restorer = Restorer::new((*state).clone(), spares.clone(), teller.clone())?;
     let noter = Noter::new(&state, &spares, &events, &teller, &restorer)?;
     let len = ctor.len();
+    let face = FaceRef::new(ctor, &state, &spares).message(c"Folder in sysfs cannot be made")?;
     let target = DmRemap {
+        face,
         main_sectors: main.sectors(),
         main,
         spares,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The status line.
+//! What the status line says.
 
 use kernel::sync::atomic::Relaxed;
 
@@ -10,13 +10,23 @@ use crate::{
         MetadataState,
         Status, //
     },
-    remap::DmRemap, //
+    remap::{
+        session::state::State,
+        DmRemap, //
+    }, //
 };
 
 impl DmRemap {
     /// What the status line says.
     pub(in crate::remap) fn status_line(&self) -> Status {
-        let state = &**self.state;
+        self.state.status()
+    }
+}
+
+impl State {
+    /// How everything is. From any context: this takes no lock.
+    pub(in crate::remap) fn status(&self) -> Status {
+        let state = self;
         let counters = &state.counters;
         let capacity = counters.capacity.get();
         let (remapped, pending) = (counters.remapped.get(), counters.pending.get());

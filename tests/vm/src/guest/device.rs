@@ -68,6 +68,15 @@ impl Mapped {
         &self.name
     }
 
+    /// Gives it another name.
+    #[track_caller]
+    pub fn rename(&mut self, new: &str) {
+        if let Err(refusal) = told(|| ioctl::rename(&self.name, new)) {
+            panic!("{} is not renamed {new:?}: {refusal:?}", self.name);
+        }
+        self.name = new.into();
+    }
+
     /// Sends a message and returns the reply.
     pub fn message(&self, text: &str) -> Result<String, Refusal> {
         let words: Vec<&str> = text.split_whitespace().collect();

@@ -27,6 +27,7 @@ const ROOM: usize = 16 << 10;
 
 const DEV_CREATE: u32 = 3;
 const DEV_REMOVE: u32 = 4;
+const DEV_RENAME: u32 = 5;
 const DEV_SUSPEND: u32 = 6;
 const DEV_STATUS: u32 = 7;
 const TABLE_LOAD: u32 = 9;
@@ -247,6 +248,12 @@ pub(super) fn suspend(name: &str, flags: u32) -> io::Result<()> {
 pub(super) fn resume(name: &str) -> io::Result<()> {
     // It is the suspend flag that makes it a suspend.
     Command::new(DEV_SUSPEND, name).give().map(drop)
+}
+
+/// Renames a device.
+pub(super) fn rename(name: &str, new: &str) -> io::Result<()> {
+    let data = [new.as_bytes(), &[0]].concat();
+    Command::new(DEV_RENAME, name).data(data).give().map(drop)
 }
 
 /// Removes a device. It may be in use for a moment yet.

@@ -116,6 +116,12 @@ impl Remap {
         self.device.as_ref().expect("an active device")
     }
 
+    /// The device, to be renamed.
+    #[track_caller]
+    pub fn device_mut(&mut self) -> &mut Mapped {
+        self.device.as_mut().expect("an active device")
+    }
+
     /// The device's path.
     #[track_caller]
     pub fn path(&self) -> std::path::PathBuf {
