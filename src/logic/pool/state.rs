@@ -183,6 +183,20 @@ impl PoolState {
         })
     }
 
+    /// What users are told.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PoolState::Nobody => "nobody",
+            PoolState::Joining => "joining",
+            PoolState::Away => "away",
+            PoolState::Used => "used",
+            PoolState::Resting => "resting",
+            PoolState::Idle(_) => "idle",
+            PoolState::Lost(_) => "lost",
+            PoolState::Stranger => "stranger",
+        }
+    }
+
     /// Whether slots are given out, unless its writes stall.
     pub const fn gives_slots(self) -> bool {
         matches!(self, PoolState::Used)

@@ -415,7 +415,7 @@ impl fs::Rows for Metadata {
     }
 
     fn show(&self, line: &u8, out: &mut dyn Write) -> Result {
-        with_locked(&self.0, |state, locked| {
+        with_locked(&self.0, |_, locked| {
             let superblock = locked.writer.metadata.superblock();
             let Some(index) = line.checked_sub(1) else {
                 let yes = |is_so| if is_so { "yes" } else { "no" };
@@ -435,11 +435,7 @@ impl fs::Rows for Metadata {
             let Some(member) = superblock.member(index) else {
                 return Ok(());
             };
-            let how = match member.missing || state.is_lost(index) {
-                true => "lost",
-                false if locked.writer.is_idle(index) => "idle",
-                false => "used",
-            };
+            let how = locked.writer.pool_state(index).name();
             Ok(writeln!(
                 out,
                 "spare={index} state={how} uuid={} window_sectors={} data_start={} slot_sectors={} high_water={} \
