@@ -24,10 +24,14 @@ pub enum Errno {
     ReadOnly = 30,
     /// ERANGE: a number that is too large, or outside of the device.
     Range = 34,
+    /// ENOSYS: known, but not there yet.
+    NotYet = 38,
     /// ENODATA: nothing is there.
     NoData = 61,
     /// EBADMSG: the metadata is damaged.
     Damaged = 74,
+    /// EILSEQ: bytes that are no text.
+    NotText = 84,
     /// EOPNOTSUPP: known, but not possible with this device or this version.
     NotSupported = 95,
     /// EMEDIUMTYPE: the spare holds something else.

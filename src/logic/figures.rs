@@ -180,18 +180,25 @@ use Value::{
     Word, //
 };
 
-/// All of them.
-pub static FIGURES: [Figure; 29] = [
+const fn yes(so: bool) -> Value {
+    match so {
+        true => Switch("yes", true),
+        false => Switch("no", false),
+    }
+}
+
+/// All of them. New ones go to the end.
+pub static FIGURES: [Figure; 34] = [
     Figure::gauge(
         c"health",
         "healthy",
-        |s| Number((s.health != Health::Failing).into()),
+        |s| Number((s.health() != Health::Failing).into()),
         "Whether no errors are passed up and no data was lost.",
     ),
     Figure::gauge(
         c"condition",
         "condition",
-        |s| match s.health {
+        |s| match s.health() {
             Health::Good => Word("good", 0),
             Health::Degraded => Word("degraded", 1),
             Health::Failing => Word("failing", 2),
@@ -285,13 +292,12 @@ pub static FIGURES: [Figure; 29] = [
     Figure::gauge(
         c"metadata",
         "metadata_state",
-        |s| match s.metadata {
+        |s| match s.metadata() {
             MetadataState::Enabled => Word("enabled", 0),
             MetadataState::Degraded => Word("degraded", 1),
             MetadataState::ReadOnly => Word("readonly", 2),
-            MetadataState::Disabled => Word("disabled", 3),
         },
-        "0: enabled, 1: degraded, 2: readonly, 3: disabled.",
+        "0: enabled, 1: degraded, 2: readonly.",
     ),
     Figure::gauge(
         c"autosave",
@@ -375,7 +381,52 @@ pub static FIGURES: [Figure; 29] = [
         |s| Value::Spares(s.idle),
         "Spares that give out no slots, as they are to be taken out.",
     ),
+    Figure::gauge(
+        c"slots_left",
+        "left_slots",
+        |s| Number(s.slots_left),
+        "Slots that can still be given out.",
+    ),
+    Figure::gauge(
+        c"taking_over",
+        "taking_over",
+        |s| yes(s.taking_over),
+        "Whether new spares take over from dead ones.",
+    ),
+    Figure::gauge(
+        c"stuck",
+        "metadata_stuck",
+        |s| yes(s.stuck),
+        "Whether the metadata could not be written last.",
+    ),
+    Figure::gauge(
+        c"foreign",
+        "foreign_writer",
+        |s| yes(s.foreign),
+        "Whether somebody else has written the metadata.",
+    ),
+    Figure::counter(
+        c"refused_messages",
+        "refused_messages_total",
+        |s| Number(s.refused),
+        "Messages that were refused.",
+    ),
 ];
+
+/// What the message `stats` answers: `key=value`, a line each, so that a shell can read it as well as `grep` and `tr`.
+pub struct Report<'a>(pub &'a Status);
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for figure in &FIGURES {
+            let key = figure.key.to_str().unwrap_or("");
+            write!(f, "{separator}{key}={}", figure.of(self.0))?;
+            separator = "\n";
+        }
+        Ok(())
+    }
+}
 
 /// The metric of a limit, what it is, and how its number is to be read.
 const fn limit_metric(limit: Limit) -> (&'static str, &'static str, fn(u64) -> Value) {
@@ -512,6 +563,7 @@ mod tests {
         Health,
         Labels,
         Limit,
+        Report,
         Status,
         Uuid,
         FIGURES, //
@@ -762,5 +814,93 @@ mod tests {
             .iter()
             .all(|key| !limits.contains(&key.to_str().unwrap())));
         assert_eq!(format!("{}", FIGURES[0].of(&large())), "0");
+    }
+
+    #[test]
+    fn a_line_each() {
+        let status = Status {
+            remapped: 7,
+            weak_moves: 8,
+            ..Status::default()
+        };
+        let text = Report(&status).to_string();
+        assert_eq!(text.lines().count(), FIGURES.len());
+        assert!(text.contains("\nremapped=7\n"), "{text}");
+        assert!(text.contains("\nweak_moves=8\n"), "{text}");
+    }
+
+    /// What the status line says under a key, the list says, too.
+    #[test]
+    fn the_same_words_as_in_the_status_line() {
+        let status = Status {
+            foreign: true,
+            idle: 5,
+            flush_failed: true,
+            ..Status::default()
+        };
+        let line = status.to_string();
+        let report = Report(&status).to_string();
+        let mut same = 0;
+        for word in line.split_whitespace() {
+            let own = report.lines().find(|line| {
+                let key = |text: &str| text.split('=').next().map(str::to_string);
+                key(line) == key(word)
+            });
+            // Some keys of the line have two numbers.
+            if let Some(own) = own.filter(|_| !word.contains(['/', '%'])) {
+                assert_eq!(own, word);
+                same += 1;
+            }
+        }
+        assert!(same > 10, "{same}");
+    }
+
+    /// Each field of the status is told: one that is another one changes the list.
+    #[test]
+    fn none_is_missing() {
+        let plain = Status {
+            slots_left: 9,
+            ..Status::default()
+        };
+        for change in [
+            (|s| s.remapped += 1) as fn(&mut Status),
+            |s| s.capacity += 1,
+            |s| s.pending += 1,
+            |s| s.lost += 1,
+            |s| s.slots_used += 1,
+            |s| s.write_errors += 1,
+            |s| s.read_errors += 1,
+            |s| s.auto_remaps += 1,
+            |s| s.manual_remaps += 1,
+            |s| s.scan_percent += 1,
+            |s| s.slots_left += 1,
+            |s| s.degraded = true,
+            |s| s.stuck = true,
+            |s| s.foreign = true,
+            |s| s.taking_over = true,
+            |s| s.refused += 1,
+            |s| s.autosave = true,
+            |s| s.saves_done += 1,
+            |s| s.saves += 1,
+            |s| s.auto_remap = true,
+            |s| s.slots_bad += 1,
+            |s| s.spare_write_errors += 1,
+            |s| s.spare_read_errors += 1,
+            |s| s.replicas += 1,
+            |s| s.superblocks += 1,
+            |s| s.metadata_repairs += 1,
+            |s| s.breakers.main_read = true,
+            |s| s.breakers.main_write = true,
+            |s| s.breakers.spare = true,
+            |s| s.flush_failed = true,
+            |s| s.weak_moves += 1,
+            |s| s.spares += 1,
+            |s| s.spares_all += 1,
+            |s| s.idle = 2,
+        ] {
+            let mut changed = plain;
+            change(&mut changed);
+            assert_ne!(Report(&plain).to_string(), Report(&changed).to_string());
+        }
     }
 }

@@ -28,10 +28,12 @@
 //! | [`group`]    | Who shares a flush and a commit with whom?                                 |
 //! | [`repair`]   | What is done next for a bio that failed, and what if that fails?           |
 //! | [`limit`]    | Which numbers can users set?                                               |
+//! | [`recheck`]  | Is what is on the spares what memory knows?                                |
 //! | [`args`]     | What does a table line ask for?                                            |
 //! | [`message`]  | What does a message ask for?                                               |
 //! | [`status`]   | How is the state told to users?                                            |
 //! | [`figures`]  | Which single values are there, and how do monitors read them?              |
+//! | [`listing`]  | Which ranges of main does `list` tell of?                                  |
 //!
 //! Units: a *sector* is always 512 bytes. A *metadata block* is 4096 bytes. A *main block* is one
 //! logical block of the main device, and a *slot* is the place on the spare that can hold one.
@@ -57,12 +59,14 @@ pub mod format;
 pub mod group;
 pub mod latch;
 pub mod limit;
+pub mod listing;
 pub mod load;
 pub mod message;
 pub mod places;
 pub mod pool;
 pub mod presence;
 pub mod reach;
+pub mod recheck;
 pub mod repair;
 pub mod set;
 pub mod slot;

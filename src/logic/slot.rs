@@ -3,9 +3,9 @@
 //! What one word says about one slot, on the spare and in memory.
 //!
 //! ```text
-//!  63    62    61       60        59..55   54    53    52       51..48  47..0
-//!  doubt held  failing  replaced  zero     lost  raw   manual   state   main block
-//!  `--- memory only -------------------'   `-------------- on the spare --------'
+//!  63    62    61       60        59    58..55   54    53    52       51..48  47..0
+//!  doubt held  failing  replaced  weak  zero     lost  raw   manual   state   main block
+//!  `--- memory only -------------------------'   `-------------- on the spare --------'
 //! ```
 
 /// What a slot is used for.
@@ -59,11 +59,12 @@ impl SlotWord {
     const MANUAL: u64 = 1 << 52;
     const RAW: u64 = 1 << 53;
     const LOST: u64 = 1 << 54;
+    const WEAK: u64 = 1 << 59;
     const REPLACED: u64 = 1 << 60;
     const FAILING: u64 = 1 << 61;
     const HELD: u64 = 1 << 62;
     const DOUBT: u64 = 1 << 63;
-    const MEMORY_ONLY: u64 = Self::REPLACED | Self::FAILING | Self::HELD | Self::DOUBT;
+    const MEMORY_ONLY: u64 = Self::WEAK | Self::REPLACED | Self::FAILING | Self::HELD | Self::DOUBT;
     const KNOWN: u64 = Self::MAIN_MASK
         | Self::STATE_MASK
         | Self::MANUAL
@@ -228,6 +229,17 @@ impl SlotWord {
         SlotWord(self.0 & !Self::FAILING)
     }
 
+    /// Whether the slot got its main block because main could read that only after several tries, since the device was
+    /// made.
+    pub const fn is_weak(self) -> bool {
+        self.0 & Self::WEAK != 0
+    }
+
+    /// The same, marked so.
+    pub const fn with_weak(self) -> Self {
+        SlotWord(self.0 | Self::WEAK)
+    }
+
     /// The same, marked as not serving its main block any more: another slot does, and this one is to be
     /// retired.
     pub const fn with_replaced(self) -> Self {
@@ -313,6 +325,17 @@ mod tests {
             }
         }
         assert_eq!(SlotWord::new(top + 1, SlotState::Valid, Origin::Auto), None);
+    }
+
+    /// Memory only, and no difference to who serves the block.
+    #[test]
+    fn weak_is_a_mark_for_users() {
+        let word = SlotWord::new(5, SlotState::Valid, Origin::Auto).unwrap();
+        let weak = word.with_weak();
+        assert!(weak.is_weak() && !word.is_weak());
+        assert!(weak.is_plain() && weak.claims(5));
+        assert_eq!(weak.to_disk(), word.to_disk());
+        assert!(!weak.with_state(SlotState::Valid).is_weak());
     }
 
     #[test]

@@ -148,13 +148,83 @@ impl fmt::Display for Column<'_> {
     }
 }
 
+/// A word that a user gave, in quotes, as an error tells it: with escapes for what is not printed, and not without
+/// end, so that what is allowed still stands behind it.
+pub struct Quoted<'a>(pub &'a str);
+
+impl Quoted<'_> {
+    /// How many characters are told.
+    const MAX: usize = 40;
+}
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(Self::MAX) {
+            None => write!(f, "{:?}", self.0),
+            Some((end, _)) => write!(f, "{:?}...", self.0.get(..end).unwrap_or("")),
+        }
+    }
+}
+
+/// A text of at most `N` bytes in a place of its own: what does not fit is cut off.
+pub struct Bounded<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+    /// Something did not fit, and nothing is to stand behind the gap.
+    full: bool,
+}
+
+impl<const N: usize> Bounded<N> {
+    /// No text.
+    pub const EMPTY: Self = Self {
+        bytes: [0; N],
+        len: 0,
+        full: false,
+    };
+
+    /// Forgets the text.
+    pub fn clear(&mut self) {
+        (self.len, self.full) = (0, false);
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        let text = self.bytes.get(..self.len).unwrap_or(&[]);
+        core::str::from_utf8(text).unwrap_or("")
+    }
+}
+
+impl<const N: usize> fmt::Write for Bounded<N> {
+    /// Never fails.
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.full {
+            return Ok(());
+        }
+        let mut fits = text.len().min(N.saturating_sub(self.len));
+        while !text.is_char_boundary(fits) {
+            fits = fits.saturating_sub(1);
+        }
+        let places = self.bytes.iter_mut().skip(self.len);
+        for (place, byte) in places.zip(text.bytes().take(fits)) {
+            *place = byte;
+        }
+        self.len = self.len.saturating_add(fits);
+        self.full = fits < text.len();
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::string::ToString;
 
+    use core::fmt::Write;
+
     use super::{
+        Bounded,
         Column,
         MainId,
+        Quoted,
         Uuid, //
     };
 
@@ -168,6 +238,31 @@ mod tests {
         ] {
             assert_eq!(Column(name).to_string(), column);
         }
+    }
+
+    #[test]
+    fn words_are_quoted_and_shortened() {
+        assert_eq!(Quoted("a b\n").to_string(), "\"a b\\n\"");
+        let longest = "\u{e4}".repeat(40);
+        assert_eq!(Quoted(&longest).to_string(), std::format!("{longest:?}"));
+        let longer = longest.clone() + "x";
+        assert_eq!(Quoted(&longer).to_string(), std::format!("{longest:?}..."));
+    }
+
+    /// A text is cut between two characters, and nothing follows where something is missing.
+    #[test]
+    fn bounded_text_is_cut_off() {
+        let mut text = Bounded::<5>::EMPTY;
+        write!(text, "abcd").unwrap();
+        assert_eq!(text.as_str(), "abcd");
+        write!(text, "\u{e4}").unwrap();
+        write!(text, "f").unwrap();
+        assert_eq!(text.as_str(), "abcd");
+        text.clear();
+        write!(text, "abc\u{e4}").unwrap();
+        assert_eq!(text.as_str(), "abc\u{e4}");
+        write!(text, "f").unwrap();
+        assert_eq!(text.as_str(), "abc\u{e4}");
     }
 
     #[test]

@@ -82,6 +82,7 @@ use setup::{
 use user::face::FaceRef;
 
 pub(crate) use user::face::Registration as Files;
+use user::names::Show;
 
 /// One line of a table.
 pub(crate) struct DmRemap {
@@ -195,6 +196,11 @@ impl dm::Target for DmRemap {
         let mut locked = self.state.writer.lock();
         if !ti.is_read_only() {
             let main_id = self.options.main_id.as_ref();
+            let before = locked.writer.metadata.superblock().main_sectors;
+            if self.len > before {
+                let (name, len) = (&self.state.name, self.len);
+                pr_info!("{name}: main has grown from {before} to {len} sectors\n");
+            }
             locked.writer.metadata.set_main(self.len, main_id);
             let table = Table {
                 spares: &self.spares,
@@ -225,6 +231,14 @@ impl dm::Target for DmRemap {
         }
         // Later, what users said by message counts.
         if !self.resumed.xchg(true, Relaxed) {
+            let counters = &self.state.counters;
+            pr_info!(
+                "{}: active: set {}, {} blocks remapped, room for {} more\n",
+                self.state.name,
+                Show(self.state.uuid),
+                counters.remapped.get(),
+                counters.left.get()
+            );
             self.state.limits.set_from(&self.options);
             if let Some(on) = self.options.auto_remap {
                 self.state.auto_remap.store(on, Relaxed);
@@ -292,16 +306,17 @@ impl DmRemap {
     }
 
     /// Takes the writer's lock for a message that needs the devices. Fails with [`EBUSY`] while the
-    /// device is suspended, and with [`EROFS`] in a read-only table.
+    /// device is suspended, with [`EROFS`] in a read-only table, and with `EMEDIUMTYPE` if somebody else has written the
+    /// metadata.
     fn lock_active(&self, ti: &dm::TargetInfo) -> Result<Guard<'_, KBox<Locked>, MutexBackend>> {
         if ti.is_read_only() {
             return Err(EROFS);
         }
         let locked = self.state.writer.lock();
         if !locked.writer.active {
-            pr_err!("{}: not while the device is suspended\n", self.state.name);
             return Err(EBUSY);
         }
+        locked.writer.check_own()?;
         Ok(locked)
     }
 

@@ -20,6 +20,7 @@ mod load;
 mod pool;
 mod pool_states;
 mod random;
+mod recheck;
 mod repairs;
 mod schedules;
 mod set_histories;

@@ -77,8 +77,8 @@ impl<'a> Args<'a> {
     }
 
     /// Returns all words as text, or [`EINVAL`] if one is not UTF-8. Sleeps for memory.
-    pub fn to_strs(self) -> Result<KVec<&'a str>> {
-        let mut strs = KVec::with_capacity(self.len, GFP_KERNEL)?;
+    pub fn to_strs(self) -> Result<KVVec<&'a str>> {
+        let mut strs = KVVec::with_capacity(self.len, GFP_KERNEL)?;
         for word in self.iter() {
             strs.push(word.to_str().map_err(|_| EINVAL)?, GFP_KERNEL)?;
         }
@@ -95,18 +95,18 @@ impl<'a> Args<'a> {
 /// Device mapper hands the words of a message and the buffer for its reply in one and the same piece
 /// of memory. As Rust reads the one while it writes the other, the words are copied first.
 pub(super) struct OwnedArgs {
-    text: KVec<u8>,
-    words: KVec<*mut c_char>,
+    text: KVVec<u8>,
+    words: KVVec<*mut c_char>,
 }
 
 impl OwnedArgs {
     /// Copies all words.
     pub(super) fn copy(args: Args<'_>) -> Result<Self> {
-        let mut text = KVec::new();
+        let mut text = KVVec::new();
         for word in args.iter() {
             text.extend_from_slice(word.to_bytes_with_nul(), GFP_KERNEL)?;
         }
-        let mut words = KVec::with_capacity(args.len(), GFP_KERNEL)?;
+        let mut words = KVVec::with_capacity(args.len(), GFP_KERNEL)?;
         let mut at = text.as_mut_ptr();
         for word in args.iter() {
             words.push(at.cast::<c_char>(), GFP_KERNEL)?;

@@ -122,6 +122,16 @@ text_buffer! {
     ReplyBuffer
 }
 
+impl ReplyBuffer<'_> {
+    /// Returns how many more bytes can be written so that the reply is handed out: for a reply that ends earlier
+    /// rather than have the caller come again.
+    pub fn room(&self) -> usize {
+        // Device mapper takes a buffer for too small that has no byte left behind the terminator.
+        let free = self.0.capacity.saturating_sub(self.0.len);
+        free.saturating_sub(2)
+    }
+}
+
 /// Which text [`Target::status`](super::Target::status) is to write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StatusKind {

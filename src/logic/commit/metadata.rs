@@ -12,6 +12,7 @@ use super::{
                 Reserves, //
             },
             sequence,
+            sequence_epoch,
             Area,
             Block,
             BlockId,
@@ -88,6 +89,8 @@ pub struct Metadata {
     pub(super) damaged: u16,
     pub(super) unsettled: [Unsettled; COMMIT_BLOCKS_MAX],
     pub(super) unsettled_count: usize,
+    /// Somebody else has written the metadata: nothing is written any more.
+    pub(super) foreign: bool,
 }
 
 impl Metadata {
@@ -112,6 +115,7 @@ impl Metadata {
             suspect: 0,
         }; COMMIT_BLOCKS_MAX],
         unsettled_count: 0,
+        foreign: false,
     };
 
     /// The place for the superblock that loading chooses, or that is made. Afterwards
@@ -193,6 +197,31 @@ impl Metadata {
     /// ([`Metadata::commit`], of no blocks if there is nothing else to commit).
     pub fn is_unsettled(&self) -> bool {
         self.unsettled_count != 0
+    }
+
+    /// Remembers that somebody else has written the metadata: every operation fails from here on, as what is on the
+    /// spares is not what is in memory, and whoever wrote it may go on.
+    pub fn set_foreign(&mut self) {
+        self.foreign = true;
+    }
+
+    /// Whether somebody else has written the metadata.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
+    }
+
+    /// Whether a table block's sequence is one that this activation has neither found nor given out.
+    pub fn is_newer(&self, found: u64) -> bool {
+        let own = sequence(self.superblock.epoch, self.counter);
+        sequence_epoch(found) > self.superblock.epoch
+            || self.raised && own.is_some_and(|own| found > own)
+    }
+
+    /// A superblock copy was found to be damaged or older: it is written again with the next [`Metadata::sync`].
+    pub fn note_damaged(&mut self, copy: CopyId) {
+        self.damaged |= copy.bit();
+        self.doubtful |= copy.bit();
+        self.stale = true;
     }
 
     /// Says how much of main is used, if that is more than ever before, and what the user calls it, if

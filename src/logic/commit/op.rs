@@ -159,6 +159,7 @@ impl<'a> Op<'a> {
             Job::Sync => Stage::Supers,
         };
         let read_only = metadata.superblock.is_read_only();
+        let foreign = metadata.foreign;
         let op = Op {
             metadata,
             job,
@@ -181,7 +182,9 @@ impl<'a> Op<'a> {
             issued: false,
             outcome: None,
         };
-        if read_only {
+        if foreign {
+            op.refused(Failure::Foreign)
+        } else if read_only {
             op.refused(Failure::ReadOnly)
         } else {
             op

@@ -120,6 +120,8 @@ pub enum Failure {
     Blocks,
     /// There are more spares than a set can have.
     TooMany,
+    /// Somebody else has written the metadata.
+    Foreign,
 }
 
 impl Failure {
@@ -131,6 +133,7 @@ impl Failure {
             Failure::Exhausted => Errno::NoSpace,
             Failure::Blocks => Errno::Invalid,
             Failure::TooMany => Errno::TooMany,
+            Failure::Foreign => Errno::Foreign,
         }
     }
 }
@@ -145,6 +148,7 @@ impl fmt::Display for Failure {
             Failure::Exhausted => "sequence numbers are exhausted",
             Failure::Blocks => "no such metadata blocks",
             Failure::TooMany => "the set has as many spares as there can be",
+            Failure::Foreign => "somebody else has written the metadata",
         })
     }
 }

@@ -25,7 +25,10 @@ use kernel::{
 
 use crate::{
     abstractions::dm,
-    logic::format::member_bit,
+    logic::{
+        format::member_bit,
+        message::Denial, //
+    },
     remap::{
         meta::writer::Restored,
         DmRemap, //
@@ -34,23 +37,28 @@ use crate::{
 
 use super::closed::must_stop;
 
-/// Gives up the spare of a member. Returns how many blocks are lost with it.
-pub(in crate::remap) fn forget(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<u64> {
+/// Gives up the spare of a member. However it ends, `lost` tells how many blocks are recorded as lost with it.
+pub(in crate::remap) fn forget(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    member: u8,
+    lost: &mut u64,
+) -> Result<(), Denial<'static>> {
     let state = &**target.state;
     check(target, ti, member)?;
-    let (mut lost, mut from) = (0u64, 0);
+    let mut from = 0;
     loop {
         // A suspend waits for the mover's lock.
         let mover = state.mover.lock();
         target.check_active(ti)?;
         if must_stop(state) {
-            return Err(EINTR);
+            return Err(EINTR.into());
         }
         let part = state.with_writer(&target.spares, |writer, io| {
             writer.lose_blocks(state, io, member, from)
         })?;
         drop(mover);
-        lost = lost.saturating_add(u64::from(part.lost));
+        *lost = lost.saturating_add(u64::from(part.lost));
         // Here memory can be waited for.
         target.grow(None)?;
         let Some(next) = part.next else {
@@ -68,7 +76,7 @@ pub(in crate::remap) fn forget(target: &DmRemap, ti: &dm::TargetInfo, member: u8
         let _mover = state.mover.lock();
         target.check_active(ti)?;
         if must_stop(state) {
-            return Err(EINTR);
+            return Err(EINTR.into());
         }
         let done = state.with_writer(&target.spares, |writer, io| {
             if writer.metadata.superblock().member(member).is_none() {
@@ -81,37 +89,36 @@ pub(in crate::remap) fn forget(target: &DmRemap, ti: &dm::TargetInfo, member: u8
             }
         })?;
         if done {
-            return Ok(lost);
+            return Ok(());
         }
     }
 }
 
 /// Refuses what can be refused before anything is done, and announces what is to come.
-fn check(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result {
+fn check(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<(), Denial<'static>> {
     let state = &**target.state;
-    let name = &state.name;
     target.check_active(ti)?;
     state.with_writer(&target.spares, |writer, io| {
         writer.check_open(state)?;
         let Some(record) = writer.metadata.superblock().member(member) else {
-            pr_err!("{name}: forget_spare: no spare of that number, see metadata_status\n");
-            return Err(ENODEV);
+            return Err(Denial::NoSpare {
+                spare: member.into(),
+            });
         };
         if !record.missing {
-            pr_err!("{name}: forget_spare: spare {member} is in use, evacuate it\n");
-            return Err(EBUSY);
+            return Err(Denial::SpareInUse { spare: member });
         }
         if target.spares.get(member).is_some() {
-            pr_err!("{name}: forget_spare: load a table without spare {member} first, with degraded\n");
-            return Err(EBUSY);
+            return Err(Denial::SpareNamed { spare: member });
         }
         let blocks = writer.claims(member);
         let room = writer.slots_beside(member);
         if blocks > room {
-            pr_err!(
-                "{name}: forget_spare: {blocks} blocks are to be remembered, and others have room for {room}\n"
-            );
-            return Err(ENOSPC);
+            return Err(Denial::NoRoom {
+                spare: member,
+                blocks,
+                room,
+            });
         }
         if blocks != 0 {
             // Also if it was tried before: nobody knows what became of that.

@@ -7,6 +7,8 @@
 //! | `mover`    | messages that move blocks: to the spare, back to main, away from a spare         |
 //! | `closed`   | a range that nobody else works on meanwhile; and when a job has to stop          |
 //! | `forget`   | gives up a spare that is lost                                                    |
+//! | `retry`    | asks main again for what it could not read                                       |
+//! | `recheck`  | reads all copies of the metadata again                                           |
 //! | `restorer` | makes redundancy again, in the background                                        |
 //!
 //! A suspend says in `stopping` that jobs have to end after the part that they are at, and waits for the mover's
@@ -16,4 +18,6 @@
 pub(super) mod closed;
 pub(super) mod forget;
 pub(super) mod mover;
+pub(super) mod recheck;
 pub(super) mod restorer;
+pub(super) mod retry;

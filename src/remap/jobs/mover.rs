@@ -52,7 +52,11 @@ use crate::{
             member_bit,
             MEMBERS_MAX, //
         },
-        message::Blocks,
+        message::{
+            reply::Tally,
+            Blocks,
+            Denial, //
+        },
         pool::state::Event,
         repair::Found,
         slot::{
@@ -75,6 +79,7 @@ use crate::{
             },
             writer::{
                 Publish,
+                Writer,
                 STAGED_MAX, //
             }, //
         },
@@ -175,57 +180,54 @@ struct Copied {
     has_content: bool,
 }
 
-/// What became of a range.
-#[derive(Default)]
-pub(in crate::remap) struct Tally {
-    /// Blocks that were moved.
-    pub(in crate::remap) moved: u64,
-    /// Blocks that were where they were to go.
-    pub(in crate::remap) there: u64,
-    /// Blocks that could not be read, or that main could not take back.
-    pub(in crate::remap) failed: u64,
-}
-
-/// Copies blocks of main to the spare and serves them from there.
+/// Copies blocks of main to the spare and serves them from there. However it ends, `total` tells what was done, and
+/// `next` which block comes next.
 pub(in crate::remap) fn to_spare(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     blocks: Blocks,
-) -> Result<Tally> {
-    let mut total = Tally::default();
-    in_parts(target, ti, blocks, |mover, part| {
-        mover.copy_to_spare(part, &mut total)
-    })?;
-    Ok(total)
+    total: &mut Tally,
+    next: &mut u64,
+) -> Result {
+    in_parts(target, ti, blocks, next, |mover, part| {
+        mover.copy_to_spare(part, total)
+    })
 }
 
-/// Copies blocks back to main and serves them from there. Stops at the first that fails.
+/// Copies blocks back to main and serves them from there. Stops at the first that fails. However it ends, `total` tells
+/// what was done, and `next` which block comes next.
 pub(in crate::remap) fn to_main(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     blocks: Blocks,
-) -> Result<Tally> {
-    let mut total = Tally::default();
-    in_parts(target, ti, blocks, |mover, part| {
-        mover.copy_back(&[part], &mut total)
-    })?;
-    Ok(total)
+    total: &mut Tally,
+    next: &mut u64,
+) -> Result {
+    in_parts(target, ti, blocks, next, |mover, part| {
+        mover.copy_back(&[part], total)
+    })
 }
 
-/// Copies all blocks back to main. Those that main cannot take stay on the spare.
-pub(in crate::remap) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Result<Tally> {
-    let mut total = Tally::default();
+/// Copies all blocks back to main. Those that main cannot take stay on the spare. However it ends, `total` tells what was
+/// done.
+pub(in crate::remap) fn all_to_main(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    total: &mut Tally,
+) -> Result {
+    // Also where there is nothing to do.
+    target.check_active(ti)?;
     let mut slot = 0;
     loop {
         let before = slot;
         let part = next_runs(target, &mut slot);
         let runs = part.ranges();
         if runs.is_empty() {
-            return Ok(total);
+            return Ok(());
         }
         if runs.len() > 1 {
             let all = runs.iter().map(|run| run.count).sum::<u64>();
-            match in_part(target, ti, |mover| mover.copy_back(runs, &mut total)) {
+            match in_part(target, ti, |mover| mover.copy_back(runs, total)) {
                 Err(error) if is_media(error) => (),
                 copied => {
                     if copied? < all {
@@ -240,7 +242,7 @@ pub(in crate::remap) fn all_to_main(target: &DmRemap, ti: &dm::TargetInfo) -> Re
         slot = before;
         for _ in runs {
             if let Some(run) = next_run(target, &mut slot) {
-                one_run_to_main(target, ti, run, &mut total)?;
+                one_run_to_main(target, ti, run, total)?;
             }
         }
     }
@@ -336,7 +338,8 @@ fn one_run_to_main(
     total: &mut Tally,
 ) -> Result {
     let before = total.moved;
-    let moved = in_parts(target, ti, run, |mover, part| {
+    let mut next = run.first;
+    let moved = in_parts(target, ti, run, &mut next, |mover, part| {
         mover.copy_back(&[part], &mut *total)
     });
     match moved {
@@ -352,12 +355,14 @@ fn one_run_to_main(
 }
 
 /// Moves all blocks that the slots of a member serve to other members, so that its spare can be taken
-/// out. Those that cannot be read stay. From then on it takes no new ones, unless that fails.
+/// out. Those that cannot be read stay. From then on it takes no new ones, unless that fails. However it ends, `total`
+/// tells what was done.
 pub(in crate::remap) fn evacuate(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     member: u8,
-) -> Result<Tally> {
+    total: &mut Tally,
+) -> Result<(), Denial<'static>> {
     let state = &**target.state;
     target.check_active(ti)?;
     let mut locked = state.writer.lock();
@@ -366,47 +371,44 @@ pub(in crate::remap) fn evacuate(
     writer.end_rest(state);
     let mut others = (0..MEMBERS_MAX).filter(|index| *index != member);
     if !others.any(|index| writer.gives_slots(index)) {
-        let name = &state.name;
-        pr_err!("{name}: evacuate: spare {member} is the last one in use\n");
-        return Err(ENOSPC);
+        return Err(Denial::LastSpare { spare: member });
     }
     let blocks = writer.claims(member);
     let room = writer.slots_beside(member);
     if blocks > room {
-        let name = &state.name;
-        pr_err!(
-            "{name}: evacuate: spare {member} has {blocks} blocks, others have room for {room}\n"
-        );
-        return Err(ENOSPC);
+        return Err(Denial::NoRoom {
+            spare: member,
+            blocks,
+            room,
+        });
     }
     let was_idle = writer.pool_state(member).is_idle();
     writer.change_pool(state, member, Event::Empty);
     drop(locked);
-    let moved = move_away(target, ti, member);
+    let moved = move_away(target, ti, member, total);
     if moved.is_err() && !was_idle {
         let mut locked = state.writer.lock();
         locked.writer.change_pool(state, member, Event::Fill);
     }
-    moved
+    Ok(moved?)
 }
 
-fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<Tally> {
+fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8, total: &mut Tally) -> Result {
     let state = &**target.state;
     target.grow(None)?;
     let mut left = Left::NONE;
-    let moved = move_claims(target, ti, member, &mut left);
+    let moved = move_claims(target, ti, member, &mut left, total);
     if left.count != 0 {
         let _mover = state.mover.lock();
         let stop = |waited| waited >= DRAIN_MS;
         let drained = state.readers().synchronize_unless(stop);
         left.give_back(state, drained);
     }
-    let total = moved?;
+    moved?;
     // What could not be retired at once still counts as a block of the member.
     let _mover = state.mover.lock();
     target.check_active(ti)?;
-    retire_older_claims(state, &target.spares)?;
-    Ok(total)
+    retire_older_claims(state, &target.spares)
 }
 
 /// Sees to it that no slot claims a block that another one serves. Others get the writer's lock between its steps. For
@@ -443,14 +445,14 @@ fn move_claims(
     ti: &dm::TargetInfo,
     member: u8,
     left: &mut Left,
-) -> Result<Tally> {
-    let mut total = Tally::default();
+    total: &mut Tally,
+) -> Result {
     let mut slot = 0;
     loop {
         let part = next_blocks(target, member, &mut slot);
         let blocks = part.ranges();
         if blocks.is_empty() {
-            return Ok(total);
+            return Ok(());
         }
         let mut move_blocks = |blocks: &[Blocks]| {
             in_part(target, ti, |mover| mover.leave_member(blocks, member, left))
@@ -496,13 +498,15 @@ fn is_media(error: Error) -> bool {
     error == EIO || error == to_error(BlkStatus::MEDIUM) || error == to_error(BlkStatus::TARGET)
 }
 
-/// Serves blocks of main from slots that hold what they are to hold already.
+/// Serves blocks of main from slots that hold what they are to hold already. However it ends, `total` tells what was
+/// done.
 pub(in crate::remap) fn redirect(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     blocks: Blocks,
     (member, first_slot): (u8, u32),
-) -> Result {
+    total: &mut Tally,
+) -> Result<(), Denial<'static>> {
     let state = &**target.state;
     let count = u32::try_from(blocks.count).map_err(|_| ERANGE)?;
     let slot_of = |main_block: u64| {
@@ -513,35 +517,36 @@ pub(in crate::remap) fn redirect(
     let last = first_slot.saturating_add(count.saturating_sub(1));
     target.check_active(ti)?;
     if state.is_lost(member) {
-        state.complain("add_remap: the spare is lost");
-        return Err(EIO);
+        return Err(Denial::SpareLost { spare: member });
     }
     let mut checked = false;
     loop {
         let ready = state.with_writer(&target.spares, |writer, io| {
             if !writer.active {
                 // Suspended meanwhile: nothing is written then.
-                return Err(EBUSY);
+                return Err(Denial::Suspended);
             }
             if !checked {
-                check_redirect(state, writer, blocks, member, slot_of)?;
+                check_redirect(target, writer, blocks, member, slot_of)?;
                 checked = true;
             }
-            writer.extend_towards(state, io, member, last)
-        });
+            Ok(writer.extend_towards(state, io, member, last))
+        })?;
         match ready {
             Ok(true) => break,
             Ok(false) => (),
             Err(error) if error == ENOMEM => target.grow(Some((member, last)))?,
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
         if must_stop(state) {
-            return Err(EINTR);
+            return Err(EINTR.into());
         }
         state.let_others_write();
     }
     // Nothing is copied, so a part is what goes into one commit.
-    in_parts_of(STAGED_MAX as u64, target, ti, blocks, |_, part| {
+    let step = STAGED_MAX as u64;
+    let mut next = blocks.first;
+    in_parts_of(step, target, ti, blocks, &mut next, |_, part| {
         let _closed = Closed::wait(state, &[part])?;
         // What the slots hold may be in the spare's cache.
         let tickets = state.life.spares_sent();
@@ -549,7 +554,7 @@ pub(in crate::remap) fn redirect(
             .flush_spares(&target.spares, member_bit(member), &tickets)
             .map_err(to_error)?;
         state.with_writer(&target.spares, |writer, io| {
-            check_redirect(state, writer, part, member, slot_of)?;
+            check_redirect(target, writer, part, member, slot_of)?;
             for main_block in part.first..part.first.saturating_add(part.count) {
                 let slot = slot_of(main_block);
                 let slot = state.with_map(|map| map.extents().number(member, slot));
@@ -565,30 +570,45 @@ pub(in crate::remap) fn redirect(
                         writer.give_back(state, slot);
                     }
                     writer.forget_staged(state);
-                    return staged;
+                    return Ok(staged?);
                 }
             }
-            writer.commit(state, io)
+            Ok::<_, Denial<'static>>(writer.commit(state, io)?)
         })?;
         state.counters.manual_remaps.add(part.count);
+        total.moved = total.moved.saturating_add(part.count);
         Ok(part.count)
     })
 }
 
 /// Checks that blocks are served by main and that their slots are free.
 fn check_redirect(
-    state: &State,
-    writer: &crate::remap::meta::writer::Writer,
+    target: &DmRemap,
+    writer: &Writer,
     blocks: Blocks,
     member: u8,
     slot_of: impl Fn(u64) -> u32,
-) -> Result {
+) -> Result<(), Denial<'static>> {
+    let state = &**target.state;
     for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
         if state.slot_of(main_block).is_some() {
-            return Err(EEXIST);
+            return Err(Denial::HasSlot {
+                sector: state.sector_of(main_block),
+            });
         }
-        if !writer.is_free(state, member, slot_of(main_block)) {
-            return Err(EBUSY);
+        let slot = slot_of(main_block);
+        if !writer.is_free(state, member, slot) {
+            let sector = |slot| writer.slot_sector(&target.spares, member, slot);
+            let count = u32::try_from(blocks.count).unwrap_or(u32::MAX);
+            let first = writer.next_free(state, member, slot, count);
+            let free = first.and_then(|first| {
+                let end = sector(first)?.checked_add(blocks.count << state.block_shift)?;
+                Some((sector(first)?, end.saturating_sub(1)))
+            });
+            return Err(Denial::NotFree {
+                sector: sector(slot).unwrap_or(0),
+                free,
+            });
         }
     }
     Ok(())
@@ -596,14 +616,16 @@ fn check_redirect(
 
 /// Does a part of the range at a time, each with the lock taken and the gate closed anew: whoever
 /// waits for these waits for one part. `work` tells how many blocks it has done. Ends early if the
-/// device is to be suspended (E8) or the caller was interrupted; what was moved by then stays moved.
+/// device is to be suspended (E8) or the caller was interrupted; what was moved by then stays moved. However it ends,
+/// `next` tells which block comes next.
 fn in_parts(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     blocks: Blocks,
+    next: &mut u64,
     work: impl FnMut(&mut Mover<'_>, Blocks) -> Result<u64>,
 ) -> Result {
-    in_parts_of(part_blocks(&target.state), target, ti, blocks, work)
+    in_parts_of(part_blocks(&target.state), target, ti, blocks, next, work)
 }
 
 /// How many blocks are moved at a time.
@@ -612,32 +634,33 @@ fn part_blocks(state: &State) -> u64 {
 }
 
 /// The same, of `step` blocks.
-fn in_parts_of(
+fn in_parts_of<E: From<Error>>(
     step: u64,
     target: &DmRemap,
     ti: &dm::TargetInfo,
     blocks: Blocks,
-    mut work: impl FnMut(&mut Mover<'_>, Blocks) -> Result<u64>,
-) -> Result {
+    next: &mut u64,
+    mut work: impl FnMut(&mut Mover<'_>, Blocks) -> Result<u64, E>,
+) -> Result<(), E> {
     let end = blocks.first.saturating_add(blocks.count);
-    let mut first = blocks.first;
-    while first < end {
+    *next = blocks.first;
+    while *next < end {
         let part = Blocks {
-            first,
-            count: step.min(end.saturating_sub(first)),
+            first: *next,
+            count: step.min(end.saturating_sub(*next)),
         };
         let done = in_part(target, ti, |mover| work(mover, part))?;
-        first = first.saturating_add(done);
+        *next = next.saturating_add(done);
     }
     Ok(())
 }
 
 /// Does one part.
-fn in_part<R>(
+fn in_part<R, E: From<Error>>(
     target: &DmRemap,
     ti: &dm::TargetInfo,
-    work: impl FnOnce(&mut Mover<'_>) -> Result<R>,
-) -> Result<R> {
+    work: impl FnOnce(&mut Mover<'_>) -> Result<R, E>,
+) -> Result<R, E> {
     let state = &**target.state;
     // A repairer that needs the lock cannot wait for it, and so has to be let in.
     while state.probing.load(Relaxed) != 0 && !must_stop(state) {
@@ -647,7 +670,7 @@ fn in_part<R>(
     let mut tools = state.mover.lock();
     target.check_active(ti)?;
     if must_stop(state) {
-        return Err(EINTR);
+        return Err(EINTR.into());
     }
     let mut mover = Mover {
         target,

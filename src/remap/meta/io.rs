@@ -59,7 +59,8 @@ use crate::{
             SUPER_COPIES, //
         },
         latch::FlushTicket,
-        limit::Limit, //
+        limit::Limit,
+        load::Image, //
     },
     remap::{
         health::life::Disk,
@@ -298,6 +299,15 @@ impl<'a> SpareIo<'a> {
         match TableBlock::decode(&self.memory.image, &member.uuid, id.block) {
             Ok(_) => Ok(()),
             Err(_) => Err(Fault::Media),
+        }
+    }
+
+    /// Reads a metadata block. None if the spare does not answer, or not in time: for reasons other than its medium.
+    pub(in crate::remap) fn read_image(&mut self, place: Place) -> Option<Image<'_>> {
+        match self.read(place) {
+            Ok(()) => Some(Image::Read(&self.memory.image)),
+            Err(status) if is_suspect(Operation::Read, status) => Some(Image::Unreadable),
+            Err(_) => None,
         }
     }
 

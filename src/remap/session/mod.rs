@@ -7,7 +7,9 @@
 //! | `state`     | what all tables of a mapped device share, one after the other; locks            |
 //! | `activate`  | the first writes of a resume, and what a suspend writes                         |
 //! | `take_over` | new spares in the place of dead ones                                            |
+//! | `walk`      | going through main, and seeing how each part is served                          |
 
 pub(super) mod activate;
 pub(super) mod state;
 pub(super) mod take_over;
+pub(super) mod walk;

@@ -16,7 +16,7 @@
 //! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and
 //!    never for data I/O, so that no slow block is waited for. Nothing is allocated below it.
 //! 4. `desk`, a mutex: who has which range, and which blocks are noted. Held for a moment.
-//! 5. `leftover`, and `group`, mutexes: held for a moment, nothing is taken below them.
+//! 5. `leftover`, `group` and `why`, mutexes: held for a moment, nothing is taken below them.
 //! 6. RCU, for a moment: looking at the map. Not for bios: those are readers of an SRCU domain, and `map` and
 //!    `end_io` take nothing else.
 //!
@@ -28,6 +28,8 @@
 //! so that holders of all these locks may wait for it.
 //!
 //! Counters are written under `writer` or by rare events, and read at any time.
+
+use core::fmt::Write;
 
 use kernel::{
     prelude::*,
@@ -84,6 +86,7 @@ use crate::{
         },
         latch::FlushTicket,
         limit::Limit,
+        message::Denial,
         pool::{
             state::{
                 Event,
@@ -101,7 +104,10 @@ use crate::{
             SlotWord, //
         },
         table::Run,
-        text::Uuid,
+        text::{
+            Bounded,
+            Uuid, //
+        },
         word::Word, //
     },
     remap::{
@@ -153,7 +159,7 @@ use crate::{
 use super::activate::Start;
 
 /// Everything about a spare set in use. See the module's documentation.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 pub(in crate::remap) struct State {
     /// How the kernel log calls the mapped device.
     pub(in crate::remap) name: LogName,
@@ -185,6 +191,9 @@ pub(in crate::remap) struct State {
     pub(in crate::remap) life: Life,
     pub(in crate::remap) limits: Limits,
     pub(in crate::remap) counters: Counters,
+    /// Why a message was refused last, for users. Held for a moment, nothing is taken below it.
+    #[pin]
+    pub(in crate::remap) why: Mutex<Bounded<WHY_BYTES>>,
     /// How many repairers want the mover's lock.
     pub(in crate::remap) probing: Atomic<i32>,
     /// How many look for the writer's lock now and then.
@@ -222,6 +231,9 @@ pub(in crate::remap) struct State {
     #[pin]
     pub(in crate::remap) growth: Work<State, 1>,
 }
+
+/// How long a reason may be that is kept for users: longer than any that there is, but for words of theirs.
+const WHY_BYTES: usize = 640;
 
 /// How often is looked whether the writer's lock is free, in milliseconds.
 const LOCK_MS: i64 = 1;
@@ -345,6 +357,17 @@ impl Locked {
         match self.leaving.as_ref().is_some_and(own) {
             true => self.end_leaving(state),
             false => None,
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for State {
+    fn drop(self: Pin<&mut Self>) {
+        // One that was never active was refused, and users know why.
+        if self.writer.lock().writer.activation() != 0 {
+            let (name, remapped) = (&self.name, self.counters.remapped.get());
+            pr_info!("{name}: removed, {remapped} blocks stay remapped on the spares\n");
         }
     }
 }
@@ -681,6 +704,25 @@ impl State {
         self.with_map(|map| map.view().run(main_block, count))
     }
 
+    /// Remembers why a message is refused, which is called so, and tells the kernel log. Of several at a time, one is
+    /// remembered. May sleep.
+    pub(in crate::remap) fn refuse(&self, message: &str, denial: &Denial<'_>) -> Error {
+        self.counters.refused.add(1);
+        let errno = denial.errno();
+        let mut why = self.why.lock();
+        why.clear();
+        // Writing to it does not fail.
+        let _ = write!(why, "{message}: {denial} (errno {errno})");
+        pr_err!("{}: {}\n", self.name, why.as_str());
+        drop(why);
+        Error::from_errno(errno.saturating_neg())
+    }
+
+    /// Calls `tell` with why a message was refused last; with nothing if none was. May sleep.
+    pub(in crate::remap) fn with_why<R>(&self, tell: impl FnOnce(&str) -> R) -> R {
+        tell(self.why.lock().as_str())
+    }
+
     /// Says in the kernel log what went wrong, unless that was said too often.
     pub(in crate::remap) fn complain(&self, what: &str) {
         if self.log.allow() {
@@ -719,7 +761,11 @@ impl State {
         if self.notes.is_empty() {
             return false;
         }
-        let _desk = self.desk.lock();
+        self.drop_note(&self.desk.lock(), main_block)
+    }
+
+    /// The same, for who has the desk's lock.
+    pub(in crate::remap) fn drop_note(&self, _desk: &Desk, main_block: u64) -> bool {
         let noted = self.notes.remove(main_block);
         self.life.watch_notes(!self.notes.is_empty());
         noted
@@ -927,6 +973,12 @@ pub(in crate::remap) struct Counters {
     pub(in crate::remap) degraded: Counter,
     /// Whether the last metadata commit failed, 0 or 1.
     pub(in crate::remap) stuck: Counter,
+    /// Whether somebody else has written the metadata, 0 or 1.
+    pub(in crate::remap) foreign: Counter,
+    /// Whether new spares take over from dead ones, 0 or 1.
+    pub(in crate::remap) taking_over: Counter,
+    /// Messages that were refused.
+    pub(in crate::remap) refused: Counter,
 }
 
 impl Counters {
@@ -957,6 +1009,9 @@ impl Counters {
             superblocks: Counter::new(0),
             degraded: Counter::new(0),
             stuck: Counter::new(0),
+            foreign: Counter::new(0),
+            taking_over: Counter::new(0),
+            refused: Counter::new(0),
         };
         let (mut remapped, mut pending, mut bad, mut lost) = (0u64, 0u64, 0u64, 0u64);
         for word in map.words() {
@@ -998,6 +1053,22 @@ impl Counters {
         let counting = all.filter(|(index, _)| pools.state(*index).counts());
         let slots = counting.map(|(_, member)| u64::from(member.slots));
         self.capacity.set(slots.fold(0, u64::saturating_add));
+    }
+
+    /// Sets to zero what users can have set to zero: what has happened, and not what is so.
+    pub(in crate::remap) fn clear_stats(&self) {
+        for counter in [
+            &self.write_errors,
+            &self.read_errors,
+            &self.auto_remaps,
+            &self.manual_remaps,
+            &self.weak_moves,
+            &self.spare_write_errors,
+            &self.spare_read_errors,
+            &self.refused,
+        ] {
+            counter.set(0);
+        }
     }
 
     /// Counts that a slot's word has changed.

@@ -53,7 +53,10 @@ use crate::{
         },
         user::{
             face::FaceRef,
-            names::LogName, //
+            names::{
+                LogName,
+                Show, //
+            }, //
         },
         DmRemap, //
     }, //
@@ -229,6 +232,12 @@ fn assemble(
     let noter = Noter::new(&state, &spares, &events, &teller, &restorer)?;
     let len = ctor.len();
     let face = FaceRef::new(ctor, &state, &spares).message(c"Folder in sysfs cannot be made")?;
+    pr_info!(
+        "{}: table made: main {}, {len} sectors, {} spares\n",
+        state.name,
+        Show(main.number()),
+        spares.count()
+    );
     let target = DmRemap {
         face,
         main_sectors: main.sectors(),

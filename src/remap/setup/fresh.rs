@@ -43,7 +43,8 @@ use crate::{
             Plan,
             Refusal,
             Seen, //
-        }, //
+        },
+        text::Bounded, //
     },
     remap::{
         health::life::Life,
@@ -262,6 +263,7 @@ impl Line<'_> {
                 life: Life::new(),
                 limits: Limits::new(),
                 counters,
+                why <- new_mutex!(Bounded::EMPTY, "dm_remap_why"),
                 auto_remap: Atomic::new(true),
                 log <- util::RateLimit::new(5, 10),
                 pool <- block::BioPool::new(POOL_BIOS),

@@ -2,20 +2,30 @@
 
 //! What users say and see.
 //!
-//! | file      | what it does                                                                      |
-//! |-----------|-----------------------------------------------------------------------------------|
-//! | `message` | does what a message asks for; `logic/message.rs` parses it                        |
-//! | `status`  | the status line; `logic/status.rs` has its form                                   |
-//! | `limits`  | limits that are in force; `logic/limit.rs` has their names and ranges             |
-//! | `face`    | where users look at a device: its folders, and what is shown there                |
-//! | `sysfs`   | files with one value each, some of which can be set; `logic/figures.rs` names them |
-//! | `debugfs` | tables of any length                                                              |
-//! | `names`   | how the kernel log calls things                                                   |
+//! | file       | what it does                                                                       |
+//! |------------|------------------------------------------------------------------------------------|
+//! | `message`  | finds out what a message asks for, and has it done; `logic/message` parses it      |
+//! | `answer`   | replies, and reasons to refuse                                                     |
+//! | `moves`    | messages that move blocks                                                          |
+//! | `spares`   | messages about a spare                                                             |
+//! | `metadata` | messages about the metadata                                                        |
+//! | `places`   | where sectors are served: `verify`, `list`                                         |
+//! | `status`   | the status line and all that is counted; `logic/status` has the form               |
+//! | `limits`   | limits that are in force; `logic/limit.rs` has their names and ranges              |
+//! | `face`     | where users look at a device: its folders, and what is shown there                 |
+//! | `sysfs`    | files with one value each, some of which can be set; `logic/figures.rs` names them |
+//! | `debugfs`  | tables of any length                                                               |
+//! | `names`    | how the kernel log calls things                                                    |
 
+mod answer;
 mod debugfs;
 pub(crate) mod face;
 pub(super) mod limits;
 pub(super) mod message;
+mod metadata;
+mod moves;
 pub(super) mod names;
+mod places;
+mod spares;
 mod status;
 mod sysfs;

@@ -5,10 +5,9 @@
 use kernel::sync::atomic::Relaxed;
 
 use crate::{
-    logic::status::{
-        Health,
-        MetadataState,
-        Status, //
+    logic::{
+        limit::Limit,
+        status::Status, //
     },
     remap::{
         session::state::State,
@@ -32,33 +31,26 @@ impl State {
         let (remapped, pending) = (counters.remapped.get(), counters.pending.get());
         let bad = counters.bad.get();
         let lost = counters.lost.get();
-        let breakers = state.life.breakers();
-        let flush_failed = state.life.is_flush_latched();
-        let stuck = counters.stuck.get() != 0;
-        let degraded = stuck || counters.degraded.get() != 0;
+        let left = counters.left.get();
+        let percent = u64::from(state.limits.get(Limit::LowWater));
         Status {
             remapped,
             capacity,
             pending,
             lost,
             slots_used: remapped.saturating_add(pending).saturating_add(bad),
-            health: if pending != 0 || lost != 0 || breakers.any() || flush_failed || stuck {
-                Health::Failing
-            } else if degraded || bad != 0 || counters.left.get() == 0 {
-                Health::Degraded
-            } else {
-                Health::Good
-            },
             write_errors: counters.write_errors.get(),
             read_errors: counters.read_errors.get(),
             auto_remaps: counters.auto_remaps.get(),
             manual_remaps: counters.manual_remaps.get(),
             scan_percent: 0,
-            metadata: if degraded {
-                MetadataState::Degraded
-            } else {
-                MetadataState::Enabled
-            },
+            slots_left: left,
+            is_low: left.saturating_mul(100) < capacity.saturating_mul(percent),
+            degraded: counters.degraded.get() != 0,
+            stuck: counters.stuck.get() != 0,
+            foreign: counters.foreign.get() != 0,
+            taking_over: counters.taking_over.get() != 0,
+            refused: counters.refused.get(),
             autosave: true,
             saves_done: counters.saves_done.get(),
             saves: counters.saves.get(),
@@ -69,8 +61,8 @@ impl State {
             replicas: counters.replicas.get() as u8,
             superblocks: counters.superblocks.get() as u8,
             metadata_repairs: counters.metadata_repairs.get(),
-            breakers,
-            flush_failed,
+            breakers: state.life.breakers(),
+            flush_failed: state.life.is_flush_latched(),
             weak_moves: counters.weak_moves.get(),
             spares: counters.spares.get() as u8,
             spares_all: counters.spares_all.get() as u8,

@@ -33,17 +33,15 @@ use crate::{
         limit::Limit,
         message::{
             self,
+            Denial,
             Message, //
         }, //
     }, //
 };
 
-use super::{
-    face::{
-        Face,
-        Faces, //
-    },
-    names::Show, //
+use super::face::{
+    Face,
+    Faces, //
 };
 
 /// The folder of the module.
@@ -135,10 +133,9 @@ impl DeviceFolder {
     fn obey(&self, words: &[&str]) -> Result {
         self.face.look(|shown| {
             let state = &shown.state;
-            let message = message::parse(words).map_err(|error| {
-                pr_err!("{}: {}\n", state.name, Show(error));
-                Error::from_errno(-error.errno().number())
-            })?;
+            let name = words.first().copied().unwrap_or("");
+            let message =
+                message::parse(words).map_err(|error| state.refuse(name, &Denial::Words(error)))?;
             match message {
                 Message::SetAutoRemap(on) => state.auto_remap.store(on, Relaxed),
                 Message::Set(limit, value) => state.limits.set(limit, value),
@@ -155,6 +152,7 @@ pub(super) enum DeviceFile {
     Name,
     Uuid,
     SetUuid,
+    Why,
     AllStats,
     Figure(&'static Figure),
     Limit(Limit),
@@ -164,12 +162,13 @@ impl fs::Object for DeviceFolder {
     type Key = DeviceFile;
 
     const ATTRIBUTES: &'static [fs::Attribute<DeviceFile>] = &{
-        const OWN: usize = 3;
+        const OWN: usize = 4;
         const LIMITS: usize = OWN + FIGURES.len();
         const ALL: usize = LIMITS + Limit::ALL.len();
         let mut all = [const { fs::Attribute::new(c"name", DeviceFile::Name) }; ALL];
         all[1] = fs::Attribute::new(c"uuid", DeviceFile::Uuid);
         all[2] = fs::Attribute::new(c"set_uuid", DeviceFile::SetUuid);
+        all[3] = fs::Attribute::new(c"why", DeviceFile::Why);
         let mut at = 0;
         while at < FIGURES.len() {
             let figure = &FIGURES[at];
@@ -203,6 +202,10 @@ impl fs::Object for DeviceFolder {
             DeviceFile::SetUuid => self
                 .face
                 .look(|shown| Ok(write!(out, "{}", shown.state.uuid)?))?,
+            DeviceFile::Why => self.face.look(|shown| {
+                shown.state.with_why(|why| out.write_bytes(why.as_bytes()));
+                Ok(())
+            })?,
             DeviceFile::Figure(figure) => self.face.look(|shown| {
                 let value = figure.of(&shown.state.status());
                 Ok(write!(out, "{value}")?)

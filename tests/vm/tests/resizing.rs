@@ -144,7 +144,9 @@ fn sizes(log: &str) -> Vec<(u64, u64)> {
         .lines()
         .filter_map(|line| line.split_once("Adaptive hash table: "));
     let parsed = told.map(|(_, sizes)| {
-        let (from, to) = sizes.split_once(" -> ").expect("two sizes");
+        let (from, rest) = sizes.split_once(" -> ").expect("two sizes");
+        let (to, why) = rest.split_once(" buckets, for ").expect("why");
+        assert!(why.ends_with(" more"), "{why}");
         (from.parse().expect("from"), to.parse().expect("to"))
     });
     parsed.collect()

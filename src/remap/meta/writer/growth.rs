@@ -197,7 +197,10 @@ impl Writer {
         }
         let unused = core::mem::replace(&mut self.generations, generations);
         if buckets != was {
-            pr_info!("{}: Adaptive hash table: {was} -> {buckets}\n", state.name);
+            let (name, used) = (&state.name, self.counts.used);
+            pr_info!(
+                "{name}: Adaptive hash table: {was} -> {buckets} buckets, for {used} remaps and {ROOM} more\n"
+            );
         }
         Ok(unused)
     }

@@ -150,6 +150,8 @@ impl Writer {
 
     fn show(&self, counters: &Counters) {
         counters.show_copies(self.metadata.superblock(), &self.pools);
+        counters.taking_over.set(u64::from(self.is_taking_over()));
+        counters.foreign.set(u64::from(self.metadata.is_foreign()));
         counters.left.set(u64::from(self.slots_left()));
     }
 

@@ -28,6 +28,7 @@ pub(in crate::remap) mod growth;
 mod losses;
 mod members;
 mod news;
+pub(in crate::remap) mod recheck;
 mod slots;
 
 use core::ops::Range;
@@ -392,8 +393,17 @@ impl Writer {
             .map_err(|_| ENOSPC)
     }
 
-    /// Fails with [`EBUSY`] if nothing is to change while new spares take over.
+    /// Fails with `EMEDIUMTYPE` if somebody else has written the metadata: slots may be theirs, too.
+    pub(in crate::remap) fn check_own(&self) -> Result {
+        match self.metadata.is_foreign() {
+            true => Err(Error::from_errno(-Failure::Foreign.errno().number())),
+            false => Ok(()),
+        }
+    }
+
+    /// Fails with [`EBUSY`] if nothing is to change while new spares take over, and as [`Writer::check_own`] does.
     pub(in crate::remap) fn check_open(&self, state: &State) -> Result {
+        self.check_own()?;
         if self.is_taking_over() && !self.recording {
             state.complain("new spares are taking over, and nothing is remapped until they have");
             return Err(EBUSY);
@@ -520,22 +530,8 @@ impl Writer {
         io.drive(self.metadata.commit(blocks), |image, id, sequence| {
             let name = members.get(usize::from(id.member));
             let name = name.copied().unwrap_or(Uuid::NIL);
-            let first = id.block.saturating_mul(ENTRIES);
             state.with_map(|map| {
-                let range = (first, first.saturating_add(ENTRIES));
-                let slots = map.extents().numbers(id.member, range);
-                let entries = slots.map(|slot| {
-                    let Some(slot) = slot else {
-                        return Entry::UNUSED;
-                    };
-                    match staged.iter().find(|change| change.slot == slot) {
-                        Some(change) => change.entry,
-                        None => Entry {
-                            word: map.word(slot),
-                            generation: generations.get(slot as usize).copied().unwrap_or(0),
-                        },
-                    }
-                });
+                let entries = entries(map, generations, staged, id);
                 table_block::encode(image, &name, id.block, sequence, entries);
             });
         })
@@ -712,6 +708,30 @@ impl Writer {
             }
         }
     }
+}
+
+/// The entries of a table block as they are in memory, with the changes in `staged`.
+fn entries<'a>(
+    map: &'a Map,
+    generations: &'a [u64],
+    staged: &'a [Staged],
+    id: BlockId,
+) -> impl Iterator<Item = Entry> + 'a {
+    let first = id.block.saturating_mul(ENTRIES);
+    let range = (first, first.saturating_add(ENTRIES));
+    let slots = map.extents().numbers(id.member, range);
+    slots.map(move |slot| {
+        let Some(slot) = slot else {
+            return Entry::UNUSED;
+        };
+        match staged.iter().find(|change| change.slot == slot) {
+            Some(change) => change.entry,
+            None => Entry {
+                word: map.word(slot),
+                generation: generations.get(slot as usize).copied().unwrap_or(0),
+            },
+        }
+    })
 }
 
 /// A commit that is given up because one before it failed.

@@ -48,7 +48,7 @@ impl Writer {
     /// Whether users have to be told that copies of the metadata were lost, repaired or moved, that the
     /// metadata can't be written, or can be again (P4).
     pub(in crate::remap) fn copies_changed(&mut self, state: &State) -> bool {
-        let stuck = state.counters.stuck.get() != 0;
+        let stuck = state.counters.stuck.get() != 0 || self.metadata.is_foreign();
         let now = Copies::of(self.metadata.superblock(), stuck);
         let changed = now != self.told_copies;
         self.told_copies = now;

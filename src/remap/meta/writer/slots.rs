@@ -33,13 +33,15 @@ use crate::{
         jobs::closed::range,
         meta::io::SpareIo,
         path::map::Map,
-        session::state::State, //
+        session::state::State,
+        setup::spares::Spares, //
     }, //
 };
 
 use super::{
     Publish,
     Writer,
+    LOOKED_AT_MAX,
     STAGED_MAX, //
 };
 
@@ -235,6 +237,44 @@ impl Writer {
         })
     }
 
+    /// The first of some slots of a member that can all be given out, near a given one or where nothing is initialised
+    /// yet; none if that is not found out at once.
+    pub(in crate::remap) fn next_free(
+        &self,
+        state: &State,
+        index: u8,
+        near: u32,
+        count: u32,
+    ) -> Option<u32> {
+        let member = self.metadata.superblock().member(index)?;
+        let usable = member.usable_slots();
+        let until = near.saturating_add(LOOKED_AT_MAX).min(usable);
+        let mut first = near;
+        for slot in near..until {
+            if !self.is_free(state, index, slot) {
+                first = slot.saturating_add(1);
+            } else if slot.saturating_sub(first) >= count.saturating_sub(1) {
+                return Some(first);
+            }
+        }
+        // What is free up to there goes on behind.
+        let first = if until == usable { first } else { usable };
+        let end = first.max(near).checked_add(count)?;
+        (self.gives_slots(index) && end <= member.slots).then_some(first)
+    }
+
+    /// Where a slot of a member lies on its device.
+    pub(in crate::remap) fn slot_sector(
+        &self,
+        spares: &Spares,
+        index: u8,
+        slot: u32,
+    ) -> Option<u64> {
+        let member = self.metadata.superblock().member(index)?;
+        let start = spares.get(index)?.start;
+        start.checked_add(member.geometry.slot_sector(slot)?)
+    }
+
     /// Frees up to `want` slots that were set aside for the next writes of blocks that main cannot read, in one go:
     /// blocks that fail now need them more. Reads of the others are errors as before. Fails with [`ENOSPC`] if there
     /// is none.
@@ -289,6 +329,56 @@ impl Writer {
         }
         self.stolen = stolen;
         committed
+    }
+
+    /// Blocks that main can read again are pending no more. Takes those out of `blocks` that are done, as they are or
+    /// were not pending any more, and returns how many were; who is in somebody's range stays.
+    pub(in crate::remap) fn clear_pending(
+        &mut self,
+        state: &State,
+        io: &mut SpareIo<'_>,
+        blocks: &mut KVec<u64>,
+    ) -> Result<u64> {
+        let mut stolen = core::mem::take(&mut self.stolen);
+        stolen.clear();
+        let mut failed = Ok(());
+        let mut noted = 0u64;
+        // As in `steal_slots`.
+        let desk = state.desk.lock();
+        blocks.retain(|block| {
+            let range = Range::new(state.sector_of(*block), state.sectors(1));
+            if failed.is_err() || desk.is_busy(range) {
+                return true;
+            }
+            match state.slot_of(*block) {
+                Some((slot, word)) if word.state() == SlotState::Pending && !word.is_doubt() => {
+                    failed = self.stage(state, slot, SlotWord::FREE, Publish::Remove(*block));
+                    if failed.is_ok() {
+                        // There is room for as many as can be staged.
+                        let _ = stolen.push_within_capacity(slot);
+                    }
+                    failed.is_err()
+                }
+                Some(_) => false,
+                None => {
+                    noted = noted.saturating_add(u64::from(state.drop_note(&desk, *block)));
+                    false
+                }
+            }
+        });
+        drop(desk);
+        state.counters.pending.sub(noted);
+        let freed = stolen.len() as u64;
+        let committed = match stolen.is_empty() {
+            true => failed,
+            false => self.commit(state, io),
+        };
+        // No bio was on its way to any of them. What is in doubt stays what it was.
+        for slot in &stolen {
+            self.give_back(state, *slot);
+        }
+        self.stolen = stolen;
+        committed.map(|()| freed.saturating_add(noted))
     }
 
     /// Has the next slots taken from somewhere else.

@@ -82,6 +82,14 @@ pub(super) fn move_weak(
             return;
         }
         state.counters.weak_moves.add(1);
+        // For users. If somebody else has the lock for long, it is remapped like others.
+        state.with_writer_by(until, spares, |writer, _| {
+            if let Some((slot, word)) = state.slot_of(main_block) {
+                if word.state() == SlotState::Valid {
+                    writer.set_word(state, slot, word.with_weak());
+                }
+            }
+        });
     }
 }
 

@@ -3,11 +3,13 @@
 //! Messages.
 
 use dm_remap_logic::limit::Limit;
+use dm_remap_logic::listing::Kind;
 use dm_remap_logic::message::parse;
 use dm_remap_logic::message::whole_blocks;
 use dm_remap_logic::message::Blocks;
 use dm_remap_logic::message::Message;
 use dm_remap_logic::message::MessageError;
+use dm_remap_logic::message::Scan;
 use dm_remap_logic::message::Sectors;
 
 use super::Verdict;
@@ -26,6 +28,18 @@ const KNOWN: &[(&str, u8)] = &[
     ("verify", 1),
     ("evacuate", 1),
     ("forget_spare", 1),
+    ("retry", 1),
+    ("retry", 2),
+    ("list", 1),
+    ("list lost", 1),
+    ("LIST pending", 0),
+    ("list", 0),
+    ("scan status", 0),
+    ("stats", 0),
+    ("health", 0),
+    ("why", 0),
+    ("recheck", 0),
+    ("Restore", 0),
     ("use_spare", 1),
     ("set read_retries", 1),
     ("set low_water", 1),
@@ -59,8 +73,9 @@ pub(super) fn run(input: &mut Input<'_>) -> Verdict {
     match parse(&words) {
         Ok(message) => {
             assert_eq!(parse_line(&print(&message)), Ok(message));
-            let plain = |word: &&str| is_digits(word) || Limit::named(word).is_some();
-            assert!(words[1..].iter().all(plain), "{words:?}");
+            let lower: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
+            let plain = |word: &String| is_digits(word) || is_known(word);
+            assert!(lower[1..].iter().all(plain), "{words:?}");
             ranges(&message, sectors, block_sectors);
             Verdict::Accepted
         }
@@ -69,6 +84,13 @@ pub(super) fn run(input: &mut Input<'_>) -> Verdict {
             Verdict::Refused
         }
     }
+}
+
+/// Whether a word has a meaning behind the name of some message.
+fn is_known(word: &str) -> bool {
+    Limit::named(word).is_some()
+        || Kind::ALL.iter().any(|kind| kind.name() == word)
+        || Scan::ALL.iter().any(|scan| scan.name() == word)
 }
 
 fn known(input: &mut Input<'_>) -> String {
@@ -112,6 +134,17 @@ fn print(message: &Message) -> String {
         Message::MetadataStatus => "metadata_status".into(),
         Message::ClearStats => "clear_stats".into(),
         Message::Help => "help".into(),
+        Message::Stats => "stats".into(),
+        Message::Health => "health".into(),
+        Message::Why => "why".into(),
+        Message::Recheck => "recheck".into(),
+        Message::Retry(sectors) => format!("retry {}", range(sectors)),
+        Message::Scan(scan) => format!("scan {}", scan.name()),
+        Message::List { kind: None, from } => format!("list {from}"),
+        Message::List {
+            kind: Some(kind),
+            from,
+        } => format!("list {} {from}", kind.name()),
     }
 }
 
@@ -119,7 +152,7 @@ fn print(message: &Message) -> String {
 fn ranges(message: &Message, sectors: u64, block_sectors: u32) {
     let block = u128::from(block_sectors);
     match message {
-        Message::Remap(range) | Message::RemoveRemap(range) => {
+        Message::Remap(range) | Message::RemoveRemap(range) | Message::Retry(range) => {
             let first = u128::from(range.first);
             let count = u128::from(range.count.unwrap_or(1));
             match range.blocks(sectors, block_sectors) {

@@ -15,6 +15,11 @@ pub fn superblocks(disk: &SickDisk) -> Vec<u64> {
     find(disk, SUPERBLOCK)
 }
 
+/// The sectors of all blocks of slot tables on a disk.
+pub fn table_blocks(disk: &SickDisk) -> Vec<u64> {
+    find(disk, TABLE_BLOCK)
+}
+
 /// Puts bytes into every superblock copy of a disk.
 pub fn forge_superblocks(disk: &SickDisk, at: usize, bytes: &[u8]) {
     forge(disk, SUPERBLOCK, at, bytes);

@@ -25,6 +25,9 @@ const TARGET: usize = 40;
 /// How much room there is for an answer at first, as dmsetup has it: one that is longer has the command given again.
 const ROOM: usize = 16 << 10;
 
+/// Somebody without rights.
+const NOBODY: libc::uid_t = 65534;
+
 const DEV_CREATE: u32 = 3;
 const DEV_REMOVE: u32 = 4;
 const DEV_RENAME: u32 = 5;
@@ -80,8 +83,8 @@ impl<'a> Command<'a> {
     }
 
     /// A message. Its sector is zero, and the text ends with one.
-    fn message(name: &'a str, text: &str) -> Self {
-        Self::new(TARGET_MESSAGE, name).data([&[0; 8], text.as_bytes(), &[0]].concat())
+    fn message(name: &'a str, text: &[u8]) -> Self {
+        Self::new(TARGET_MESSAGE, name).data([&[0; 8], text, &[0]].concat())
     }
 
     /// Gives the command. In a thread of its own, as a process would be: suspends and long messages end at a signal, and the
@@ -98,7 +101,10 @@ impl<'a> Command<'a> {
         if !Path::new(CONTROL).exists() {
             succeed("modprobe dm_mod");
         }
-        let control = File::open(CONTROL)?;
+        self.give_to(&File::open(CONTROL)?)
+    }
+
+    fn give_to(&self, control: &File) -> io::Result<Answer> {
         let mut room = (HEADER + self.data.len()).next_multiple_of(ROOM);
         loop {
             let mut answer = Answer(vec![0; room / 8]);
@@ -272,12 +278,34 @@ fn remove_now(name: &str) -> io::Result<()> {
 
 /// Sends a message to the first target of a device, and returns the reply.
 pub fn message(name: &str, text: &str) -> io::Result<String> {
-    Command::message(name, text).give().map(reply)
+    Command::message(name, text.as_bytes()).give().map(reply)
 }
 
 /// The same in the caller's thread, for who watches what that one does.
 pub fn message_here(name: &str, text: &str) -> io::Result<String> {
-    Command::message(name, text).give_here().map(reply)
+    Command::message(name, text.as_bytes())
+        .give_here()
+        .map(reply)
+}
+
+/// The same of any bytes but zero.
+pub fn message_of_bytes(name: &str, bytes: &[u8]) -> io::Result<String> {
+    Command::message(name, bytes).give().map(reply)
+}
+
+/// The same as [`message`], by somebody without any rights, whom root has let open the way to device mapper.
+pub fn message_without_rights(name: &str, text: &str) -> io::Result<String> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let control = File::open(CONTROL)?;
+            // SAFETY: this call changes the user of this thread alone, which ends here; no memory is involved.
+            let result = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+            assert_eq!(result, 0, "be somebody else");
+            let command = Command::message(name, text.as_bytes());
+            command.give_to(&control).map(reply)
+        });
+        thread.join().expect("a command")
+    })
 }
 
 fn reply(answer: Answer) -> String {

@@ -57,8 +57,8 @@ fn every_kind_of_suspend_amid_a_repair() {
     assert_eq!(remap.device().remapped(), 1024);
 }
 
-/// E8: a suspend in the middle of a long message ends it. What it has done by then stays, and the
-/// message can be given again.
+/// E8: a suspend in the middle of a long message ends it, and the message answers with what was done and where to go
+/// on. That stays, and the message can be given again.
 #[test]
 fn every_kind_of_suspend_amid_a_long_message() {
     let _test = vmtest::begin!();
@@ -85,8 +85,13 @@ fn every_kind_of_suspend_amid_a_long_message() {
                 assert!(eventually(begun), "{message} does not begin");
                 let suspended = remap.device().suspend_with(kind);
                 suspended.unwrap_or_else(|refusal| panic!("{kind:?}: {refusal:?}"));
-                assert!(sender.join().unwrap().is_err(), "{message} went on");
+                let reply = sender.join().unwrap().expect("what was done");
                 let there = remap.device().remapped();
+                let (done, next) = reply.split_once('\n').expect("where it stopped");
+                let blocks = there.abs_diff(before);
+                assert!(done.starts_with(&format!("{blocks} blocks ")), "{reply}");
+                let next: u64 = next.rsplit_once("next=").unwrap().1.parse().unwrap();
+                assert!(next >= blocks * 8 && next < SECTORS, "{reply}");
                 remap.device().resume().unwrap();
                 assert_eq!(remap.device().remapped(), there, "{message}, {kind:?}");
             });

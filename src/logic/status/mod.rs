@@ -9,6 +9,18 @@
 //!
 //! in one line. Scripts read this by place and by key, so order and spelling never change, and new
 //! keys go to the end.
+//!
+//! | file     | what is in it                                                             |
+//! |----------|---------------------------------------------------------------------------|
+//! | `health` | what is wrong, the worst first, and what to do; says how the device is    |
+
+mod health;
+
+pub use self::health::{
+    problems,
+    Diagnosis,
+    Problem, //
+};
 
 use core::fmt;
 
@@ -18,7 +30,7 @@ use super::figures::Spares;
 pub const VERSION: &str = "v3.0";
 
 /// How the device is: `health`, 1 or 0, and `condition`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
     /// `health=1 condition=good`: all is well, as far as anybody can tell.
     #[default]
@@ -27,6 +39,17 @@ pub enum Health {
     Degraded,
     /// `health=0 condition=failing`: errors are passed up, or data was lost.
     Failing,
+}
+
+impl Health {
+    /// The word for `condition`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Health::Good => "good",
+            Health::Degraded => "degraded",
+            Health::Failing => "failing",
+        }
+    }
 }
 
 /// Whether the metadata is kept on the spare.
@@ -39,8 +62,17 @@ pub enum MetadataState {
     Degraded,
     /// It can't be changed any more.
     ReadOnly,
-    /// The device is not active yet.
-    Disabled,
+}
+
+impl MetadataState {
+    /// The word for `metadata`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            MetadataState::Enabled => "enabled",
+            MetadataState::Degraded => "degraded",
+            MetadataState::ReadOnly => "readonly",
+        }
+    }
 }
 
 /// Everything that the status line tells.
@@ -56,8 +88,6 @@ pub struct Status {
     pub lost: u64,
     /// Slots that hold something.
     pub slots_used: u64,
-    /// How the device is.
-    pub health: Health,
     /// Failed writes to main.
     pub write_errors: u64,
     /// Failed reads from main.
@@ -68,8 +98,20 @@ pub struct Status {
     pub manual_remaps: u64,
     /// How far a scan has come.
     pub scan_percent: u8,
-    /// Whether the metadata is kept.
-    pub metadata: MetadataState,
+    /// Slots that can still be given out.
+    pub slots_left: u64,
+    /// Whether fewer are left than users want to be told of.
+    pub is_low: bool,
+    /// Whether there are fewer copies of the metadata than there should be.
+    pub degraded: bool,
+    /// Whether the metadata could not be written last.
+    pub stuck: bool,
+    /// Whether somebody else has written it, so that it is not written any more.
+    pub foreign: bool,
+    /// Whether new spares take over from dead ones.
+    pub taking_over: bool,
+    /// Messages that were refused.
+    pub refused: u64,
     /// Whether every remap is made durable at once.
     pub autosave: bool,
     /// Metadata commits that succeeded.
@@ -141,6 +183,25 @@ impl fmt::Display for Breakers {
     }
 }
 
+impl Status {
+    /// How the device is: as bad as the worst that is wrong with it.
+    pub fn health(&self) -> Health {
+        let all = problems(self).map(|problem| problem.severity());
+        all.max().unwrap_or(Health::Good)
+    }
+
+    /// Whether the metadata is kept on the spares.
+    pub const fn metadata(&self) -> MetadataState {
+        if self.foreign {
+            MetadataState::ReadOnly
+        } else if self.degraded || self.stuck {
+            MetadataState::Degraded
+        } else {
+            MetadataState::Enabled
+        }
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let capacity = self.capacity;
@@ -151,11 +212,8 @@ impl fmt::Display for Status {
             self.pending.saturating_add(self.lost),
             self.slots_used
         )?;
-        let (health, condition) = match self.health {
-            Health::Good => (1, "good"),
-            Health::Degraded => (1, "degraded"),
-            Health::Failing => (0, "failing"),
-        };
+        let health = u8::from(self.health() != Health::Failing);
+        let condition = self.health().name();
         write!(
             f,
             " health={health} errors=W{}:R{} auto_remaps={} manual_remaps={} scan={}%",
@@ -165,12 +223,7 @@ impl fmt::Display for Status {
             self.manual_remaps,
             self.scan_percent
         )?;
-        let metadata = match self.metadata {
-            MetadataState::Enabled => "enabled",
-            MetadataState::Degraded => "degraded",
-            MetadataState::ReadOnly => "readonly",
-            MetadataState::Disabled => "disabled",
-        };
+        let metadata = self.metadata().name();
         let autosave = if self.autosave { "active" } else { "inactive" };
         write!(
             f,
@@ -206,6 +259,7 @@ mod tests {
     use super::{
         Breakers,
         Health,
+        MetadataState,
         Status, //
     };
 
@@ -215,6 +269,7 @@ mod tests {
             remapped: 2,
             capacity: 1000,
             slots_used: 2,
+            slots_left: 998,
             manual_remaps: 2,
             autosave: true,
             saves: 5,
@@ -238,27 +293,52 @@ mod tests {
     /// P17: monitors of the older tool know 1 and 0 only, and what is lost counts with what is pending.
     #[test]
     fn health_and_what_is_lost() {
-        let told = |health| {
-            let status = Status {
-                capacity: 9,
-                pending: 1,
-                lost: 2,
-                health,
-                ..Status::default()
-            };
-            std::format!("{status}")
+        let good = Status {
+            capacity: 9,
+            slots_left: 9,
+            ..Status::default()
         };
-        for (health, number, condition) in [
-            (Health::Good, 1, "good"),
-            (Health::Degraded, 1, "degraded"),
-            (Health::Failing, 0, "failing"),
+        for (status, number, condition) in [
+            (good, 1, Health::Good),
+            (
+                Status {
+                    degraded: true,
+                    ..good
+                },
+                1,
+                Health::Degraded,
+            ),
+            (
+                Status {
+                    pending: 1,
+                    lost: 2,
+                    ..good
+                },
+                0,
+                Health::Failing,
+            ),
         ] {
-            let line = told(health);
-            let begin = std::format!("v3.0 0/9 3/9 0/9 health={number} ");
+            let line = std::format!("{status}");
+            let gone = status.pending + status.lost;
+            let begin = std::format!("v3.0 0/9 {gone}/9 0/9 health={number} ");
             assert!(line.starts_with(&begin), "{line}");
-            let end = std::format!(" condition={condition} lost=2");
+            let name = condition.name();
+            let end = std::format!(" condition={name} lost={}", status.lost);
             assert!(line.ends_with(&end), "{line}");
+            assert_eq!(status.health(), condition);
         }
+    }
+
+    /// Nothing is written any more where somebody else has written, whatever else is wrong.
+    #[test]
+    fn how_the_metadata_is() {
+        let mut status = Status::default();
+        assert_eq!(status.metadata(), MetadataState::Enabled);
+        status.stuck = true;
+        assert_eq!(status.metadata(), MetadataState::Degraded);
+        status.foreign = true;
+        assert_eq!(status.metadata(), MetadataState::ReadOnly);
+        assert!(std::format!("{status}").contains(" metadata=readonly "));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Messages: what they do, what they answer, what they refuse.
 
+mod again;
+mod nonsense;
+mod told;
+
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::Status;
@@ -184,14 +188,29 @@ fn add_remap_serves_what_the_spare_holds() {
     assert!(device.read(100, 2).unwrap() == stamps(7, 2, 7));
     assert!(device.read(96, 4).unwrap() == stamps(96, 4, 1));
     // The slot is taken, and so is the sector.
-    for again in [
-        format!("add_remap 200 {place} 1"),
-        format!("add_remap 100 {} 1", place + 8),
-    ] {
-        assert!(remap.device().message(&again).is_err(), "{again}");
-    }
+    let refused = |message: &str| {
+        remap.device().message(message).expect_err(message);
+        remap.device().message("why").unwrap()
+    };
+    // Each refusal names what would do.
+    let why = refused(&format!("add_remap 200 {place} 3"));
+    let free = format!(
+        "spare sector {place} is not free, {} to {} are",
+        place + 2,
+        place + 4
+    );
+    assert!(why.contains(&free), "{why}");
+    let why = refused(&format!("add_remap 100 {} 1", place + 8));
+    assert!(why.contains("sector 100 is remapped already"), "{why}");
     // Metadata is no data area.
-    assert!(remap.device().message("add_remap 300 0 1").is_err());
+    let why = refused("add_remap 300 0 1");
+    let first = remap.first_slot();
+    assert!(why.contains(&format!("spare sectors {first} to ")), "{why}");
+    remap
+        .device()
+        .message(&format!("add_remap 200 {} 3", place + 2))
+        .unwrap();
+    remap.device().message("remove_remap 200 3").unwrap();
     drop(device);
     remap.reactivate();
     assert!(remap.open().read(100, 2).unwrap() == stamps(7, 2, 7));

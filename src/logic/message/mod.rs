@@ -1,6 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What does a message (`dmsetup message <device> 0 …`) ask for?
+//!
+//! | file      | what is in it                                                                        |
+//! |-----------|--------------------------------------------------------------------------------------|
+//! | `table`   | all messages: name, words, what it does, how it is read; a new one gets its row there |
+//! | `denial`  | why a message is not carried out: errno and words for the user                       |
+//! | `reply`   | what users are told of what was done                                                 |
+//!
+//! Here is what a message can ask for, and what is wrong with its words. What it does is in `remap/user/message.rs`.
+
+mod denial;
+pub mod reply;
+pub mod table;
+
+pub use self::denial::Denial;
 
 use core::fmt;
 
@@ -9,16 +23,16 @@ use super::{
     limit::{
         Limit,
         Wrong, //
-    }, //
+    },
+    listing::Kind,
+    text::Quoted, //
 };
 
-/// All messages, for replies and errors.
-pub const HELP: &str = "remap <sector> [<count>], \
-    add_remap <main sector> <spare sector> <count>, \
-    remove_remap <sector> [<count>], clear_all, evacuate <spare>, use_spare <spare>, forget_spare <spare>, verify <sector>, save, sync, status, \
-    metadata_status, set_auto_remap 0|1, set <limit> <number>, clear_stats, ping, help";
-
-const SET: &str = "set read_retries|error_threshold|low_water|deadline_ms <number>";
+use table::{
+    Form,
+    Misread,
+    Names, //
+};
 
 /// A range of main as the user gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +108,53 @@ pub enum Message {
     ClearStats,
     /// List the messages.
     Help,
+    /// Tell all counters.
+    Stats,
+    /// Tell what is wrong, and what to do.
+    Health,
+    /// Tell why the last message was refused.
+    Why,
+    /// List ranges of main.
+    List {
+        /// Only those of this kind.
+        kind: Option<Kind>,
+        /// Only those from this sector on.
+        from: u64,
+    },
+    /// Ask main again for what it could not read.
+    Retry(Sectors),
+    /// Read all copies of the metadata again.
+    Recheck,
+    /// Read all of main in the background, or tell how far that is.
+    Scan(Scan),
 }
 
-/// Why a message is refused. Displayed, it names what is wrong and what is allowed.
+/// What is to become of a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// It begins.
+    Start,
+    /// It ends.
+    Stop,
+    /// Tell how far it is.
+    Status,
+}
+
+impl Scan {
+    /// All of them.
+    pub const ALL: [Scan; 3] = [Scan::Start, Scan::Stop, Scan::Status];
+
+    /// What users call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scan::Start => "start",
+            Scan::Stop => "stop",
+            Scan::Status => "status",
+        }
+    }
+}
+
+/// Why the words of a message are refused. Displayed, it names what is wrong and what is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageError<'a> {
     /// No such message.
@@ -104,10 +162,12 @@ pub enum MessageError<'a> {
         /// What was given.
         word: &'a str,
     },
+    /// Nothing was said at all.
+    Empty,
     /// Too few or too many words.
     Count {
-        /// What is right.
-        usage: &'static str,
+        /// The message.
+        form: &'static Form,
     },
     /// Not a decimal number.
     NotNumber {
@@ -125,10 +185,14 @@ pub enum MessageError<'a> {
     },
     /// A count of zero.
     Zero,
-    /// Neither 0 nor 1.
-    NotSwitch {
+    /// None of the words that can stand there.
+    NotOne {
         /// What was given.
         word: &'a str,
+        /// What it stands for.
+        what: &'static str,
+        /// What it can be.
+        of: &'static str,
     },
     /// No such limit.
     UnknownLimit {
@@ -165,10 +229,11 @@ impl MessageError<'_> {
                 wrong: Wrong::OutOfRange,
                 ..
             } => Errno::Range,
-            MessageError::Count { .. }
+            MessageError::Empty
+            | MessageError::Count { .. }
             | MessageError::NotNumber { .. }
             | MessageError::Zero
-            | MessageError::NotSwitch { .. }
+            | MessageError::NotOne { .. }
             | MessageError::Limit {
                 wrong: Wrong::NotNumber,
                 ..
@@ -182,18 +247,30 @@ impl fmt::Display for MessageError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MessageError::Unknown { word } => {
-                write!(f, "unknown message {word:?}, known are: {HELP}")
+                write!(f, "unknown message {}, known are: {Names}", Quoted(word))
             }
-            MessageError::Count { usage } => write!(f, "wrong number of words, use: {usage}"),
+            MessageError::Empty => write!(f, "no message, known are: {Names}"),
+            MessageError::Count { form } => {
+                write!(f, "wrong number of words, use: {form}")
+            }
             MessageError::NotNumber { word, what } => {
-                write!(f, "{what} {word:?} is not a decimal number")
+                write!(f, "{what} {} is not a decimal number", Quoted(word))
             }
-            MessageError::Overflow { word, what } => write!(f, "{what} {word} is too large"),
+            MessageError::Overflow { word, what } => {
+                write!(f, "{what} {} is too large", Quoted(word))
+            }
             MessageError::Zero => f.write_str("count is 0, at least 1 is needed"),
-            MessageError::NotSwitch { word } => {
-                write!(f, "{word:?} is neither 0 (off) nor 1 (on)")
+            MessageError::NotOne { word, what, of } => {
+                write!(f, "{what} {} is none of {of}", Quoted(word))
             }
-            MessageError::UnknownLimit { word } => write!(f, "unknown limit {word:?}, use: {SET}"),
+            MessageError::UnknownLimit { word } => {
+                write!(
+                    f,
+                    "unknown limit {}, use: set {}",
+                    Quoted(word),
+                    table::LIMITS
+                )
+            }
             MessageError::Limit { limit, wrong } => {
                 f.write_str(limit.complaint(*wrong).to_str().unwrap_or(""))
             }
@@ -207,90 +284,14 @@ impl fmt::Display for MessageError<'_> {
     }
 }
 
-/// Reads a message, given as its words.
+/// Reads a message, given as its words. Names are known in lower and in upper case.
 pub fn parse<'a>(words: &[&'a str]) -> Result<Message, MessageError<'a>> {
-    let (&name, rest) = words
-        .split_first()
-        .ok_or(MessageError::Count { usage: HELP })?;
-    let alone = |message, usage| match rest {
-        [] => Ok(message),
-        _ => Err(MessageError::Count { usage }),
-    };
-    match name {
-        "remap" => Ok(Message::Remap(sectors(rest, "remap <sector> [<count>]")?)),
-        "remove_remap" => {
-            let usage = "remove_remap <sector> [<count>]";
-            Ok(Message::RemoveRemap(sectors(rest, usage)?))
-        }
-        "add_remap" => match rest {
-            [main, spare, count] => Ok(Message::AddRemap {
-                main_sector: number(main, "main sector")?,
-                spare_sector: number(spare, "spare sector")?,
-                count: count_of(count)?,
-            }),
-            _ => Err(MessageError::Count {
-                usage: "add_remap <main sector> <spare sector> <count>",
-            }),
-        },
-        "evacuate" => match rest {
-            [spare] => Ok(Message::Evacuate {
-                spare: number(spare, "spare")?,
-            }),
-            _ => Err(MessageError::Count {
-                usage: "evacuate <spare>",
-            }),
-        },
-        "use_spare" => match rest {
-            [spare] => Ok(Message::UseSpare {
-                spare: number(spare, "spare")?,
-            }),
-            _ => Err(MessageError::Count {
-                usage: "use_spare <spare>",
-            }),
-        },
-        "forget_spare" => match rest {
-            [spare] => Ok(Message::ForgetSpare {
-                spare: number(spare, "spare")?,
-            }),
-            _ => Err(MessageError::Count {
-                usage: "forget_spare <spare>",
-            }),
-        },
-        "verify" => match rest {
-            [sector] => Ok(Message::Verify {
-                sector: number(sector, "sector")?,
-            }),
-            _ => Err(MessageError::Count {
-                usage: "verify <sector>",
-            }),
-        },
-        "set_auto_remap" => match rest {
-            ["0"] => Ok(Message::SetAutoRemap(false)),
-            ["1"] => Ok(Message::SetAutoRemap(true)),
-            [word] => Err(MessageError::NotSwitch { word }),
-            _ => Err(MessageError::Count {
-                usage: "set_auto_remap 0|1",
-            }),
-        },
-        "set" => match rest {
-            [name, value] => {
-                let limit = Limit::named(name).ok_or(MessageError::UnknownLimit { word: name })?;
-                let value = limit.parse(value);
-                let value = value.map_err(|wrong| MessageError::Limit { limit, wrong })?;
-                Ok(Message::Set(limit, value))
-            }
-            _ => Err(MessageError::Count { usage: SET }),
-        },
-        "clear_all" => alone(Message::ClearAll, "clear_all"),
-        "save" => alone(Message::Save, "save"),
-        "sync" => alone(Message::Sync, "sync"),
-        "ping" => alone(Message::Ping, "ping"),
-        "status" => alone(Message::Status, "status"),
-        "metadata_status" => alone(Message::MetadataStatus, "metadata_status"),
-        "clear_stats" => alone(Message::ClearStats, "clear_stats"),
-        "help" => alone(Message::Help, "help"),
-        word => Err(MessageError::Unknown { word }),
-    }
+    let (&name, rest) = words.split_first().ok_or(MessageError::Empty)?;
+    let form = table::find(name).ok_or(MessageError::Unknown { word: name })?;
+    (form.read)(rest).map_err(|misread| match misread {
+        Misread::Words => MessageError::Count { form },
+        Misread::Word(error) => error,
+    })
 }
 
 impl Sectors {
@@ -339,46 +340,27 @@ pub fn whole_blocks(
     Ok(blocks)
 }
 
-fn sectors<'a>(words: &[&'a str], usage: &'static str) -> Result<Sectors, MessageError<'a>> {
-    match words {
-        [first] => Ok(Sectors {
-            first: number(first, "sector")?,
-            count: None,
-        }),
-        [first, count] => Ok(Sectors {
-            first: number(first, "sector")?,
-            count: Some(count_of(count)?),
-        }),
-        _ => Err(MessageError::Count { usage }),
-    }
-}
-
-fn count_of(word: &str) -> Result<u64, MessageError<'_>> {
-    match number(word, "count")? {
-        0 => Err(MessageError::Zero),
-        count => Ok(count),
-    }
-}
-
-fn number<'a>(word: &'a str, what: &'static str) -> Result<u64, MessageError<'a>> {
-    if word.is_empty() || !word.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(MessageError::NotNumber { word, what });
-    }
-    // Of digits only too many can be wrong.
-    word.parse()
-        .map_err(|_| MessageError::Overflow { word, what })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{
+        string::ToString,
+        vec::Vec, //
+    };
+
+    use super::{
+        table::{
+            Help,
+            ALL, //
+        },
+        *, //
+    };
 
     fn ok(text: &str) -> Message {
-        parse(&text.split(' ').collect::<std::vec::Vec<_>>()).unwrap()
+        parse(&text.split(' ').collect::<Vec<_>>()).unwrap()
     }
 
     fn refused(text: &str) -> (std::string::String, Errno) {
-        let words: std::vec::Vec<_> = text.split(' ').filter(|w| !w.is_empty()).collect();
+        let words: Vec<_> = text.split(' ').filter(|w| !w.is_empty()).collect();
         let error = parse(&words).unwrap_err();
         (std::format!("{error}"), error.errno())
     }
@@ -409,9 +391,12 @@ mod tests {
             ("clear_stats", Message::ClearStats),
             ("clear_all", Message::ClearAll),
             ("help", Message::Help),
+            ("stats", Message::Stats),
+            ("health", Message::Health),
+            ("why", Message::Why),
+            ("recheck", Message::Recheck),
         ] {
             assert_eq!(ok(text), message);
-            assert!(HELP.contains(text));
             let usage = std::format!("wrong number of words, use: {text}");
             let extra = std::format!("{text} 1");
             assert_eq!(refused(&extra), (usage, Errno::Invalid));
@@ -438,7 +423,6 @@ mod tests {
                 assert_eq!(refused(&set(value)), (complaint.into(), errno));
             }
         }
-        assert!(HELP.contains("set <limit> <number>"));
     }
 
     #[test]
@@ -457,7 +441,7 @@ mod tests {
             ),
             (
                 "",
-                "wrong number of words, use: remap <sector>",
+                "no message, known are: remap, remove_remap",
                 Errno::Invalid,
             ),
             (
@@ -465,7 +449,21 @@ mod tests {
                 "unknown message \"frob\", known are: remap",
                 Errno::NotSupported,
             ),
-            ("PING", "unknown message \"PING\"", Errno::NotSupported),
+            ("PINGS", "unknown message \"PINGS\"", Errno::NotSupported),
+            (
+                "list all",
+                "kind \"all\" is none of remapped|pending",
+                Errno::Invalid,
+            ),
+            ("list lost x", "from sector \"x\" is not", Errno::Invalid),
+            (
+                "list 1 2",
+                "kind \"1\" is none of remapped|",
+                Errno::Invalid,
+            ),
+            ("list lost 1 2", "use: list [<kind>] [<from", Errno::Invalid),
+            ("scan", "use: scan start|stop|status", Errno::Invalid),
+            ("scan now", "scan \"now\" is none of start|", Errno::Invalid),
             ("remap", "use: remap <sector> [<count>]", Errno::Invalid),
             (
                 "remap 1 2 3",
@@ -495,7 +493,7 @@ mod tests {
             ("remap 1 0", "count is 0", Errno::Invalid),
             (
                 "remap 18446744073709551616",
-                "sector 18446744073709551616 is too large",
+                "sector \"18446744073709551616\" is too large",
                 Errno::Range,
             ),
             ("add_remap 1 2", "use: add_remap <main", Errno::Invalid),
@@ -509,11 +507,90 @@ mod tests {
             ("forget_spare", "use: forget_spare <spare>", Errno::Invalid),
             ("forget_spare x", "spare \"x\" is not", Errno::Invalid),
             ("set_auto_remap", "use: set_auto_remap 0|1", Errno::Invalid),
-            ("set_auto_remap on", "\"on\" is neither 0", Errno::Invalid),
+            (
+                "set_auto_remap on",
+                "switch \"on\" is none of 0 (off), 1 (on)",
+                Errno::Invalid,
+            ),
         ] {
             let (text_found, errno_found) = refused(text);
             assert!(text_found.contains(says), "{text:?}: {text_found}");
             assert_eq!(errno_found, errno, "{text:?}");
+        }
+    }
+
+    /// Each message of the table is known in lower and in upper case, takes the words that its usage tells of, and is
+    /// in the help.
+    #[test]
+    fn the_table_is_whole() {
+        let help = Help.to_string();
+        assert_eq!(help.lines().count(), ALL.len());
+        for (form, line) in ALL.iter().zip(help.lines()) {
+            assert_eq!(line, std::format!("{form}: {}", form.does));
+            let all: Vec<&str> = match form.words {
+                "" => Vec::new(),
+                "0|1" => std::vec!["1"],
+                "start|stop|status" => std::vec!["start"],
+                "[<kind>] [<from sector>]" => std::vec!["lost", "7"],
+                words if words.starts_with("read_retries|") => std::vec!["low_water", "7"],
+                words => words.split('<').skip(1).map(|_| "7").collect(),
+            };
+            let of = |name: &str| {
+                let words: Vec<&str> = [name].into_iter().chain(all.iter().copied()).collect();
+                let text = words.join(" ");
+                let upper = text.to_uppercase();
+                assert_eq!(ok(&text), ok(&upper), "{text}");
+                ok(&text)
+            };
+            let message = of(form.name);
+            if let Some(older) = form.older {
+                assert_eq!(of(older), message);
+            }
+            let mut more = all.clone();
+            more.insert(0, form.name);
+            more.resize(more.len() + 3, "7");
+            assert_eq!(parse(&more), Err(MessageError::Count { form }));
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let mut names: Vec<&str> = ALL.iter().map(|form| form.name).collect();
+        names.extend(ALL.iter().filter_map(|form| form.older));
+        for name in &names {
+            let same = |other: &&&str| other.eq_ignore_ascii_case(name);
+            assert_eq!(names.iter().filter(same).count(), 1, "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+        }
+        // The usage of `set` names all limits.
+        for limit in Limit::ALL {
+            assert!(table::LIMITS.contains(limit.name()));
+        }
+    }
+
+    #[test]
+    fn what_is_listed() {
+        for (text, kind, from) in [
+            ("list", None, 0),
+            ("list 8", None, 8),
+            ("list lost", Some(Kind::Lost), 0),
+            ("list GIVEN_UP 99", Some(Kind::GivenUp), 99),
+        ] {
+            assert_eq!(ok(text), Message::List { kind, from });
+        }
+    }
+
+    /// A word may be as long as a message: what is allowed is still told.
+    #[test]
+    fn long_words_are_shortened() {
+        let long = "x".repeat(1 << 16);
+        for words in [
+            &[long.as_str()] as &[_],
+            &["remap", &long],
+            &["set", &long, "1"],
+        ] {
+            let text = parse(words).unwrap_err().to_string();
+            assert!(text.len() < 500, "{} bytes", text.len());
         }
     }
 

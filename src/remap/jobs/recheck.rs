@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reading all copies of the metadata again, because a user says so. What is read, and what is done about it, is in
+//! `meta/writer/recheck.rs`; here is who waits for it, step by step.
+
+use kernel::prelude::*;
+
+use crate::{
+    abstractions::dm,
+    logic::message::Denial,
+    remap::{
+        meta::writer::recheck::Recheck,
+        DmRemap, //
+    }, //
+};
+
+use super::closed::must_stop;
+
+/// Reads all copies of the metadata again. However it ends, `recheck` tells what was done.
+pub(in crate::remap) fn recheck(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    recheck: &mut Recheck,
+) -> Result<(), Denial<'static>> {
+    let state = &**target.state;
+    loop {
+        target.check_active(ti)?;
+        if must_stop(state) {
+            return Err(EINTR.into());
+        }
+        state.let_others_write();
+        let more = state.with_writer(&target.spares, |writer, io| {
+            if !writer.active {
+                return Err(Denial::Suspended);
+            }
+            writer.check_open(state)?;
+            Ok(writer.recheck(state, io, recheck)?)
+        });
+        target.tell_news();
+        if !more? {
+            return Ok(());
+        }
+    }
+}

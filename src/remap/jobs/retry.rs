@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Asking main again for what it could not read (`retry`).
+//!
+//! A block is pending because main could not read it once. That may have been a cable, or the disk has found the sector
+//! again since. Whoever says so has main asked again; a block that can be read then is pending no more, and its
+//! slot is free. Nothing is copied, and what a slot serves is left alone: main has something else there.
+//!
+//! ```text
+//!   find the next pending blocks -> read them on main -> under the writer's lock: is one still pending, and in
+//!   nobody's range? -> stage that its slot is free -> commit
+//! ```
+//!
+//! Whoever writes such a block meanwhile has its range at the desk, and looks for its slot under the writer's lock: it
+//! finds the slot, or none.
+
+use kernel::{
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block,
+        dm, //
+    },
+    logic::{
+        classify::Operation,
+        limit::Limit,
+        listing::Kind,
+        message::{
+            reply::Tally,
+            Blocks,
+            Denial, //
+        }, //
+    },
+    remap::{
+        meta::io::is_suspect,
+        session::walk::Walk,
+        DmRemap, //
+    }, //
+};
+
+use super::closed::must_stop;
+
+/// How many blocks are taken back with one commit.
+const PART: usize = 64;
+
+/// Asks main again for the blocks of a range that it could not read. However it ends, `total` tells what was done, and
+/// `next` which block comes next.
+pub(in crate::remap) fn retry(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    blocks: Blocks,
+    total: &mut Tally,
+    next: &mut u64,
+) -> Result<(), Denial<'static>> {
+    let state = &**target.state;
+    target.check_active(ti)?;
+    let mut buffer = block::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?;
+    let mut readable = KVec::with_capacity(PART, GFP_KERNEL).map_err(Error::from)?;
+    let mut walk = Walk::new(blocks.first, blocks.first.saturating_add(blocks.count));
+    *next = blocks.first;
+    loop {
+        if must_stop(state) {
+            *next = walk.position();
+            take_back(target, &mut readable, total)?;
+            return Err(EINTR.into());
+        }
+        let Some(part) = walk.next(state) else {
+            break;
+        };
+        match part.kind {
+            Some(Kind::Pending) => (),
+            kind => {
+                if matches!(kind, Some(Kind::Remapped | Kind::Weak)) {
+                    total.there = total.there.saturating_add(part.count);
+                }
+                continue;
+            }
+        }
+        for main_block in part.first..part.first.saturating_add(part.count) {
+            *next = main_block;
+            if must_stop(state) {
+                take_back(target, &mut readable, total)?;
+                return Err(EINTR.into());
+            }
+            if is_readable(target, main_block, &mut buffer)? {
+                // There is room for it.
+                let _ = readable.push_within_capacity(main_block);
+            } else {
+                total.failed = total.failed.saturating_add(1);
+            }
+            if readable.len() == PART {
+                take_back(target, &mut readable, total)?;
+            }
+        }
+    }
+    take_back(target, &mut readable, total)?;
+    target.tell_news();
+    Ok(())
+}
+
+/// Whether main can read a block now. Fails if the error is none of the medium.
+fn is_readable(
+    target: &DmRemap,
+    main_block: u64,
+    buffer: &mut block::IoBuffer,
+) -> Result<bool, Denial<'static>> {
+    let state = &**target.state;
+    let sector = state.sector_of(main_block);
+    let tries = state.limits.get(Limit::ReadRetries).saturating_add(1);
+    let mut last = Ok(());
+    for _ in 0..tries {
+        let opf = block::Opf::READ.sync();
+        last = state.pool.read(&target.main, sector, buffer.all_mut(), opf);
+        match last {
+            Ok(()) => return Ok(true),
+            Err(status) if !is_suspect(Operation::Read, status) => {
+                return Err(Error::from_errno(status.to_errno()).into());
+            }
+            Err(_) if must_stop(state) => break,
+            Err(_) => (),
+        }
+    }
+    Ok(last.is_ok())
+}
+
+/// These blocks are pending no more, unless somebody was faster.
+fn take_back(
+    target: &DmRemap,
+    blocks: &mut KVec<u64>,
+    total: &mut Tally,
+) -> Result<(), Denial<'static>> {
+    let state = &**target.state;
+    while !blocks.is_empty() {
+        let before = blocks.len();
+        state.let_others_write();
+        let taken = state.with_writer(&target.spares, |writer, io| {
+            if !writer.active {
+                return Err(Denial::Suspended);
+            }
+            writer.check_open(state)?;
+            Ok(writer.clear_pending(state, io, blocks)?)
+        })?;
+        total.moved = total.moved.saturating_add(taken);
+        if blocks.len() == before {
+            if must_stop(state) {
+                return Err(EINTR.into());
+            }
+            // Somebody has their range.
+            fsleep(Delta::from_millis(1));
+        }
+    }
+    Ok(())
+}
