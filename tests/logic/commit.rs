@@ -4,7 +4,9 @@
 //! too rarely, or can't see.
 
 use dm_remap_logic::commit::Failure;
+use dm_remap_logic::commit::Fault;
 use dm_remap_logic::commit::Outcome;
+use dm_remap_logic::commit::Step;
 use dm_remap_logic::format::BlockId;
 use dm_remap_logic::format::Member;
 use dm_remap_logic::load::LoadError;
@@ -199,6 +201,36 @@ fn loading_what_is_whole_writes_nothing() {
     assert!(!spare.metadata.is_touched());
     assert_eq!(spare.commit(&mut world.disk, &[]), Ok(Outcome::Committed));
     assert_eq!(world.disk.writes, writes);
+}
+
+/// A place that could not be read before a write has to show that it can be read after it, and what is written there
+/// goes first (M1, P4).
+#[test]
+fn what_was_bad_is_read_back() {
+    let mut world = World::new(10, 4096, 8);
+    world.add().expect("no crash");
+    let places = [0, 1].map(|replica| sector_of(&world, replica));
+    for (found, order, read_back) in [
+        (Ok(()), [places[0], places[1]], [false, false]),
+        (Err(Fault::Media), [places[1], places[0]], [true, false]),
+    ] {
+        let blocks = [id(0)];
+        let mut op = world.spare.metadata.commit(&blocks);
+        let Step::CheckTable { place, .. } = op.advance(Ok(())) else {
+            panic!("the second copy is not looked at");
+        };
+        assert_eq!(place.sector, places[1]);
+        let mut last = found;
+        let writes = [(); 2].map(
+            |()| match op.advance(std::mem::replace(&mut last, Ok(()))) {
+                Step::WriteTable { place, verify, .. } => (place.sector, verify),
+                step => panic!("{step:?}"),
+            },
+        );
+        assert_eq!(writes.map(|write| write.0), order);
+        assert_eq!(writes.map(|write| write.1), read_back);
+        assert_eq!(op.advance(Ok(())), Step::Done(Outcome::Committed));
+    }
 }
 
 /// What a commit costs: one write to each replica for each block, and once in an activation the

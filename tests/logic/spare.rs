@@ -159,6 +159,7 @@ fn run(
                 place,
                 content,
                 fua,
+                verify,
             } => {
                 let superblock = op.metadata().superblock();
                 let member = superblock.member(block.member).expect("a member");
@@ -189,7 +190,13 @@ fn run(
                 }
                 let result = made.and_then(|()| {
                     let disk = disks.begin_write(device(place).into());
-                    disk.write(place.sector, &image, *fua)
+                    disk.write(place.sector, &image, *fua)?;
+                    let mut found = [0; BLOCK_BYTES];
+                    if *verify {
+                        disk.read(place.sector, &mut found)?;
+                        assert_eq!(found, image);
+                    }
+                    Ok(())
                 });
                 (place.member, result)
             }

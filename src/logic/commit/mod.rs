@@ -71,12 +71,24 @@
 //!
 //! Nothing here writes: [`Op::advance`] tells the driver what to write next and is told how that
 //! went, so that a test can fail, tear and reorder every single step.
+//!
+//! | what happens?                                   | where that is decided                                       |
+//! |-------------------------------------------------|-------------------------------------------------------------|
+//! | A superblock copy cannot be written.            | `supers.rs`; what is known of it: `metadata/copies.rs`      |
+//! | A table block cannot be written where it is.    | `table_write.rs`                                            |
+//! | A replica has no place left for a block.        | `table_write.rs`, and whether it may be void: its job       |
+//! | A commit fails between two replicas.            | `jobs/commit.rs`; until it is settled: `metadata/unsettled.rs` |
+//! | A spare fails as a whole.                       | `op.rs`, `metadata/members.rs`, and if a job cannot do without it: `jobs` |
+//! | Replicas differ when they are loaded.           | `jobs/rewrite.rs`                                           |
+//! | A void replica is made again.                   | `jobs/rebuild.rs`, `metadata/replicas.rs`                   |
+//! | More slots are needed.                          | `jobs/extend.rs`                                            |
 
+mod jobs;
 mod metadata;
 mod op;
 mod step;
 mod supers;
-mod tables;
+mod table_write;
 
 pub use self::{
     metadata::{

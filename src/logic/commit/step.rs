@@ -69,8 +69,12 @@ pub enum Step {
         content: Content,
         /// Whether it must be on the medium before the step is done.
         fua: bool,
+        /// Whether it must be read back, too: there is no other copy, or the place was bad before. One that
+        /// has something else or nothing is reported as [`Fault::Media`].
+        verify: bool,
     },
-    /// Write a superblock copy ([`Metadata::encode_superblock`]), FUA.
+    /// Write a superblock copy ([`Metadata::encode_superblock`]), FUA, and read it back: nobody else does before the
+    /// next activation.
     ///
     /// [`Metadata::encode_superblock`]: super::Metadata::encode_superblock
     WriteSuper {
@@ -86,6 +90,19 @@ pub enum Step {
     },
     /// Nothing: this is how it ended.
     Done(Outcome),
+}
+
+impl Step {
+    /// The member whose spare it goes to, if it goes to any.
+    pub(super) fn member(&self) -> Option<u8> {
+        match self {
+            Step::CheckTable { place, .. }
+            | Step::WriteTable { place, .. }
+            | Step::WriteSuper { place, .. } => Some(place.member),
+            Step::Flush { member } => Some(*member),
+            Step::Done(_) => None,
+        }
+    }
 }
 
 /// How an operation ended.

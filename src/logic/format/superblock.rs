@@ -213,6 +213,41 @@ impl Superblock {
         superblock
     }
 
+    /// Becomes what `other` is. In place, because a superblock is large for the kernel's stack.
+    pub fn copy_from(&mut self, other: &Self) {
+        // Named one by one, so that none is forgotten.
+        let Self {
+            compat,
+            ro_compat,
+            incompat,
+            set_uuid,
+            set_epoch,
+            sequence,
+            epoch,
+            slot_sectors,
+            main_block_bytes,
+            main_sectors,
+            main_id,
+            clean,
+            statistics,
+            members,
+        } = other;
+        self.compat = *compat;
+        self.ro_compat = *ro_compat;
+        self.incompat = *incompat;
+        self.set_uuid = *set_uuid;
+        self.set_epoch = *set_epoch;
+        self.sequence = *sequence;
+        self.epoch = *epoch;
+        self.slot_sectors = *slot_sectors;
+        self.main_block_bytes = *main_block_bytes;
+        self.main_sectors = *main_sectors;
+        self.main_id = *main_id;
+        self.clean = *clean;
+        self.statistics = *statistics;
+        self.members = *members;
+    }
+
     /// Whether features that this version does not know forbid writing anything to the spares.
     pub fn is_read_only(&self) -> bool {
         self.ro_compat & !RO_COMPAT_KNOWN != 0

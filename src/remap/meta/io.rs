@@ -55,7 +55,6 @@ use crate::{
             BLOCK_BYTES,
             BLOCK_SECTORS,
             MEMBERS_MAX,
-            REPLICAS,
             SUPER_COPIES, //
         },
         latch::FlushTicket,
@@ -142,19 +141,13 @@ impl<'a> SpareIo<'a> {
         // Before anything is written that a flush is for.
         let tickets = self.state.life.spares_sent();
         let mut last = Ok(());
-        // A place that could not be read before a write has to show that it can be read after it.
-        let mut suspicious = None;
         loop {
             let step = op.advance(last);
             let superblock = op.metadata().superblock();
             last = match step {
                 Step::Done(outcome) => return outcome,
                 Step::Flush { member } => self.flush(superblock, member, tickets.of(member)),
-                Step::CheckTable { block, place } => {
-                    let checked = self.check(superblock, block, place);
-                    suspicious = checked.is_err().then_some(place);
-                    checked
-                }
+                Step::CheckTable { block, place } => self.check(superblock, block, place),
                 Step::WriteSuper { copy, place } => {
                     op.metadata()
                         .encode_superblock(&mut self.memory.image, copy);
@@ -167,23 +160,14 @@ impl<'a> SpareIo<'a> {
                     place,
                     content,
                     fua,
-                } => match self.make(superblock, block, content, &mut fill) {
-                    Ok(()) => {
-                        let copy = matches!(content, Content::Copy { .. });
-                        // There is no other one that it could be read from.
-                        let single = superblock.member(block.member).is_some_and(|member| {
-                            !(0..REPLICAS).all(|replica| member.replica_lives(replica))
-                        });
-                        let written = self.write(superblock, place, fua);
-                        let doubted = self.is_careful || suspicious == Some(place);
-                        if copy || single || doubted {
-                            written.and_then(|()| self.verify(superblock, place))
-                        } else {
-                            written
-                        }
-                    }
-                    Err(fault) => Err(fault),
-                },
+                    verify,
+                } => self
+                    .make(superblock, block, content, &mut fill)
+                    .and_then(|()| self.write(superblock, place, fua))
+                    .and_then(|()| match verify || self.is_careful {
+                        true => self.verify(superblock, place),
+                        false => Ok(()),
+                    }),
             };
         }
     }

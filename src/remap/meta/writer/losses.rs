@@ -109,7 +109,7 @@ impl Writer {
     #[inline(never)]
     pub(in crate::remap) fn before_take_over(&self) -> Result<Before> {
         let mut metadata = KBox::new(Metadata::EMPTY, GFP_KERNEL)?;
-        metadata.clone_from(&self.metadata);
+        metadata.copy_from(&self.metadata);
         Ok(Before {
             metadata,
             durable: self.durable,

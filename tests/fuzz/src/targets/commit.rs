@@ -400,8 +400,14 @@ impl World {
                     place,
                     content,
                     fua,
+                    verify,
                 } => {
                     let at = (key(block), self.told(&op, block, place));
+                    let bad = progress.checked.get(&at) == Some(&(place, false));
+                    let member = op.metadata().superblock().member(block.member);
+                    let only = member.is_none_or(|m| m.void_replicas != 0);
+                    let copied = matches!(content, Content::Copy { .. });
+                    assert_eq!(verify, bad || only || copied, "{at:?} is read back");
                     self.write_table(&op, at, place, content, &mut progress);
                     if last.is_ok() {
                         if matches!(content, Content::Copy { .. }) {
