@@ -153,6 +153,15 @@ impl Map {
         })
     }
 
+    /// Returns the first sector of main behind all blocks that slots claim. No table makes a claim beyond its own main, and
+    /// a block that moves stays the same block: so bits up to there, or to the end of the largest main that there is
+    /// afterwards, are bits for all claims.
+    pub(in crate::remap) fn claimed_sectors(&self, block_shift: u32) -> u64 {
+        let claims = self.words().filter(|word| word.is_claim());
+        let last = claims.map(SlotWord::main_block).max();
+        last.map_or(0, |last| last.saturating_add(1) << block_shift)
+    }
+
     /// Sets the presence bits of all blocks that slots claim.
     pub(in crate::remap) fn mark_presence(&self, words: &[Cell64], block_shift: u32) {
         let presence = Presence::new(words);

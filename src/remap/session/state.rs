@@ -407,7 +407,9 @@ impl State {
         sectors <= presence::SMALL && !Presence::new(self.presence.get()).any(sector)
     }
 
-    /// Has presence bits for a main of so many sectors. Allocates, and takes the writer's lock.
+    /// Has presence bits for a main of so many sectors. Allocates, and takes the writer's lock for as long as it takes to
+    /// copy the bits that there are, a word for 64 MiB of main: no slot is looked at. (What is remapped has bits already,
+    /// though main may have been larger once: see [`Map::claimed_sectors`].)
     pub(in crate::remap) fn cover(&self, main_sectors: u64) -> Result {
         let words = presence::words_for(main_sectors).ok_or(ENOMEM)?;
         if words <= self.presence.get().len() {
@@ -416,15 +418,9 @@ impl State {
         // Old ones are kept, so let there be few.
         let roomy = words.saturating_add(words / 2);
         let longer = cells64(core::iter::empty(), roomy, patient())?;
-        let locked = self.writer.lock();
-        let before = self.presence.get().len();
+        let _locked = self.writer.lock();
         for (new, old) in longer.iter().zip(self.presence.get()) {
             new.store(old.load());
-        }
-        let superblock = locked.writer.metadata.superblock();
-        if presence::words_for(superblock.main_sectors).is_none_or(|used| used > before) {
-            // Main was as large once, and remaps beyond the bits that there were have none so far.
-            self.with_map(|map| map.mark_presence(&longer, self.block_shift));
         }
         self.presence.grow(longer)
     }

@@ -232,7 +232,12 @@ impl Line<'_> {
     #[inline(never)]
     fn make_state(&self, loaded: KBox<Loaded>, format: bool) -> CtrResult<Arc<State>> {
         let (uuid, block_shift) = (loaded.metadata.superblock().set_uuid, self.block_shift);
-        let words = presence::words_for(self.main.sectors()).ok_or(ENOMEM)?;
+        let mut sectors = self.main.sectors();
+        if loaded.metadata.superblock().main_sectors > sectors {
+            // Main was larger once, and may be again while this state is in use.
+            sectors = sectors.max(loaded.map.claimed_sectors(block_shift));
+        }
+        let words = presence::words_for(sectors).ok_or(ENOMEM)?;
         let presence = cells64(core::iter::empty(), words, GFP_KERNEL)?;
         loaded.map.mark_presence(&presence, block_shift);
         let (locked, map, counters) = self.make_locked(loaded, format)?;

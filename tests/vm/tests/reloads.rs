@@ -307,7 +307,7 @@ fn a_grown_main_is_taken_over_while_in_use() {
     let line = |sectors: u64| {
         let (main, spare) = (below.path(), spare.path());
         format!(
-            "0 {sectors} dm-remap {} {}",
+            "0 {sectors} dm-remap {} {} 2 main_id grown",
             main.display(),
             spare.display()
         )
@@ -344,6 +344,21 @@ fn a_grown_main_is_taken_over_while_in_use() {
         mapped.remove();
         mapped = Mapped::new(&line(large));
     }
+    // What is remapped behind the end of a main that has shrunk is remapped when it is as long again.
+    mapped.remove();
+    below.load(&volume(small)).unwrap();
+    below.resume().unwrap();
+    mapped = Mapped::new(&line(small));
+    assert_eq!(mapped.remapped(), 100 + 48);
+    below.load(&volume(large)).unwrap();
+    below.resume().unwrap();
+    mapped.load(&line(large)).unwrap();
+    mapped.resume().unwrap();
+    let device = Direct::open(&mapped.path());
+    for place in places {
+        assert!(device.read(place, 16).unwrap() == stamps(place, 16, 1));
+    }
+    drop(device);
     mapped.remove();
     below.remove();
 }
