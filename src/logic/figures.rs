@@ -560,7 +560,6 @@ mod tests {
     use super::{
         write_prometheus,
         Breakers,
-        Health,
         Labels,
         Limit,
         Report,
@@ -577,7 +576,6 @@ mod tests {
             pending: u64::MAX,
             lost: u64::MAX,
             slots_used: u64::MAX,
-            health: Health::Failing,
             write_errors: u64::MAX,
             scan_percent: 100,
             saves: 7,
