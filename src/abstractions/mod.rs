@@ -9,18 +9,20 @@
 //! | `fs`    | `kernel::kobject`, `kernel::debugfs` | files in sysfs and debugfs                      |
 //! | `sync`  | `kernel::sync` | SRCU, published pointers, locks whose holders wait for I/O               |
 //! | `work`  | `kernel::workqueue` | work queues                                                         |
+//! | `params`| `kernel::module_param` | parameters that are checked, and shown                           |
 //!
 //! The C code is in `helpers.c`, for what is inline or a macro there; `bindings` is what bindgen makes of
 //! `bindings_helper.h`; `compat` knows versions and configurations of kernels, and what has to be so in all of them.
 
 // Inside the kernel crate all of this would be public. A module that includes it uses a part of it.
-#![allow(dead_code, unreachable_pub, unused_imports)]
+#![allow(dead_code, unreachable_pub, unused_imports, unused_macros)]
 
 mod bindings;
 pub mod block;
 mod compat;
 pub mod dm;
 pub mod fs;
+pub mod params;
 pub mod sync;
 pub mod util;
 mod warn;

@@ -35,10 +35,11 @@ struct Row {
     max: u32,
     not_number: &'static CStr,
     out_of_range: &'static CStr,
+    describes: &'static str,
 }
 
 macro_rules! row {
-    ($name:literal, $default:literal, $min:literal, $max:literal) => {{
+    ($name:literal, $default:literal, $min:literal, $max:literal, $what:literal) => {{
         const ROW: Row = Row {
             name: $name,
             key: text(concat!($name, "\0")),
@@ -61,6 +62,16 @@ macro_rules! row {
                 $max,
                 " are allowed\0"
             )),
+            describes: concat!(
+                $what,
+                ", ",
+                $min,
+                " to ",
+                $max,
+                ": what new devices begin with (default ",
+                $default,
+                ")"
+            ),
         };
         &ROW
     }};
@@ -85,10 +96,34 @@ impl Limit {
     const fn row(self) -> &'static Row {
         match self {
             //                          name           default min max
-            Limit::ReadRetries => row!("read_retries", 2, 0, 100),
-            Limit::ErrorThreshold => row!("error_threshold", 8, 0, 1_000_000),
-            Limit::LowWater => row!("low_water", 10, 0, 100),
-            Limit::DeadlineMs => row!("deadline_ms", 30_000, 100, 600_000),
+            Limit::ReadRetries => row!(
+                "read_retries",
+                2,
+                0,
+                100,
+                "How often a block that cannot be read is tried again"
+            ),
+            Limit::ErrorThreshold => row!(
+                "error_threshold",
+                8,
+                0,
+                1_000_000,
+                "From how many failed bios in a row on main has to prove that it works, 0: never"
+            ),
+            Limit::LowWater => row!(
+                "low_water",
+                10,
+                0,
+                100,
+                "Percentage of free slots below which there is an event"
+            ),
+            Limit::DeadlineMs => row!(
+                "deadline_ms",
+                30_000,
+                100,
+                600_000,
+                "How long a failed bio may take to be answered, in milliseconds"
+            ),
         }
     }
 
@@ -120,6 +155,11 @@ impl Limit {
     /// The number that it has if nobody says anything.
     pub const fn default(self) -> u32 {
         self.row().default
+    }
+
+    /// What it is, which values it may have, and which one it has if nobody says anything: for `modinfo`.
+    pub const fn describes(self) -> &'static str {
+        self.row().describes
     }
 
     /// Reads a value of this limit.
@@ -177,6 +217,17 @@ mod tests {
         }
         assert_eq!(Limit::named("read"), None);
         assert_eq!(Limit::named(""), None);
+    }
+
+    #[test]
+    fn descriptions_name_range_and_default() {
+        for limit in Limit::ALL {
+            let text = limit.describes();
+            let range = std::format!("{} to {}: ", limit.min(), limit.max());
+            assert!(text.contains(&range), "{text}");
+            let default = std::format!("(default {})", limit.default());
+            assert!(text.ends_with(&default), "{text}");
+        }
     }
 
     #[test]

@@ -75,7 +75,10 @@ use crate::{
                 State, //
             }, //
         },
-        user::limits::Limits, //
+        user::{
+            limits::Limits,
+            params, //
+        }, //
     }, //
 };
 
@@ -269,7 +272,7 @@ impl Line<'_> {
                 limits: Limits::new(),
                 counters,
                 why <- new_mutex!(Bounded::EMPTY, "dm_remap_why"),
-                auto_remap: Atomic::new(true),
+                auto_remap: Atomic::new(params::auto_remap()),
                 log <- util::RateLimit::new(5, 10),
                 pool <- block::BioPool::new(POOL_BIOS),
                 zeroes,

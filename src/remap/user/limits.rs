@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The limits that are in force: from the table line, and by message while it is in use. Their names, defaults and
+//! The limits that are in force: from the module's parameters, the table line, and by message while it is in use. Their names, defaults and
 //! ranges are in [`logic::limit`](crate::logic::limit).
 
 use kernel::sync::atomic::{
@@ -13,6 +13,9 @@ use crate::logic::{
     limit::Limit, //
 };
 
+/// What new devices begin with.
+pub(super) static DEFAULTS: Limits = Limits::defaults();
+
 /// What is in force.
 pub(in crate::remap) struct Limits {
     read_retries: Atomic<u32>,
@@ -22,8 +25,16 @@ pub(in crate::remap) struct Limits {
 }
 
 impl Limits {
-    /// The defaults.
-    pub(in crate::remap) const fn new() -> Self {
+    /// What a device begins with, as the module's parameters say.
+    pub(in crate::remap) fn new() -> Self {
+        let limits = Self::defaults();
+        for limit in Limit::ALL {
+            limits.set(limit, DEFAULTS.get(limit));
+        }
+        limits
+    }
+
+    const fn defaults() -> Self {
         Self {
             read_retries: Atomic::new(Limit::ReadRetries.default()),
             error_threshold: Atomic::new(Limit::ErrorThreshold.default()),

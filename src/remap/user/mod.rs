@@ -15,6 +15,7 @@
 //! | `face`     | where users look at a device: its folders, and what is shown there                 |
 //! | `sysfs`    | files with one value each, some of which can be set; `logic/figures.rs` names them |
 //! | `debugfs`  | tables of any length                                                               |
+//! | `params`   | the module's parameters: what new devices begin with                               |
 //! | `names`    | how the kernel log calls things                                                    |
 
 mod answer;
@@ -25,6 +26,7 @@ pub(super) mod message;
 mod metadata;
 mod moves;
 pub(super) mod names;
+pub(super) mod params;
 mod places;
 mod spares;
 mod status;
