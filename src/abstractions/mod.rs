@@ -10,6 +10,7 @@
 //! | `sync`  | `kernel::sync` | SRCU, published pointers, locks whose holders wait for I/O               |
 //! | `work`  | `kernel::workqueue` | work queues                                                         |
 //! | `params`| `kernel::module_param` | parameters that are checked, and shown                           |
+//! | `trace` | with its driver| the tracepoints of dm-remap                                              |
 //!
 //! The C code is in `helpers.c`, for what is inline or a macro there; `bindings` is what bindgen makes of
 //! `bindings_helper.h`; `compat` knows versions and configurations of kernels, and what has to be so in all of them.
@@ -24,6 +25,7 @@ pub mod dm;
 pub mod fs;
 pub mod params;
 pub mod sync;
+pub mod trace;
 pub mod util;
 mod warn;
 pub mod work;

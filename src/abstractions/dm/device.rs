@@ -207,6 +207,22 @@ impl Eq for Device {}
 pub struct DeviceNumber(bindings::dev_t);
 
 impl DeviceNumber {
+    /// Returns the number of a whole disk: `disk_devt()`.
+    ///
+    /// # Safety
+    ///
+    /// `disk` must be a valid `struct gendisk`.
+    pub(super) unsafe fn of_disk(disk: *mut bindings::gendisk) -> Self {
+        // SAFETY: The caller vouches for the disk. Both are set before anybody sees it.
+        let (major, minor) = unsafe { ((*disk).major, (*disk).first_minor) };
+        Self((major as u32) << bindings::MINORBITS | minor as u32)
+    }
+
+    /// Returns it as the kernel has it: `dev_t`.
+    pub const fn as_raw(self) -> u32 {
+        self.0
+    }
+
     /// Returns the major number.
     pub const fn major(self) -> u32 {
         self.0 >> bindings::MINORBITS

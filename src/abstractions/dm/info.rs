@@ -13,6 +13,8 @@ use kernel::{
 
 use crate::abstractions::bindings;
 
+use super::device::DeviceNumber;
+
 /// One line of a device-mapper table: `struct dm_target`, seen by its target.
 ///
 /// A reference to it is handed to every callback and lives as long as that callback.
@@ -89,6 +91,12 @@ impl TargetInfo {
     pub fn device_name(&self) -> &CStr {
         // SAFETY: The mapped device outlives its tables, and its name is set once, when it is made.
         unsafe { CStr::from_char_ptr(bindings::dm_device_name(self.mapped_device())) }
+    }
+
+    /// Returns the number of the mapped device: that of `dm_disk()`.
+    pub fn device_number(&self) -> DeviceNumber {
+        // SAFETY: The mapped device outlives its tables, and so does its disk, whose number is set when it is made.
+        unsafe { DeviceNumber::of_disk(bindings::dm_disk(self.mapped_device())) }
     }
 
     /// Returns what identifies the mapped device among all that exist, whatever its table.

@@ -23,6 +23,7 @@ use kernel::{
 use crate::{
     abstractions::{
         sync,
+        trace,
         util, //
     },
     logic::{
@@ -57,6 +58,18 @@ pub(in crate::remap) enum Direction {
     SpareRead(u8),
     /// Writing the spare of a member.
     SpareWrite(u8),
+}
+
+impl Direction {
+    /// The disk, and whether it is about writing there, for tracepoints.
+    pub(in crate::remap) fn traced(self) -> (trace::Disk, bool) {
+        match self {
+            Direction::MainRead => (trace::Disk::MAIN, false),
+            Direction::MainWrite => (trace::Disk::MAIN, true),
+            Direction::SpareRead(member) => (trace::Disk::of(Some(member)), false),
+            Direction::SpareWrite(member) => (trace::Disk::of(Some(member)), true),
+        }
+    }
 }
 
 impl fmt::Display for Direction {

@@ -11,6 +11,7 @@ use crate::{
             BlkStatus, //
         },
         dm,
+        trace,
         util, //
     },
     logic::{
@@ -48,6 +49,11 @@ impl DmRemap {
         let operation = operation_of(&bio);
         let member = bio.per_bio().member();
         let main = member.is_none();
+        let disk = trace::Disk::of(match (operation, self.flushed(bio.target_bio_nr())) {
+            (Operation::Flush, Some((Disk::Spare(member), _))) => Some(member),
+            _ => member,
+        });
+        (state.trace).bio_failed(part_of(&bio), bio.op(), disk, bio.status());
         let direction = direction_of(operation, member);
         match classify(operation, io::status_of(bio.status()), opf.is_readahead()) {
             Verdict::Suspect => (),
@@ -62,12 +68,9 @@ impl DmRemap {
                     // It still fails, but first it is found out whether the set has to go without it.
                     Some((Disk::Spare(member), _)) if self.spares.count() > 1 => {
                         data.disk = member.saturating_add(1);
-                        let (owned, ended) = bio.take();
-                        state.deferred.push(owned);
-                        self.kick();
-                        return ended;
+                        return self.to_worker(bio);
                     }
-                    _ => return bio.done(),
+                    _ => return self.pass_up(bio),
                 }
             }
             // What is written to a spare that is gone goes to another one.
@@ -90,7 +93,7 @@ impl DmRemap {
                     self.count_error(direction);
                     self.passed_up(direction, opf.is_readahead());
                 }
-                return bio.done();
+                return self.pass_up(bio);
             }
         }
         match direction {
@@ -107,7 +110,7 @@ impl DmRemap {
             None => true,
         };
         if !admitted {
-            return bio.done();
+            return self.pass_up(bio);
         }
         // Where main is no longer asked, slots are replaced and tried again all the same.
         if main && !state.auto_remap.load(Relaxed) {
@@ -115,15 +118,29 @@ impl DmRemap {
             let threshold = state.limits.get(Limit::ErrorThreshold);
             let asks = |direction| state.life.failed(direction, threshold) == Need::Probe;
             if !direction.is_some_and(asks) {
-                return bio.done();
+                return self.pass_up(bio);
             }
         }
         let data = bio.per_bio();
         data.failed = true;
         data.probes = probes;
         data.stamp = util::monotonic_ms() as u32;
+        self.to_worker(bio)
+    }
+
+    /// Hands on the error of a bio.
+    fn pass_up<'a>(&self, bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
+        let verdict = trace::Verdict::PassedUp;
+        (self.state.trace).verdict(part_of(&bio), bio.op(), verdict, bio.status());
+        bio.done()
+    }
+
+    /// Leaves a bio to the worker.
+    fn to_worker<'a>(&self, bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
+        let verdict = trace::Verdict::Repair;
+        (self.state.trace).verdict(part_of(&bio), bio.op(), verdict, bio.status());
         let (owned, ended) = bio.take();
-        state.deferred.push(owned);
+        self.state.deferred.push(owned);
         self.kick();
         ended
     }
@@ -179,12 +196,7 @@ impl DmRemap {
             },
             Operation::Write | Operation::WriteZeroes => match member {
                 // It was on the way when its spare was given up: it goes elsewhere, like any from then on.
-                Some(member) if !self.state.note_written(member) => {
-                    let (owned, ended) = bio.take();
-                    self.state.deferred.push(owned);
-                    self.kick();
-                    return ended;
-                }
+                Some(member) if !self.state.note_written(member) => return self.to_worker(bio),
                 Some(member) => Direction::SpareWrite(member),
                 None => Direction::MainWrite,
             },
@@ -214,6 +226,14 @@ fn direction_of(operation: Operation, member: Option<u8>) -> Option<Direction> {
             Some(Direction::SpareWrite(member))
         }
         _ => None,
+    }
+}
+
+/// The part of the device that a bio is about, for tracepoints.
+fn part_of(bio: &dm::EndedBio<'_, DmRemap>) -> trace::Part {
+    trace::Part {
+        sector: bio.target_sector(),
+        sectors: bio.sectors(),
     }
 }
 

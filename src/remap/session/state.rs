@@ -64,6 +64,7 @@ use crate::{
         block,
         dm,
         sync,
+        trace,
         util,
         work, //
     },
@@ -163,6 +164,8 @@ use super::activate::Start;
 pub(in crate::remap) struct State {
     /// How the kernel log calls the mapped device.
     pub(in crate::remap) name: LogName,
+    /// What tracepoints call it.
+    pub(in crate::remap) trace: trace::Tracer,
     /// The spare set.
     pub(in crate::remap) uuid: Uuid,
     /// A slot and a block of main have `1 << block_shift` sectors.
@@ -638,6 +641,8 @@ impl State {
 
     /// Says that a breaker is closed.
     pub(in crate::remap) fn tell_closed(&self, direction: Direction) {
+        let (disk, write) = direction.traced();
+        self.trace.breaker(disk, write, false);
         if self.log.allow() {
             pr_info!("{}: {direction} works again\n", self.name);
         }
@@ -654,6 +659,8 @@ impl State {
 
     /// Says that a breaker is open.
     pub(in crate::remap) fn tell_opened(&self, direction: Direction) {
+        let (disk, write) = direction.traced();
+        self.trace.breaker(disk, write, true);
         if !self.log.allow() {
             return;
         }
@@ -737,11 +744,20 @@ impl State {
         }
     }
 
+    /// The part of the device that a block of main is, for tracepoints.
+    pub(in crate::remap) fn traced(&self, main_block: u64) -> trace::Part {
+        trace::Part {
+            sector: self.sector_of(main_block),
+            sectors: self.sectors(1),
+        }
+    }
+
     /// Notes a block that main cannot read, and that has no slot. It counts as pending from here on. For who has
     /// its range.
     pub(in crate::remap) fn note(&self, main_block: u64) {
         let _desk = self.desk.lock();
         if self.notes.add(main_block) {
+            self.trace.pending(self.traced(main_block));
             self.counters.pending.add(1);
             self.life.watch_notes(true);
         }

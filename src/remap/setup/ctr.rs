@@ -143,6 +143,7 @@ impl Opened {
                 table: ctor.table_id(),
             },
             name: LogName::new(ctor.device_name())?,
+            number: ctor.device_number(),
         })
     }
 }

@@ -18,6 +18,7 @@ use crate::{
         block,
         dm,
         sync,
+        trace,
         util, //
     },
     logic::{
@@ -253,6 +254,7 @@ impl Line<'_> {
         Ok(Arc::pin_init(
             try_pin_init!(State {
                 name,
+                trace: trace::Tracer::new(self.number),
                 uuid,
                 block_shift,
                 presence <- sync::Growing::new(presence),

@@ -92,6 +92,8 @@ pub(super) struct Line<'a> {
     pub(super) read_only: bool,
     pub(super) user: User,
     pub(super) name: LogName,
+    /// The number of the mapped device.
+    pub(super) number: dm::DeviceNumber,
 }
 
 impl Line<'_> {

@@ -201,6 +201,7 @@ impl Writer {
             pr_info!(
                 "{name}: Adaptive hash table: {was} -> {buckets} buckets, for {used} remaps and {ROOM} more\n"
             );
+            state.trace.resize(was as u64, buckets as u64);
         }
         Ok(unused)
     }

@@ -23,7 +23,10 @@ use core::ops::Range;
 use kernel::prelude::*;
 
 use crate::{
-    abstractions::util,
+    abstractions::{
+        trace,
+        util, //
+    },
     logic::{
         breaker::PROBE_INTERVAL_MS,
         commit::{
@@ -257,6 +260,10 @@ impl Writer {
             let serving = u64::from(self.pools.serving(member));
             if before & !lost & bit != 0 {
                 state.counters.lost.sub(serving);
+                // Unless it has left.
+                if self.metadata.superblock().member(member).is_some() {
+                    state.trace.spare(trace::Disk::of(Some(member)), false);
+                }
             }
             if lost & !before & bit != 0 {
                 state.counters.lost.add(serving);
@@ -264,6 +271,7 @@ impl Writer {
                     "{}: spare {member} is lost, going on without it\n",
                     state.name
                 );
+                state.trace.spare(trace::Disk::of(Some(member)), true);
                 state.life.forget_breakers_of(member);
                 // What was on it can be made again on others.
                 self.restored_at = u64::MAX;
@@ -384,6 +392,12 @@ impl Writer {
             };
         }
         let outcome = io.drive(self.metadata.rebuild(), |_, _, _| ());
+        let error = match &outcome {
+            Outcome::Committed => 0,
+            Outcome::Failed { why, .. } => -why.errno().number(),
+        };
+        let disk = trace::Disk::of(Some(member));
+        state.trace.restore(disk, replica, rebuild.next, error);
         match outcome {
             Outcome::Failed {
                 why: Failure::NoPlace,

@@ -36,6 +36,7 @@ use core::ops::Range;
 use kernel::prelude::*;
 
 use crate::{
+    abstractions::trace,
     logic::{
         commit::{
             Failure,
@@ -577,6 +578,8 @@ impl Writer {
             _ => None,
         };
         let gets_slot = matches!(change.publish, Publish::Insert | Publish::Replace(_));
+        let followed = !doubt && state.trace.follows_slots();
+        let was = followed.then(|| state.with_map(|map| map.word(slot)));
         let noted = gets_slot && state.is_noted(main_block);
         let mut twice = false;
         state.with_map(|map| {
@@ -630,6 +633,9 @@ impl Writer {
         });
         if noted {
             state.forget_note(main_block);
+        }
+        if let Some(was) = was {
+            Self::trace(state, change, noted, was);
         }
         // Only one of them serves, and the other one must not be what loading finds.
         if twice {
@@ -697,6 +703,7 @@ impl Writer {
                 // Where one that failed came before, this may be too high, and a spare is refused in doubt.
                 self.durable = self.metadata.superblock().sequence;
                 state.counters.stuck.set(0);
+                state.trace.commit(self.durable, 0);
                 Ok(())
             }
             Outcome::Failed { why, .. } => {
@@ -704,8 +711,47 @@ impl Writer {
                 if state.log.allow() {
                     pr_err!("{}: metadata was not written: {}\n", state.name, Show(why));
                 }
-                Err(Error::from_errno(-why.errno().number()))
+                let errno = -why.errno().number();
+                let sequence = self.metadata.superblock().sequence;
+                state.trace.commit(sequence, errno);
+                Err(Error::from_errno(errno))
             }
+        }
+    }
+
+    /// Says in tracepoints what a change of the map was, to whoever listens: a slot that had `before` has `after`.
+    fn trace(state: &State, change: &Staged, noted: bool, before: SlotWord) {
+        let place = |slot| {
+            let place = state.slot_place(slot);
+            place.map(|place| (trace::Disk::of(Some(place.member)), place.sector))
+        };
+        let Some(own) = place(change.slot) else {
+            return;
+        };
+        let word = change.entry.word;
+        let (block, tracer) = (state.traced(word.main_block()), state.trace);
+        let serves = word.state() == SlotState::Valid;
+        match change.publish {
+            // Of what is noted it was said then.
+            Publish::Insert if word.state() == SlotState::Pending && !noted => {
+                tracer.pending(block)
+            }
+            Publish::Keep if serves && before.is_set_aside() => {
+                tracer.remap(block, own.0, own.1, word.origin() == Origin::Manual);
+            }
+            Publish::Insert if serves => {
+                tracer.remap(block, own.0, own.1, word.origin() == Origin::Manual);
+            }
+            Publish::Replace(old) => {
+                if let Some(from) = place(old) {
+                    tracer.moved(block, from, own);
+                }
+            }
+            Publish::Remove(main_block) if before.state() == SlotState::Valid => {
+                let block = state.traced(main_block);
+                tracer.moved(block, own, (trace::Disk::MAIN, block.sector));
+            }
+            _ => (),
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::{
             BlkStatus, //
         },
         dm,
+        trace,
         util, //
     },
     logic::{
@@ -107,6 +108,10 @@ pub(in crate::remap) fn serve(
     let failed_at = bio.per_bio().failed_at(now);
     let member = bio.per_bio().member();
     let probes = bio.per_bio().probes;
+    let part = trace::Part {
+        sector: bio.target_sector(),
+        sectors: bio.sectors(),
+    };
     let main = bio.target().main.clone();
     let spares = bio.target().spares.clone();
     if bio.sectors() == 0 {
@@ -156,6 +161,13 @@ pub(in crate::remap) fn serve(
         let status = bio.status();
         return bio.complete(status);
     };
+    if failed_at.is_some() {
+        let verdict = match status {
+            BlkStatus::OK => trace::Verdict::Served,
+            _ => trace::Verdict::Failed,
+        };
+        state.trace.verdict(part, bio.op(), verdict, status);
+    }
     let mut tell = driver.tell;
     // Whoever has the lock writes metadata, and will need the memory, too.
     if let Some(mut locked) = state.writer.try_lock() {
