@@ -7,12 +7,14 @@
 #include <linux/debugfs.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
+#include <linux/kobject.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/seq_file.h>
+#include <linux/slab.h>
 #include <linux/srcu.h>
 
 #include "helpers.h"
@@ -172,6 +174,37 @@ void dm_rust_cond_resched(void)
 const char *dm_rust_module_version(void)
 {
 	return THIS_MODULE->version;
+}
+
+static void dm_rust_kset_release(struct kobject *object)
+{
+	kfree(to_kset(object));
+}
+
+static const struct kobj_type dm_rust_kset_type = {
+	.release = dm_rust_kset_release,
+};
+
+/* A set that is in no folder itself: its name is the subsystem in the uevents of what is in it. */
+struct kset *dm_rust_kset_create(const char *name)
+{
+	struct kset *kset = kzalloc(sizeof(*kset), GFP_KERNEL);
+
+	if (!kset)
+		return NULL;
+	INIT_LIST_HEAD(&kset->list);
+	spin_lock_init(&kset->list_lock);
+	kobject_init(&kset->kobj, &dm_rust_kset_type);
+	if (kobject_set_name(&kset->kobj, "%s", name)) {
+		kset_put(kset);
+		return NULL;
+	}
+	return kset;
+}
+
+void dm_rust_kset_put(struct kset *kset)
+{
+	kset_put(kset);
 }
 
 void dm_rust_warn(const char *message)

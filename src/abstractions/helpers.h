@@ -8,6 +8,7 @@
 #include <linux/blk_types.h>
 #include <linux/blkdev.h>
 #include <linux/completion.h>
+#include <linux/kobject.h>
 #include <linux/mutex_types.h>
 #include <linux/ratelimit_types.h>
 #include <linux/seq_file.h>
@@ -50,6 +51,9 @@ struct dentry *dm_rust_rows_create(const char *name, struct dentry *dir,
 				   const struct dm_rust_rows *rows);
 void dm_rust_cond_resched(void);
 const char *dm_rust_module_version(void);
+
+struct kset *dm_rust_kset_create(const char *name);
+void dm_rust_kset_put(struct kset *kset);
 
 void dm_rust_warn(const char *message);
 void dm_rust_ratelimit_init(struct ratelimit_state *state, int interval, int burst);

@@ -34,6 +34,7 @@
 //! | [`status`]   | How is the state told to users?                                            |
 //! | [`figures`]  | Which single values are there, and how do monitors read them?              |
 //! | [`listing`]  | Which ranges of main does `list` tell of?                                  |
+//! | [`event`]    | What do users hear of without asking?                                      |
 //!
 //! Units: a *sector* is always 512 bytes. A *metadata block* is 4096 bytes. A *main block* is one
 //! logical block of the main device, and a *slot* is the place on the spare that can hold one.
@@ -53,6 +54,7 @@ pub mod commit;
 pub mod crc32c;
 pub mod desk;
 pub mod errno;
+pub mod event;
 pub mod extents;
 pub mod figures;
 pub mod format;

@@ -86,8 +86,6 @@ use user::names::Show;
 
 /// One line of a table.
 pub(crate) struct DmRemap {
-    // First, so that nobody looks at what is about to go.
-    face: FaceRef,
     main: dm::Device,
     spares: Spares,
     /// How the set is to change when this table is resumed.
@@ -111,6 +109,8 @@ pub(crate) struct DmRemap {
     teller: Arc<Teller>,
     noter: Arc<Noter>,
     restorer: Arc<Restorer>,
+    // Behind the teller, who has the folder.
+    face: FaceRef,
     state: StateRef,
 }
 
@@ -154,13 +154,16 @@ impl dm::Target for DmRemap {
     fn presuspend(&self, _ti: &dm::TargetInfo) {
         self.state.stopping.store(true, Relaxed);
         // Messages that wait for others end now.
-        let _group = self.state.group.lock();
+        let group = self.state.group.lock();
         self.state.group_changed.notify_all();
+        drop(group);
+        self.teller.tell_rest();
     }
 
     fn presuspend_undo(&self, _ti: &dm::TargetInfo) {
         self.state.stopping.store(false, Relaxed);
         let _ = self.events.enqueue(self.restorer.clone());
+        self.tell_due();
     }
 
     fn postsuspend(&self, ti: &dm::TargetInfo) {
@@ -229,6 +232,7 @@ impl dm::Target for DmRemap {
         if locked.writer.active {
             let _ = self.events.enqueue(self.restorer.clone());
         }
+        self.tell_due();
         // Later, what users said by message counts.
         if !self.resumed.xchg(true, Relaxed) {
             let counters = &self.state.counters;
@@ -333,8 +337,15 @@ impl DmRemap {
     /// Raises an event if slots run low (P7), or if something became of the metadata (P4).
     fn tell_news(&self) {
         let low = self.state.limits.get(Limit::LowWater);
-        if self.state.writer.lock().writer.has_news(&self.state, low) {
-            self.teller.raise();
+        self.state.writer.lock().writer.has_news(&self.state, low);
+        self.teller.raise();
+        self.tell_due();
+    }
+
+    /// Has users told what they wait for, if there is something.
+    fn tell_due(&self) {
+        if self.state.news.is_due() {
+            let _ = self.events.enqueue::<_, 0>(self.teller.clone());
         }
     }
 

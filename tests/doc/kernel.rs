@@ -9,6 +9,7 @@
 mod abstractions;
 
 pub use abstractions::dm;
+pub use abstractions::fs;
 pub use abstractions::util;
 pub use abstractions::work;
 pub use kernel::*;

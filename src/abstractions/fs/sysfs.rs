@@ -146,7 +146,37 @@ struct Inner<T> {
     // Where it begins.
     kobj: Opaque<bindings::kobject>,
     object: T,
+    /// Of a folder in `/sys/kernel`. The kobject names it, also when it was taken out of sysfs, where folders in it may
+    /// still find it.
+    kset: Option<Kset>,
 }
+
+/// A set of objects, `struct kset`, that is in no folder itself.
+///
+/// # Invariants
+///
+/// `self` owns a reference to it.
+struct Kset(NonNull<bindings::kset>);
+
+impl Kset {
+    /// Makes one that gives its name to the uevents of what is in it. Sleeps for memory.
+    fn new(name: &CStr) -> Result<Self> {
+        // SAFETY: The name is terminated, and copied.
+        let kset = unsafe { bindings::dm_rust_kset_create(name.as_char_ptr()) };
+        // INVARIANT: It was just made, with one reference.
+        Ok(Self(NonNull::new(kset).ok_or(ENOMEM)?))
+    }
+}
+
+impl Drop for Kset {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, the reference is ours.
+        unsafe { bindings::dm_rust_kset_put(self.0.as_ptr()) };
+    }
+}
+
+/// The most variables of one uevent.
+const VARIABLES_MAX: usize = 16;
 
 /// A folder in sysfs: `struct kobject`. It goes when this is dropped, which sleeps until nobody reads or writes a file
 /// of it: see the [module](self).
@@ -179,12 +209,14 @@ impl<T: Object> Folder<T> {
         ktype
     };
 
-    /// Makes the folder `/sys/kernel/NAME`. Fails with [`EEXIST`] if there is one. Sleeps for memory.
+    /// Makes the folder `/sys/kernel/NAME`. Its name is the subsystem in the uevents of all that is in it. Fails with
+    /// [`EEXIST`] if there is one. Sleeps for memory.
     pub fn in_kernel(name: &CStr, object: T) -> Result<Self> {
+        let kset = Kset::new(name)?;
         // SAFETY: It is set when the kernel boots, and not changed any more.
         let parent = unsafe { bindings::kernel_kobj };
         // SAFETY: This kobject is never released.
-        unsafe { Self::new(parent, name, object) }
+        unsafe { Self::new(parent, name, object, Some(kset)) }
     }
 
     /// Makes a folder in another one. Fails with [`EEXIST`] if there is one of this name. Sleeps for memory.
@@ -192,20 +224,31 @@ impl<T: Object> Folder<T> {
     /// When the outer one is dropped, users see neither any more.
     pub fn within<P: Object>(outer: &Folder<P>, name: &CStr, object: T) -> Result<Self> {
         // SAFETY: By the type invariants, this is a kobject in sysfs.
-        unsafe { Self::new(outer.kobj(), name, object) }
+        unsafe { Self::new(outer.kobj(), name, object, None) }
     }
 
     /// # Safety
     ///
     /// `parent` must be a kobject in sysfs, and stay there while this runs.
-    unsafe fn new(parent: *mut bindings::kobject, name: &CStr, object: T) -> Result<Self> {
+    unsafe fn new(
+        parent: *mut bindings::kobject,
+        name: &CStr,
+        object: T,
+        kset: Option<Kset>,
+    ) -> Result<Self> {
+        let mut kobj: bindings::kobject = pin_init::zeroed();
+        if let Some(kset) = &kset {
+            kobj.kset = kset.0.as_ptr();
+        }
         let inner = Inner {
-            kobj: Opaque::new(pin_init::zeroed()),
+            kobj: Opaque::new(kobj),
             object,
+            kset,
         };
         let inner = KBox::into_raw(KBox::new(inner, GFP_KERNEL)?);
         let kobj = inner.cast::<bindings::kobject>();
-        // SAFETY: The kobject is zeroed and does not move, and its type is `'static`.
+        // SAFETY: The kobject is zeroed but for its set, which is there as long as it is, and does not move; its type is
+        // `'static`.
         unsafe { bindings::kobject_init(kobj, Self::KTYPE) };
         // SAFETY: It was just initialised, the caller vouches for the parent, and the format takes one string, which
         // is terminated, and copied.
@@ -238,6 +281,27 @@ impl<T: Object> Folder<T> {
             })?;
         }
         Ok(folder)
+    }
+
+    /// Tells whoever listens that something about the folder is new: `kobject_uevent_env()`. Each variable is `NAME=value`;
+    /// there may be 16, and some 2000 bytes together, or this fails with [`EINVAL`] or [`ENOMEM`]. So it does with
+    /// [`EINVAL`] of a folder that is not in one of [`in_kernel`](Self::in_kernel).
+    ///
+    /// Sleeps for memory, which is not waited for by I/O inside of a
+    /// [`NoIoScope`](crate::abstractions::sync::NoIoScope), and for others who do the same, and may wait for that.
+    pub fn uevent(&self, variables: &[&CStr]) -> Result {
+        // Behind the last one there is a null pointer.
+        let mut all = [core::ptr::null_mut(); VARIABLES_MAX + 1];
+        if variables.len() > VARIABLES_MAX {
+            return Err(EINVAL);
+        }
+        for (place, variable) in all.iter_mut().zip(variables) {
+            *place = variable.as_char_ptr().cast_mut();
+        }
+        let action = bindings::kobject_action_KOBJ_CHANGE;
+        // SAFETY: By the type invariants, the kobject is in sysfs; it holds those that it is in, which hold their sets.
+        // The strings are terminated and are only read.
+        to_result(unsafe { bindings::kobject_uevent_env(self.kobj(), action, all.as_mut_ptr()) })
     }
 
     fn kobj(&self) -> *mut bindings::kobject {

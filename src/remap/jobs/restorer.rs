@@ -62,6 +62,8 @@ const SLICE_MS: i64 = 20;
 pub(in crate::remap) struct Restorer {
     state: Arc<State>,
     spares: Spares,
+    /// Runs the teller.
+    events: Arc<work::WorkQueue>,
     teller: Arc<Teller>,
     #[pin]
     work: Work<Restorer>,
@@ -94,7 +96,7 @@ impl WorkItem for Restorer {
             }
         }
         if tell {
-            this.teller.raise();
+            this.tell();
         }
     }
 }
@@ -102,14 +104,17 @@ impl WorkItem for Restorer {
 impl Restorer {
     /// For the table that has these spares.
     pub(in crate::remap) fn new(
-        state: Arc<State>,
-        spares: Spares,
-        teller: Arc<Teller>,
+        state: &Arc<State>,
+        spares: &Spares,
+        events: &Arc<work::WorkQueue>,
+        teller: &Arc<Teller>,
     ) -> Result<Arc<Self>> {
+        let (events, teller) = (events.clone(), teller.clone());
         Arc::pin_init(
             try_pin_init!(Self {
-                state,
-                spares,
+                state: state.clone(),
+                spares: spares.clone(),
+                events,
                 teller,
                 work <- new_work!("dm_remap_restore"),
             }),
@@ -120,6 +125,11 @@ impl Restorer {
     /// Waits until it seems to have nothing to do.
     pub(in crate::remap) fn wait_until_idle(&self) {
         work::wait_until_idle(&self.work);
+    }
+
+    fn tell(&self) {
+        self.teller.raise();
+        let _ = self.events.enqueue::<_, 0>(self.teller.clone());
     }
 
     fn is_stopping(&self) -> bool {
@@ -172,7 +182,7 @@ impl Restorer {
         }
         // They had no slots so far.
         if begun && !self.is_stopping() && serve::set_noted_aside(&self.state, &self.spares) {
-            self.teller.raise();
+            self.tell();
         }
         Ok(())
     }

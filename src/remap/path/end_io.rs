@@ -63,6 +63,8 @@ impl DmRemap {
                 let (ticket, sent) = (FlushTicket(data.stamp), Sent(data.epoch));
                 if let Some((disk, _)) = flushed {
                     state.life.flush_ended(disk, ticket, sent, false);
+                    state.tell_unflushed(disk);
+                    let _ = self.events.enqueue::<_, 0>(self.teller.clone());
                 }
                 match flushed {
                     // It still fails, but first it is found out whether the set has to go without it.

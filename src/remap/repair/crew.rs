@@ -49,6 +49,7 @@ use crate::{
         jobs::restorer::Restorer,
         session::state::State,
         setup::spares::Spares,
+        user::face::DeviceFolderRef,
         DmRemap, //
     }, //
 };
@@ -62,8 +63,9 @@ use super::{
 #[pin_data]
 pub(in crate::remap) struct Repairer {
     state: Arc<State>,
-    /// Where the restorer runs.
+    /// Where the others run.
     background: Arc<work::WorkQueue>,
+    teller: Arc<Teller>,
     restorer: Arc<Restorer>,
     /// Its number at the desk.
     number: usize,
@@ -104,6 +106,9 @@ impl WorkItem for Repairer {
             // Whatever it is that was lost, others need not wait for it.
             let _ = this.background.enqueue(this.restorer.clone());
         }
+        if this.state.news.is_due() {
+            let _ = this.background.enqueue(this.teller.clone());
+        }
         dispatch(&this.state);
     }
 }
@@ -115,27 +120,49 @@ impl Repairer {
     }
 }
 
-/// Raises events of the mapped device. Whoever does that waits for a lock of device mapper's, whose
-/// holder may wait for memory and so for a repair; no repairer may do it.
+/// Tells users what they wait for, by events of the mapped device and uevents. Whoever does that waits for a lock of
+/// device mapper's or of others who send uevents, whose holder may wait for memory and so for a repair; no repairer may do it.
 #[pin_data]
 pub(in crate::remap) struct Teller {
+    state: Arc<State>,
     events: dm::Events,
+    names: dm::DeviceNames,
+    folder: Arc<DeviceFolderRef>,
     #[pin]
     work: Work<Teller>,
 }
 
 impl Teller {
-    pub(in crate::remap) fn new(events: dm::Events) -> Result<Arc<Self>> {
+    pub(in crate::remap) fn new(
+        state: Arc<State>,
+        events: dm::Events,
+        names: dm::DeviceNames,
+        folder: Arc<DeviceFolderRef>,
+    ) -> Result<Arc<Self>> {
         let teller = try_pin_init!(Self {
+            state,
             events,
+            names,
+            folder,
             work <- new_work!("dm_remap_teller"),
         });
         Arc::pin_init(teller, GFP_KERNEL)
     }
 
-    /// Raises an event now. Not for repairers.
+    /// Raises an event of the mapped device now, if there is something to be told. Not for repairers. The uevent is sent
+    /// when this is queued.
     pub(in crate::remap) fn raise(&self) {
-        self.events.raise();
+        if self.state.news.take_silent() {
+            self.events.raise();
+        }
+    }
+
+    /// The device is about to be suspended, and still serves: what is to be told is told before. From here to resume no
+    /// uevent is sent.
+    pub(in crate::remap) fn tell_rest(&self) {
+        work::wait_until_idle(&self.work);
+        self.raise();
+        (self.state.news).tell(&self.state, &self.names, &self.folder);
     }
 }
 
@@ -147,7 +174,12 @@ impl WorkItem for Teller {
     type Pointer = Arc<Teller>;
 
     fn run(this: Arc<Teller>) {
-        this.events.raise();
+        let _scope = sync::NoIoScope::enter();
+        this.raise();
+        if this.state.news.wait_for_turn(&this.state) {
+            this.raise();
+            (this.state.news).tell(&this.state, &this.names, &this.folder);
+        }
     }
 }
 
@@ -208,10 +240,11 @@ impl WorkItem for Noter {
     }
 }
 
-/// Makes the repairers for a table. The restorer runs on the queue `background`, so that no repair waits for it.
+/// Makes the repairers for a table. The others run on the queue `background`, so that no repair waits for them.
 pub(in crate::remap) fn hire(
     state: &Arc<State>,
     background: &Arc<work::WorkQueue>,
+    teller: &Arc<Teller>,
     restorer: &Arc<Restorer>,
 ) -> Result<KVec<Arc<Repairer>>> {
     let mut crew = KVec::with_capacity(JOBS, GFP_KERNEL)?;
@@ -221,11 +254,12 @@ pub(in crate::remap) fn hire(
             data: block::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?,
         };
         let (state, background) = (state.clone(), background.clone());
-        let restorer = restorer.clone();
+        let (teller, restorer) = (teller.clone(), restorer.clone());
         let repairer = Arc::pin_init(
             try_pin_init!(Repairer {
                 state,
                 background,
+                teller,
                 restorer,
                 number,
                 bio <- new_mutex!(None, "dm_remap_bio"),

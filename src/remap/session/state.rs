@@ -74,6 +74,10 @@ use crate::{
             Range,
             JOBS, //
         },
+        event::{
+            Event,
+            Level, //
+        },
         format::{
             Member,
             Place,
@@ -150,6 +154,7 @@ use crate::{
         },
         setup::spares::Spares,
         user::{
+            events::News,
             limits::Limits,
             names::LogName, //
         },
@@ -166,6 +171,8 @@ pub(in crate::remap) struct State {
     pub(in crate::remap) name: LogName,
     /// What tracepoints call it.
     pub(in crate::remap) trace: trace::Tracer,
+    /// What users have to hear of.
+    pub(in crate::remap) news: News,
     /// The spare set.
     pub(in crate::remap) uuid: Uuid,
     /// A slot and a block of main have `1 << block_shift` sectors.
@@ -570,10 +577,7 @@ impl State {
     ) -> block::IoResult {
         if flushed.is_err() {
             self.life.own_flush_failed(disk);
-            self.complain(match disk {
-                Disk::Main => "main cannot be flushed",
-                Disk::Spare(_) => "the spare cannot be flushed",
-            });
+            self.tell_unflushed(disk);
         }
         flushed
     }
@@ -639,12 +643,27 @@ impl State {
         closed
     }
 
-    /// Says that a breaker is closed.
+    /// Says that a disk cannot be flushed. From any context.
+    pub(in crate::remap) fn tell_unflushed(&self, disk: Disk) {
+        self.news.note(Event::FlushFailed, 1, None);
+        if !self.log.allow() {
+            return;
+        }
+        let (name, what) = (&self.name, Event::FlushFailed.what());
+        match disk {
+            Disk::Main => pr_err!("{name}: main {what}\n"),
+            Disk::Spare(_) => pr_err!("{name}: the spare {what}\n"),
+        }
+    }
+
+    /// Says that a breaker is closed. From any context.
     pub(in crate::remap) fn tell_closed(&self, direction: Direction) {
+        self.news.note(Event::BreakerClosed, 1, None);
         let (disk, write) = direction.traced();
         self.trace.breaker(disk, write, false);
         if self.log.allow() {
-            pr_info!("{}: {direction} works again\n", self.name);
+            let what = Event::BreakerClosed.what();
+            pr_info!("{}: {direction} {what}\n", self.name);
         }
     }
 
@@ -657,22 +676,21 @@ impl State {
         opened
     }
 
-    /// Says that a breaker is open.
+    /// Says that a breaker is open. From any context.
     pub(in crate::remap) fn tell_opened(&self, direction: Direction) {
+        self.news.note(Event::BreakerOpen, 1, None);
         let (disk, write) = direction.traced();
         self.trace.breaker(disk, write, true);
         if !self.log.allow() {
             return;
         }
-        let name = &self.name;
+        let (name, what) = (&self.name, Event::BreakerOpen.what());
         match direction {
             Direction::MainRead | Direction::MainWrite => {
-                pr_err!(
-                    "{name}: {direction} fails everywhere, nothing is remapped until it works\n"
-                );
+                pr_err!("{name}: {direction} {what}, nothing is remapped until it works\n");
             }
             Direction::SpareRead(_) | Direction::SpareWrite(_) => {
-                pr_err!("{name}: {direction} fails everywhere\n");
+                pr_err!("{name}: {direction} {what}\n");
             }
         }
     }
@@ -733,14 +751,37 @@ impl State {
         }
     }
 
+    /// Has users hear of what happened to blocks of main: by an event, which whoever calls this has to see to, and in the
+    /// kernel log.
+    pub(in crate::remap) fn report(&self, event: Event, blocks: usize, first: u64) {
+        let count = u32::try_from(blocks).unwrap_or(u32::MAX);
+        self.news.note(event, count, Some(self.sector_of(first)));
+        self.log_blocks(event, blocks, first);
+    }
+
     /// Says in the kernel log what happened to blocks of main, unless that was said too often.
-    pub(in crate::remap) fn report(&self, what: &str, blocks: usize, first: u64) {
+    pub(in crate::remap) fn log_blocks(&self, event: Event, blocks: usize, first: u64) {
         if self.log.allow() {
-            let sector = self.sector_of(first);
+            let (what, sector) = (event.what(), self.sector_of(first));
             pr_warn!(
                 "{}: {blocks} blocks {what}, from sector {sector} on\n",
                 self.name
             );
+        }
+    }
+
+    /// Has users hear of something that is about no block: by an event, which whoever calls this has to see to, and in
+    /// the kernel log, unless that was said too often.
+    pub(in crate::remap) fn announce(&self, event: Event) {
+        self.news.note(event, 1, None);
+        if !self.log.allow() {
+            return;
+        }
+        let (name, what) = (&self.name, event.what());
+        match event.level() {
+            Level::Error => pr_err!("{name}: {what}\n"),
+            Level::Warning => pr_warn!("{name}: {what}\n"),
+            Level::Info => pr_info!("{name}: {what}\n"),
         }
     }
 

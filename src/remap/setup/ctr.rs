@@ -226,13 +226,14 @@ fn assemble(
         ctor.set_num_bios(dm::BioKind::Discard, 1);
         ctor.set_discards_supported(true);
     }
-    let teller = Teller::new(ctor.events())?;
-    // Each at a time: the restorer and the noter may take long.
+    let face = FaceRef::new(ctor, &state, &spares).message(c"Folder in sysfs cannot be made")?;
+    let folder = face.folder().ok_or(ENODEV)?;
+    let teller = Teller::new((*state).clone(), ctor.events(), ctor.device_names(), folder)?;
+    // Each at a time: all of them may take long.
     let events = Arc::new(work::WorkQueue::new(c"dm-remap-events", 3)?, GFP_KERNEL)?;
-    let restorer = Restorer::new((*state).clone(), spares.clone(), teller.clone())?;
+    let restorer = Restorer::new(&state, &spares, &events, &teller)?;
     let noter = Noter::new(&state, &spares, &events, &teller, &restorer)?;
     let len = ctor.len();
-    let face = FaceRef::new(ctor, &state, &spares).message(c"Folder in sysfs cannot be made")?;
     pr_info!(
         "{}: table made: main {}, {len} sectors, {} spares\n",
         state.name,
@@ -251,7 +252,7 @@ fn assemble(
         resumed: Atomic::new(false),
         queue: work::WorkQueue::new(c"dm-remap", 0)?,
         growth: work::WorkQueue::new(c"dm-remap-growth", 1)?,
-        crew: crew::hire(&state, &events, &restorer)?,
+        crew: crew::hire(&state, &events, &teller, &restorer)?,
         events,
         teller,
         noter,

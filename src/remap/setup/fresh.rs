@@ -77,6 +77,7 @@ use crate::{
             }, //
         },
         user::{
+            events::News,
             limits::Limits,
             params, //
         }, //
@@ -255,6 +256,7 @@ impl Line<'_> {
             try_pin_init!(State {
                 name,
                 trace: trace::Tracer::new(self.number),
+                news: News::new(),
                 uuid,
                 block_shift,
                 presence <- sync::Growing::new(presence),

@@ -125,7 +125,7 @@ struct Listed {
     face: Arc<Face>,
     /// How many lines of tables have it.
     lines: u64,
-    _folder: fs::Folder<DeviceFolder>,
+    folder: Arc<DeviceFolderRef>,
     _files: DeviceFiles,
 }
 
@@ -186,10 +186,16 @@ impl Face {
     }
 }
 
+/// The folder of a device, which sends its uevents. Whoever has it gives it up before the line's [`FaceRef`], as the next
+/// face in the place has the same name.
+pub(in crate::remap) type DeviceFolderRef = fs::Folder<DeviceFolder>;
+
 /// A line's use of its face, until it is dropped.
 pub(in crate::remap) struct FaceRef {
     files: Arc<Files>,
     face: Arc<Face>,
+    /// There until this is being dropped.
+    folder: Option<Arc<DeviceFolderRef>>,
     table: dm::TableId,
     names: dm::DeviceNames,
 }
@@ -212,10 +218,10 @@ impl FaceRef {
             let mut same = list.iter_mut().filter(|listed| listed.face.place == place);
             same.next().map(|listed| {
                 listed.lines = listed.lines.saturating_add(1);
-                listed.face.clone()
+                (listed.face.clone(), listed.folder.clone())
             })
         };
-        let face = match known {
+        let (face, folder) = match known {
             Some(face) => face,
             None => files.make(ctor, place)?,
         };
@@ -224,6 +230,7 @@ impl FaceRef {
         let own = Self {
             files,
             face,
+            folder: Some(folder),
             table: ctor.table_id(),
             names: ctor.device_names(),
         };
@@ -233,6 +240,11 @@ impl FaceRef {
         }
         drop(shown);
         Ok(own)
+    }
+
+    /// The folder of the device.
+    pub(in crate::remap) fn folder(&self) -> Option<Arc<DeviceFolderRef>> {
+        self.folder.clone()
     }
 
     fn shown(&self, state: &Arc<State>, spares: &Spares) -> Shown {
@@ -260,7 +272,7 @@ impl Files {
         &self,
         ctor: &dm::Constructor<'_>,
         place: (dm::MappedDeviceId, u64),
-    ) -> Result<Arc<Face>> {
+    ) -> Result<(Arc<Face>, Arc<DeviceFolderRef>)> {
         static SERIAL: Atomic<u64> = Atomic::new(0);
         let number = ctor.device_name().to_str().unwrap_or("?");
         let minor = number.rsplit(':').next().unwrap_or(number);
@@ -279,15 +291,17 @@ impl Files {
             GFP_KERNEL,
         )?;
         self.faces.list.lock().reserve(1, GFP_KERNEL)?;
+        let folder = fs::Folder::within(&self.folder, &face.name, DeviceFolder::new(&face)?)?;
+        let folder = Arc::new(folder, GFP_KERNEL)?;
         let listed = Listed {
             face: face.clone(),
             lines: 1,
-            _folder: fs::Folder::within(&self.folder, &face.name, DeviceFolder::new(&face)?)?,
+            folder: folder.clone(),
             _files: DeviceFiles::new(&dir, &face)?,
         };
         // There is room.
         let _ = self.faces.list.lock().push_within_capacity(listed);
-        Ok(face)
+        Ok((face, folder))
     }
 }
 
@@ -315,5 +329,6 @@ impl Drop for FaceRef {
         };
         // Not under the list's lock: this waits for readers.
         drop(unused);
+        drop(self.folder.take());
     }
 }

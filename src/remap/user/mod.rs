@@ -16,10 +16,13 @@
 //! | `sysfs`    | files with one value each, some of which can be set; `logic/figures.rs` names them |
 //! | `debugfs`  | tables of any length                                                               |
 //! | `params`   | the module's parameters: what new devices begin with                               |
+//! | `events`   | events and uevents; `logic/event.rs` says which there are                          |
 //! | `names`    | how the kernel log calls things                                                    |
 
 mod answer;
 mod debugfs;
+pub(super) mod events;
+pub(super) mod events;
 pub(crate) mod face;
 pub(super) mod limits;
 pub(super) mod message;

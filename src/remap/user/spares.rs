@@ -2,9 +2,12 @@
 
 //! Messages about a spare: `evacuate`, `use_spare`, `forget_spare`.
 
+use kernel::prelude::*;
+
 use crate::{
     abstractions::dm,
     logic::{
+        event::Event,
         message::{
             reply::{
                 Tally,
@@ -12,7 +15,7 @@ use crate::{
             },
             Denial, //
         },
-        pool::state::Event, //
+        pool::state, //
     },
     remap::{
         jobs::{
@@ -38,6 +41,12 @@ pub(super) fn evacuate(
     let member = named(target, spare)?;
     let mut tally = Tally::default();
     let result = mover::evacuate(target, ti, member, &mut tally);
+    if result.is_ok() {
+        let state = &target.state;
+        let what = Event::Evacuated.what();
+        pr_info!("{}: spare {member} {what}\n", state.name);
+        state.news.note(Event::Evacuated, 1, None);
+    }
     target.tell_news();
     answer.conclude((Work::Evacuate, tally), None, result)
 }
@@ -59,7 +68,7 @@ pub(super) fn use_again(
     }
     locked
         .writer
-        .change_pool(&target.state, member, Event::Fill);
+        .change_pool(&target.state, member, state::Event::Fill);
     drop(locked);
     answer.line(format_args!("spare {member} is in use"));
     Ok(())

@@ -77,7 +77,7 @@ impl fs::Object for ModuleFolder {
 }
 
 /// The folder of a device.
-pub(super) struct DeviceFolder {
+pub(in crate::remap) struct DeviceFolder {
     face: Arc<Face>,
     label: Pin<KBox<Mutex<Option<Label>>>>,
 }
@@ -148,7 +148,7 @@ impl DeviceFolder {
 
 /// A file of the folder of a device.
 #[derive(Clone, Copy)]
-pub(super) enum DeviceFile {
+pub(in crate::remap) enum DeviceFile {
     Name,
     Uuid,
     SetUuid,

@@ -30,6 +30,7 @@ use crate::{
     abstractions::sync,
     logic::{
         commit::EXTEND_BLOCKS_MAX,
+        event::Event,
         extents::Extents,
         format::{
             table_block::ENTRIES,
@@ -197,11 +198,16 @@ impl Writer {
         }
         let unused = core::mem::replace(&mut self.generations, generations);
         if buckets != was {
-            let (name, used) = (&state.name, self.counts.used);
+            let (name, what) = (&state.name, Event::Grown.what());
+            let used = self.counts.used;
             pr_info!(
-                "{name}: Adaptive hash table: {was} -> {buckets} buckets, for {used} remaps and {ROOM} more\n"
+                "{name}: {what}: {was} -> {buckets} buckets, for {used} remaps and {ROOM} more\n"
             );
             state.trace.resize(was as u64, buckets as u64);
+            // What a device begins with is no news.
+            if self.active {
+                state.news.note(Event::Grown, 1, None);
+            }
         }
         Ok(unused)
     }

@@ -35,6 +35,7 @@ use crate::{
             Rebuild,
             REBUILD_BLOCKS_MAX, //
         },
+        event::Event,
         format::{
             member_bit,
             BlockId,
@@ -263,15 +264,15 @@ impl Writer {
                 // Unless it has left.
                 if self.metadata.superblock().member(member).is_some() {
                     state.trace.spare(trace::Disk::of(Some(member)), false);
+                    state.news.note(Event::SpareBack, 1, None);
                 }
             }
             if lost & !before & bit != 0 {
                 state.counters.lost.add(serving);
-                pr_err!(
-                    "{}: spare {member} is lost, going on without it\n",
-                    state.name
-                );
+                let what = Event::SpareLost.what();
+                pr_err!("{}: spare {member} {what}\n", state.name);
                 state.trace.spare(trace::Disk::of(Some(member)), true);
+                state.news.note(Event::SpareLost, 1, None);
                 state.life.forget_breakers_of(member);
                 // What was on it can be made again on others.
                 self.restored_at = u64::MAX;
@@ -625,7 +626,8 @@ impl Writer {
         }
         self.metadata.return_member(index);
         self.sync(state, io)?;
-        pr_info!("{name}: spare {index} is back\n");
+        let what = Event::SpareBack.what();
+        pr_info!("{name}: spare {index} {what}\n");
         Ok(Restored::Done)
     }
 

@@ -44,6 +44,7 @@ use crate::{
             Outcome,
             COMMIT_BLOCKS_MAX, //
         },
+        event::Event,
         format::{
             table_block::{
                 self,
@@ -709,7 +710,8 @@ impl Writer {
             Outcome::Failed { why, .. } => {
                 state.counters.stuck.set(1);
                 if state.log.allow() {
-                    pr_err!("{}: metadata was not written: {}\n", state.name, Show(why));
+                    let what = Event::MetadataFailed.what();
+                    pr_err!("{}: {what}: {}\n", state.name, Show(why));
                 }
                 let errno = -why.errno().number();
                 let sequence = self.metadata.superblock().sequence;

@@ -5,7 +5,10 @@
 //! next.
 
 use crate::{
-    logic::format::Superblock,
+    logic::{
+        event::Event,
+        format::Superblock, //
+    },
     remap::session::state::State, //
 };
 
@@ -39,10 +42,32 @@ impl Copies {
     }
 }
 
+impl Copies {
+    /// What users are told. Whoever finds that a member is missing says so at once.
+    fn event(&self, before: &Self) -> Option<Event> {
+        let whole = |copies: &Self| copies.void == 0 && !copies.stuck;
+        if self.stuck && !before.stuck {
+            Some(Event::MetadataFailed)
+        } else if self.void > before.void {
+            Some(Event::Degraded)
+        } else if whole(self) && !whole(before) {
+            Some(Event::Restored)
+        } else if self.repairs != before.repairs || self.void != before.void || before.stuck {
+            Some(Event::Repaired)
+        } else {
+            None
+        }
+    }
+}
+
 impl Writer {
     /// Whether users have to be told of slots that run low, or of copies of the metadata.
     pub(in crate::remap) fn has_news(&mut self, state: &State, low_water: u32) -> bool {
-        self.crosses_low_water(low_water) | self.copies_changed(state)
+        let short = self.crosses_low_water(low_water);
+        if let Some(event) = short {
+            state.announce(event);
+        }
+        short.is_some() | self.copies_changed(state)
     }
 
     /// Whether users have to be told that copies of the metadata were lost, repaired or moved, that the
@@ -50,8 +75,13 @@ impl Writer {
     pub(in crate::remap) fn copies_changed(&mut self, state: &State) -> bool {
         let stuck = state.counters.stuck.get() != 0 || self.metadata.is_foreign();
         let now = Copies::of(self.metadata.superblock(), stuck);
-        let changed = now != self.told_copies;
-        self.told_copies = now;
-        changed
+        let before = core::mem::replace(&mut self.told_copies, now);
+        match now.event(&before) {
+            // The log has said why.
+            Some(Event::MetadataFailed) => state.news.note(Event::MetadataFailed, 1, None),
+            Some(event) => state.announce(event),
+            None => (),
+        }
+        now != before
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     logic::{
         commit::EXTEND_BLOCKS_MAX,
         desk::Range,
+        event::Event,
         format::{
             member_bit,
             Member, //
@@ -79,11 +80,11 @@ impl Writer {
         })
     }
 
-    /// Whether users have to be told that less than `percent` of all slots are left, or none (P7).
-    pub(super) fn crosses_low_water(&mut self, percent: u32) -> bool {
+    /// What users have to be told if less than `percent` of all slots are left, or none (P7).
+    pub(super) fn crosses_low_water(&mut self, percent: u32) -> Option<Event> {
         if self.pools.resting(util::monotonic_ms()) | self.pools.stalled() != 0 {
             // There are more than can be given out at the moment.
-            return false;
+            return None;
         }
         let left = u64::from(self.slots_left());
         let members = self.metadata.superblock().members();
@@ -98,7 +99,11 @@ impl Writer {
         };
         let worse = now > self.told;
         self.told = now;
-        worse
+        match now {
+            Shortage::Low if worse => Some(Event::LowWater),
+            Shortage::Exhausted if worse => Some(Event::Exhausted),
+            _ => None,
+        }
     }
 
     /// Whether the table, as it is, takes `more` blocks and keeps some buckets empty.

@@ -38,6 +38,7 @@ use crate::{
         dm, //
     },
     logic::{
+        event::Event,
         message::Blocks,
         repair::{
             Placing,
@@ -332,7 +333,11 @@ impl<'a> Relocation<'a> {
         };
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
             let main_block = self.own.main_block(*first);
-            self.state.report("moved to the spare", count, main_block);
+            match self.origin {
+                Origin::Auto => self.state.report(Event::Remap, count, main_block),
+                // Whoever asked for it knows.
+                Origin::Manual => self.state.log_blocks(Event::Remap, count, main_block),
+            }
         }
         // Whoever sent the data to main gets to know what main said.
         placed.and(committed).map_err(|_| self.error)

@@ -21,10 +21,13 @@ use crate::{
         },
         util, //
     },
-    logic::repair::{
-        PlaceAnswer,
-        PlaceStep,
-        Slots, //
+    logic::{
+        event::Event,
+        repair::{
+            PlaceAnswer,
+            PlaceStep,
+            Slots, //
+        }, //
     },
     remap::{
         health::life::Direction,
@@ -262,7 +265,7 @@ impl Relocation<'_> {
                 Some(Err(error)) if error == ENOMEM && self.waits_for_room() => (),
                 Some(Err(error)) => {
                     if error == ENOSPC {
-                        state.complain("no free slot is left");
+                        state.announce(Event::Refused);
                     }
                     return Err(self.error);
                 }

@@ -39,6 +39,7 @@ use crate::{
             Operation,
             Status, //
         },
+        event::Event,
         format::{
             member_bit,
             MEMBERS_MAX, //
@@ -248,7 +249,7 @@ fn note_lost(state: &State, (first, lists): (u64, &Lists)) -> bool {
     if locked.is_some_and(|locked| !locked.writer.active) {
         return false;
     }
-    state.report("cannot be read", lost().count(), first);
+    state.report(Event::Pending, lost().count(), first);
     // A full spare has better use for its slots.
     if state.counters.left.get() != 0 {
         for main_block in lost() {
@@ -345,7 +346,7 @@ fn note_failing(state: &State, until: u64, spares: &Spares, (first, lists): (u64
             }
         }
         if noted != 0 {
-            state.report("cannot be read from the spare", noted, first);
+            state.report(Event::Lost, noted, first);
         }
         noted != 0
     });

@@ -40,6 +40,7 @@ mod run;
 mod spare_set;
 mod stamp;
 mod traffic;
+mod uevents;
 mod wait;
 mod watched;
 
@@ -89,6 +90,8 @@ pub use stamp::stamps;
 pub use stamp::Content;
 pub use traffic::Known;
 pub use traffic::Traffic;
+pub use uevents::Uevent;
+pub use uevents::Uevents;
 pub use wait::eventually;
 pub use wait::hurry;
 pub use wait::timed;

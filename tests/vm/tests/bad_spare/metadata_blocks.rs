@@ -20,6 +20,8 @@ use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::thorough;
 use vmtest::guest::Refusal;
+use vmtest::guest::Uevent;
+use vmtest::guest::Uevents;
 
 /// The kinds of metadata blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,6 +286,7 @@ fn hurt_others(spare: &SickDisk, place: Place, supers: usize) {
 /// One case, from an inactive bench to an inactive bench.
 fn survive(bench: &mut Bench, case: &Case, older: &Saved) -> Check {
     let mut told = 0;
+    let uevents = Uevents::listen();
     if case.moment == Moment::InUse {
         bench.activate()?;
         need(bench.device().events() == 0, || {
@@ -307,14 +310,17 @@ fn survive(bench: &mut Bench, case: &Case, older: &Saved) -> Check {
         .device()
         .resume()
         .map_err(|error| format!("resume: {error:?}"))?;
-    told += events(bench, case.is_noticed() && case.moment == Moment::Inactive);
+    told += events(
+        &uevents,
+        case.is_noticed() && case.moment == Moment::Inactive,
+    );
 
     bench.remap.deactivate();
     bench.activate()?;
     bench.check_content()?;
     bench.check_redundancy(case.supers())?;
     check_status(bench, case)?;
-    told += events(bench, case.is_noticed() && told == 0);
+    told += events(&uevents, case.is_noticed() && told == 0);
     need((told != 0) == case.is_noticed(), || {
         format!("{told} events, noticed: {}", case.is_noticed())
     })?;
@@ -334,13 +340,19 @@ fn survive(bench: &mut Bench, case: &Case, older: &Saved) -> Check {
     Ok(())
 }
 
-/// How many events there were. They come in the background: one that is `due` is waited for.
-fn events(bench: &Bench, due: bool) -> u64 {
-    let told = || bench.device().events();
-    if due {
-        eventually(|| told() != 0);
+/// How many events there were about metadata. They come in the background: one that is `due` is waited for.
+fn events(uevents: &Uevents, due: bool) -> u64 {
+    let about = ["metadata_failed", "degraded", "repaired", "restored"];
+    let count = |uevent: &Uevent| about.iter().map(|event| uevent.count(event)).sum::<u64>();
+    let mut told = 0;
+    let mut is_told = || {
+        told += uevents.come().iter().map(count).sum::<u64>();
+        told != 0
+    };
+    if !is_told() && due {
+        eventually(is_told);
     }
-    told()
+    told
 }
 
 /// Has the superblock written.

@@ -18,6 +18,7 @@ use vmtest::guest::sickdisk::PowerCut;
 use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
 use vmtest::guest::Content;
+use vmtest::guest::Uevents;
 
 /// A bench with a few remaps, not in use.
 fn with_remaps() -> (Bench, Saved) {
@@ -89,10 +90,10 @@ fn a_replica_that_took_no_writes_is_never_believed_again() {
     for replica in [0, 1] {
         bench.restore(&saved);
         bench.activate().unwrap();
-        let seen = bench.device().events();
+        let uevents = Uevents::listen();
         spoil_replica(&bench, replica);
         bench.write(100, 4, 2).unwrap();
-        assert!(bench.device().wait_for_event(seen), "nobody was told");
+        uevents.wait_for("degraded");
         bench.write(110, 4, 3).unwrap();
         bench.expect_made_again(replica);
         bench.remap.deactivate();

@@ -11,6 +11,7 @@ use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
 use vmtest::guest::Remap;
+use vmtest::guest::Uevents;
 
 /// Main of 16 MiB, and a spare with few slots. Returns how many.
 fn small(arguments: &str) -> (Remap, u64) {
@@ -66,12 +67,15 @@ fn events_come_from_failed_writes_too() {
     remap.main.disk().spoil(0, sectors, unwritable());
     let opened = remap.open();
     let half = sectors / 2;
+    let uevents = Uevents::listen();
     opened.write(0, &stamps(0, half, 1)).unwrap();
-    assert_eq!(device.events(), seen);
+    let told = uevents.wait_for("remap");
+    assert_eq!(told.count("low_water"), 0, "more than the mark is left");
     opened
         .write(half, &stamps(half, sectors - half, 1))
         .unwrap();
-    assert!(device.wait_for_event(seen));
+    uevents.wait_for("exhausted");
+    assert!(device.wait_for_event(seen + 1));
     assert_eq!(device.remapped(), capacity);
     assert!(opened.read(0, sectors).unwrap() == stamps(0, sectors, 1));
 }

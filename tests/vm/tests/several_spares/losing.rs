@@ -9,6 +9,7 @@ use vmtest::guest::sickdisk::Status;
 use vmtest::guest::Direct;
 use vmtest::guest::Mapped;
 use vmtest::guest::NullBlk;
+use vmtest::guest::Uevents;
 
 use super::set::disk;
 use super::set::Set;
@@ -62,7 +63,7 @@ fn the_rest_goes_on() {
             set.main.disk().heal(0, 2048 * BLOCK);
             let freed = format!("remove_remap {} {}", 40 * BLOCK, 60 * BLOCK);
             set.device().message(&freed).unwrap();
-            let events = set.device().events();
+            let uevents = Uevents::listen();
             set.spares[lost].disk().die(status, Direction::Both);
             if lost == 0 {
                 // What is new goes to the first free slot, which is on the lost one.
@@ -72,8 +73,7 @@ fn the_rest_goes_on() {
                 set.write(gone.start..gone.start + 2, 3).unwrap();
             }
             is_without(&set, lost);
-            let told = || set.device().events() > events;
-            assert!(eventually(told), "no event");
+            uevents.wait_for("spare_lost");
 
             set.remap(310..320, 2);
             set.check(310..320, 2);

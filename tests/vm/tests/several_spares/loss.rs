@@ -6,6 +6,7 @@ use super::set::BLOCK;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::stamps;
+use vmtest::guest::Uevents;
 
 /// How many sectors of main are bad in these tests.
 fn spoil(set: &Set) -> u64 {
@@ -43,7 +44,7 @@ fn two() -> (Set, u64, u64) {
 fn a_spare_is_lost_in_use() {
     let _test = vmtest::begin!();
     let (mut set, middle, end) = two();
-    let seen = set.device().events();
+    let uevents = Uevents::listen();
     set.kill(1);
     let device = set.open();
     // Main could be read there, but its content is old.
@@ -57,7 +58,7 @@ fn a_spare_is_lost_in_use() {
         set.device().status_value("condition").as_deref(),
         Some("good")
     );
-    assert!(set.device().wait_for_event(seen), "nobody was told");
+    uevents.wait_for("spare_lost");
     assert_eq!(set.member_of(fresh), Some(0));
     device.read(middle, BLOCK).unwrap_err();
     device.write(middle, &stamps(middle, BLOCK, 2)).unwrap();
