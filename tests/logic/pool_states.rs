@@ -7,28 +7,28 @@ use dm_remap_logic::format::member_bit;
 use dm_remap_logic::format::Geometry;
 use dm_remap_logic::format::Member;
 use dm_remap_logic::format::SUPER_COPIES;
-use dm_remap_logic::pool::state::Event;
 use dm_remap_logic::pool::state::IdleFor;
+use dm_remap_logic::pool::state::PoolEvent;
 use dm_remap_logic::pool::state::PoolState;
 use dm_remap_logic::pool::state::Shut;
 use dm_remap_logic::pool::Pools;
 use dm_remap_logic::text::Uuid;
 use proptest::prelude::*;
 
-use Event::Accept;
-use Event::Activate;
-use Event::Empty;
-use Event::Fail;
-use Event::Fill;
-use Event::Join;
-use Event::Keep;
-use Event::Leave;
-use Event::Lose;
-use Event::Omit;
-use Event::Part;
-use Event::Recover;
-use Event::Refuse;
-use Event::Use;
+use PoolEvent::Accept;
+use PoolEvent::Activate;
+use PoolEvent::Empty;
+use PoolEvent::Fail;
+use PoolEvent::Fill;
+use PoolEvent::Join;
+use PoolEvent::Keep;
+use PoolEvent::Leave;
+use PoolEvent::Lose;
+use PoolEvent::Omit;
+use PoolEvent::Part;
+use PoolEvent::Recover;
+use PoolEvent::Refuse;
+use PoolEvent::Use;
 use PoolState::Away;
 use PoolState::Joining;
 use PoolState::Nobody;
@@ -90,11 +90,14 @@ row!(no_table_leaves_it_out: Keep: - - - Used Resting IDLE Used LOST LOST_IDLE L
 /// Each event has a row above.
 #[test]
 fn all_events_and_states_have_a_place() {
-    assert_eq!(Event::ALL.len(), 14);
+    assert_eq!(PoolEvent::ALL.len(), 14);
     let mut reached = vec![Nobody];
     let mut next = 0;
     while let Some(state) = reached.get(next).copied() {
-        for after in Event::ALL.iter().filter_map(|event| state.after(*event)) {
+        for after in PoolEvent::ALL
+            .iter()
+            .filter_map(|event| state.after(*event))
+        {
             if !reached.contains(&after) {
                 reached.push(after);
             }
@@ -136,22 +139,22 @@ fn member() -> Member {
 #[test]
 fn what_superblocks_say() {
     let known = member();
-    assert_eq!(Event::said(None, true), Leave);
-    assert_eq!(Event::said(None, false), Leave);
-    assert_eq!(Event::said(Some(&known), true), Use);
-    assert_eq!(Event::said(Some(&known), false), Part);
+    assert_eq!(PoolEvent::said(None, true), Leave);
+    assert_eq!(PoolEvent::said(None, false), Leave);
+    assert_eq!(PoolEvent::said(Some(&known), true), Use);
+    assert_eq!(PoolEvent::said(Some(&known), false), Part);
     let blank = Member {
         void_supers: (1 << SUPER_COPIES) - 1,
         ..known.clone()
     };
-    assert_eq!(Event::said(Some(&blank), true), Join);
-    assert_eq!(Event::said(Some(&blank), false), Part);
+    assert_eq!(PoolEvent::said(Some(&blank), true), Join);
+    assert_eq!(PoolEvent::said(Some(&blank), false), Part);
     for present in [false, true] {
         let missing = Member {
             missing: true,
             ..blank.clone()
         };
-        assert_eq!(Event::said(Some(&missing), present), Lose);
+        assert_eq!(PoolEvent::said(Some(&missing), present), Lose);
     }
 }
 
@@ -193,7 +196,7 @@ struct Masks {
 }
 
 impl Masks {
-    fn said(&self, member: u8) -> Event {
+    fn said(&self, member: u8) -> PoolEvent {
         let is = |mask: u8| mask & member_bit(member) != 0;
         match (is(self.named), is(self.missing), is(self.present)) {
             (false, ..) => Leave,

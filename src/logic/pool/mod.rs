@@ -34,7 +34,7 @@ use super::{
 };
 
 use state::{
-    Event,
+    PoolEvent,
     PoolState,
     Shut, //
 };
@@ -226,7 +226,7 @@ impl Pools {
     }
 
     /// Something happens to a member. Returns whether its state takes that; if not, it is what it was.
-    pub fn apply(&mut self, member: u8, event: Event) -> bool {
+    pub fn apply(&mut self, member: u8, event: PoolEvent) -> bool {
         let Some(pool) = self.of.get_mut(usize::from(member)) else {
             return false;
         };
@@ -240,7 +240,7 @@ impl Pools {
     }
 
     /// The same of all members.
-    pub fn apply_to_all(&mut self, event: Event) {
+    pub fn apply_to_all(&mut self, event: PoolEvent) {
         for member in 0..MEMBERS_MAX {
             self.apply(member, event);
         }
@@ -250,7 +250,7 @@ impl Pools {
     /// before.
     pub fn rest(&mut self, member: u8, now: u64, for_ms: u64) -> bool {
         let gave = self.pool(member).state_at(now).gives_slots();
-        if self.apply(member, Event::Fail) {
+        if self.apply(member, PoolEvent::Fail) {
             if let Some(pool) = self.of.get_mut(usize::from(member)) {
                 pool.rests_until = now.saturating_add(for_ms);
             }
@@ -261,7 +261,7 @@ impl Pools {
     /// Those that rest give slots again. Returns whether there were any.
     pub fn end_rests(&mut self, now: u64) -> bool {
         let any = self.resting(now) != 0;
-        self.apply_to_all(Event::Recover);
+        self.apply_to_all(PoolEvent::Recover);
         any
     }
 

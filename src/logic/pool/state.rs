@@ -26,7 +26,7 @@
 //!   3  what it is if w is not t
 //! ```
 //!
-//! - The first five are what superblocks and devices say ([`Event::said`]), again and again. So they are taken in each
+//! - The first five are what superblocks and devices say ([`PoolEvent::said`]), again and again. So they are taken in each
 //!   state, and where nothing is new nothing changes.
 //! - That a spare is lost, and that it is to be taken out, can both be the case: it must not be filled again when it is
 //!   back. So a state that is lost knows whom it was idle for.
@@ -71,7 +71,7 @@ pub enum PoolState {
 
 /// What happens to a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum PoolEvent {
     /// Superblocks are to name it.
     Join,
     /// Superblocks name it, and its spare is there.
@@ -102,45 +102,45 @@ pub enum Event {
     Keep,
 }
 
-impl Event {
+impl PoolEvent {
     /// All of them.
-    pub const ALL: [Event; 14] = [
-        Event::Join,
-        Event::Use,
-        Event::Part,
-        Event::Lose,
-        Event::Leave,
-        Event::Activate,
-        Event::Refuse,
-        Event::Accept,
-        Event::Fail,
-        Event::Recover,
-        Event::Empty,
-        Event::Omit,
-        Event::Fill,
-        Event::Keep,
+    pub const ALL: [PoolEvent; 14] = [
+        PoolEvent::Join,
+        PoolEvent::Use,
+        PoolEvent::Part,
+        PoolEvent::Lose,
+        PoolEvent::Leave,
+        PoolEvent::Activate,
+        PoolEvent::Refuse,
+        PoolEvent::Accept,
+        PoolEvent::Fail,
+        PoolEvent::Recover,
+        PoolEvent::Empty,
+        PoolEvent::Omit,
+        PoolEvent::Fill,
+        PoolEvent::Keep,
     ];
 
     /// What the superblock says of a member, if it names it, whose spare is `present` or not.
-    pub fn said(member: Option<&Member>, present: bool) -> Event {
+    pub fn said(member: Option<&Member>, present: bool) -> PoolEvent {
         match member {
-            None => Event::Leave,
-            Some(member) if member.missing => Event::Lose,
-            Some(_) if !present => Event::Part,
-            Some(member) if member.is_joining() => Event::Join,
-            Some(_) => Event::Use,
+            None => PoolEvent::Leave,
+            Some(member) if member.missing => PoolEvent::Lose,
+            Some(_) if !present => PoolEvent::Part,
+            Some(member) if member.is_joining() => PoolEvent::Join,
+            Some(_) => PoolEvent::Use,
         }
     }
 }
 
 impl PoolState {
     /// What it is after an event; none if it is refused.
-    pub const fn after(self, event: Event) -> Option<PoolState> {
-        use Event as E;
+    pub const fn after(self, event: PoolEvent) -> Option<PoolState> {
         use IdleFor::{
             Table,
             User, //
         };
+        use PoolEvent as E;
         use PoolState as S;
         Some(match (self, event) {
             (S::Nobody | S::Joining | S::Away, E::Join) => S::Joining,

@@ -57,7 +57,7 @@ use crate::{
             Blocks,
             Denial, //
         },
-        pool::state::Event,
+        pool::state::PoolEvent,
         repair::Found,
         slot::{
             Origin,
@@ -383,12 +383,12 @@ pub(in crate::remap) fn evacuate(
         });
     }
     let was_idle = writer.pool_state(member).is_idle();
-    writer.change_pool(state, member, Event::Empty);
+    writer.change_pool(state, member, PoolEvent::Empty);
     drop(locked);
     let moved = move_away(target, ti, member, total);
     if moved.is_err() && !was_idle {
         let mut locked = state.writer.lock();
-        locked.writer.change_pool(state, member, Event::Fill);
+        locked.writer.change_pool(state, member, PoolEvent::Fill);
     }
     Ok(moved?)
 }

@@ -94,7 +94,7 @@ use crate::{
         message::Denial,
         pool::{
             state::{
-                Event,
+                PoolEvent,
                 PoolState,
                 Shut, //
             },
@@ -326,14 +326,14 @@ impl Locked {
         *leaving = self.end_leaving(state);
         let spares = &next.spares;
         for (member, _) in spares.iter() {
-            self.writer.change_pool(state, member, Event::Omit);
+            self.writer.change_pool(state, member, PoolEvent::Omit);
         }
         let alone = !(0..MEMBERS_MAX).any(|member| self.writer.gives_slots(member));
         if alone && spares.count() != 0 {
             // One that was evacuated and is kept is used again with the next table. Until then, there is no
             // other.
             for kept in (0..MEMBERS_MAX).filter(|member| spares.get(*member).is_none()) {
-                self.writer.change_pool(state, kept, Event::Fill);
+                self.writer.change_pool(state, kept, PoolEvent::Fill);
             }
         }
         self.leaving = Some(next);
@@ -345,7 +345,7 @@ impl Locked {
         let unused = self.leaving.take();
         if unused.is_some() {
             for member in 0..MEMBERS_MAX {
-                self.writer.change_pool(state, member, Event::Keep);
+                self.writer.change_pool(state, member, PoolEvent::Keep);
             }
         }
         unused

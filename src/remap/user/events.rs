@@ -167,7 +167,7 @@ impl News {
         let count = text(fmt!("DM_REMAP_COUNT={}", Show(counts.numbers())))?;
         let level = text(fmt!("DM_REMAP_LEVEL={}", level.name()))?;
         let left = text(fmt!("DM_REMAP_SLOTS_LEFT={}", state.counters.left.get()))?;
-        let health = text(fmt!("DM_REMAP_HEALTH={}", state.status().health.name()))?;
+        let health = text(fmt!("DM_REMAP_HEALTH={}", state.status().health().name()))?;
         let sector = sector.map(|sector| text(fmt!("DM_REMAP_SECTOR={sector}")));
         let sector = sector.transpose()?;
         let mut all = [c""; 8];

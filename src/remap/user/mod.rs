@@ -22,7 +22,6 @@
 mod answer;
 mod debugfs;
 pub(super) mod events;
-pub(super) mod events;
 pub(crate) mod face;
 pub(super) mod limits;
 pub(super) mod message;

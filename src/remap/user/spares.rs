@@ -15,7 +15,7 @@ use crate::{
             },
             Denial, //
         },
-        pool::state, //
+        pool::state::PoolEvent, //
     },
     remap::{
         jobs::{
@@ -68,7 +68,7 @@ pub(super) fn use_again(
     }
     locked
         .writer
-        .change_pool(&target.state, member, state::Event::Fill);
+        .change_pool(&target.state, member, PoolEvent::Fill);
     drop(locked);
     answer.line(format_args!("spare {member} is in use"));
     Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! docs/errors.md is true: each test that it names exists, each test of `errors/` has its place in it,
-//! and each promise and rule about errors has a test.
+//! docs/errors.md and docs/observability.md are true: each test that they name exists, each test of `errors/`
+//! has its place in the first, each event its row in the second, and each promise and rule about errors has a test.
 //!
 //! This runs outside, and needs no machine.
 
@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+
+use dm_remap_logic::event::Event;
+use dm_remap_logic::limit::Limit;
 
 /// What the error contract is made of. The format has its own tests.
 const IDS: [&str; 15] = [
@@ -81,6 +84,34 @@ fn the_page_of_errors_names_tests_that_exist() {
         .filter(|name| !tests.contains_key(*name))
         .collect();
     assert!(missing.is_empty(), "there are no such tests: {missing:#?}");
+}
+
+#[test]
+fn the_page_of_events_names_them_all_and_tests_that_exist() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(here.join("../../docs/observability.md")).unwrap();
+    let mut tests = Tests::new();
+    read_folder(&here.join("tests"), &mut tests);
+    let named = named(&page);
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|name| !tests.contains_key(*name))
+        .collect();
+    assert!(missing.is_empty(), "there are no such tests: {missing:#?}");
+    for event in Event::ALL {
+        let row = format!("| `{}` | {} | ", event.name(), event.level().name());
+        assert!(page.contains(&row), "no row begins with {row}");
+    }
+    for limit in Limit::ALL {
+        let row = format!(
+            "| `{}` | {} | {} to {} | ",
+            limit.name(),
+            limit.default(),
+            limit.min(),
+            limit.max()
+        );
+        assert!(page.contains(&row), "no row begins with {row}");
+    }
 }
 
 #[test]

@@ -212,3 +212,25 @@ fn a_growing_table_can_be_followed() {
         trace.lines()
     );
 }
+
+/// All that the module has is in the table of docs/observability.md, and nothing else.
+#[test]
+fn the_page_names_every_tracepoint() {
+    let _test = vmtest::begin!();
+    let _remap = Remap::new(4096);
+    let folder = fs::read_dir("/sys/kernel/tracing/events/dm_remap").expect("our events");
+    let names = folder.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("dm_remap_")).collect();
+    names.sort_unstable();
+    let page = include_str!("../../../docs/observability.md");
+    let rows = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `dm_remap_"));
+    let mut told: Vec<String> = rows
+        .filter_map(|row| row.split('`').next())
+        .map(|name| format!("dm_remap_{name}"))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(names, told);
+}

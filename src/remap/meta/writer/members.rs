@@ -46,7 +46,7 @@ use crate::{
         limit::Limit,
         pool::{
             state::{
-                Event,
+                PoolEvent,
                 PoolState, //
             },
             Kind, //
@@ -127,7 +127,7 @@ impl Writer {
     }
 
     /// Something happens to what the pool of a member is used for: nothing changes if that is refused.
-    pub(in crate::remap) fn change_pool(&mut self, state: &State, member: u8, event: Event) {
+    pub(in crate::remap) fn change_pool(&mut self, state: &State, member: u8, event: PoolEvent) {
         self.pools.apply(member, event);
         self.show_copies(state);
     }
@@ -136,7 +136,7 @@ impl Writer {
     fn follow_members(&mut self) {
         for index in 0..MEMBERS_MAX {
             let member = self.metadata.superblock().member(index);
-            let said = Event::said(member, self.metadata.is_present(index));
+            let said = PoolEvent::said(member, self.metadata.is_present(index));
             self.pools.apply(index, said);
         }
     }
@@ -198,7 +198,7 @@ impl Writer {
     /// Begins a new activation: gives out slots of all members again that are there.
     pub(in crate::remap) fn use_all(&mut self, state: &State) {
         self.take_leftover(state);
-        self.pools.apply_to_all(Event::Activate);
+        self.pools.apply_to_all(PoolEvent::Activate);
         self.activation = self.activation.wrapping_add(1);
         self.unrestored = true;
         self.moves = 0;
@@ -236,8 +236,8 @@ impl Writer {
         self.follow_members();
         for index in 0..MEMBERS_MAX {
             let looked_at = match members & member_bit(index) {
-                0 => Event::Accept,
-                _ => Event::Refuse,
+                0 => PoolEvent::Accept,
+                _ => PoolEvent::Refuse,
             };
             self.pools.apply(index, looked_at);
         }
@@ -688,7 +688,7 @@ impl Writer {
         if self.claims(index) != 0 {
             return Err(EBUSY);
         }
-        self.change_pool(state, index, Event::Empty);
+        self.change_pool(state, index, PoolEvent::Empty);
         if self.restore(state, io, member_bit(index) | self.inherited)? == Restored::More {
             return Ok(Restored::More);
         }
