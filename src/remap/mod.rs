@@ -63,7 +63,10 @@ use crate::{
     }, //
 };
 
-use jobs::restorer::Restorer;
+use jobs::{
+    restorer::Restorer,
+    weak::WeakMover, //
+};
 use meta::writer::growth;
 use path::BioData;
 use repair::crew::{
@@ -103,12 +106,13 @@ pub(crate) struct DmRemap {
     queue: work::WorkQueue,
     /// Runs what waits for memory, and so must not keep a repair waiting.
     growth: work::WorkQueue,
-    /// Runs the teller, who waits for device mapper, the noter and the restorer.
+    /// Runs the teller, who waits for device mapper, the noter, the restorer and the weak mover.
     events: Arc<work::WorkQueue>,
     crew: KVec<Arc<Repairer>>,
     teller: Arc<Teller>,
     noter: Arc<Noter>,
     restorer: Arc<Restorer>,
+    weak_mover: Arc<WeakMover>,
     // Behind the teller, who has the folder.
     face: FaceRef,
     state: StateRef,
@@ -173,6 +177,7 @@ impl dm::Target for DmRemap {
         self.noter.wait_until_idle();
         self.state.wait_until_idle();
         self.restorer.wait_until_idle();
+        self.weak_mover.wait_until_idle();
         self.queue.flush();
         self.growth.flush();
         self.events.flush();

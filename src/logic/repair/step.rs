@@ -178,7 +178,7 @@ pub enum Step<E> {
     NoteUnreadable,
     /// Answer the bio.
     Answer(Result<(), E>),
-    /// Move the weak blocks in the list.
+    /// Have the weak blocks in the list moved.
     MoveWeak,
     /// Have slots ready for the next bio that fails.
     Prepare,

@@ -109,8 +109,14 @@ impl<'a> Closed<'a> {
         blocks: Blocks,
         milliseconds: u64,
     ) -> Option<Self> {
+        let closed = Self::begin(state, &[blocks])?;
+        closed.drain(&[blocks], milliseconds).then_some(closed)
+    }
+
+    /// Takes the ranges, and gives up if a repairer has one of them. The gate is still open.
+    pub(super) fn begin(state: &'a State, blocks: &[Blocks]) -> Option<Self> {
         let mut desk = state.desk.lock();
-        desk.move_begin(ranges(state, &[blocks]));
+        desk.move_begin(ranges(state, blocks));
         if !desk.move_clear() {
             desk.move_end();
             drop(desk);
@@ -118,13 +124,13 @@ impl<'a> Closed<'a> {
             crew::dispatch(state);
             return None;
         }
-        drop(desk);
-        let closed = Self { state };
-        closed.gate(&[blocks]);
-        state
-            .readers()
-            .synchronize_within(milliseconds)
-            .then_some(closed)
+        Some(Self { state })
+    }
+
+    /// Closes the gate, and waits for users' writes. False if these take longer than `milliseconds`.
+    pub(super) fn drain(&self, blocks: &[Blocks], milliseconds: u64) -> bool {
+        self.gate(blocks);
+        self.state.readers().synchronize_within(milliseconds)
     }
 
     fn gate(&self, blocks: &[Blocks]) {

@@ -10,6 +10,7 @@
 //! | `retry`    | asks main again for what it could not read                                       |
 //! | `recheck`  | reads all copies of the metadata again                                           |
 //! | `restorer` | makes redundancy again, in the background                                        |
+//! | `weak`     | moves blocks that main can hardly read, in the background                        |
 //!
 //! A suspend says in `stopping` that jobs have to end after the part that they are at, and waits for the mover's
 //! lock; from then on there is none, as nothing is active (`presuspend` and `postsuspend` of
@@ -21,3 +22,4 @@ pub(super) mod mover;
 pub(super) mod recheck;
 pub(super) mod restorer;
 pub(super) mod retry;
+pub(super) mod weak;

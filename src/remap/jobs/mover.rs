@@ -107,9 +107,9 @@ pub(in crate::remap) const DATA_BYTES: usize = 64 * 1024;
 
 /// What one who moves blocks needs, and no other has meanwhile.
 pub(in crate::remap) struct MoverBuffers {
-    lists: Lists,
+    pub(super) lists: Lists,
     /// The blocks of a part, each in its own place.
-    data: block::IoBuffer,
+    pub(super) data: block::IoBuffer,
     /// What main has of a part, to compare.
     check: block::IoBuffer,
     /// What was copied back, at most one for each block of a part.
@@ -1160,7 +1160,7 @@ impl Mover<'_> {
 const DRAIN_MS: u64 = 200;
 
 /// Whether a part that has begun then is to take no more blocks: users' writes wait for it, and who wants to suspend.
-fn is_over(begun: u64) -> bool {
+pub(super) fn is_over(begun: u64) -> bool {
     util::monotonic_ms().saturating_sub(begun) > PART_MS
 }
 

@@ -46,7 +46,10 @@ use crate::{
         JOBS, //
     },
     remap::{
-        jobs::restorer::Restorer,
+        jobs::{
+            restorer::Restorer,
+            weak::WeakMover, //
+        },
         session::state::State,
         setup::spares::Spares,
         user::face::DeviceFolderRef,
@@ -67,6 +70,7 @@ pub(in crate::remap) struct Repairer {
     background: Arc<work::WorkQueue>,
     teller: Arc<Teller>,
     restorer: Arc<Restorer>,
+    weak_mover: Arc<WeakMover>,
     /// Its number at the desk.
     number: usize,
     /// What to do next.
@@ -105,6 +109,9 @@ impl WorkItem for Repairer {
         if this.state.counters.degraded.get() != 0 {
             // Whatever it is that was lost, others need not wait for it.
             let _ = this.background.enqueue(this.restorer.clone());
+        }
+        if !this.state.weak.lock().is_empty() {
+            let _ = this.background.enqueue(this.weak_mover.clone());
         }
         if this.state.news.is_due() {
             let _ = this.background.enqueue(this.teller.clone());
@@ -246,6 +253,7 @@ pub(in crate::remap) fn hire(
     background: &Arc<work::WorkQueue>,
     teller: &Arc<Teller>,
     restorer: &Arc<Restorer>,
+    weak_mover: &Arc<WeakMover>,
 ) -> Result<KVec<Arc<Repairer>>> {
     let mut crew = KVec::with_capacity(JOBS, GFP_KERNEL)?;
     for number in 0..JOBS {
@@ -254,13 +262,14 @@ pub(in crate::remap) fn hire(
             data: block::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?,
         };
         let (state, background) = (state.clone(), background.clone());
-        let (teller, restorer) = (teller.clone(), restorer.clone());
+        let (teller, restorer, weak_mover) = (teller.clone(), restorer.clone(), weak_mover.clone());
         let repairer = Arc::pin_init(
             try_pin_init!(Repairer {
                 state,
                 background,
                 teller,
                 restorer,
+                weak_mover,
                 number,
                 bio <- new_mutex!(None, "dm_remap_bio"),
                 tools <- new_mutex!(tools, "dm_remap_tools"),

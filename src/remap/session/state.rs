@@ -16,7 +16,7 @@
 //! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and
 //!    never for data I/O, so that no slow block is waited for. Nothing is allocated below it.
 //! 4. `desk`, a mutex: who has which range, and which blocks are noted. Held for a moment.
-//! 5. `leftover`, `group` and `why`, mutexes: held for a moment, nothing is taken below them.
+//! 5. `leftover`, `weak`, `group` and `why`, mutexes: held for a moment, nothing is taken below them.
 //! 6. RCU, for a moment: looking at the map. Not for bios: those are readers of an SRCU domain, and `map` and
 //!    `end_io` take nothing else.
 //!
@@ -122,7 +122,10 @@ use crate::{
             Life,
             SpareTickets, //
         },
-        jobs::mover,
+        jobs::{
+            mover,
+            weak::WeakBlocks, //
+        },
         meta::{
             io::{
                 IoMemory,
@@ -184,6 +187,9 @@ pub(in crate::remap) struct State {
     pub(in crate::remap) gate: Gate,
     /// Blocks that main could not read, until they are pending.
     pub(in crate::remap) notes: Notes,
+    /// Blocks that main can hardly read, until they are moved.
+    #[pin]
+    pub(in crate::remap) weak: Mutex<WeakBlocks>,
     /// Bios that wait for a repairer.
     pub(in crate::remap) deferred: dm::BioList<DmRemap>,
     /// Which blocks are being worked on.

@@ -37,7 +37,10 @@ use crate::{
         }, //
     },
     remap::{
-        jobs::restorer::Restorer,
+        jobs::{
+            restorer::Restorer,
+            weak::WeakMover, //
+        },
         meta::writer::growth,
         repair::crew::{
             self,
@@ -230,10 +233,11 @@ fn assemble(
     let folder = face.folder().ok_or(ENODEV)?;
     let teller = Teller::new((*state).clone(), ctor.events(), ctor.device_names(), folder)?;
     // Each at a time: all of them may take long.
-    let events = Arc::new(work::WorkQueue::new(c"dm-remap-events", 3)?, GFP_KERNEL)?;
+    let events = Arc::new(work::WorkQueue::new(c"dm-remap-events", 4)?, GFP_KERNEL)?;
     let restorer = Restorer::new(&state, &spares, &events, &teller)?;
     let noter = Noter::new(&state, &spares, &events, &teller, &restorer)?;
     let len = ctor.len();
+    let weak_mover = WeakMover::new((*state).clone(), (&main, len), &spares, &teller)?;
     pr_info!(
         "{}: table made: main {}, {len} sectors, {} spares\n",
         state.name,
@@ -252,11 +256,12 @@ fn assemble(
         resumed: Atomic::new(false),
         queue: work::WorkQueue::new(c"dm-remap", 0)?,
         growth: work::WorkQueue::new(c"dm-remap-growth", 1)?,
-        crew: crew::hire(&state, &events, &teller, &restorer)?,
+        crew: crew::hire(&state, &events, &teller, &restorer, &weak_mover)?,
         events,
         teller,
         noter,
         restorer,
+        weak_mover,
         state,
     };
     let target = util::unboxed(KBox::new(target, GFP_KERNEL)?);

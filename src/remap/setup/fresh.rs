@@ -49,9 +49,12 @@ use crate::{
     },
     remap::{
         health::life::Life,
-        jobs::mover::{
-            self,
-            DATA_BYTES, //
+        jobs::{
+            mover::{
+                self,
+                DATA_BYTES, //
+            },
+            weak::WeakBlocks, //
         },
         meta::{
             io::IoMemory,
@@ -248,6 +251,7 @@ impl Line<'_> {
         let (locked, map, counters) = self.make_locked(loaded, format)?;
         let tools = mover::MoverBuffers::new()?;
         let leftover = Leftover::new()?;
+        let weak = WeakBlocks::new()?;
         let notes = Notes::new()?;
         let (desk, group) = (make_desk()?, make_group()?);
         let zeroes = block::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
@@ -263,6 +267,7 @@ impl Line<'_> {
                 map <- sync::Published::new(map),
                 gate: Gate::new(),
                 notes,
+                weak <- new_mutex!(weak, "dm_remap_weak"),
                 probing: Atomic::new(0),
                 waiting: Atomic::new(0),
                 stopping: Atomic::new(false),

@@ -93,7 +93,7 @@ impl ListedBlock {
 pub(in crate::remap) enum Own<'a> {
     /// Those that follow each other.
     Range(Blocks),
-    /// Any. They have slots already, so that none has to be taken from others for them.
+    /// Any. None of them has a slot that is set aside for another one of them.
     List(&'a [u64]),
 }
 

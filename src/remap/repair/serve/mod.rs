@@ -11,9 +11,7 @@
 //! | is the medium to blame? | [`life`](crate::remap::health::life), [`probe`]             |
 //! | place                   | [`relocate`](crate::remap::repair::relocate)                |
 //! | note what is unreadable | [`notes`](crate::remap::repair::notes), [`set_noted_aside`] |
-//! | move weak blocks        | [`weak`]                                                    |
-
-mod weak;
+//! | move weak blocks        | [`weak`](crate::remap::jobs::weak)                          |
 
 use kernel::{
     prelude::*,
@@ -186,7 +184,12 @@ pub(in crate::remap) fn serve(
 
     loop {
         match repair.advance(what_is(state), Answer::Good) {
-            Step::MoveWeak => weak::move_weak(state, &main, &spares, (first, tools)),
+            Step::MoveWeak => {
+                let mut weak = state.weak.lock();
+                for block in &tools.lists.weak {
+                    weak.add(block.of_main(first));
+                }
+            }
             Step::Prepare => {
                 // Others may wait for the range, and whoever has the lock comes here, too.
                 let _ = state.with_writer_by(0, &spares, |writer, io| {

@@ -3,6 +3,7 @@
 //! behind the gate.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use super::number;
 use super::slots_used;
@@ -10,6 +11,8 @@ use super::unreadable;
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
+use vmtest::guest::sickdisk::Operation;
+use vmtest::guest::sickdisk::Options;
 use vmtest::guest::stamps;
 use vmtest::guest::Remap;
 
@@ -157,4 +160,74 @@ fn a_write_between_read_and_move_waits() {
     });
     assert_moved(&remap, 1);
     assert!(device.read(100, 1).unwrap() == stamps(100, 1, 2));
+}
+
+/// P13: weak blocks that lie anywhere are moved together, 16 with one flush, and with one metadata write in each
+/// replica. E8: but a part that has taken 50 ms ends.
+#[test]
+fn scattered_weak_blocks_are_moved_together() {
+    const BLOCKS: u64 = 97;
+    const APART: u64 = 1 << 12;
+    let _test = vmtest::begin!();
+    let main = Options::memory((BLOCKS + 1) * APART * sickdisk::SECTOR).logical_block(4096);
+    let spare = Options::memory(Remap::SPARE_SECTORS * sickdisk::SECTOR).logical_block(4096);
+    let remap = Remap::on(main, spare, "");
+    remap.device().message("set deadline_ms 600000").unwrap();
+    let device = remap.open();
+    let sector = |number: u64| number * APART;
+    // What only the first repair does: raise the epoch, initialise blocks.
+    remap.main.disk().spoil(sector(BLOCKS), 8, super::bad());
+    device
+        .write(sector(BLOCKS), &stamps(sector(BLOCKS), 8, 1))
+        .unwrap();
+    for number in 0..BLOCKS {
+        device
+            .write(sector(number), &stamps(sector(number), 8, 1))
+            .unwrap();
+        remap.main.disk().spoil(sector(number), 1, weak());
+    }
+    // The first one waits for the spare, and the others are found meanwhile.
+    let holding = remap.spare.release_at_end();
+    let sectors = remap.spare.disk().sectors();
+    remap.spare.disk().hold(0..sectors, Direction::Write);
+    remap.record();
+    for number in 0..BLOCKS {
+        assert!(device.read(sector(number), 8).unwrap() == stamps(sector(number), 8, 1));
+        if number == 0 {
+            assert!(eventually(|| !remap.spare.disk().waiting().is_empty()));
+        }
+    }
+    let begun = Instant::now();
+    drop(holding);
+    assert!(
+        eventually(|| number(&remap, "weak_moves") == BLOCKS),
+        "{}",
+        remap.device().status()
+    );
+    // The first and the last one may be alone.
+    let parts = (BLOCKS - 1).div_ceil(16) + begun.elapsed().as_millis() as u64 / 50 + 2;
+    let disk = remap.spare.disk();
+    let entries = disk.record().entries();
+    let of = |operation| entries.iter().filter(move |e| e.operation == operation);
+    let is_table = |sector| {
+        let mut start = [0; 512];
+        disk.peek(sector, &mut start).unwrap();
+        start.starts_with(b"DMRMPTBL")
+    };
+    let flushes = of(Operation::Flush).count() as u64;
+    let tables = of(Operation::Write).filter(|e| is_table(e.sector)).count() as u64;
+    println!(
+        "{BLOCKS} weak blocks: {flushes} flushes, {tables} table blocks, {parts} parts at most"
+    );
+    assert!(flushes <= parts, "{flushes} flushes for {parts} parts");
+    // Two replicas, and a part may end one table block and begin the next.
+    assert!(
+        tables <= 2 * (parts + 1),
+        "{tables} table blocks for {parts} parts"
+    );
+    drop(disk);
+    for number in 0..BLOCKS {
+        remap.main.disk().spoil(sector(number), 8, super::bad());
+        assert!(device.read(sector(number), 8).unwrap() == stamps(sector(number), 8, 1));
+    }
 }

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Moving weak blocks: those that failed by themselves and could be read in the end.
+//!
+//! ```text
+//!   repairer: read in the end -> answer -> list      weak mover: gate, drain, read again, slots, flush, commit
+//!                                           `--------> up to 16 of them at a time, wherever they lie
+//! ```
+//!
+//! What the bio got is not used, as the block may have been written since (E3): the gate is closed, writes that are
+//! under way are waited for, and the block is read again. All of that is done as messages do it
+//! ([`mover`](super::mover)), with the mover's lock and memory: one wait for writes, one flush and one commit for all
+//! blocks of a part (P13). What is listed meanwhile is in the next one.
+//!
+//! Nothing depends on it: whatever comes in between, the block stays where it is and is found again. So users' writes
+//! are waited for no longer than [`DRAIN_MS`], and a part takes no more blocks once it has taken its time.
+
+use kernel::{
+    new_work,
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+    workqueue::{
+        impl_has_work,
+        Work,
+        WorkItem, //
+    }, //
+};
+
+use crate::{
+    abstractions::{
+        block::BlkStatus,
+        dm,
+        sync,
+        util,
+        work, //
+    },
+    logic::{
+        desk::MOVING_MAX,
+        limit::Limit,
+        message::Blocks,
+        slot::{
+            Origin,
+            SlotState, //
+        }, //
+    },
+    remap::{
+        meta::{
+            io::read_twice_into,
+            writer::growth, //
+        },
+        repair::{
+            crew::Teller,
+            relocate::{
+                push,
+                ListedBlock,
+                Own,
+                Relocation,
+                Source, //
+            }, //
+        },
+        session::state::State,
+        setup::spares::Spares, //
+    }, //
+};
+
+use super::{
+    closed::{
+        range,
+        Closed, //
+    },
+    mover::{
+        is_over,
+        MoverBuffers, //
+    }, //
+};
+
+/// How long writes that are under way are waited for, in milliseconds.
+const DRAIN_MS: u64 = 500;
+
+/// How often is looked whether a range is free, in milliseconds.
+const RANGE_MS: i64 = 5;
+
+/// How many blocks are listed at a time; others are found again.
+const LISTED_MAX: usize = 1024;
+
+/// Weak blocks that are to be moved.
+pub(in crate::remap) struct WeakBlocks {
+    blocks: KVec<u64>,
+}
+
+impl WeakBlocks {
+    /// None so far.
+    pub(in crate::remap) fn new() -> Result<Self> {
+        Ok(Self {
+            blocks: KVec::with_capacity(LISTED_MAX, GFP_KERNEL)?,
+        })
+    }
+
+    /// Lists a block of main, if there is room.
+    pub(in crate::remap) fn add(&mut self, main_block: u64) {
+        if !self.blocks.contains(&main_block) {
+            let _ = self.blocks.push_within_capacity(main_block);
+        }
+    }
+
+    /// Whether there are none.
+    pub(in crate::remap) fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Takes out the first ones that `wanted` picks, as many as are moved at a time.
+    fn take(&mut self, wanted: impl Fn(u64) -> bool) -> Taken {
+        let mut taken = Taken::default();
+        self.blocks
+            .retain(|block| !wanted(*block) || !taken.add(*block));
+        taken
+    }
+}
+
+/// Blocks that are moved together.
+#[derive(Default)]
+struct Taken {
+    blocks: [u64; MOVING_MAX],
+    count: usize,
+}
+
+impl Taken {
+    /// Adds one. False if there is no room.
+    fn add(&mut self, block: u64) -> bool {
+        let Some(place) = self.blocks.get_mut(self.count) else {
+            return false;
+        };
+        *place = block;
+        self.count = self.count.saturating_add(1);
+        true
+    }
+
+    fn all(&self) -> &[u64] {
+        self.blocks.get(..self.count).unwrap_or(&[])
+    }
+}
+
+/// Moves weak blocks for a table.
+#[pin_data]
+pub(in crate::remap) struct WeakMover {
+    state: Arc<State>,
+    main: dm::Device,
+    spares: Spares,
+    /// How many sectors of main the table has.
+    len: u64,
+    teller: Arc<Teller>,
+    #[pin]
+    work: Work<WeakMover>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for WeakMover { self.work }
+}
+
+impl WorkItem for WeakMover {
+    type Pointer = Arc<WeakMover>;
+
+    fn run(this: Arc<WeakMover>) {
+        let _scope = sync::NoIoScope::enter();
+        let state = &this.state;
+        let mut moved = false;
+        while !state.weak.lock().is_empty() {
+            if state.stopping.load(Relaxed) {
+                // They are found again.
+                state.weak.lock().blocks.clear();
+                break;
+            }
+            // A repairer that needs the lock cannot wait for it, and so has to be let in.
+            let tries = state.probing.load(Relaxed) == 0;
+            match tries.then(|| this.move_some()).flatten() {
+                Some(count) => moved |= count != 0,
+                // Somebody else has their ranges.
+                None => fsleep(Delta::from_millis(RANGE_MS)),
+            }
+        }
+        let low_water = state.limits.get(Limit::LowWater);
+        if moved && state.writer.lock().writer.has_news(state, low_water) {
+            this.teller.raise();
+        }
+    }
+}
+
+impl WeakMover {
+    /// For the table that has these devices, and `len` sectors of main.
+    pub(in crate::remap) fn new(
+        state: Arc<State>,
+        (main, len): (&dm::Device, u64),
+        spares: &Spares,
+        teller: &Arc<Teller>,
+    ) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            try_pin_init!(Self {
+                state,
+                main: main.clone(),
+                spares: spares.clone(),
+                len,
+                teller: teller.clone(),
+                work <- new_work!("dm_remap_weak"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Waits until it seems to have nothing to do.
+    pub(in crate::remap) fn wait_until_idle(&self) {
+        work::wait_until_idle(&self.work);
+    }
+
+    /// Moves some of the blocks that are listed, and returns how many were moved. None if others have the ranges of
+    /// all of them.
+    fn move_some(&self) -> Option<usize> {
+        let state = &*self.state;
+        // Here memory can be waited for.
+        let _ = growth::grow(state, None);
+        // A suspend that has come past this waits for the mover's lock.
+        let mut tools = state.mover.lock();
+        if state.stopping.load(Relaxed) {
+            return Some(0);
+        }
+        let one = |first| Blocks { first, count: 1 };
+        let desk = state.desk.lock();
+        let is_free = |block| !desk.is_busy(range(state, one(block)));
+        let taken = state.weak.lock().take(is_free);
+        drop(desk);
+        let ranges = taken.blocks.map(one);
+        let ranges = ranges.get(..taken.count).unwrap_or(&[]);
+        if ranges.is_empty() {
+            return None;
+        }
+        let Some(closed) = Closed::begin(state, ranges) else {
+            taken
+                .all()
+                .iter()
+                .for_each(|block| state.weak.lock().add(*block));
+            return None;
+        };
+        let patience = util::monotonic_ms().saturating_add(DRAIN_MS);
+        let active = state.with_writer_by(patience, &self.spares, |writer, _| writer.active);
+        if active != Some(true) || !closed.drain(ranges, DRAIN_MS) {
+            return Some(0);
+        }
+        let moved = self.move_part(&mut tools, taken.all());
+        state.counters.weak_moves.add(moved as u64);
+        Some(moved)
+    }
+
+    /// Moves blocks whose gate is closed. Returns how many were moved; the others are listed again if there was no time
+    /// for them.
+    fn move_part(&self, tools: &mut MoverBuffers, blocks: &[u64]) -> usize {
+        let (state, spares) = (&*self.state, &self.spares);
+        let bytes = state.bytes(1) as usize;
+        let (mut sources, mut count) = ([0u64; MOVING_MAX], 0usize);
+        tools.lists.moves.clear();
+        let begun = util::monotonic_ms();
+        for block in blocks {
+            if is_over(begun) || state.stopping.load(Relaxed) {
+                state.weak.lock().add(*block);
+                continue;
+            }
+            if !self.is_on_main(*block) {
+                continue;
+            }
+            let (sector, at) = (state.sector_of(*block), count.saturating_mul(bytes));
+            let part = at..at.saturating_add(bytes);
+            let read = read_twice_into(&state.pool, &self.main, sector, &mut tools.data, part);
+            let listed = ListedBlock::new(count as u32);
+            if read.is_err() || push(&mut tools.lists.moves, listed).is_err() {
+                continue;
+            }
+            if let Some(source) = sources.get_mut(count) {
+                *source = *block;
+            }
+            count = count.saturating_add(1);
+        }
+        let sources = sources.get(..count).unwrap_or(&[]);
+        let (source, own) = (Source::Buffer(&tools.data), Own::List(sources));
+        let lists = &mut tools.lists;
+        let (origin, error) = (Origin::Auto, BlkStatus::IOERR);
+        let mut relocation = Relocation::new(state, spares, lists, (source, own), origin, error);
+        // That is done at the end.
+        relocation.tells = false;
+        relocation.patience = util::monotonic_ms().saturating_add(DRAIN_MS);
+        let moved = relocation.run().unwrap_or(0);
+        if moved != 0 {
+            self.mark(sources);
+        }
+        moved
+    }
+
+    /// Marks those of the blocks that have a slot now, for users. If somebody else has the lock for long, they are
+    /// remapped like others.
+    fn mark(&self, blocks: &[u64]) {
+        let state = &*self.state;
+        let until = util::monotonic_ms().saturating_add(DRAIN_MS);
+        state.with_writer_by(until, &self.spares, |writer, _| {
+            for (slot, word) in blocks.iter().filter_map(|block| state.slot_of(*block)) {
+                if word.state() == SlotState::Valid {
+                    writer.set_word(state, slot, word.with_weak());
+                }
+            }
+        });
+    }
+
+    /// Whether main serves a block of the table.
+    fn is_on_main(&self, main_block: u64) -> bool {
+        let state = &self.state;
+        let inside = main_block < self.len >> state.block_shift;
+        let by_main = match state.slot_of(main_block) {
+            None => true,
+            Some((_, word)) => word.state() == SlotState::Pending && !word.is_doubt(),
+        };
+        inside && by_main && state.auto_remap.load(Relaxed)
+    }
+}
