@@ -115,8 +115,10 @@ fn is_readable(
     let tries = state.limits.get(Limit::ReadRetries).saturating_add(1);
     let mut last = Ok(());
     for _ in 0..tries {
+        // The buffer may be larger, and what follows may be bad.
+        let data = buffer.slice_mut(0..state.bytes(1) as usize)?;
         let opf = block::Opf::READ.sync();
-        last = state.pool.read(&target.main, sector, buffer.all_mut(), opf);
+        last = state.pool.read(&target.main, sector, data, opf);
         match last {
             Ok(()) => return Ok(true),
             Err(status) if !is_suspect(Operation::Read, status) => {

@@ -172,7 +172,7 @@ fn list_tells_ranges_of_each_kind() {
         assert_eq!(listed(&remap, "PENDING").0, [pending]);
         assert_eq!(told(&remap, "list lost"), "end");
         assert_eq!(
-            told(&remap, &format!("list {}", 43 * unit + 1)),
+            told(&remap, &format!("list {}", 44 * unit - 1)),
             format!("{}\n{}\nend", all[1], all[2])
         );
         // A slot that cannot be read has lost its block.
