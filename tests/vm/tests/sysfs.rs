@@ -33,10 +33,11 @@ const SYSFS: &str = "/sys/kernel/dm_remap";
 const DEBUGFS: &str = "/sys/kernel/debug/dm_remap";
 
 /// What all may read, and what root may set.
-const READABLE: [&str; 32] = [
+const READABLE: [&str; 38] = [
     "name",
     "uuid",
     "set_uuid",
+    "why",
     "all_stats",
     "health",
     "condition",
@@ -66,6 +67,11 @@ const READABLE: [&str; 32] = [
     "spares",
     "spares_all",
     "idle",
+    "slots_left",
+    "taking_over",
+    "stuck",
+    "foreign",
+    "refused_messages",
 ];
 const SETTABLE: [&str; 5] = [
     "auto_remap",
