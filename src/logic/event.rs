@@ -5,6 +5,10 @@
 //! Each event is a line of the kernel log, wakes who waits with `dmsetup wait`, and goes into a uevent. There is one
 //! uevent a second at the most, so it tells of all events since the last one: `DM_REMAP_EVENT` names them, the worst one
 //! first, and `DM_REMAP_COUNT` tells in the same order how often.
+//!
+//! A new one is a variant of [`Event`], in the order of its level, with its place in [`Event::ALL`] and its row.
+//! `State::announce` raises it with a line in the log, `News::note` without. Its row in docs/observability.md names its
+//! test.
 
 use core::fmt;
 

@@ -2,7 +2,7 @@
 
 //! Which single values does a device have, and how do monitors read them?
 //!
-//! Each has one key, which is that of the status line, and a metric in the text form of Prometheus
+//! Each has one key, which is its file in sysfs and its line in `stats`, and a metric in the text form of Prometheus
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>):
 //!
 //! ```text
@@ -10,6 +10,9 @@
 //! # TYPE dm_remap_remapped_blocks gauge
 //! dm_remap_remapped_blocks{device="dm-3",name="data"}                    2
 //! ```
+//!
+//! A new one is a row at the end of [`FIGURES`]. If its value is new, it is a field of [`Status`], which `State::status`
+//! (`remap/user/status.rs`) fills, mostly from `Counters` (`remap/session/state.rs`).
 //!
 //! Numbers are padded, so that the text has the same length whatever they are: it is read in parts, each of which is made
 //! of the numbers of its moment.

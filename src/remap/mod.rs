@@ -6,14 +6,16 @@
 //! |-----------|--------------------------------------------------------------------------------|
 //! | `path`    | a bio, there and back: what `map` and `end_io` call, and look at               |
 //! | `setup`   | from a table line to devices and a state: claims, checks, reading metadata     |
-//! | `session` | what outlives tables, and the order of locks; resume and suspend               |
+//! | `session` | what outlives tables, and the order of locks; what a resume and a suspend write |
 //! | `meta`    | every change of the map, in memory and on the spares                           |
 //! | `repair`  | what becomes of bios that failed                                               |
 //! | `jobs`    | what is done by message or in the background: moves, losses, redundancy        |
 //! | `health`  | do the disks work as such: breakers, flush errors that are remembered          |
-//! | `user`    | messages, status, limits, sysfs, debugfs, names                               |
+//! | `user`    | messages, status, limits, sysfs, debugfs, events, parameters, names            |
 //!
-//! Here is what device mapper calls.
+//! Here is what device mapper calls. What a suspend waits for is in `postsuspend`, and nowhere else: repairs, background
+//! work, messages (the mover's lock), and metadata I/O that is late. All of it may be at a spare that hangs (P15).
+//! `presuspend` waits for the teller only.
 
 mod health;
 mod jobs;

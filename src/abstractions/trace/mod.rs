@@ -7,6 +7,9 @@
 //! All of this may be called from any context, and sleeps nowhere. While nobody listens, each function is a call and
 //! a `nop`. None is on the way of a bio that comes back without an error.
 //!
+//! A new one is four things: its `TRACE_EVENT` in `events.h`, a function in `trace.h` and `trace.c`, and a method of
+//! `Tracer`. docs/observability.md lists all.
+//!
 //! Sectors have 512 bytes; those of main are counted from the target's first one, and those of a spare from the first
 //! one of its part that is used.
 

@@ -215,7 +215,7 @@ pub static ALL: &[Form] = &[
     form(
         "set",
         LIMITS,
-        "sets a limit until the next table",
+        "sets a limit until a table or a message says otherwise",
         |words| match words {
             [name, value] => {
                 let limit = Limit::ALL.into_iter();

@@ -32,6 +32,9 @@
 //!   back. So a state that is lost knows whom it was idle for.
 //! - A member that is idle is not said to rest: it gives nothing anyway.
 //!
+//! That a member is to rest is decided by `logic/repair/place.rs`, and done by `Writer::let_rest`, for `REST_MS`, if others
+//! have slots. When that is over it counts as used, without an event; `Recover` comes sooner.
+//!
 //! Two things are no states, as they are so of a member in any of these. Its writes may *stall*, which is measured
 //! whenever somebody looks, and ends by itself ([`Pools::set_stalled`](super::Pools::set_stalled)). And new spares may
 //! take over from it, which is a matter of what is recorded (`remap/session/take_over.rs`) and not of its slots.
@@ -90,7 +93,7 @@ pub enum PoolEvent {
     Accept,
     /// A write to a slot has failed for reasons other than its medium, and others have slots.
     Fail,
-    /// It has rested, or nobody else has slots.
+    /// It gives slots again, although it has not rested for long enough: nobody else has some, or one is evacuated.
     Recover,
     /// A user wants no slots of it to be given out.
     Empty,

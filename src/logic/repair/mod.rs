@@ -34,6 +34,15 @@
 //! A crash at any point of a write finds the bio not acknowledged: the blocks have their old
 //! content, or the new one, or an error.
 //!
+//! | what happens?                              | where that is decided                       |
+//! |--------------------------------------------|---------------------------------------------|
+//! | A write fails, on main or in its slot.     | `write.rs`, `judge_write`                   |
+//! | Blocks of a read fail.                     | `read.rs`                                   |
+//! | Is the medium to blame?                    | `blame.rs`                                  |
+//! | A slot fails once, twice, many in a row.   | `place.rs`: `refused`, `judge`, `count_bad` |
+//! | A spare fails as a whole while slots fill. | `place.rs`: `rest`                          |
+//! | What is asked for, and answered?           | `step.rs`                                   |
+//!
 //! Nothing here does I/O, waits, or takes a lock: [`Repair::advance`] tells the driver what to do next and is told how
 //! that went, so that a test can fail, delay and interleave every single step.
 

@@ -4,6 +4,8 @@
 //!
 //! A device number says nothing: behind it may be a disk that was made anew, a copy from another day, or the spare
 //! as it was used elsewhere meanwhile.
+//!
+//! Whether one that was away is used again: `InUse::check_returning`.
 
 use super::{
     super::{

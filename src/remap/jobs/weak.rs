@@ -13,7 +13,8 @@
 //! blocks of a part (P13). What is listed meanwhile is in the next one.
 //!
 //! Nothing depends on it: whatever comes in between, the block stays where it is and is found again. So users' writes
-//! are waited for no longer than [`DRAIN_MS`], and a part takes no more blocks once it has taken its time.
+//! are waited for no longer than [`DRAIN_MS`], and a part takes no more blocks once it has taken its time. Its limits are
+//! `MOVING_MAX` blocks a part, `WEAK_MAX` a bio and [`LISTED_MAX`] in the list; what is over is found again.
 
 use kernel::{
     new_work,

@@ -5,7 +5,8 @@
 //! All of it is done under the writer's lock, which everybody waits for. So no I/O is waited for longer than
 //! `deadline_ms` (P15): one that takes longer counts as failed, whatever becomes of it, and nothing is sent to that
 //! spare until it has come back. If another spare works, the set goes on without this one. Of several that hang at a
-//! time, each may be waited for once.
+//! time, each may be waited for once. A suspend waits for what is late ([`IoMemory::is_idle`]), as the next table may
+//! use that spare.
 //!
 //! What a late write does to the medium is harmless. If its spare was lost, all that is there is void. If it was not,
 //! what it wrote is in doubt (M6), and whatever is written there next is written after it.

@@ -10,6 +10,7 @@
 //! | `writer/losses`  | what was lost with spares that are given up                                |
 //! | `writer/growth`  | how large the map is (`Published::reclaim` frees old ones)                 |
 //! | `writer/news`    | what users wait for                                                        |
+//! | `writer/recheck` | reads all copies again, and writes those anew that differ                  |
 //! | `io`             | the I/O that `logic::commit` asks for; whether a spare answers             |
 
 pub(super) mod io;

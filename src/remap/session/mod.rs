@@ -8,6 +8,8 @@
 //! | `activate`  | the first writes of a resume, and what a suspend writes                         |
 //! | `take_over` | new spares in the place of dead ones                                            |
 //! | `walk`      | going through main, and seeing how each part is served                          |
+//!
+//! What a suspend waits for is in `postsuspend`, in `remap/mod.rs`.
 
 pub(super) mod activate;
 pub(super) mod state;

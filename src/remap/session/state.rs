@@ -13,8 +13,11 @@
 //!    range has two, so that a block's place in the map changes for its holder alone, but for four
 //!    things that the holder of `writer` may do: settle a doubt, and with a block that is in nobody's range
 //!    take away its slot if it is pending, give it one if it is noted, or another one if its spare is given up.
-//! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and
-//!    never for data I/O, so that no slow block is waited for. Nothing is allocated below it.
+//! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and never for data I/O:
+//!    for one commit with its superblock pass, one extension, or one step of the restorer, of `recheck` or of the
+//!    growth (P16). Writes take `deadline_ms` each at most (`meta/io.rs`); [`State::patience`] is how long a bio waits
+//!    for it. A resume has it until all replicas are equal (M3). Nothing is allocated below it but in a resume.
+//!    `growing`, a mutex of who replaces the map, is taken before it.
 //! 4. `desk`, a mutex: who has which range, and which blocks are noted. Held for a moment.
 //! 5. `leftover`, `weak`, `group` and `why`, mutexes: held for a moment, nothing is taken below them.
 //! 6. RCU, for a moment: looking at the map. Not for bios: those are readers of an SRCU domain, and `map` and

@@ -10,13 +10,13 @@
 //! | `spares`   | messages about a spare                                                             |
 //! | `metadata` | messages about the metadata                                                        |
 //! | `places`   | where sectors are served: `verify`, `list`                                         |
-//! | `status`   | the status line and all that is counted; `logic/status` has the form               |
+//! | `status`   | makes a `Status` of what is counted; `logic/status` has the form                   |
 //! | `limits`   | limits that are in force; `logic/limit.rs` has their names and ranges              |
 //! | `face`     | where users look at a device: its folders, and what is shown there                 |
 //! | `sysfs`    | files with one value each, some of which can be set; `logic/figures.rs` names them |
 //! | `debugfs`  | tables of any length                                                               |
 //! | `params`   | the module's parameters: what new devices begin with                               |
-//! | `events`   | events and uevents; `logic/event.rs` says which there are                          |
+//! | `events`   | events and uevents; `logic/event.rs` says which. Tracepoints: `abstractions/trace` |
 //! | `names`    | how the kernel log calls things                                                    |
 
 mod answer;

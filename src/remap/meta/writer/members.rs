@@ -17,6 +17,13 @@
 //! One that was lost comes back as if it were blank, but for the content of its slots: superblock
 //! copies are written, its replicas are copied from the others' anew, and only then are its slots used
 //! (M9).
+//!
+//! | what happens                       | where that is decided                                                       |
+//! |------------------------------------|-----------------------------------------------------------------------------|
+//! | A spare is lost.                   | [`Writer::lose_if_gone`], and whatever writes                               |
+//! | What is there again is that spare. | `logic/set/identity.rs`, asked by `setup/join.rs` and `session/activate.rs` |
+//! | It is used again.                  | [`Writer::take_back`], by the restorer, once its metadata is whole          |
+//! | A spare rests, and for how long.   | [`Writer::let_rest`], [`Writer::end_rest`]                                  |
 
 use core::ops::Range;
 

@@ -13,6 +13,8 @@
 //!        +--- a slot fails --+       |  together
 //! ```
 //!
+//! What follows when a slot fails is decided by `logic/repair/place.rs`, and done in [`place`].
+//!
 //! A crash before the commit leaves the old state, and slots that nobody knows of.
 //!
 //! Who has the writer's lock may wait for a spare that hangs. So a bio waits for it no longer than it can be

@@ -3,6 +3,12 @@
 //! Reading what is on a spare. Nothing is written here: this runs in the constructor, when the old
 //! table may be in use (D2). What has to be made equal, freed or formatted is written down for
 //! [`activate`](crate::remap::session::activate).
+//!
+//! | file        | what it does                             |
+//! |-------------|------------------------------------------|
+//! | `tables`    | reads the slot tables                    |
+//! | `filling`   | the map while it is filled               |
+//! | `returning` | looks at a spare that was away           |
 
 mod filling;
 pub(in crate::remap) mod returning;
