@@ -203,6 +203,8 @@ impl dm::Target for DmRemap {
 
     fn preresume(&self, ti: &dm::TargetInfo) -> Result {
         let _scope = sync::NoIoScope::enter();
+        // The table before is gone, whether this one can be resumed or not.
+        self.face.show(&self.state, &self.spares);
         let mut locked = self.state.writer.lock();
         if !ti.is_read_only() {
             let main_id = self.options.main_id.as_ref();
@@ -256,7 +258,6 @@ impl dm::Target for DmRemap {
             }
         }
         drop(locked);
-        self.face.show(&self.state, &self.spares);
     }
 
     fn status(&self, _ti: &dm::TargetInfo, kind: dm::StatusKind, out: &mut dm::StatusBuffer<'_>) {

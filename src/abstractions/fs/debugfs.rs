@@ -73,7 +73,7 @@ pub enum Step<R> {
 /// ```
 pub trait Rows: Send + Sync + 'static {
     /// What has to be known of a row to write it.
-    type Row: Copy + 'static;
+    type Row: Copy + Send + 'static;
 
     /// The first line; empty if there is none.
     const HEADER: &'static str = "";
@@ -183,6 +183,9 @@ struct Reader<T: Rows> {
 }
 
 impl<T: Rows> RowFile<T> {
+    /// A file's private data is aligned for anything that C has, and no more.
+    const ALIGNED: () = assert!(core::mem::align_of::<Reader<T>>() <= core::mem::align_of::<u64>());
+
     const OPS: &'static bindings::seq_operations = &bindings::seq_operations {
         start: Some(Self::start),
         stop: Some(Self::stop),
@@ -200,6 +203,7 @@ impl<T: Rows> RowFile<T> {
             rows,
         };
         let source = KBox::new(source, GFP_KERNEL)?;
+        let () = Self::ALIGNED;
         // SAFETY: The name is terminated, and copied; the directory exists, by the type invariants of `Entry`. The source
         // stays where it is until the file is removed.
         let entry = unsafe {
@@ -223,7 +227,8 @@ impl<T: Rows> RowFile<T> {
     ///
     /// `seq` must belong to an open file of this type, whose source exists, and be used by nobody else during `'a`.
     unsafe fn reader<'a>(seq: *mut bindings::seq_file) -> (&'a T, &'a mut MaybeUninit<T::Row>) {
-        // SAFETY: When the file was opened, `private` was set to `reader_size` bytes, which begin with the source.
+        // SAFETY: When the file was opened, `private` was set to `reader_size` bytes, which begin with the source, and
+        // aligned as a reader is (`ALIGNED`).
         let reader = unsafe { &mut *(*seq).private.cast::<Reader<T>>() };
         // SAFETY: The caller vouches for the source.
         (unsafe { &(*reader.source).rows }, &mut reader.row)

@@ -14,7 +14,8 @@
 //!
 //! A suspend says in `stopping` that jobs have to end after the part that they are at, and waits for the mover's
 //! lock; from then on there is none, as nothing is active (`presuspend` and `postsuspend` of
-//! [`DmRemap`](super::DmRemap)).
+//! [`DmRemap`](super::DmRemap)). But `retry` reads main without that lock: what it reads it takes back only while the
+//! device is active.
 
 pub(super) mod closed;
 pub(super) mod forget;

@@ -62,16 +62,34 @@ pub(in crate::remap) fn retry(
     target.check_active(ti)?;
     let mut buffer = block::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?;
     let mut readable = KVec::with_capacity(PART, GFP_KERNEL).map_err(Error::from)?;
-    let mut walk = Walk::new(blocks.first, blocks.first.saturating_add(blocks.count));
     *next = blocks.first;
+    let looked = look(target, &mut buffer, blocks, &mut readable, (total, next));
+    let taken = take_back(target, &mut readable, total);
+    if let Some(first) = readable.first() {
+        // Whoever goes on has to begin with what is not done.
+        *next = *first;
+    }
+    target.tell_news();
+    looked.and(taken)
+}
+
+/// Asks main, and takes back what it can read, but for the last ones: these are left in `readable`.
+fn look(
+    target: &DmRemap,
+    buffer: &mut block::IoBuffer,
+    blocks: Blocks,
+    readable: &mut KVec<u64>,
+    (total, next): (&mut Tally, &mut u64),
+) -> Result<(), Denial<'static>> {
+    let state = &**target.state;
+    let mut walk = Walk::new(blocks.first, blocks.first.saturating_add(blocks.count));
     loop {
         if must_stop(state) {
             *next = walk.position();
-            take_back(target, &mut readable, total)?;
             return Err(EINTR.into());
         }
         let Some(part) = walk.next(state) else {
-            break;
+            return Ok(());
         };
         match part.kind {
             Some(Kind::Pending) => (),
@@ -85,23 +103,19 @@ pub(in crate::remap) fn retry(
         for main_block in part.first..part.first.saturating_add(part.count) {
             *next = main_block;
             if must_stop(state) {
-                take_back(target, &mut readable, total)?;
                 return Err(EINTR.into());
             }
-            if is_readable(target, main_block, &mut buffer)? {
+            if is_readable(target, main_block, buffer)? {
                 // There is room for it.
                 let _ = readable.push_within_capacity(main_block);
             } else {
                 total.failed = total.failed.saturating_add(1);
             }
             if readable.len() == PART {
-                take_back(target, &mut readable, total)?;
+                take_back(target, readable, total)?;
             }
         }
     }
-    take_back(target, &mut readable, total)?;
-    target.tell_news();
-    Ok(())
 }
 
 /// Whether main can read a block now. Fails if the error is none of the medium.

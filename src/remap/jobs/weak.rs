@@ -156,6 +156,8 @@ pub(in crate::remap) struct WeakMover {
     spares: Spares,
     /// How many sectors of main the table has.
     len: u64,
+    /// Runs the teller.
+    events: Arc<work::WorkQueue>,
     teller: Arc<Teller>,
     #[pin]
     work: Work<WeakMover>,
@@ -171,7 +173,6 @@ impl WorkItem for WeakMover {
     fn run(this: Arc<WeakMover>) {
         let _scope = sync::NoIoScope::enter();
         let state = &this.state;
-        let mut moved = false;
         while !state.weak.lock().is_empty() {
             if state.stopping.load(Relaxed) {
                 // They are found again.
@@ -181,14 +182,17 @@ impl WorkItem for WeakMover {
             // A repairer that needs the lock cannot wait for it, and so has to be let in.
             let tries = state.probing.load(Relaxed) == 0;
             match tries.then(|| this.move_some()).flatten() {
-                Some(count) => moved |= count != 0,
+                Some(count) => state.counters.weak_moves.add(count as u64),
                 // Somebody else has their ranges.
                 None => fsleep(Delta::from_millis(RANGE_MS)),
             }
         }
         let low_water = state.limits.get(Limit::LowWater);
-        if moved && state.writer.lock().writer.has_news(state, low_water) {
+        if state.writer.lock().writer.has_news(state, low_water) {
             this.teller.raise();
+        }
+        if state.news.is_due() {
+            let _ = this.events.enqueue::<_, 0>(this.teller.clone());
         }
     }
 }
@@ -199,15 +203,18 @@ impl WeakMover {
         state: Arc<State>,
         (main, len): (&dm::Device, u64),
         spares: &Spares,
+        events: &Arc<work::WorkQueue>,
         teller: &Arc<Teller>,
     ) -> Result<Arc<Self>> {
+        let (events, teller) = (events.clone(), teller.clone());
         Arc::pin_init(
             try_pin_init!(Self {
                 state,
                 main: main.clone(),
                 spares: spares.clone(),
                 len,
-                teller: teller.clone(),
+                events,
+                teller,
                 work <- new_work!("dm_remap_weak"),
             }),
             GFP_KERNEL,
@@ -228,6 +235,14 @@ impl WeakMover {
         // A suspend that has come past this waits for the mover's lock.
         let mut tools = state.mover.lock();
         if state.stopping.load(Relaxed) {
+            return Some(0);
+        }
+        if !state.auto_remap.load(Relaxed)
+            || state.counters.left.get() == 0
+            || !state.admits_to_spares(&self.spares)
+        {
+            // They stay where they are, and nobody waits at a gate for nothing.
+            state.weak.lock().blocks.clear();
             return Some(0);
         }
         let one = |first| Blocks { first, count: 1 };
@@ -252,9 +267,7 @@ impl WeakMover {
         if active != Some(true) || !closed.drain(ranges, DRAIN_MS) {
             return Some(0);
         }
-        let moved = self.move_part(&mut tools, taken.all());
-        state.counters.weak_moves.add(moved as u64);
-        Some(moved)
+        Some(self.move_part(&mut tools, taken.all()))
     }
 
     /// Moves blocks whose gate is closed. Returns how many were moved; the others are listed again if there was no time
@@ -293,25 +306,28 @@ impl WeakMover {
         // That is done at the end.
         relocation.tells = false;
         relocation.patience = util::monotonic_ms().saturating_add(DRAIN_MS);
-        let moved = relocation.run().unwrap_or(0);
-        if moved != 0 {
-            self.mark(sources);
-        }
-        moved
+        relocation.deadline = relocation.patience;
+        // After an error some may have been moved.
+        let _ = relocation.run();
+        self.mark(sources)
     }
 
-    /// Marks those of the blocks that have a slot now, for users. If somebody else has the lock for long, they are
-    /// remapped like others.
-    fn mark(&self, blocks: &[u64]) {
+    /// Marks those of the blocks that have a slot now, for users, and counts them. If somebody else has the lock for long,
+    /// they are remapped like others.
+    fn mark(&self, blocks: &[u64]) -> usize {
         let state = &*self.state;
         let until = util::monotonic_ms().saturating_add(DRAIN_MS);
-        state.with_writer_by(until, &self.spares, |writer, _| {
+        let marked = state.with_writer_by(until, &self.spares, |writer, _| {
+            let mut count = 0usize;
             for (slot, word) in blocks.iter().filter_map(|block| state.slot_of(*block)) {
                 if word.state() == SlotState::Valid {
                     writer.set_word(state, slot, word.with_weak());
+                    count = count.saturating_add(1);
                 }
             }
+            count
         });
+        marked.unwrap_or(0)
     }
 
     /// Whether main serves a block of the table.

@@ -237,7 +237,7 @@ fn assemble(
     let restorer = Restorer::new(&state, &spares, &events, &teller)?;
     let noter = Noter::new(&state, &spares, &events, &teller, &restorer)?;
     let len = ctor.len();
-    let weak_mover = WeakMover::new((*state).clone(), (&main, len), &spares, &teller)?;
+    let weak_mover = WeakMover::new((*state).clone(), (&main, len), &spares, &events, &teller)?;
     pr_info!(
         "{}: table made: main {}, {len} sectors, {} spares\n",
         state.name,

@@ -11,14 +11,17 @@ use kernel::prelude::*;
 
 use crate::{
     abstractions::dm,
-    logic::message::{
-        reply::{
-            Done,
-            Stopped,
-            Tally,
-            Work, //
-        },
-        Denial, //
+    logic::{
+        errno::Errno,
+        message::{
+            reply::{
+                Done,
+                Stopped,
+                Tally,
+                Work, //
+            },
+            Denial, //
+        }, //
     },
     remap::DmRemap, //
 };
@@ -98,10 +101,10 @@ pub(super) fn explain<'a>(target: &DmRemap, ti: &dm::TargetInfo, denial: Denial<
         return Denial::ReadOnlyTable;
     }
     let locked = target.state.writer.lock();
-    if locked.writer.metadata.is_foreign() {
-        return Denial::Foreign;
-    }
     match () {
+        () if errno == Errno::Foreign.number() && locked.writer.metadata.is_foreign() => {
+            Denial::Foreign
+        }
         () if is(EBUSY) && !locked.writer.active => Denial::Suspended,
         () if is(EBUSY) && locked.writer.is_taking_over() => Denial::TakingOver,
         () => denial,

@@ -92,6 +92,14 @@ struct Files {
 }
 
 impl Files {
+    /// Finds the face of a place, for one more line.
+    fn known(&self, place: (dm::MappedDeviceId, u64)) -> Option<(Arc<Face>, Arc<DeviceFolderRef>)> {
+        let mut list = self.faces.list.lock();
+        let listed = list.iter_mut().find(|listed| listed.face.place == place)?;
+        listed.lines = listed.lines.saturating_add(1);
+        Some((listed.face.clone(), listed.folder.clone()))
+    }
+
     fn new() -> Result<Arc<Self>> {
         let faces = Arc::pin_init(Faces::new(), GFP_KERNEL)?;
         let folder = fs::Folder::in_kernel(c"dm_remap", ModuleFolder(faces.clone()))?;
@@ -212,21 +220,18 @@ impl FaceRef {
         let place = (ctor.device_id(), ctor.begin());
         // Others wait for it who must not wait for I/O.
         let _scope = sync::NoIoScope::enter();
-        let making = files.making.lock();
-        let known = {
-            let mut list = files.faces.list.lock();
-            let mut same = list.iter_mut().filter(|listed| listed.face.place == place);
-            same.next().map(|listed| {
-                listed.lines = listed.lines.saturating_add(1);
-                (listed.face.clone(), listed.folder.clone())
-            })
-        };
-        let (face, folder) = match known {
-            Some(face) => face,
-            None => files.make(ctor, place)?,
+        let (face, folder) = match files.known(place) {
+            // A reload waits for nobody who waits for readers.
+            Some(known) => known,
+            None => {
+                let _making = files.making.lock();
+                match files.known(place) {
+                    Some(known) => known,
+                    None => files.make(ctor, place)?,
+                }
+            }
         };
         files.faces.lines.fetch_add(1, Relaxed);
-        drop(making);
         let own = Self {
             files,
             face,

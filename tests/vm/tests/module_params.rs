@@ -144,7 +144,7 @@ fn new_devices_begin_with_them() {
     off.device()
         .message(&format!("remap 0 {}", capacity / 5 * 8))
         .unwrap();
-    assert_eq!(off.device().events(), seen + 1);
+    assert!(off.device().events() > seen);
 
     set("auto_remap", "on\n");
     set("low_water", "10");

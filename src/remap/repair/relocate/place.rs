@@ -265,7 +265,11 @@ impl Relocation<'_> {
                 Some(Err(error)) if error == ENOMEM && self.waits_for_room() => (),
                 Some(Err(error)) => {
                     if error == ENOSPC {
-                        state.announce(Event::Refused);
+                        match self.target {
+                            Some(_) => state.announce(Event::Refused),
+                            // No bio has failed for that.
+                            None => state.complain("no free slot is left"),
+                        }
                     }
                     return Err(self.error);
                 }
