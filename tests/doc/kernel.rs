@@ -9,7 +9,6 @@
 mod abstractions;
 
 pub use abstractions::dm;
-pub use abstractions::fs;
 pub use abstractions::util;
 pub use abstractions::work;
 pub use kernel::*;

@@ -145,14 +145,14 @@ fn what_superblocks_say() {
     assert_eq!(PoolEvent::said(Some(&known), false), Part);
     let blank = Member {
         void_supers: (1 << SUPER_COPIES) - 1,
-        ..known.clone()
+        ..known
     };
     assert_eq!(PoolEvent::said(Some(&blank), true), Join);
     assert_eq!(PoolEvent::said(Some(&blank), false), Part);
     for present in [false, true] {
         let missing = Member {
             missing: true,
-            ..blank.clone()
+            ..blank
         };
         assert_eq!(PoolEvent::said(Some(&missing), present), Lose);
     }

@@ -47,7 +47,7 @@ use super::{
 pub const SLOTS_TRIED: u32 = 16;
 
 /// After how many of these others are tried that are far away.
-pub const SLOTS_NEAR: u32 = 4;
+const SLOTS_NEAR: u32 = 4;
 
 /// Slots that follow each other, of one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

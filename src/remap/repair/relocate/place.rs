@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writing the data of moves to slots: does what [`Placing`] asks for.
+//! Writing the data of moves to slots: does what [`Placing`](crate::logic::repair::Placing) asks for.
 //!
 //! The queue of its blocks is `lists.queue`. Slots are taken, and spares left, under the writer's lock; data is written
 //! without any.
