@@ -18,7 +18,7 @@ pub enum Kind {
     Lost,
     /// Main is not asked for it.
     Avoided,
-    /// It reads as zeroes, as somebody gave it up, and it was not written since.
+    /// A slot serves it that began with zeroes, as its user gave up what main could not read.
     GivenUp,
     /// Neither read nor written until the metadata can be written again.
     Doubt,
@@ -52,11 +52,16 @@ impl Kind {
         }
     }
 
-    /// Whether who asks for `wanted` is told of this one: what is weak is remapped, too.
+    /// Whether a slot serves it.
+    pub const fn is_served(self) -> bool {
+        matches!(self, Kind::Remapped | Kind::Weak | Kind::GivenUp)
+    }
+
+    /// Whether who asks for `wanted` is told of this one: whatever a slot serves is remapped, too.
     const fn is_wanted(self, wanted: Option<Kind>) -> bool {
         match wanted {
             None => true,
-            Some(Kind::Remapped) => matches!(self, Kind::Remapped | Kind::Weak),
+            Some(Kind::Remapped) => self.is_served(),
             Some(wanted) => wanted as u8 == self as u8,
         }
     }
@@ -158,10 +163,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_weak_is_remapped() {
-        let parts = [(7, 1, Kind::Weak), (8, 1, Kind::Remapped)];
+    fn what_a_slot_serves_is_remapped() {
+        let parts = [
+            (7, 1, Kind::Weak),
+            (8, 1, Kind::Remapped),
+            (9, 1, Kind::GivenUp),
+        ];
         assert_eq!(listed(Some(Kind::Remapped), &parts), parts);
         assert_eq!(listed(Some(Kind::Weak), &parts), [parts[0]]);
+        assert_eq!(listed(Some(Kind::GivenUp), &parts), [parts[2]]);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | [`extents`]  | Where is a slot?                                                           |
 //! | [`table`]    | Which slot serves a block of main?                                         |
 //! | [`presence`] | Can there be any remap in this range at all?                               |
+//! | [`avoid`]    | Which ranges of main are not read any more, as its user says that they are bad? |
 //! | [`reach`]      | How far does a long range go that is served in one way?                    |
 //! | [`pool`]     | Which slots take new data, and what are the others used for?               |
 //! | [`classify`] | Does an error suspect the medium, or is it passed up?                      |
@@ -46,6 +47,7 @@
 #![cfg_attr(MODULE, allow(dead_code, unreachable_pub, unused_imports))]
 
 pub mod args;
+pub mod avoid;
 pub mod bisect;
 pub mod breaker;
 pub mod cache;

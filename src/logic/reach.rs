@@ -7,6 +7,7 @@
 //! it is found out which of the bits still stand for something.
 
 use super::{
+    avoid::Ranges,
     presence::{
         Presence,
         SMALL, //
@@ -67,17 +68,19 @@ pub fn reach(
     }
 }
 
-/// Block `main_block` is not remapped any more: takes back the marks that stood for it and for nothing else. For the
-/// writer.
+/// Block `main_block` is not remapped any more: takes back the marks that stood for it and for nothing else; not for
+/// what is in one of the ranges of `avoided`. For the writer.
 pub fn forget(
     presence: &Presence<'_, impl Word<u64>>,
     view: &View<'_, impl Word<u32>, impl Word<u64>>,
+    avoided: &Ranges<'_, impl Word<u64>>,
     main_block: u64,
     block_shift: u32,
 ) {
     let blocks = SMALL >> block_shift;
     presence.forget(main_block << block_shift, |sector| {
-        let run = view.run(sector >> block_shift, blocks);
+        let first = sector >> block_shift;
+        let run = avoided.cut(first, view.run(first, blocks));
         run.kind != RunKind::Main || run.count != blocks
     });
 }
@@ -93,6 +96,7 @@ mod tests {
 
     use super::{
         super::{
+            avoid::Ranges,
             presence::{
                 words_for,
                 Presence, //
@@ -211,10 +215,25 @@ mod tests {
         }
         let marked = || -> Vec<u64> { (0..20).filter(|mib| presence.any(mib << 11)).collect() };
         assert_eq!(marked(), [4, 5, 6, 7]);
+        // What is not to be read needs them, too.
+        let ends = [7 * 256 + 200, 7 * 256 + 201].map(AtomicU64::new);
+        let own = Ranges::new(&ends);
+        let avoided = Ranges::<AtomicU64>::new(&[]);
         for (slot, left) in [(0, [4, 5, 6, 7].as_slice()), (1, &[6, 7]), (2, &[])] {
             let block = blocks[slot];
             assert!(view.remove(&mut counts, block, slot as u32));
-            super::forget(&presence, &view, block, 3);
+            let is_last = left.is_empty();
+            super::forget(
+                &presence,
+                &view,
+                if is_last { &own } else { &avoided },
+                block,
+                3,
+            );
+            if is_last {
+                assert_eq!(marked(), [6, 7]);
+                super::forget(&presence, &view, &avoided, block, 3);
+            }
             assert_eq!(marked(), left);
         }
     }

@@ -3,9 +3,9 @@
 //! What one word says about one slot, on the spare and in memory.
 //!
 //! ```text
-//!  63    62    61       60        59    58..55   54    53    52       51..48  47..0
-//!  doubt held  failing  replaced  weak  zero     lost  raw   manual   state   main block
-//!  `--- memory only -------------------------'   `-------------- on the spare --------'
+//!  63    62    61       60        59    58..56   55        54    53    52       51..48  47..0
+//!  doubt held  failing  replaced  weak  zero     given up  lost  raw   manual   state   main block
+//!  `--- memory only -------------------------'   `------------------ on the spare --------------'
 //! ```
 
 /// What a slot is used for.
@@ -59,6 +59,7 @@ impl SlotWord {
     const MANUAL: u64 = 1 << 52;
     const RAW: u64 = 1 << 53;
     const LOST: u64 = 1 << 54;
+    const GIVEN_UP: u64 = 1 << 55;
     const WEAK: u64 = 1 << 59;
     const REPLACED: u64 = 1 << 60;
     const FAILING: u64 = 1 << 61;
@@ -70,6 +71,7 @@ impl SlotWord {
         | Self::MANUAL
         | Self::RAW
         | Self::LOST
+        | Self::GIVEN_UP
         | Self::MEMORY_ONLY;
 
     /// States above [`SlotState::Bad`]: those with a bit that none of the four has.
@@ -261,10 +263,21 @@ impl SlotWord {
         SlotWord(self.0 | Self::RAW)
     }
 
+    /// Whether the user gave up what its main block held: main could not read it, and the slot began with zeroes (`zero`).
+    /// What is written later does not change that, nor does being [failing](SlotWord::is_failing).
+    pub const fn is_given_up(self) -> bool {
+        self.0 & Self::GIVEN_UP != 0 && matches!(self.state(), SlotState::Valid)
+    }
+
+    /// The same, marked so.
+    pub const fn with_given_up(self) -> Self {
+        SlotWord(self.0 | Self::GIVEN_UP)
+    }
+
     /// The same main block and origin in another state, with no memory-only marks.
     pub const fn with_state(self, state: SlotState) -> Self {
         SlotWord(
-            (self.0 & !(Self::STATE_MASK | Self::LOST | Self::MEMORY_ONLY))
+            (self.0 & !(Self::STATE_MASK | Self::LOST | Self::GIVEN_UP | Self::MEMORY_ONLY))
                 | Self::state_bits(state),
         )
     }
@@ -340,9 +353,23 @@ mod tests {
 
     #[test]
     fn unknown_bits_are_refused() {
-        for bit in (55..64).chain(50..52) {
+        for bit in (56..64).chain(50..52) {
             assert_eq!(SlotWord::from_disk(1 << bit), None, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn given_up_goes_with_what_is_valid() {
+        let word = SlotWord::new(5, SlotState::Valid, Origin::Manual).unwrap();
+        assert!(!word.is_given_up());
+        let word = word.with_given_up();
+        assert!(word.is_given_up() && word.is_plain() && word.claims(5) && !word.is_raw());
+        assert_eq!(word.to_disk() >> 48, 1 | 1 << 4 | 1 << 7);
+        assert_eq!(SlotWord::from_disk(word.to_disk()), Some(word));
+        assert!(!word.with_state(SlotState::Pending).is_given_up());
+        assert!(!word.with_state(SlotState::Valid).is_given_up());
+        let lost = SlotWord::new(5, SlotState::Lost, Origin::Manual).unwrap();
+        assert!(!lost.with_given_up().is_given_up());
     }
 
     #[test]

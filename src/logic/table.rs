@@ -104,6 +104,8 @@ pub enum RunKind {
         /// The slot of the range's first block.
         first: u32,
     },
+    /// By nobody, until the next write, which goes to a slot: main is not to be read there (E4).
+    Avoided,
     /// Not at all, until a commit settles what holds (M6).
     Doubt,
 }

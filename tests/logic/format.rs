@@ -20,8 +20,15 @@ use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Place;
 use dm_remap_logic::format::Statistics;
 use dm_remap_logic::format::Superblock;
+use dm_remap_logic::format::Switches;
 use dm_remap_logic::format::BLOCK_BYTES;
+use dm_remap_logic::format::INCOMPAT_GIVEN_UP;
+use dm_remap_logic::format::INCOMPAT_LOST;
+use dm_remap_logic::format::INCOMPAT_UNFINISHED;
 use dm_remap_logic::format::RESERVE_BLOCKS;
+use dm_remap_logic::format::RO_COMPAT_AVOIDED;
+use dm_remap_logic::format::RO_COMPAT_SWITCHES;
+use dm_remap_logic::message::Blocks;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotState;
@@ -248,7 +255,7 @@ proptest! {
 #[test]
 fn an_entry_that_means_nothing_is_noticed() {
     for index in 0..table_block::ENTRIES {
-        for bit in (50..52).chain(55..64) {
+        for bit in (50..52).chain(56..64) {
             let mut image = [0; BLOCK_BYTES];
             table_block::encode(&mut image, &MEMBER, 5, 6, [].into_iter());
             let at = 64 + 16 * index as usize;
@@ -282,10 +289,10 @@ fn faults_are_named() {
         ),
         (
             32,
-            &[4, 0],
-            FormatError::Features { unknown: 4 },
+            &[8, 0],
+            FormatError::Features { unknown: 8 },
             Errno::NotSupported,
-            "uses features 0x4 that this module does not know",
+            "uses features 0x8 that this module does not know",
         ),
         (
             73,
@@ -374,12 +381,118 @@ fn features_that_only_forbid_writing() {
     let mut s = superblock();
     assert!(!s.is_read_only());
     s.compat = 1 << 63;
-    s.ro_compat = 2;
+    s.ro_compat = 1 << 62;
     let mut image = [0; BLOCK_BYTES];
     s.encode(&mut image, CopyId { member: 0, copy: 2 });
     let found = Superblock::decode(&image, 2).unwrap();
     assert!(found.is_read_only());
     assert_eq!(found, s);
+}
+
+fn blocks(first: u64, count: u64) -> Blocks {
+    Blocks { first, count }
+}
+
+/// M11: records lie where the documentation says, and count only with their features.
+#[test]
+fn records_come_with_features() {
+    let mut s = superblock();
+    s.ro_compat = RO_COMPAT_AVOIDED | RO_COMPAT_SWITCHES;
+    s.switches.auto_remap = Some(false);
+    assert!(!s.is_read_only());
+    let end = s.main_blocks();
+    for range in [blocks(0, 3), blocks(4, 1), blocks(end - 7, 7)] {
+        s.avoided.add(range).unwrap();
+    }
+    let mut image = [0; BLOCK_BYTES];
+    s.encode(&mut image, FIRST);
+    assert_eq!(Superblock::decode(&image, 0).as_ref(), Ok(&s));
+    assert_eq!(image[185], 1);
+    let words = [0, 3, 4, 1, end - 7, 7, 0].map(u64::to_le_bytes);
+    assert_eq!(image[1920..1920 + 56], *words.as_flattened());
+    assert!(image[1920 + 56..].iter().all(|byte| *byte == 0));
+
+    // As all there can be.
+    let mut full = s.clone();
+    for number in 0..61 {
+        full.avoided.add(blocks(100 + 2 * number, 1)).unwrap();
+    }
+    full.switches.auto_remap = Some(true);
+    full.encode(&mut image, FIRST);
+    assert_eq!(Superblock::decode(&image, 0).as_ref(), Ok(&full));
+    assert!(image[2944 - 16..2944].iter().any(|byte| *byte != 0));
+    assert!(image[2944..].iter().all(|byte| *byte == 0), "for history");
+
+    // Version 1 had nothing there, and what it had there meant nothing.
+    image[24..32].fill(0);
+    seal(&mut image);
+    let found = Superblock::decode(&image, 0).unwrap();
+    assert!(found.avoided.is_empty());
+    assert_eq!(found.switches, Switches::NONE);
+}
+
+/// Ranges that no module writes are refused.
+#[test]
+fn ranges_that_mean_nothing_are_noticed() {
+    let mut s = superblock();
+    s.ro_compat = RO_COMPAT_AVOIDED | RO_COMPAT_SWITCHES;
+    let mut image = [0; BLOCK_BYTES];
+    s.encode(&mut image, FIRST);
+    let end = s.main_blocks();
+    let decode = |ranges: &[(u64, u64)]| {
+        let mut image = image;
+        for (place, (first, count)) in image[1920..].chunks_mut(16).zip(ranges) {
+            place[..8].copy_from_slice(&first.to_le_bytes());
+            place[8..].copy_from_slice(&count.to_le_bytes());
+        }
+        seal(&mut image);
+        Superblock::decode(&image, 0).map(|s| s.avoided.ranges().len())
+    };
+    assert_eq!(decode(&[]), Ok(0));
+    assert_eq!(decode(&[(3, 1), (5, end - 5)]), Ok(2));
+    let name = "avoided ranges";
+    for ranges in [
+        &[(3, 0)][..],
+        &[(0, 0), (3, 1)],
+        &[(3, 1), (4, 1)],
+        &[(3, 1), (3, 1)],
+        &[(5, 1), (3, 1)],
+        &[(5, end - 4)],
+        &[(u64::MAX, 1)],
+        &[(5, u64::MAX)],
+    ] {
+        let refused = Err(FormatError::Field { name });
+        assert_eq!(decode(ranges), refused, "{ranges:?}");
+    }
+    for byte in [2, 4, 5, 7, 255] {
+        let mut image = image;
+        image[185] = byte;
+        seal(&mut image);
+        let name = "switches";
+        let refused = Err(FormatError::Field { name });
+        assert_eq!(Superblock::decode(&image, 0), refused);
+    }
+}
+
+/// M11: the bits by which an older module refuses the set, or only reads it, and by which this one does so with a newer
+/// one.
+#[test]
+fn features_are_these() {
+    assert_eq!(
+        (INCOMPAT_LOST, INCOMPAT_UNFINISHED, INCOMPAT_GIVEN_UP),
+        (1, 2, 4)
+    );
+    assert_eq!((RO_COMPAT_AVOIDED, RO_COMPAT_SWITCHES), (1, 2));
+    let mut s = superblock();
+    let mut image = [0; BLOCK_BYTES];
+    s.incompat = 15;
+    s.encode(&mut image, FIRST);
+    let unknown = 8;
+    let refused = Err(FormatError::Features { unknown });
+    assert_eq!(Superblock::decode(&image, 0), refused);
+    (s.incompat, s.ro_compat) = (7, 7);
+    s.encode(&mut image, FIRST);
+    assert!(Superblock::decode(&image, 0).unwrap().is_read_only());
 }
 
 #[test]

@@ -63,8 +63,12 @@ pub use self::{
     superblock::{
         CopyId,
         Superblock,
+        Switches,
+        INCOMPAT_GIVEN_UP,
         INCOMPAT_LOST,
-        INCOMPAT_UNFINISHED, //
+        INCOMPAT_UNFINISHED,
+        RO_COMPAT_AVOIDED,
+        RO_COMPAT_SWITCHES, //
     }, //
 };
 

@@ -26,20 +26,29 @@
 //!     112     8  sectors of main, the most that were ever used
 //!     120    64  what the user calls main, padded with zeroes
 //!     184     1  1 if the last activation was ended in order
-//!     185    71  zero
+//!     185     1  what users have switched on or off
+//!     186    70  zero
 //!     256   128  statistics, 8 bytes each (see `Statistics`)
 //!     384   128  zero
 //!     512   352  member 0 (see `Member`)
 //!     864   352  member 1
 //!    1216   352  member 2
 //!    1568   352  member 3
-//!    1920  2176  zero
+//!    1920  1024  ranges of main that are not read, 16 bytes each: first block, number of blocks
+//!    2944  1152  zero
 //! ```
 
 use super::{
-    super::text::{
-        MainId,
-        Uuid, //
+    super::{
+        avoid::{
+            Avoided,
+            AVOIDED_MAX, //
+        },
+        message::Blocks,
+        text::{
+            MainId,
+            Uuid, //
+        }, //
     },
     bytes,
     geometry::Geometry,
@@ -82,20 +91,62 @@ const AT_MAIN_BLOCK_BYTES: usize = 104;
 const AT_MAIN_SECTORS: usize = 112;
 const AT_MAIN_ID: usize = 120;
 const AT_CLEAN: usize = 184;
+const AT_SWITCHES: usize = 185;
 const AT_STATISTICS: usize = 256;
 const AT_MEMBERS: usize = 512;
+const AT_AVOIDED: usize = 1920;
+const RANGE_BYTES: usize = 16;
+// The rest is for what a device has been through, once that is kept.
+const _: () = assert!(AT_AVOIDED + RANGE_BYTES * AVOIDED_MAX == 2944);
 
 /// Features that may be ignored, known to this version.
 pub const COMPAT_KNOWN: u64 = 0;
 /// Features that may be ignored for reading, known to this version.
-pub const RO_COMPAT_KNOWN: u64 = 0;
+pub const RO_COMPAT_KNOWN: u64 = RO_COMPAT_AVOIDED | RO_COMPAT_SWITCHES;
+/// There may be ranges of main that are not read: who does not know them would drop them.
+pub const RO_COMPAT_AVOIDED: u64 = 1;
+/// What users have switched on or off may be there: the same.
+pub const RO_COMPAT_SWITCHES: u64 = 2;
 /// Features that may not be ignored, known to this version.
-pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LOST | INCOMPAT_UNFINISHED;
+pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LOST | INCOMPAT_UNFINISHED | INCOMPAT_GIVEN_UP;
 /// There may be entries of lost blocks: who does not know them would take a slot without content for the truth.
 pub const INCOMPAT_LOST: u64 = 1;
 /// A new spare is about to take over from dead ones, and does not have all that is lost with them yet: without the
 /// rest, main would answer for it. Such a set is not used.
 pub const INCOMPAT_UNFINISHED: u64 = 2;
+/// There may be entries of blocks that users gave up: who does not know them would take their table blocks for damaged.
+pub const INCOMPAT_GIVEN_UP: u64 = 4;
+
+/// What users have switched on or off, and is to be so when the device is used again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// Whether blocks that fail are moved without being asked for; none if nobody has said so.
+    pub auto_remap: Option<bool>,
+}
+
+impl Switches {
+    /// Nobody has said anything.
+    pub const NONE: Switches = Switches { auto_remap: None };
+
+    const fn to_byte(self) -> u8 {
+        match self.auto_remap {
+            None => 0,
+            Some(false) => 1,
+            Some(true) => 3,
+        }
+    }
+
+    const fn from_byte(byte: u8) -> Option<Self> {
+        Some(Switches {
+            auto_remap: match byte {
+                0 => None,
+                1 => Some(false),
+                3 => Some(true),
+                _ => return None,
+            },
+        })
+    }
+}
 
 /// What the superblock says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +176,10 @@ pub struct Superblock {
     /// Whether the last activation was ended in order. Just told to users: no step of loading is
     /// left out for it.
     pub clean: bool,
+    /// What users have switched on or off. Not there without [`RO_COMPAT_SWITCHES`].
+    pub switches: Switches,
+    /// Which ranges of main are not read. Not there without [`RO_COMPAT_AVOIDED`].
+    pub avoided: Avoided,
     /// What is counted.
     pub statistics: Statistics,
     /// The spares, by number. Of one that has left the set, the number is free.
@@ -172,6 +227,8 @@ impl Superblock {
         main_sectors: 0,
         main_id: MainId::NONE,
         clean: false,
+        switches: Switches::NONE,
+        avoided: Avoided::NOTHING,
         statistics: Statistics::ZERO,
         members: [const { None }; MEMBERS_MAX as usize],
     };
@@ -229,6 +286,8 @@ impl Superblock {
             main_sectors,
             main_id,
             clean,
+            switches,
+            avoided,
             statistics,
             members,
         } = other;
@@ -244,6 +303,8 @@ impl Superblock {
         self.main_sectors = *main_sectors;
         self.main_id = *main_id;
         self.clean = *clean;
+        self.switches = *switches;
+        self.avoided = *avoided;
         self.statistics = *statistics;
         self.members = *members;
     }
@@ -405,6 +466,8 @@ impl Superblock {
         self.main_sectors = bytes::get_u64(image, AT_MAIN_SECTORS);
         self.main_id = MainId::from_bytes(bytes::get(image, AT_MAIN_ID)).ok_or(field("main_id"))?;
         self.clean = bytes::get_u8(image, AT_CLEAN) & 1 != 0;
+        self.decode_switches(image)?;
+        self.decode_avoided(image)?;
         self.statistics = Statistics::from_words(core::array::from_fn(|i| {
             bytes::get_u64(image, AT_STATISTICS + 8 * i)
         }));
@@ -422,6 +485,42 @@ impl Superblock {
             Some(_) => Ok(own),
             None => Err(field("member index")),
         }
+    }
+
+    fn decode_switches(&mut self, image: &Block) -> Result<(), FormatError> {
+        let byte = match self.ro_compat & RO_COMPAT_SWITCHES {
+            0 => 0,
+            _ => bytes::get_u8(image, AT_SWITCHES),
+        };
+        let field = FormatError::Field { name: "switches" };
+        self.switches = Switches::from_byte(byte).ok_or(field)?;
+        Ok(())
+    }
+
+    /// The ranges end with the first one of no blocks.
+    fn decode_avoided(&mut self, image: &Block) -> Result<(), FormatError> {
+        self.avoided = Avoided::NOTHING;
+        if self.ro_compat & RO_COMPAT_AVOIDED == 0 {
+            return Ok(());
+        }
+        let mut ended = false;
+        for index in 0..AVOIDED_MAX {
+            let at = AT_AVOIDED + RANGE_BYTES * index;
+            let range = Blocks {
+                first: bytes::get_u64(image, at),
+                count: bytes::get_u64(image, at + 8),
+            };
+            let nothing = (range.first, range.count) == (0, 0);
+            ended |= nothing;
+            let end = range.first.saturating_add(range.count);
+            let legal = nothing || end <= self.main_blocks() && self.avoided.push(range);
+            if !legal || ended && !nothing {
+                return Err(FormatError::Field {
+                    name: "avoided ranges",
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Checks all of `image`, read where copy `copy` belongs. Not for the kernel, whose stack is small.
@@ -486,6 +585,13 @@ impl Superblock {
         bytes::put(image, AT_MAIN_SECTORS, &self.main_sectors.to_le_bytes());
         bytes::put(image, AT_MAIN_ID, self.main_id.as_bytes());
         bytes::put(image, AT_CLEAN, &[u8::from(self.clean)]);
+        bytes::put(image, AT_SWITCHES, &[self.switches.to_byte()]);
+        let mut at = AT_AVOIDED;
+        for range in self.avoided.ranges() {
+            bytes::put(image, at, &range.first.to_le_bytes());
+            bytes::put(image, at + 8, &range.count.to_le_bytes());
+            at += RANGE_BYTES;
+        }
         let mut at = AT_STATISTICS;
         for word in self.statistics.to_words() {
             bytes::put(image, at, &word.to_le_bytes());

@@ -5,7 +5,10 @@
 use core::fmt;
 
 use super::{
-    super::errno::Errno,
+    super::{
+        avoid::AVOIDED_MAX,
+        errno::Errno, //
+    },
     reply::Done,
     MessageError, //
 };
@@ -87,6 +90,13 @@ pub enum Denial<'a> {
         /// As many slots in a row that are: the first and the last sector.
         free: Option<(u64, u64)>,
     },
+    /// Main is not to be read there.
+    Avoided {
+        /// The first sector of those.
+        sector: u64,
+    },
+    /// There would be too many ranges that main is not read in.
+    TooManyAvoided,
     /// No slot is left.
     Full {
         /// What was done before.
@@ -122,13 +132,15 @@ impl Denial<'_> {
             | Denial::SpareLeaves { .. }
             | Denial::SpareInUse { .. }
             | Denial::SpareNamed { .. }
-            | Denial::NotFree { .. } => Errno::Busy,
+            | Denial::NotFree { .. }
+            | Denial::Avoided { .. } => Errno::Busy,
             Denial::Foreign => Errno::Foreign,
             Denial::NoSpare { .. } => Errno::WrongDevice,
             Denial::SpareLost { .. } => Errno::Io,
-            Denial::LastSpare { .. } | Denial::NoRoom { .. } | Denial::Full { .. } => {
-                Errno::NoSpace
-            }
+            Denial::LastSpare { .. }
+            | Denial::NoRoom { .. }
+            | Denial::TooManyAvoided
+            | Denial::Full { .. } => Errno::NoSpace,
             Denial::HasSlot { .. } => Errno::Exists,
             Denial::NotSlots { .. } => Errno::Range,
             Denial::Failed { errno, .. } => return *errno,
@@ -200,6 +212,14 @@ impl fmt::Display for Denial<'_> {
                     None => f.write_str("nor are as many others in a row"),
                 }
             }
+            Denial::Avoided { sector } => write!(
+                f,
+                "sector {sector} is avoided, so main is not asked: retry it first"
+            ),
+            Denial::TooManyAvoided => write!(
+                f,
+                "there is room for {AVOIDED_MAX} ranges to avoid: retry some, or name larger ones"
+            ),
             Denial::Full { done } => {
                 after(f, done)?;
                 f.write_str("no slot is left: add a spare")
@@ -292,6 +312,8 @@ mod tests {
                 sector: 8,
                 free: Some((16, 23)),
             },
+            Denial::Avoided { sector: 8 },
+            Denial::TooManyAvoided,
             Denial::Full { done: None },
             Denial::Failed {
                 errno: 5,

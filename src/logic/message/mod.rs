@@ -68,6 +68,10 @@ pub enum Message {
     },
     /// Move these sectors back to main.
     RemoveRemap(Sectors),
+    /// Give up what main cannot read of these sectors: they are zero then.
+    Zero(Sectors),
+    /// Do not read these sectors from main any more.
+    Avoid(Sectors),
     /// Move everything back to main.
     ClearAll,
     /// Move everything from a spare to the others, so that it can be taken out.
@@ -121,7 +125,7 @@ pub enum Message {
         /// Only those from this sector on.
         from: u64,
     },
-    /// Ask main again for what it could not read.
+    /// Ask main again, for what it could not read or was not to be asked for.
     Retry(Sectors),
     /// Read all copies of the metadata again.
     Recheck,
@@ -379,6 +383,9 @@ mod tests {
                 count: 24
             }
         );
+        assert_eq!(ok("zero 8"), Message::Zero(range(8, None)));
+        assert_eq!(ok("zero 8 16"), Message::Zero(range(8, Some(16))));
+        assert_eq!(ok("avoid 8 16"), Message::Avoid(range(8, Some(16))));
         assert_eq!(ok("verify 0"), Message::Verify { sector: 0 });
         assert_eq!(ok("set_auto_remap 0"), Message::SetAutoRemap(false));
         assert_eq!(ok("set_auto_remap 1"), Message::SetAutoRemap(true));
@@ -504,6 +511,8 @@ mod tests {
                 Errno::Invalid,
             ),
             ("verify", "use: verify <sector>", Errno::Invalid),
+            ("avoid 8", "use: avoid <sector> <count>", Errno::Invalid),
+            ("avoid 8 0", "count is 0", Errno::Invalid),
             ("forget_spare", "use: forget_spare <spare>", Errno::Invalid),
             ("forget_spare x", "spare \"x\" is not", Errno::Invalid),
             ("set_auto_remap", "use: set_auto_remap 0|1", Errno::Invalid),

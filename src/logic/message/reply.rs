@@ -19,6 +19,8 @@ pub enum Work {
     Evacuate,
     /// `forget_spare`.
     ForgetSpare,
+    /// `zero`; what is given up counts as unreadable.
+    Zero,
     /// `retry`.
     Retry,
     /// `recheck`.
@@ -66,6 +68,10 @@ impl fmt::Display for Done {
             Work::ForgetSpare => {
                 write!(f, "{moved} blocks are lost until they are written")
             }
+            Work::Zero => write!(
+                f,
+                "{failed} blocks given up, {moved} copied, {there} left alone"
+            ),
             Work::Retry => write!(
                 f,
                 "{moved} blocks can be read again, {failed} still cannot, {there} are served by a spare"
@@ -127,6 +133,7 @@ mod tests {
             (Work::ClearAll, "5 blocks moved back, 1 stay on the spare"),
             (Work::Evacuate, "5 blocks moved to other spares, 1 stay"),
             (Work::AddRemap, "5 blocks redirected"),
+            (Work::Zero, "1 blocks given up, 5 copied, 2 left alone"),
         ] {
             assert_eq!(Done(work, tally).to_string(), says);
         }

@@ -115,9 +115,24 @@ pub static ALL: &[Form] = &[
         },
     ),
     form(
+        "zero",
+        "<sector> [<count>]",
+        "gives up what main cannot read there: it is zero then",
+        |words| Ok(Message::Zero(sectors(words)?)),
+    ),
+    form(
+        "avoid",
+        "<sector> <count>",
+        "has main not read there any more: reads fail, writes go to the spare",
+        |words| match words {
+            [_, _] => Ok(Message::Avoid(sectors(words)?)),
+            _ => Err(Misread::Words),
+        },
+    ),
+    form(
         "retry",
         "<sector> [<count>]",
-        "asks main again for what it could not read",
+        "asks main again for what it could not read, or was not to be asked for",
         |words| Ok(Message::Retry(sectors(words)?)),
     ),
     one!(
@@ -200,7 +215,7 @@ pub static ALL: &[Form] = &[
     form(
         "set_auto_remap",
         "0|1",
-        "whether failed blocks are remapped",
+        "whether failed blocks are remapped; remembered",
         |words| match words {
             ["0"] => Ok(Message::SetAutoRemap(false)),
             ["1"] => Ok(Message::SetAutoRemap(true)),

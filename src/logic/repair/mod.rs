@@ -14,7 +14,8 @@
 //! 1. Main: tried whole, in halves, down to single blocks. A block that fails by itself is bad (E2).
 //! 2. Slots: the same; a slot that fails a write by itself is bad, and its block moves on.
 //! 3. Pending blocks are not tried: they are known to be bad, and the bio has new content for them. So it is for
-//!    blocks that were lost with a spare. Nor are slots that could not be read lately, as long as there are others.
+//!    blocks that were lost with a spare, and for those of which main is not to be read. Nor are slots that could not be
+//!    read lately, as long as there are others.
 //!
 //! Bad blocks of a write are moved to slots. That happens only if the medium is to blame: the capacity is what it was,
 //! and main works otherwise (`blame.rs`). If not, it is the device that failed, and the error goes up.

@@ -27,6 +27,10 @@ impl<E: Error> Repair<E> {
                 self.run_status = Err(E::IO);
                 self.end_run(now)
             }
+            RunKind::Avoided => {
+                self.run_status = Err(E::MEDIUM);
+                self.end_run(now)
+            }
             _ => self.search(now),
         }
     }

@@ -19,6 +19,8 @@ use super::super::{
 pub trait Error: Copy {
     /// One of which nothing more can be told.
     const IO: Self;
+    /// One of a medium.
+    const MEDIUM: Self;
 
     /// What [`classify`](super::super::classify) calls it.
     fn status(self) -> Status;
@@ -26,6 +28,7 @@ pub trait Error: Copy {
 
 impl Error for Status {
     const IO: Self = Status::IoErr;
+    const MEDIUM: Self = Status::Medium;
 
     fn status(self) -> Status {
         self
@@ -152,7 +155,8 @@ pub enum Step<E> {
         /// How many.
         count: u32,
     },
-    /// Tell whether some block of the list has no slot, and was not noted: [`Answer::Yes`].
+    /// Tell whether some block of the list is main's, has no slot, and was not noted: [`Answer::Yes`]. Of what is
+    /// [avoided](RunKind::Avoided), none is.
     AskMoves,
     /// Move what is in the list, and empty it.
     Place,

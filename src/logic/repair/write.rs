@@ -53,7 +53,7 @@ impl<E: Error> Repair<E> {
         };
         let moves = match run.kind {
             RunKind::Main => noted == Some(0),
-            RunKind::Pending { .. } | RunKind::Lost { .. } => true,
+            RunKind::Pending { .. } | RunKind::Lost { .. } | RunKind::Avoided => true,
             // With no other slot left, these are better than none.
             RunKind::Failing { .. } => now.slots_left,
             RunKind::Slots { .. } | RunKind::Doubt => false,

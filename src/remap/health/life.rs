@@ -8,7 +8,8 @@
 //! successes, the worker what it tries itself.
 //!
 //! On the fast path there is one load: [`Life::is_watched`] tells whether any of these words waits
-//! for a success.
+//! for a success. In the same word stands whether some ranges of main are not read ([`Life::is_plain`]): that costs
+//! nothing where there are none.
 
 use kernel::{
     fmt,
@@ -114,6 +115,12 @@ impl SpareTickets {
     }
 }
 
+/// Some word waits for a success.
+const WATCHED: u32 = 1;
+
+/// Some ranges of main are not read.
+const AVOIDING: u32 = 2;
+
 /// A breaker, and what the worker saw itself.
 struct Circuit {
     breaker: Atomic<u64>,
@@ -151,7 +158,7 @@ impl SlotWrites {
 
 /// See the module's documentation.
 pub(in crate::remap) struct Life {
-    watched: Atomic<bool>,
+    marks: Atomic<u32>,
     /// Whether there are [notes](crate::remap::repair::notes): `map` looks there only if successes matter, too.
     noted: Atomic<bool>,
     main_read: Circuit,
@@ -177,7 +184,7 @@ impl Life {
     /// All is well.
     pub(in crate::remap) const fn new() -> Self {
         Self {
-            watched: Atomic::new(false),
+            marks: Atomic::new(0),
             noted: Atomic::new(false),
             main_read: Circuit::new(),
             main_write: Circuit::new(),
@@ -197,7 +204,36 @@ impl Life {
     /// Whether successes matter.
     #[inline(always)]
     pub(in crate::remap) fn is_watched(&self) -> bool {
-        sync::load_relaxed(&self.watched)
+        sync::load_relaxed(&self.marks) & WATCHED != 0
+    }
+
+    /// Whether they do not, and all of main may be read.
+    #[inline(always)]
+    pub(in crate::remap) fn is_plain(&self) -> bool {
+        sync::load_relaxed(&self.marks) == 0
+    }
+
+    /// Whether there are ranges of main that are not read.
+    #[inline(always)]
+    pub(in crate::remap) fn is_avoiding(&self) -> bool {
+        sync::load_relaxed(&self.marks) & AVOIDING != 0
+    }
+
+    /// Says whether there are.
+    pub(in crate::remap) fn set_avoiding(&self, any: bool) {
+        self.mark(AVOIDING, any);
+    }
+
+    fn mark(&self, bit: u32, set: bool) {
+        let mut old = self.marks.load(Relaxed);
+        loop {
+            let new = if set { old | bit } else { old & !bit };
+            // Also if nothing changes, as who sees it is to see what was done before.
+            match self.marks.cmpxchg(old, new, Full) {
+                Ok(_) => return,
+                Err(other) => old = other,
+            }
+        }
     }
 
     fn circuit(&self, direction: Direction) -> &Circuit {
@@ -242,7 +278,7 @@ impl Life {
         }
     }
 
-    /// Brings `watched` up to date. Whoever changes a word does it after that, and looks at the words
+    /// Brings the mark up to date. Whoever changes a word does it after that, and looks at the words
     /// again afterwards, so that of two at the same time the last one sees both.
     fn watch(&self) {
         let any = || {
@@ -256,7 +292,7 @@ impl Life {
         };
         loop {
             let now = any();
-            self.watched.xchg(now, Full);
+            self.mark(WATCHED, now);
             if any() == now {
                 return;
             }

@@ -184,7 +184,10 @@ fn candidates(target: &DmRemap, suspects: Blocks) -> impl Iterator<Item = u64> +
     let lately = state.life.last_good().into_iter();
     lately.chain(drawn).chain(near).filter(move |block| {
         let in_question = block.wrapping_sub(suspects.first) < suspects.count;
-        *block < blocks && !in_question && state.slot_of(*block).is_none()
+        *block < blocks
+            && !in_question
+            && state.slot_of(*block).is_none()
+            && !state.is_avoided(*block, 1)
     })
 }
 

@@ -5,6 +5,8 @@
 //! | file       | what it does                                                                     |
 //! |------------|----------------------------------------------------------------------------------|
 //! | `mover`    | messages that move blocks: to the spare, back to main, away from a spare         |
+//! | `zero`     | gives up what main cannot read                                                   |
+//! | `avoid`    | has main not read any more in a range, and read again                            |
 //! | `closed`   | a range that nobody else works on meanwhile; and when a job has to stop          |
 //! | `forget`   | gives up a spare that is lost                                                    |
 //! | `retry`    | asks main again for what it could not read                                       |
@@ -17,6 +19,7 @@
 //! [`DmRemap`](super::DmRemap)). But `retry` reads main without that lock: what it reads it takes back only while the
 //! device is active.
 
+pub(super) mod avoid;
 pub(super) mod closed;
 pub(super) mod forget;
 pub(super) mod mover;
@@ -24,3 +27,4 @@ pub(super) mod recheck;
 pub(super) mod restorer;
 pub(super) mod retry;
 pub(super) mod weak;
+pub(super) mod zero;

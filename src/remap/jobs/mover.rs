@@ -618,7 +618,7 @@ fn check_redirect(
 /// waits for these waits for one part. `work` tells how many blocks it has done. Ends early if the
 /// device is to be suspended (E8) or the caller was interrupted; what was moved by then stays moved. However it ends,
 /// `next` tells which block comes next.
-fn in_parts(
+pub(super) fn in_parts(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     blocks: Blocks,
@@ -656,7 +656,7 @@ fn in_parts_of<E: From<Error>>(
 }
 
 /// Does one part.
-fn in_part<R, E: From<Error>>(
+pub(super) fn in_part<R, E: From<Error>>(
     target: &DmRemap,
     ti: &dm::TargetInfo,
     work: impl FnOnce(&mut Mover<'_>) -> Result<R, E>,
@@ -677,6 +677,7 @@ fn in_part<R, E: From<Error>>(
         state,
         tools: &mut tools,
         bytes: state.bytes(1) as usize,
+        tries: 2,
     };
     let done = work(&mut mover)?;
     drop(tools);
@@ -687,18 +688,20 @@ fn in_part<R, E: From<Error>>(
 }
 
 /// One who has the mover's lock.
-struct Mover<'a> {
-    target: &'a DmRemap,
-    state: &'a State,
-    tools: &'a mut MoverBuffers,
+pub(super) struct Mover<'a> {
+    pub(super) target: &'a DmRemap,
+    pub(super) state: &'a State,
+    pub(super) tools: &'a mut MoverBuffers,
     /// Bytes of a block.
-    bytes: usize,
+    pub(super) bytes: usize,
+    /// How often a block that cannot be read is tried before that is believed, at least twice.
+    pub(super) tries: u32,
 }
 
 impl Mover<'_> {
     /// Copies the first blocks of a part, as far as they are of a kind, and returns how many these
     /// are.
-    fn copy_to_spare(&mut self, part: Blocks, tally: &mut Tally) -> Result<u64> {
+    pub(super) fn copy_to_spare(&mut self, part: Blocks, tally: &mut Tally) -> Result<u64> {
         let state = self.state;
         let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
         let run = state.run(part.first, count);
@@ -710,6 +713,11 @@ impl Mover<'_> {
             RunKind::Doubt => {
                 self.settle(part.first)?;
                 return Ok(0);
+            }
+            RunKind::Avoided => {
+                // Nobody asks main.
+                tally.failed = tally.failed.saturating_add(u64::from(run.count));
+                return Ok(u64::from(run.count));
             }
             RunKind::Main => run.count,
             // Each has a slot already, so they are of no use together.
@@ -761,7 +769,7 @@ impl Mover<'_> {
     }
 
     /// Why blocks could not be moved to the spare: there was no time, it has no slot left, or it failed.
-    fn why(&self) -> Error {
+    pub(super) fn why(&self) -> Error {
         if must_stop(self.state) {
             EINTR
         } else if self.state.writer.lock().writer.slots_left() == 0 {
@@ -772,9 +780,10 @@ impl Mover<'_> {
     }
 
     /// How many blocks from `first` on main can read, of `count`.
-    fn readable(&mut self, first: u64, count: u32) -> Result<u32> {
+    pub(super) fn readable(&mut self, first: u64, count: u32) -> Result<u32> {
         let state = self.state;
         let main = &self.target.main;
+        let tries = self.tries;
         let bytes = self.bytes.saturating_mul(count as usize);
         let data = &mut self.tools.data;
         let all = read_twice(&state.pool, main, state.sector_of(first), data, bytes);
@@ -784,7 +793,8 @@ impl Mover<'_> {
         for index in 0..count {
             let block = first.saturating_add(u64::from(index));
             let sector = state.sector_of(block);
-            let Err(status) = read_twice(&state.pool, main, sector, data, self.bytes) else {
+            let bytes = self.bytes;
+            let Err(status) = read_often(&state.pool, (main, sector), data, bytes, tries) else {
                 continue;
             };
             let suspect = Blocks {
@@ -1093,6 +1103,12 @@ impl Mover<'_> {
         }
         let place = state.locate(&self.target.spares, slot, false);
         let (_, spare, from) = place.ok_or(EIO)?;
+        if state.is_avoided(main_block, u64::from(count)) {
+            state.complain(
+                "main is not asked whether it takes back what avoid names: use retry first",
+            );
+            return Err(EIO);
+        }
         let (pool, bytes) = (&state.pool, self.bytes);
         // A part is no larger than the buffer.
         let at = (before as usize).saturating_mul(bytes);
@@ -1156,6 +1172,25 @@ impl Mover<'_> {
     }
 }
 
+/// Reads a block into the start of `data`, and again as often as `tries` says, at least twice, until that works.
+pub(super) fn read_often(
+    pool: &block::BioPool,
+    (device, sector): (&dm::Device, u64),
+    data: &mut block::IoBuffer,
+    bytes: usize,
+    tries: u32,
+) -> block::IoResult {
+    let mut result = read_twice(pool, device, sector, data, bytes);
+    for _ in 2..tries {
+        if result.is_ok() {
+            break;
+        }
+        let slice = data.slice_mut(0..bytes)?;
+        result = pool.read(device, sector, slice, block::Opf::READ.sync());
+    }
+    result
+}
+
 /// How long bios that may be on their way to slots are waited for by all means, in milliseconds.
 const DRAIN_MS: u64 = 200;
 
@@ -1170,6 +1205,6 @@ const PART_MS: u64 = 50;
 /// How long it may take to find out whether main works, in milliseconds.
 const PROBE_MS: u64 = 10_000;
 
-fn to_error(status: BlkStatus) -> Error {
+pub(super) fn to_error(status: BlkStatus) -> Error {
     Error::from_errno(status.to_errno())
 }

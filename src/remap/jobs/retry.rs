@@ -94,7 +94,7 @@ fn look(
         match part.kind {
             Some(Kind::Pending) => (),
             kind => {
-                if matches!(kind, Some(Kind::Remapped | Kind::Weak)) {
+                if kind.is_some_and(Kind::is_served) {
                     total.there = total.there.saturating_add(part.count);
                 }
                 continue;
@@ -105,7 +105,9 @@ fn look(
             if must_stop(state) {
                 return Err(EINTR.into());
             }
-            if is_readable(target, main_block, buffer)? {
+            // Somebody may have said so since.
+            let is_avoided = state.is_avoided(main_block, 1);
+            if !is_avoided && is_readable(target, main_block, buffer)? {
                 // There is room for it.
                 let _ = readable.push_within_capacity(main_block);
             } else {

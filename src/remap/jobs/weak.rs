@@ -335,6 +335,7 @@ impl WeakMover {
         let state = &self.state;
         let inside = main_block < self.len >> state.block_shift;
         let by_main = match state.slot_of(main_block) {
+            _ if state.is_avoided(main_block, 1) => false,
             None => true,
             Some((_, word)) => word.state() == SlotState::Pending && !word.is_doubt(),
         };

@@ -29,6 +29,7 @@
 //!          suspect --------------------------------------> worker
 //! ```
 
+pub(super) mod avoided;
 pub(super) mod cells;
 mod end_io;
 pub(super) mod gate;

@@ -17,7 +17,10 @@ use crate::{
             SMALL, //
         },
         reach::reach,
-        table::RunKind, //
+        table::{
+            Run,
+            RunKind, //
+        }, //
     },
     remap::{
         health::life::Disk,
@@ -114,7 +117,7 @@ impl DmRemap {
             return bio.kill();
         };
         // What is done most often, and with nothing out of the ordinary.
-        if bio.sectors() == state.sectors(1) && !state.life.is_watched() {
+        if bio.sectors() == state.sectors(1) && state.life.is_plain() {
             match map.view().lookup(state.block_of(sector)) {
                 None => return self.map_to_main::<WRITE>(bio, sector, reader, false),
                 Some((slot, word)) if word.is_plain() && bio.op() != block::Op::Discard => {
@@ -201,6 +204,10 @@ impl DmRemap {
             ),
             false => map.view().run(state.block_of(sector), blocks),
         };
+        let run = match state.life.is_avoiding() {
+            true => target.cut(state.block_of(sector), run),
+            false => run,
+        };
         if bio.accept_partial(state.sectors(run.count)).is_err() {
             // None of whole blocks.
             return bio.complete(BlkStatus::NOTSUPP);
@@ -214,6 +221,7 @@ impl DmRemap {
             | RunKind::Failing { .. }
             | RunKind::Pending { .. }
             | RunKind::Lost { .. }
+            | RunKind::Avoided
                 if bio.op() == block::Op::Discard =>
             {
                 // A hint only. The slot keeps its content, which is as good as any other.
@@ -222,6 +230,7 @@ impl DmRemap {
             RunKind::Failing { .. }
             | RunKind::Pending { .. }
             | RunKind::Lost { .. }
+            | RunKind::Avoided
             | RunKind::Doubt
                 if WRITE =>
             {
@@ -241,10 +250,26 @@ impl DmRemap {
             }
             // Only a write can be served.
             RunKind::Lost { .. } => bio.complete(BlkStatus::IOERR),
+            RunKind::Avoided => bio.complete(BlkStatus::MEDIUM),
             RunKind::Pending { .. } | RunKind::Doubt => {
                 drop(reader);
                 target.leave_to_worker(bio)
             }
+        }
+    }
+
+    /// How far what starts at a block is served in one way, where some ranges of main are not read.
+    #[cold]
+    #[inline(never)]
+    fn cut(&self, first: u64, run: Run) -> Run {
+        let run = self.state.avoided.cut(first, run);
+        match run.kind {
+            // What is written there goes to the worker.
+            RunKind::Avoided => Run {
+                count: run.count.min(BLOCKS_MAX),
+                ..run
+            },
+            _ => run,
         }
     }
 

@@ -72,6 +72,7 @@ use crate::{
         work, //
     },
     logic::{
+        avoid::Avoided,
         desk::{
             Desk,
             Range,
@@ -94,7 +95,10 @@ use crate::{
         },
         latch::FlushTicket,
         limit::Limit,
-        message::Denial,
+        message::{
+            Blocks,
+            Denial, //
+        },
         pool::{
             state::{
                 PoolEvent,
@@ -140,6 +144,7 @@ use crate::{
             }, //
         },
         path::{
+            avoided::AvoidedRanges,
             cells::{
                 cells64,
                 Cell64, //
@@ -187,6 +192,8 @@ pub(in crate::remap) struct State {
     pub(in crate::remap) presence: sync::Growing<Cell64>,
     #[pin]
     pub(in crate::remap) map: sync::Published<Map>,
+    /// Ranges of main that are not read. Changed under the writer's lock.
+    pub(in crate::remap) avoided: KBox<AvoidedRanges>,
     pub(in crate::remap) gate: Gate,
     /// Blocks that main could not read, until they are pending.
     pub(in crate::remap) notes: Notes,
@@ -427,8 +434,8 @@ impl State {
     }
 
     /// Has presence bits for a main of so many sectors. Allocates, and takes the writer's lock for as long as it takes to
-    /// copy the bits that there are, a word for 64 MiB of main: no slot is looked at. (What is remapped has bits already,
-    /// though main may have been larger once: see [`Map::claimed_sectors`].)
+    /// copy the bits that there are, a word for 64 MiB of main: no slot is looked at. (What is remapped or avoided has bits
+    /// already, though main may have been larger once: see [`Map::claimed_sectors`].)
     pub(in crate::remap) fn cover(&self, main_sectors: u64) -> Result {
         let words = presence::words_for(main_sectors).ok_or(ENOMEM)?;
         if words <= self.presence.get().len() {
@@ -731,7 +738,30 @@ impl State {
 
     /// How the longest uniform part of a range of main blocks is served.
     pub(in crate::remap) fn run(&self, main_block: u64, count: u32) -> Run {
-        self.with_map(|map| map.view().run(main_block, count))
+        self.cut(
+            main_block,
+            self.with_map(|map| map.view().run(main_block, count)),
+        )
+    }
+
+    /// How far what starts at a block is served in one way, if the map says `run`.
+    pub(in crate::remap) fn cut(&self, main_block: u64, run: Run) -> Run {
+        match self.life.is_avoiding() {
+            true => self.avoided.cut(main_block, run),
+            false => run,
+        }
+    }
+
+    /// The first of some blocks of main that is not to be read there.
+    pub(in crate::remap) fn first_avoided(&self, blocks: Blocks) -> Option<u64> {
+        let first = || self.avoided.first_in(blocks.first, blocks.count);
+        self.life.is_avoiding().then(first).flatten()
+    }
+
+    /// Whether a part of some blocks of main is not to be read there.
+    pub(in crate::remap) fn is_avoided(&self, main_block: u64, count: u64) -> bool {
+        let first = main_block;
+        self.first_avoided(Blocks { first, count }).is_some()
     }
 
     /// Remembers why a message is refused, which is called so, and tells the kernel log. Of several at a time, one is
@@ -954,6 +984,14 @@ impl State {
     #[inline(always)]
     pub(in crate::remap) fn sector_of(&self, main_block: u64) -> u64 {
         main_block << self.block_shift
+    }
+}
+
+/// Sets the presence bits of what is not to be read.
+pub(in crate::remap) fn mark_avoided(avoided: &Avoided, words: &[Cell64], block_shift: u32) {
+    let presence = Presence::new(words);
+    for range in avoided.ranges() {
+        presence.set(range.first << block_shift, range.count << block_shift);
     }
 }
 

@@ -100,6 +100,7 @@ fn look(state: &State, map: &Map, first: u64, left: u64) -> Part {
         state.block_shift,
         LOOKED_UP_MAX,
     );
+    let run = state.cut(first, run);
     let kind = match run.kind {
         RunKind::Main => None,
         RunKind::Slots { .. } => {
@@ -108,6 +109,7 @@ fn look(state: &State, map: &Map, first: u64, left: u64) -> Part {
         }
         RunKind::Failing { .. } | RunKind::Lost { .. } => Some(Kind::Lost),
         RunKind::Pending { .. } => Some(Kind::Pending),
+        RunKind::Avoided => Some(Kind::Avoided),
         RunKind::Doubt => Some(Kind::Doubt),
     };
     Part {
@@ -124,6 +126,7 @@ fn slots(state: &State, map: &Map, first: u64, count: u32) -> Part {
         Some(match word {
             _ if state.is_content_lost(map, slot) => Kind::Lost,
             word if word.is_weak() => Kind::Weak,
+            word if word.is_given_up() => Kind::GivenUp,
             _ => Kind::Remapped,
         })
     };

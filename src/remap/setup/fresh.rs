@@ -61,7 +61,11 @@ use crate::{
             writer::Writer, //
         },
         path::{
-            cells::cells64,
+            avoided::AvoidedRanges,
+            cells::{
+                cells64,
+                Cell64, //
+            },
             gate::Gate,
             map::Map, //
         },
@@ -72,6 +76,7 @@ use crate::{
         session::{
             activate::Start,
             state::{
+                mark_avoided,
                 Counters,
                 Leaving,
                 Leftover,
@@ -240,14 +245,9 @@ impl Line<'_> {
     #[inline(never)]
     fn make_state(&self, loaded: KBox<Loaded>, format: bool) -> CtrResult<Arc<State>> {
         let (uuid, block_shift) = (loaded.metadata.superblock().set_uuid, self.block_shift);
-        let mut sectors = self.main.sectors();
-        if loaded.metadata.superblock().main_sectors > sectors {
-            // Main was larger once, and may be again while this state is in use.
-            sectors = sectors.max(loaded.map.claimed_sectors(block_shift));
-        }
-        let words = presence::words_for(sectors).ok_or(ENOMEM)?;
-        let presence = cells64(core::iter::empty(), words, GFP_KERNEL)?;
-        loaded.map.mark_presence(&presence, block_shift);
+        let (presence, avoided) = self.make_presence(&loaded)?;
+        let auto_remap = loaded.metadata.superblock().switches.auto_remap;
+        let auto_remap = auto_remap.unwrap_or_else(params::auto_remap);
         let (locked, map, counters) = self.make_locked(loaded, format)?;
         let tools = mover::MoverBuffers::new()?;
         let leftover = Leftover::new()?;
@@ -256,7 +256,7 @@ impl Line<'_> {
         let (desk, group) = (make_desk()?, make_group()?);
         let zeroes = block::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
         let name = self.name.try_clone()?;
-        Ok(Arc::pin_init(
+        let state = Arc::pin_init(
             try_pin_init!(State {
                 name,
                 trace: trace::Tracer::new(self.number),
@@ -265,6 +265,7 @@ impl Line<'_> {
                 block_shift,
                 presence <- sync::Growing::new(presence),
                 map <- sync::Published::new(map),
+                avoided,
                 gate: Gate::new(),
                 notes,
                 weak <- new_mutex!(weak, "dm_remap_weak"),
@@ -281,7 +282,7 @@ impl Line<'_> {
                 limits: Limits::new(),
                 counters,
                 why <- new_mutex!(Bounded::EMPTY, "dm_remap_why"),
-                auto_remap: Atomic::new(params::auto_remap()),
+                auto_remap: Atomic::new(auto_remap),
                 log <- util::RateLimit::new(5, 10),
                 pool <- block::BioPool::new(POOL_BIOS),
                 zeroes,
@@ -293,7 +294,27 @@ impl Line<'_> {
                 growth <- new_work!("dm_remap_growth"),
             }),
             GFP_KERNEL,
-        )?)
+        )?;
+        state.life.set_avoiding(!state.avoided.is_empty());
+        Ok(state)
+    }
+
+    /// Makes what tells bios where main does not just serve them.
+    #[inline(never)]
+    fn make_presence(&self, loaded: &Loaded) -> CtrResult<(KVVec<Cell64>, KBox<AvoidedRanges>)> {
+        let (superblock, block_shift) = (loaded.metadata.superblock(), self.block_shift);
+        let mut sectors = self.main.sectors();
+        if superblock.main_sectors > sectors {
+            // Main was larger once, and may be again while this state is in use.
+            sectors = sectors.max(loaded.map.claimed_sectors(block_shift));
+            sectors = sectors.max(superblock.avoided.end() << block_shift);
+        }
+        let words = presence::words_for(sectors).ok_or(ENOMEM)?;
+        let presence = cells64(core::iter::empty(), words, GFP_KERNEL)?;
+        loaded.map.mark_presence(&presence, block_shift);
+        mark_avoided(&superblock.avoided, &presence, block_shift);
+        let avoided = AvoidedRanges::new(&superblock.avoided)?;
+        Ok((presence, KBox::new(avoided, GFP_KERNEL)?))
     }
 
     /// Makes what the writer's lock protects, of what was read.

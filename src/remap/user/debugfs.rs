@@ -168,6 +168,7 @@ impl SlotRow {
             (word.is_held(), "held"),
             (word.is_failing(), "failing"),
             (word.is_raw(), "raw"),
+            (word.is_given_up(), "given_up"),
             (
                 word.is_claim() && !word.claims(word.main_block()),
                 "replaced",

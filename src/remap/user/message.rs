@@ -96,7 +96,11 @@ fn carry_out(
         }),
         Message::SetAutoRemap(on) => {
             state.auto_remap.store(on, Relaxed);
-            answer.line(format_args!("auto_remap={}", u32::from(on)));
+            let how = match metadata::record_auto_remap(target, ti, on) {
+                Ok(()) => "",
+                Err(_) => " (until the device is removed, as it could not be recorded)",
+            };
+            answer.line(format_args!("auto_remap={}{how}", u32::from(on)));
         }
         Message::Set(limit, value) => {
             state.limits.set(limit, value);
@@ -117,7 +121,9 @@ fn carry_out(
         Message::RemoveRemap(range) => {
             return moves::ranges(target, ti, Work::RemoveRemap, range, answer);
         }
-        Message::Retry(range) => return moves::ranges(target, ti, Work::Retry, range, answer),
+        Message::Zero(range) => return moves::ranges(target, ti, Work::Zero, range, answer),
+        Message::Avoid(range) => return moves::avoid(target, ti, range, answer),
+        Message::Retry(range) => return moves::retry(target, ti, range, answer),
         Message::ClearAll => return moves::clear_all(target, ti, answer),
         Message::AddRemap {
             main_sector,

@@ -20,6 +20,7 @@ use crate::{
             io::SpareIo,
             writer::recheck::Recheck, //
         },
+        session::state::Locked,
         DmRemap, //
     }, //
 };
@@ -63,12 +64,23 @@ pub(super) fn sync(
 fn write_superblock(target: &DmRemap, ti: &dm::TargetInfo) -> Result {
     let state = &**target.state;
     let mut locked = target.lock_active(ti)?;
-    let locked_now = &mut **locked;
-    let mut io = SpareIo::new(state, &target.spares, &mut locked_now.io);
-    let saved = locked_now.writer.sync(state, &mut io);
+    let Locked { writer, io, .. } = &mut **locked;
+    let saved = writer.sync(state, &mut SpareIo::new(state, &target.spares, io));
     drop(locked);
     target.tell_news();
     saved
+}
+
+/// Has a switch be as it is now when the device is used again.
+pub(super) fn record_auto_remap(target: &DmRemap, ti: &dm::TargetInfo, on: bool) -> Result {
+    let state = &**target.state;
+    let mut locked = target.lock_active(ti)?;
+    let Locked { writer, io, .. } = &mut **locked;
+    let mut io = SpareIo::new(state, &target.spares, io);
+    let recorded = writer.record_auto_remap(state, &mut io, on);
+    drop(locked);
+    target.tell_news();
+    recorded
 }
 
 /// Reads all copies again.

@@ -15,8 +15,10 @@ use crate::{
     },
     remap::{
         jobs::{
+            avoid,
             mover,
-            retry, //
+            retry,
+            zero, //
         },
         DmRemap, //
     }, //
@@ -27,7 +29,7 @@ use super::answer::{
     Heard, //
 };
 
-/// `remap`, `remove_remap`, `retry`.
+/// `remap`, `remove_remap`, `zero`, and what is left of `retry`.
 pub(super) fn ranges(
     target: &DmRemap,
     ti: &dm::TargetInfo,
@@ -42,11 +44,44 @@ pub(super) fn ranges(
     let result = match work {
         Work::Remap => mover::to_spare(target, ti, blocks, total, at).map_err(Denial::from),
         Work::RemoveRemap => mover::to_main(target, ti, blocks, total, at).map_err(Denial::from),
+        Work::Zero => zero::zero(target, ti, blocks, total, at),
         _ => retry::retry(target, ti, blocks, total, at),
     };
     target.tell_news();
     let next = state.sector_of(next).max(range.first);
     answer.conclude((work, tally), Some(next), result)
+}
+
+/// `avoid`.
+pub(super) fn avoid(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    range: Sectors,
+    answer: &mut Answer<'_, '_>,
+) -> Heard<'static> {
+    let blocks = range.blocks(target.len, target.state.sectors(1))?;
+    let result = avoid::begin(target, ti, blocks);
+    target.tell_news();
+    result?;
+    answer.line(format_args!("{} blocks are avoided", blocks.count));
+    Ok(())
+}
+
+/// `retry`: what is avoided there is so no more, and main is asked for what it could not read.
+pub(super) fn retry(
+    target: &DmRemap,
+    ti: &dm::TargetInfo,
+    range: Sectors,
+    answer: &mut Answer<'_, '_>,
+) -> Heard<'static> {
+    let blocks = range.blocks(target.len, target.state.sectors(1))?;
+    let result = avoid::end(target, ti, blocks);
+    target.tell_news();
+    match result? {
+        0 => (),
+        count => answer.line(format_args!("{count} blocks are avoided no more")),
+    }
+    ranges(target, ti, Work::Retry, range, answer)
 }
 
 /// `clear_all`.

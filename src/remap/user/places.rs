@@ -132,8 +132,10 @@ pub(super) fn verify(target: &DmRemap, sector: u64, answer: &mut Answer<'_, '_>)
         return Ok(());
     }
     let found = state.with_map(|map| map.view().lookup(main_block));
+    let is_avoided = state.is_avoided(main_block, 1);
     let Some((slot, word)) = found else {
-        answer.line(format_args!("sector {sector}: main"));
+        let how = if is_avoided { "main, avoided" } else { "main" };
+        answer.line(format_args!("sector {sector}: {how}"));
         return Ok(());
     };
     let origin = match word.origin() {
@@ -155,13 +157,15 @@ pub(super) fn verify(target: &DmRemap, sector: u64, answer: &mut Answer<'_, '_>)
             "sector {sector}: in doubt, {spare} sector {at} ({origin})"
         )),
         SlotState::Pending => answer.line(format_args!(
-            "sector {sector}: main, unreadable, next write to {spare} sector {at} ({origin})"
+            "sector {sector}: main, {}, next write to {spare} sector {at} ({origin})",
+            if is_avoided { "avoided" } else { "unreadable" }
         )),
         SlotState::Lost => answer.line(format_args!(
             "sector {sector}: lost, next write to {spare} sector {at} ({origin})"
         )),
         _ => answer.line(format_args!(
-            "sector {sector}: {spare} sector {at} ({origin})"
+            "sector {sector}: {spare} sector {at} ({origin}{})",
+            if word.is_given_up() { ", given up" } else { "" }
         )),
     }
     Ok(())

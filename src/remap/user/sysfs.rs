@@ -137,6 +137,7 @@ impl DeviceFolder {
             let message =
                 message::parse(words).map_err(|error| state.refuse(name, &Denial::Words(error)))?;
             match message {
+                // Not recorded: that may wait for a spare.
                 Message::SetAutoRemap(on) => state.auto_remap.store(on, Relaxed),
                 Message::Set(limit, value) => state.limits.set(limit, value),
                 _ => return Err(EINVAL),

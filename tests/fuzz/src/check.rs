@@ -98,6 +98,12 @@ pub fn superblock(superblock: &Superblock, copy: CopyId, probe: u64) {
         geometry(&of_it.geometry, probe);
         member(superblock, index, of_it, probe);
     }
+    let mut free = 0;
+    for range in superblock.avoided.ranges() {
+        assert!(range.count != 0 && range.first >= free, "{superblock:?}");
+        free = range.first + range.count + 1;
+        assert!(free <= superblock.main_blocks() + 1);
+    }
     nothing_overlaps(superblock);
 }
 

@@ -20,6 +20,7 @@ use dm_remap_logic::format::MEMBERS_MAX;
 use dm_remap_logic::format::REPLICAS;
 use dm_remap_logic::format::RESERVE_BLOCKS;
 use dm_remap_logic::format::SUPER_COPIES;
+use dm_remap_logic::message::Blocks;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotState;
@@ -149,6 +150,7 @@ pub fn edit(superblock: &mut Superblock, input: &mut Input<'_>) {
                 superblock.members[index] = None;
             }
             11 => take_in(superblock, input),
+            12 => records(superblock, input),
             _ => {
                 let index = input.below(MEMBERS_MAX.into()) as u8;
                 if let Some(member) = superblock.member_mut(index) {
@@ -183,6 +185,21 @@ fn edit_member(member: &mut Member, input: &mut Input<'_>) {
             }
         }
         _ => move_block(member, input),
+    }
+}
+
+/// What users have said, with its features, or without one of them.
+fn records(superblock: &mut Superblock, input: &mut Input<'_>) {
+    superblock.ro_compat |= u64::from(input.u8());
+    superblock.switches.auto_remap = match input.below(3) {
+        0 => None,
+        kind => Some(kind == 1),
+    };
+    for _ in 0..input.below(8) {
+        let (first, count) = (input.below(1 << 17), input.below(1 << 10));
+        // There is room for more.
+        let added = superblock.avoided.add(Blocks { first, count });
+        assert_eq!(added, Ok(()));
     }
 }
 
@@ -258,6 +275,9 @@ pub fn entry(input: &mut Input<'_>) -> Entry {
     let mut word = SlotWord::new(main_block, state, origin).expect("it is in range");
     if kind & 8 != 0 {
         word = word.with_raw();
+    }
+    if kind & 64 != 0 {
+        word = word.with_given_up();
     }
     // What is meant for memory must not get to the spare.
     word = word.with_held(kind & 16 != 0).with_doubt(kind & 32 != 0);

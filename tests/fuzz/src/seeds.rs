@@ -10,6 +10,9 @@ use dm_remap_logic::format::Block;
 use dm_remap_logic::format::Geometry;
 use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Superblock;
+use dm_remap_logic::format::RO_COMPAT_AVOIDED;
+use dm_remap_logic::format::RO_COMPAT_SWITCHES;
+use dm_remap_logic::message::Blocks;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotState;
@@ -50,6 +53,7 @@ pub fn all() -> Vec<Seed> {
     add("superblock", "plain", superblock(&image::plain()));
     add("superblock", "large", superblock(&large()));
     add("superblock", "crossed", superblock(&crossed()));
+    add("superblock", "records", superblock(&records()));
     add(
         "superblock",
         "fields",
@@ -251,6 +255,18 @@ fn crossed() -> Superblock {
         moved.expect("the other one lives");
     }
     metadata.superblock().clone()
+}
+
+/// What users have said.
+fn records() -> Superblock {
+    let mut superblock = image::plain();
+    superblock.ro_compat = RO_COMPAT_AVOIDED | RO_COMPAT_SWITCHES;
+    superblock.switches.auto_remap = Some(false);
+    for first in [3, 9, 77] {
+        let added = superblock.avoided.add(Blocks { first, count: 2 });
+        added.expect("room");
+    }
+    superblock
 }
 
 fn entries() -> Vec<Entry> {

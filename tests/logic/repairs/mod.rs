@@ -95,7 +95,7 @@ fn befall(world: &mut World, random: &mut Random) {
     let spare = random.below(world.spares.len() as u64) as usize;
     let slot = random.below(world.spares[spare].len() as u64) as usize;
     let sickness = pick(random, &SICKNESSES);
-    match random.below(16) {
+    match random.below(18) {
         0..=6 => world.main.sick[block] = Some(sickness),
         7..=9 => world.spares[spare].sick[slot] = Some(sickness),
         10 => world.main.whole = Some(Sickness::BAD),
@@ -103,6 +103,11 @@ fn befall(world: &mut World, random: &mut Random) {
         12 => world.spares[spare].whole = Some(sickness),
         13 => world.shrunk = random.once_in(8).then_some(world.now),
         14 => world.spares[spare].whole = None,
+        15 | 16 if world.is_idle(block, 1) => {
+            if !world.avoided.remove(&block) {
+                world.avoided.insert(block);
+            }
+        }
         _ => world.main.whole = None,
     }
 }
@@ -209,15 +214,17 @@ enum Layout {
     Noted,
     Slot(Held),
     Failing,
+    Avoided,
 }
 
-const LAYOUTS: [Layout; 6] = [
+const LAYOUTS: [Layout; 7] = [
     Layout::Main,
     Layout::Noted,
     Layout::Slot(Held::Valid),
     Layout::Slot(Held::Pending),
     Layout::Slot(Held::Lost),
     Layout::Failing,
+    Layout::Avoided,
 ];
 
 /// What the spare is.
@@ -247,6 +254,7 @@ fn single(
             Layout::Noted => assert!(world.notes.insert(block)),
             Layout::Slot(held) => world.preset(block, slot, *held, false),
             Layout::Failing => world.preset(block, slot, Held::Valid, true),
+            Layout::Avoided => assert!(world.avoided.insert(block)),
         }
         let serves = matches!(layout, Layout::Slot(Held::Valid) | Layout::Failing);
         match serves {
@@ -282,6 +290,7 @@ fn spare_takes(spare: Spare) -> bool {
 fn has_to_succeed(operation: Operation, sick: &[Option<Sickness>], layout: &[Layout]) -> bool {
     let mut blocks = sick.iter().zip(layout);
     blocks.all(|(sick, layout)| match operation {
+        Operation::Read if *layout == Layout::Avoided => false,
         Operation::Read => sick.is_none() && *layout != Layout::Slot(Held::Lost),
         // Of zeroes, and of what a slot serves, nothing is moved when there is no time.
         Operation::Write if *layout == Layout::Slot(Held::Valid) => {
@@ -316,10 +325,10 @@ fn each_small_bio() {
                 .map(|block| sicknesses[kinds / 5usize.pow(block) % 5])
                 .collect();
             // The first block lies in each way, and the second one, too; of many, all are main's.
-            for layout in 0..if blocks > 2 { 1 } else { 36 } {
+            for layout in 0..if blocks > 2 { 1 } else { 49 } {
                 let of = |block: u32| match block {
-                    0 => LAYOUTS[layout % 6],
-                    1 => LAYOUTS[layout / 6],
+                    0 => LAYOUTS[layout % 7],
+                    1 => LAYOUTS[layout / 7],
                     _ => Layout::Main,
                 };
                 let layout: Vec<_> = (0..blocks).map(of).collect();

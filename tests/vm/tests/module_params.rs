@@ -117,7 +117,7 @@ fn bad_values_are_refused() {
 }
 
 /// A device begins with what the parameters say, and keeps it: with other ones, and when its table is loaded again. What the
-/// line says counts more, and is all that the table prints.
+/// line says counts more, and is all that the table prints; so does what a message has left on the spare.
 #[test]
 fn new_devices_begin_with_them() {
     let _test = vmtest::begin!();
@@ -167,7 +167,12 @@ fn new_devices_begin_with_them() {
     let named = Remap::with(4096, "2 auto_remap on");
     assert_eq!(says(&named).as_deref(), Some("on"));
     assert!(named.device().table().contains("auto_remap on"));
-    drop((off, on, named));
+    // What a message has said is remembered.
+    let mut told = on;
+    told.device().message("set_auto_remap 1").unwrap();
+    told.reactivate();
+    assert_eq!(says(&told).as_deref(), Some("on"));
+    drop((off, told, named));
     unload();
     load();
 }

@@ -447,6 +447,21 @@ impl Findings {
             let text = format!("{lost} blocks were lost with a spare that was given up, and are errors until they are written");
             self.add(Severity::Note, "lost-blocks", text);
         }
+        let given_up = set.slots().filter(|(_, entry)| entry.word.is_given_up());
+        let given_up = given_up.count();
+        if given_up > 0 {
+            let text = format!("{given_up} blocks were given up, and began as zeroes");
+            self.add(Severity::Note, "given-up-blocks", text);
+        }
+        let avoided = set.superblock.avoided.ranges();
+        if !avoided.is_empty() {
+            let blocks: u64 = avoided.iter().map(|range| range.count).sum();
+            let text = format!(
+                "{blocks} blocks of main in {} ranges are not read, and are errors until they are written",
+                avoided.len()
+            );
+            self.add(Severity::Note, "avoided-blocks", text);
+        }
         let bad = count(SlotState::Bad);
         if bad > 0 {
             let text = format!("{bad} slots failed and are not used any more");

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 
+use dm_remap_logic::avoid::AVOIDED_MAX;
 use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::reserve::Reserves;
 use dm_remap_logic::format::Area;
@@ -23,6 +24,7 @@ use dm_remap_logic::format::REPLICAS;
 use dm_remap_logic::format::RESERVE_BLOCKS;
 use dm_remap_logic::format::SUPER_COPIES;
 use dm_remap_logic::load::LoadError;
+use dm_remap_logic::message::Blocks;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotState;
@@ -74,7 +76,20 @@ pub struct SetSaid {
     pub main_sectors: u64,
     pub main_block_bytes: u32,
     pub main_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_remap: Option<bool>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub avoided: Vec<RangeSaid>,
     pub statistics: StatisticsSaid,
+}
+
+/// Blocks of main that are not to be read there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the names are those of Blocks")]
+pub struct RangeSaid {
+    pub first: u64,
+    pub count: u64,
 }
 
 /// The part of [`SetSaid`] that tells of which set and how old a dump is.
@@ -149,6 +164,8 @@ pub struct EntrySaid {
     pub manual: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub raw: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub given_up: bool,
     pub generation: u64,
 }
 
@@ -266,6 +283,8 @@ pub fn encode(set: &Set) -> Dump {
             main_sectors: superblock.main_sectors,
             main_block_bytes: superblock.main_block_bytes,
             main_id: superblock.main_id.as_str().into(),
+            auto_remap: superblock.switches.auto_remap,
+            avoided: encode_ranges(superblock.avoided.ranges()),
             statistics: superblock.statistics.into(),
         },
         members: superblock
@@ -281,6 +300,14 @@ pub fn encode(set: &Set) -> Dump {
             .map(|(id, entry)| encode_entry(id, entry))
             .collect(),
     }
+}
+
+fn encode_ranges(ranges: &[Blocks]) -> Vec<RangeSaid> {
+    let said = ranges.iter().map(|range| RangeSaid {
+        first: range.first,
+        count: range.count,
+    });
+    said.collect()
 }
 
 fn encode_member(index: u8, member: &Member, blocks: u32) -> MemberSaid {
@@ -345,6 +372,7 @@ fn encode_entry(id: SlotId, entry: &Entry) -> EntrySaid {
         main_block: word.main_block(),
         manual: word.origin() == Origin::Manual,
         raw: word.is_raw(),
+        given_up: word.is_given_up(),
         generation: entry.generation,
     }
 }
@@ -412,6 +440,15 @@ fn decode_dump(dump: &Dump) -> Result<Decoded, DumpError> {
     superblock.sequence = said.sequence;
     superblock.epoch = said.epoch;
     superblock.clean = said.clean;
+    superblock.switches.auto_remap = said.auto_remap;
+    for said in &said.avoided {
+        let (first, count) = (said.first, said.count);
+        if !superblock.avoided.push(Blocks { first, count }) {
+            return wrong(format!(
+                "avoided: {count} blocks from {first} on: up to {AVOIDED_MAX} ranges in order are allowed, with others between"
+            ));
+        }
+    }
     superblock.slot_sectors = said.slot_sectors;
     superblock.main_sectors = said.main_sectors;
     superblock.main_block_bytes = said.main_block_bytes;
@@ -569,8 +606,13 @@ fn decode_entry(said: &EntrySaid) -> Result<Entry, DumpError> {
             said.slot, said.main_block
         ));
     };
+    if said.given_up && state != SlotState::Valid {
+        return wrong(format!("slot {}: given_up, and not valid", said.slot));
+    }
+    let word = if said.raw { word.with_raw() } else { word };
+    let given_up = word.with_given_up();
     Ok(Entry {
-        word: if said.raw { word.with_raw() } else { word },
+        word: if said.given_up { given_up } else { word },
         generation: said.generation,
     })
 }

@@ -4,13 +4,15 @@
 //!
 //! A block with a valid slot lies there; everything else lies on main. So do blocks that are set
 //! aside (pending): main could not read them and still has the last word on that; the slot holds
-//! nothing yet. A slot on a spare that is not there is an error. Neighbours that continue each other
-//! are one line.
+//! nothing yet. What is not to be read from main, and has no valid slot, is an error, and so is a slot on a spare that
+//! is not there. Neighbours that continue each other are one line.
 //!
 //! A table has at most 1,048,576 lines ([`LINES_MAX`]). What does not fit is put on inner devices,
 //! each with as many lines as fit, and an outer one puts these together.
 
 use std::fmt::Write;
+
+use dm_remap_logic::message::Blocks;
 
 /// The most lines that a table can have: DM_MAX_TARGETS of the kernel.
 pub const LINES_MAX: usize = 1_048_576;
@@ -52,21 +54,45 @@ pub struct Line {
 }
 
 /// Makes the lines of a device of `sectors`. `slots` gives, in ascending order, the first sector of
-/// each block that is served by a slot, and where that slot is; a block has `block_sectors`.
+/// each block that is served by a slot, and where that slot is; a block has `block_sectors`. `avoided` are ranges of
+/// blocks that main is not to be read for, in ascending order.
 pub fn lines(
     sectors: u64,
     block_sectors: u64,
     slots: impl Iterator<Item = (u64, Target)>,
+    avoided: &[Blocks],
 ) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut at = 0;
-    let main = |from: u64, to: u64| Line {
-        start: from,
-        len: to - from,
-        target: Target::Linear {
+    let add = |lines: &mut Vec<Line>, line: Line| match lines.last_mut() {
+        _ if line.len == 0 => (),
+        Some(last) if continues(last, &line) => last.len += line.len,
+        _ => lines.push(line),
+    };
+    let on_main = |lines: &mut Vec<Line>, start: u64, end: u64| {
+        let target = Target::Linear {
             device: Device::Main,
-            sector: from,
-        },
+            sector: start,
+        };
+        let len = end - start;
+        add(lines, Line { start, len, target });
+    };
+    let main = |lines: &mut Vec<Line>, from: u64, to: u64| {
+        let mut start = from;
+        for range in avoided {
+            let first = range.first.saturating_mul(block_sectors).clamp(start, to);
+            let end = range.first.saturating_add(range.count);
+            let end = end.saturating_mul(block_sectors).clamp(start, to);
+            on_main(lines, start, first);
+            let error = Line {
+                start: first,
+                len: end - first,
+                target: Target::Error,
+            };
+            add(lines, error);
+            start = end;
+        }
+        on_main(lines, start, to);
     };
     for (start, target) in slots {
         let len = block_sectors.min(sectors.saturating_sub(start));
@@ -74,17 +100,13 @@ pub fn lines(
             break;
         }
         if start > at {
-            lines.push(main(at, start));
+            main(&mut lines, at, start);
         }
-        let line = Line { start, len, target };
-        match lines.last_mut() {
-            Some(last) if continues(last, &line) => last.len += line.len,
-            _ => lines.push(line),
-        }
+        add(&mut lines, Line { start, len, target });
         at = start + len;
     }
     if at < sectors {
-        lines.push(main(at, sectors));
+        main(&mut lines, at, sectors);
     }
     lines
 }

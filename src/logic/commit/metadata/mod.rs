@@ -9,6 +9,7 @@
 //! | [`copies`]               | What is known of each copy of the superblock?                         |
 //! | [`epoch`]                | Which numbers do commits and entries get?                             |
 //! | [`members`]              | Who is a member, and whose spare is there?                            |
+//! | [`mod@records`]          | Which kinds of entries may there be, what is avoided or switched?     |
 //! | [`take_over`]            | What while new spares take over from dead ones?                       |
 //! | [`mod@replicas`]         | Where does each replica lie, which are void, which is made again?     |
 //! | [`unsettled`]            | Which blocks are not the same in both replicas?                       |
@@ -20,6 +21,7 @@
 pub(super) mod copies;
 pub(super) mod epoch;
 mod members;
+mod records;
 mod replicas;
 mod take_over;
 pub(super) mod unsettled;

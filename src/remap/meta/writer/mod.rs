@@ -29,6 +29,7 @@ mod losses;
 mod members;
 mod news;
 pub(in crate::remap) mod recheck;
+mod records;
 mod slots;
 
 use core::ops::Range;
@@ -665,11 +666,24 @@ impl Writer {
             if places > PLACES_MAX {
                 return;
             }
-            state.with_map(|map| {
-                let presence = Presence::new(state.presence.get());
-                reach::forget(&presence, &map.view(), main_block, state.block_shift);
-            });
+            Self::forget_presence(state, main_block);
         }
+    }
+
+    /// The same of one place.
+    fn forget_presence(state: &State, main_block: u64) {
+        let presence = Presence::new(state.presence.get());
+        state.with_map(|map| {
+            state.avoided.with(|avoided| {
+                reach::forget(
+                    &presence,
+                    &map.view(),
+                    avoided,
+                    main_block,
+                    state.block_shift,
+                );
+            });
+        });
     }
 
     /// What is in these table blocks is durable everywhere now.

@@ -81,6 +81,8 @@ pub(in crate::remap) struct Request {
     origin: Origin,
     /// Whether slots that are replaced are in order.
     leaves: bool,
+    /// Whether what the blocks held is given up.
+    gives_up: bool,
     /// How many flushes had failed before the data was written.
     tickets: SpareTickets,
     /// Whether all that was placed could be staged.
@@ -120,6 +122,11 @@ impl Request {
                 _ => self.origin,
             };
             let word = SlotWord::new(*main_block, SlotState::Valid, origin).ok_or(ERANGE);
+            let stays = self.leaves && before.is_some_and(|(_, word)| word.is_given_up());
+            let word = word.map(|word| match self.gives_up || stays {
+                true => word.with_given_up(),
+                false => word,
+            });
             let done = word.and_then(|word| writer.stage(state, *slot, word, publish));
             match (done, publish) {
                 (Err(error), _) => {
@@ -194,6 +201,7 @@ impl Relocation<'_> {
             retired: mem::take(&mut self.lists.retired),
             origin: self.origin,
             leaves: self.leaves,
+            gives_up: self.gives_up,
             tickets: *tickets,
             staged: Ok(()),
             fate: Fate::None,

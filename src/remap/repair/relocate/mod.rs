@@ -268,6 +268,8 @@ pub(in crate::remap) struct Relocation<'a> {
     pub(in crate::remap) probes: bool,
     /// Whether the slots that served the blocks before are in order, and are just left.
     pub(in crate::remap) leaves: bool,
+    /// Whether the user gives up what the blocks held.
+    pub(in crate::remap) gives_up: bool,
     /// Whether everything has to be done once more.
     again: bool,
     /// Whether the caller can tell users; if not, whoever comes next does.
@@ -298,6 +300,7 @@ impl<'a> Relocation<'a> {
             target: None,
             probes: false,
             leaves: false,
+            gives_up: false,
             again: false,
             tells: true,
             tell: false,

@@ -91,6 +91,7 @@ use crate::{
 
 impl repair::Error for BlkStatus {
     const IO: Self = BlkStatus::IOERR;
+    const MEDIUM: Self = BlkStatus::MEDIUM;
 
     fn status(self) -> Status {
         status_of(self)
@@ -256,7 +257,7 @@ fn note_lost(state: &State, (first, lists): (u64, &Lists)) -> bool {
     // A full spare has better use for its slots.
     if state.counters.left.get() != 0 {
         for main_block in lost() {
-            if state.slot_of(main_block).is_none() {
+            if state.slot_of(main_block).is_none() && !state.is_avoided(main_block, 1) {
                 state.note(main_block);
             }
         }
@@ -288,7 +289,8 @@ pub(in crate::remap) fn set_noted_aside(state: &State, spares: &Spares) -> bool 
                 };
                 (*place, from) = (block, block.saturating_add(1));
                 count = count.saturating_add(1);
-                if writer.active && state.slot_of(block).is_none() {
+                let is_main = state.slot_of(block).is_none() && !state.is_avoided(block, 1);
+                if writer.active && is_main {
                     // A full spare has better use for its slots.
                     let _ = writer.set_aside(state, io, block, Origin::Auto);
                 }
@@ -516,7 +518,16 @@ impl<'a> Driver<'a> {
                 (device, sector)
             }
             RunKind::Lost { .. } => return Err(BlkStatus::IOERR),
-            _ => (self.main, self.state.sector_of(self.main_block(run.at))),
+            _ => {
+                let first = self.main_block(run.at);
+                let tried = first.saturating_add(u64::from(run.part.first));
+                let count = u64::from(run.part.count);
+                if !write && self.state.is_avoided(tried, count) {
+                    // Since it was looked up.
+                    return Err(BlkStatus::MEDIUM);
+                }
+                (self.main, self.state.sector_of(first))
+            }
         };
         Ok((device, sector.saturating_add(skipped)))
     }
@@ -670,7 +681,9 @@ impl<'a> Driver<'a> {
         let mut blocks = self.lists.moves.iter();
         blocks.any(|block| {
             let main_block = block.of_main(self.first());
-            self.state.slot_of(main_block).is_none() && !self.state.is_noted(main_block)
+            self.state.slot_of(main_block).is_none()
+                && !self.state.is_noted(main_block)
+                && !self.state.is_avoided(main_block, 1)
         })
     }
 

@@ -24,6 +24,9 @@ const KNOWN: &[(&str, u8)] = &[
     ("remap", 2),
     ("remove_remap", 1),
     ("remove_remap", 2),
+    ("zero", 1),
+    ("zero", 2),
+    ("avoid", 2),
     ("add_remap", 3),
     ("verify", 1),
     ("evacuate", 1),
@@ -115,6 +118,8 @@ fn print(message: &Message) -> String {
     match message {
         Message::Remap(sectors) => format!("remap {}", range(sectors)),
         Message::RemoveRemap(sectors) => format!("remove_remap {}", range(sectors)),
+        Message::Zero(sectors) => format!("zero {}", range(sectors)),
+        Message::Avoid(sectors) => format!("avoid {}", range(sectors)),
         Message::AddRemap {
             main_sector,
             spare_sector,
@@ -152,7 +157,11 @@ fn print(message: &Message) -> String {
 fn ranges(message: &Message, sectors: u64, block_sectors: u32) {
     let block = u128::from(block_sectors);
     match message {
-        Message::Remap(range) | Message::RemoveRemap(range) | Message::Retry(range) => {
+        Message::Remap(range)
+        | Message::RemoveRemap(range)
+        | Message::Zero(range)
+        | Message::Avoid(range)
+        | Message::Retry(range) => {
             let first = u128::from(range.first);
             let count = u128::from(range.count.unwrap_or(1));
             match range.blocks(sectors, block_sectors) {

@@ -88,7 +88,7 @@ fn holds(entry: &Entry, bytes: &[u8]) {
     let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("8 bytes"));
     let (word, generation) = (number(&bytes[..8]), number(&bytes[8..]));
     assert_eq!(entry.generation, generation);
-    assert_eq!(word >> 55, 0, "unknown bits were accepted");
+    assert_eq!(word >> 56, 0, "unknown bits were accepted");
     let state = match word >> 48 & 15 {
         0 => SlotState::Free,
         1 if word >> 54 & 1 != 0 => SlotState::Lost,
@@ -99,6 +99,8 @@ fn holds(entry: &Entry, bytes: &[u8]) {
     };
     assert_eq!(entry.word.state(), state);
     assert_eq!(entry.word.is_raw(), word >> 53 & 1 != 0);
+    let given_up = state == SlotState::Valid && word >> 55 & 1 != 0;
+    assert_eq!(entry.word.is_given_up(), given_up);
     assert_eq!(
         entry.word.main_block(),
         word & (SlotWord::MAIN_BLOCKS_MAX - 1)

@@ -145,6 +145,8 @@ pub(super) struct World {
     /// Members of which none are taken as long as others have some.
     resting: BTreeSet<usize>,
     pub(super) notes: BTreeSet<usize>,
+    /// Blocks that main is not to be read for.
+    pub(super) avoided: BTreeSet<usize>,
     /// Since when the set goes on without a spare.
     lost: Vec<Option<u64>>,
     /// Blocks that were written there after that.
@@ -187,6 +189,7 @@ impl World {
             cursor: 0,
             resting: BTreeSet::new(),
             notes: BTreeSet::new(),
+            avoided: BTreeSet::new(),
             lost: vec![None; plan.spares],
             in_vain: BTreeSet::new(),
             breakers: [Breaker::default(); 2],
@@ -249,7 +252,11 @@ impl World {
     /// How a range is served, as far as it is in one way.
     fn run(&self, first: usize, count: usize) -> Run {
         let kind = |block: usize| match self.map.get(&block) {
+            None if self.avoided.contains(&block) => RunKind::Avoided,
             None => RunKind::Main,
+            Some(remap) if remap.held == Held::Pending && self.avoided.contains(&block) => {
+                RunKind::Avoided
+            }
             Some(remap) if remap.doubt => RunKind::Doubt,
             Some(remap) => {
                 let first = remap.slot;

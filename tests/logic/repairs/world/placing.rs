@@ -31,7 +31,8 @@ impl World {
         let start = self.random.below(blocks as u64) as usize;
         for block in (0..blocks).map(|more| (start + more) % blocks) {
             let own = (first..first + count).contains(&block);
-            if own || self.map.contains_key(&block) || !self.is_idle(block, 1) {
+            let away = self.map.contains_key(&block) || self.avoided.contains(&block);
+            if own || away || !self.is_idle(block, 1) {
                 continue;
             }
             asked += 1;
@@ -74,7 +75,11 @@ impl World {
             true => self.free.extend(&filled.retired),
             false => self.bad.extend(&filled.retired),
         }
-        let fresh = |block: &usize| !self.map.contains_key(block) && !self.notes.contains(block);
+        let fresh = |block: &usize| {
+            !self.map.contains_key(block)
+                && !self.notes.contains(block)
+                && !self.avoided.contains(block)
+        };
         if placed.iter().any(|(block, _)| fresh(block)) {
             self.check_life(failed_at, since);
         }
@@ -164,6 +169,7 @@ impl World {
             .map
             .get(&block)
             .is_some_and(|remap| remap.held == Held::Valid);
+        let valid = valid || self.avoided.contains(&block);
         if valid || self.map.get(&block).is_some_and(|remap| remap.doubt) || !self.is_idle(block, 1)
         {
             return;

@@ -67,6 +67,9 @@ impl World {
             }
             None => {
                 let start = self.requests[repairer.request].first + part.at as usize + first;
+                let mut blocks = start..start + count;
+                let avoided = blocks.any(|block| self.avoided.contains(&block));
+                assert!(!avoided, "E4: main is asked for what is avoided");
                 self.main.begin(write, start, count, &mut self.random)
             }
         };
@@ -150,10 +153,13 @@ impl World {
                     RunKind::Slots { .. } => false,
                     RunKind::Main => noted == Some(0) && !reads,
                     RunKind::Pending { .. } | RunKind::Failing { .. } => !reads,
-                    RunKind::Lost { .. } | RunKind::Doubt => true,
+                    RunKind::Lost { .. } | RunKind::Avoided | RunKind::Doubt => true,
                 };
                 if reads && matches!(run.kind, RunKind::Lost { .. }) {
                     repairer.witness.errors.push(Status::IoErr);
+                }
+                if reads && run.kind == RunKind::Avoided {
+                    repairer.witness.errors.push(Status::Medium);
                 }
                 repairer.witness.tryable |= !untried;
                 Answer::Found { run, noted }
@@ -210,6 +216,7 @@ impl World {
                 for at in at as usize..(at + count) as usize {
                     let block = first + at;
                     let known = self.notes.contains(&block)
+                        || self.avoided.contains(&block)
                         || self
                             .map
                             .get(&block)
@@ -222,7 +229,9 @@ impl World {
             }
             Step::AskMoves => Answer::Yes(repairer.moves.iter().any(|at| {
                 let block = first + at;
-                !self.map.contains_key(&block) && !self.notes.contains(&block)
+                !self.map.contains_key(&block)
+                    && !self.notes.contains(&block)
+                    && !self.avoided.contains(&block)
             })),
             Step::Place => {
                 assert!(!reads, "E7: a read waits for the spare");
@@ -331,7 +340,7 @@ impl World {
                     let (member, number) = split(remap.slot);
                     self.spares[member].is_fine(number)
                 }
-                _ => self.main.is_fine(block),
+                _ => self.main.is_fine(block) && !self.avoided.contains(&block),
             };
             let in_doubt = remap.is_some_and(|remap| remap.doubt);
             let read = data.is_some() || repairer.witness.failed_alone(at);

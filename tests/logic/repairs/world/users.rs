@@ -38,12 +38,20 @@ impl World {
         let deferred = match run.kind {
             RunKind::Doubt => true,
             RunKind::Main => !reads && noted,
-            RunKind::Pending { .. } | RunKind::Lost { .. } | RunKind::Failing { .. } => !reads,
+            RunKind::Pending { .. }
+            | RunKind::Lost { .. }
+            | RunKind::Failing { .. }
+            | RunKind::Avoided => !reads,
             RunKind::Slots { first } => !reads && self.is_lost(split(first).0),
         };
         let mut request = self.request(operation, first, count, fua);
-        if matches!(run.kind, RunKind::Lost { .. }) && reads {
-            request.status = Some(Err(Status::IoErr));
+        let error = match run.kind {
+            RunKind::Lost { .. } => Some(Status::IoErr),
+            RunKind::Avoided => Some(Status::Medium),
+            _ => None,
+        };
+        if let Some(error) = error.filter(|_| reads) {
+            request.status = Some(Err(error));
             request.phase = Phase::Answered;
         } else if !deferred {
             let write = !reads;
@@ -198,7 +206,11 @@ impl World {
                 assert!(!lost, "P1: block {block} is on a lost spare");
                 (&self.spares[member], number, true)
             }
-            None => (&self.main, block, false),
+            None => {
+                let avoided = self.avoided.contains(&block);
+                assert!(!avoided, "P1: block {block} cannot be read from main");
+                (&self.main, block, false)
+            }
         };
         assert_eq!(
             medium.peek(number),

@@ -10,6 +10,7 @@ mod classification;
 mod deadlines;
 mod exhaustion;
 mod flush_errors;
+mod giving_up;
 mod gone;
 mod healing;
 mod hung_tasks;

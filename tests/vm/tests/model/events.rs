@@ -470,9 +470,12 @@ impl World {
         answer
     }
 
+    /// Switches automatic remapping on. What could not be recorded is off again when the device is used anew.
     fn remapping(&self) -> io::Result<String> {
         let answer = self.say("set_auto_remap 1")?;
-        self.closes(Excuse::NoRemapping);
+        if !answer.contains("could not be recorded") {
+            self.closes(Excuse::NoRemapping);
+        }
         Ok(answer)
     }
 

@@ -266,6 +266,18 @@ fn text(set: &Set, spares: &[Spare], output: &mut Output<'_>) -> Result<()> {
         superblock.ro_compat,
         superblock.incompat
     )?;
+    if let Some(on) = superblock.switches.auto_remap {
+        let on = if on { "on" } else { "off" };
+        put!(output, "  switches     auto_remap {on}\n")?;
+    }
+    for range in superblock.avoided.ranges() {
+        let sectors = |blocks: u64| blocks * set.slot_sectors();
+        let (first, count) = (sectors(range.first), sectors(range.count));
+        put!(
+            output,
+            "  avoided      {count} sectors from {first} on: main is not read there\n"
+        )?;
+    }
     for (index, member) in superblock.members() {
         let number = set.chosen.spare_of(index).map(usize::from);
         let spare = number.and_then(|number| spares.get(number));
@@ -530,6 +542,7 @@ fn line(
         (false, ..) => "-",
         (true, _, true) => "raw",
         (true, Origin::Auto, _) => "auto",
+        (true, Origin::Manual, _) if entry.word.is_given_up() => "zeroed",
         (true, Origin::Manual, _) => "manual",
     };
     put!(

@@ -42,7 +42,8 @@ Prints a table of dm-linear lines that makes the same device without the module:
   dmremap linear-table SPARE --main DEV | dmsetup create --readonly NAME
 
 Blocks that are remapped are on the spare, all others on main. Sectors that main could not read and \
-that were not written since are main's, too: it says itself whether it can read them.
+that were not written since are main's, too: it says itself whether it can read them. Those that \
+main is not to be read for (avoid) are errors. What was given up (zero) is on the spare.
 
 A table has at most 1,048,576 lines. If more are needed, --output-dir is, too: several tables are \
 written there, of which one puts the others together, and create.sh and remove.sh, which call \
@@ -153,7 +154,12 @@ impl LinearTable {
                 spare.path().display()
             ));
         }
-        let lines = linear::lines(sectors, set.slot_sectors(), slots(&set, &spares));
+        let lines = linear::lines(
+            sectors,
+            set.slot_sectors(),
+            slots(&set, &spares),
+            set.superblock.avoided.ranges(),
+        );
         let tables = linear::stack(lines, self.max_lines);
         self.check_blocks(&tables, &set, &spares)?;
         let name = |device: Device| match device {

@@ -463,12 +463,12 @@ fn what_is_no_spare_is_told_apart() {
     assert_eq!(repair(&image).status, 32);
     image.set_bytes(&good);
     let mut block = image.read(0);
-    block[32] = 4;
+    block[32] = 8;
     head::seal(&mut block);
     image.write(0, &block);
     let ran = image.run("check", &[]);
     assert_eq!(ran.status, 32, "{ran:?}");
-    assert!(ran.err.contains("features 0x4"), "{ran:?}");
+    assert!(ran.err.contains("features 0x8"), "{ran:?}");
 }
 
 #[test]

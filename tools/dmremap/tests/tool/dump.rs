@@ -6,6 +6,9 @@ use std::fs;
 
 use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::table_block;
+use dm_remap_logic::format::RO_COMPAT_AVOIDED;
+use dm_remap_logic::format::RO_COMPAT_SWITCHES;
+use dm_remap_logic::message::Blocks;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotState;
@@ -152,7 +155,7 @@ fn what_is_no_dump_is_told() {
             "void replicas",
         ),
         ("\"main_id\": \"\"", "\"main_id\": \"a b\"", "main_id"),
-        ("\"incompat\": 0", "\"incompat\": 4", "features 0x4"),
+        ("\"incompat\": 0", "\"incompat\": 8", "features 0x8"),
     ] {
         let bad = good.replacen(from, to, 1);
         assert_ne!(bad, good, "{from}");
@@ -193,13 +196,13 @@ fn words() -> impl Strategy<Value = SlotWord> {
         Just(SlotState::Lost)
     ];
     let origin = prop_oneof![Just(Origin::Auto), Just(Origin::Manual)];
-    (0..super::image::MAIN_SECTORS, state, origin, any::<bool>()).prop_map(
-        |(main_block, state, origin, raw)| {
+    (0..super::image::MAIN_SECTORS, state, origin, 0..3).prop_map(
+        |(main_block, state, origin, kind)| {
             let word = SlotWord::new(main_block, state, origin).unwrap();
-            if raw {
-                word.with_raw()
-            } else {
-                word
+            match kind {
+                1 => word.with_raw(),
+                2 if state == SlotState::Valid => word.with_given_up(),
+                _ => word,
             }
         },
     )
@@ -213,12 +216,19 @@ proptest! {
         changes in prop::collection::btree_map(0..2000u32, words(), 0..60),
         statistics in any::<[u64; 16]>(),
         reserve in prop::collection::vec(0..31u8, 0..4),
+        avoided in prop::collection::vec((0..1000u64, 1..9u64), 0..20),
+        auto_remap in any::<Option<bool>>(),
     ) {
         let image = Image::formatted();
         let changes: Vec<(u32, SlotWord)> = changes.into_iter().collect();
         image.commit(1, &changes);
         image.set_superblock(|superblock| {
             superblock.statistics = dm_remap_logic::format::Statistics::from_words(statistics);
+            superblock.ro_compat = RO_COMPAT_AVOIDED | RO_COMPAT_SWITCHES;
+            superblock.switches.auto_remap = auto_remap;
+            for (first, count) in avoided {
+                superblock.avoided.add(Blocks { first, count }).unwrap();
+            }
             for index in reserve {
                 superblock.member_mut(0).unwrap().reserve[0].set(index, Reserve::Bad);
             }

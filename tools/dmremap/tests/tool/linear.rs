@@ -9,6 +9,10 @@ use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 
+use dm_remap_logic::format::INCOMPAT_GIVEN_UP;
+use dm_remap_logic::format::RO_COMPAT_AVOIDED;
+use dm_remap_logic::message::Blocks;
+use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
 use dm_remap_logic::table::buckets_for;
@@ -111,7 +115,7 @@ proptest! {
                 let device = Device::Spare(0);
                 (block * unit, Target::Linear { device, sector })
             });
-        let lines = linear::lines(BLOCKS * unit, unit, slots);
+        let lines = linear::lines(BLOCKS * unit, unit, slots, &[]);
         // Neighbours that continue each other are one line.
         let mut at = 0;
         let mut runs = 0;
@@ -143,7 +147,7 @@ proptest! {
                         sector: slot_sector(first) + offset,
                     },
                     RunKind::Lost { .. } => Target::Error,
-                    RunKind::Doubt => unreachable!("nothing is in doubt"),
+                    RunKind::Doubt | RunKind::Avoided => unreachable!("the table knows none"),
                 };
                 prop_assert_eq!(resolve(&tables, sector), expected);
             }
@@ -154,7 +158,7 @@ proptest! {
 #[test]
 fn errors_are_merged_and_the_end_is_cut() {
     let slots = [(8, Target::Error), (16, Target::Error), (32, Target::Error)];
-    let lines = linear::lines(36, 8, slots.into_iter());
+    let lines = linear::lines(36, 8, slots.into_iter(), &[]);
     let text = linear::text(&lines, |_| "main".into());
     assert_eq!(
         text,
@@ -208,6 +212,61 @@ fn lost_blocks_are_errors() {
     assert!(ran.out.contains("2 for sectors that were lost"), "{ran:?}");
     let ran = image.run("dump", &["--json"]);
     assert!(ran.out.contains("\"lost\""), "{ran:?}");
+}
+
+/// E4, P14: what is avoided is an error wherever no slot serves it, also where one is set aside.
+#[test]
+fn avoided_blocks_are_errors() {
+    let slots = [(16, Target::Error), (48, on_spare(7))];
+    let range = |first, count| Blocks { first, count };
+    let avoided = [range(0, 1), range(3, 5), range(9, 100)];
+    let lines = linear::lines(100, 8, slots.into_iter(), &avoided);
+    let text = linear::text(&lines, |device| match device {
+        Device::Main => "main".into(),
+        _ => "spare".into(),
+    });
+    assert_eq!(
+        text,
+        "0 8 error\n8 8 linear main 8\n16 32 error\n48 8 linear spare 7\n56 8 error\n64 8 linear main 64\n\
+         72 28 error\n"
+    );
+
+    let image = Image::formatted();
+    let claims = [
+        (
+            0,
+            SlotWord::new(40, SlotState::Valid, Origin::Manual)
+                .unwrap()
+                .with_given_up(),
+        ),
+        (1, claim(41, SlotState::Pending)),
+    ];
+    image.commit(1, &claims);
+    image.set_superblock(|superblock| {
+        superblock.incompat |= INCOMPAT_GIVEN_UP;
+        superblock.ro_compat |= RO_COMPAT_AVOIDED;
+        superblock.avoided.add(range(39, 4)).unwrap();
+    });
+    let first = image.member().geometry.data_start();
+    let (table, spare) = (table(&image), image.text());
+    let expected = format!(
+        "0 39 linear /dev/m 0\n39 1 error\n40 1 linear {spare} {first}\n41 2 error\n43 67 linear /dev/m 43\n"
+    );
+    assert_eq!(table, expected);
+    let ran = image.run("check", &[]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    for note in ["1 blocks were given up", "4 blocks of main in 1 ranges"] {
+        assert!(ran.out.contains(note), "{ran:?}");
+    }
+    let ran = image.run("dump", &[]);
+    for line in ["zeroed", "4 sectors from 39 on"] {
+        assert!(ran.out.contains(line), "{ran:?}");
+    }
+}
+
+fn on_spare(sector: u64) -> Target {
+    let device = Device::Spare(0);
+    Target::Linear { device, sector }
 }
 
 #[test]
