@@ -794,7 +794,7 @@ impl Mover<'_> {
             let block = first.saturating_add(u64::from(index));
             let sector = state.sector_of(block);
             let bytes = self.bytes;
-            let Err(status) = read_often(&state.pool, (main, sector), data, bytes, tries) else {
+            let Err(status) = read_often(state, (main, sector), data, bytes, tries) else {
                 continue;
             };
             let suspect = Blocks {
@@ -1172,18 +1172,23 @@ impl Mover<'_> {
     }
 }
 
-/// Reads a block into the start of `data`, and again as often as `tries` says, at least twice, until that works.
+/// Reads a block into the start of `data`, and again as often as `tries` says, at least twice, until that works. If it is to
+/// come to an end meanwhile, that is [`BlkStatus::AGAIN`], which says nothing of the medium.
 pub(super) fn read_often(
-    pool: &block::BioPool,
+    state: &State,
     (device, sector): (&dm::Device, u64),
     data: &mut block::IoBuffer,
     bytes: usize,
     tries: u32,
 ) -> block::IoResult {
+    let pool = &state.pool;
     let mut result = read_twice(pool, device, sector, data, bytes);
     for _ in 2..tries {
         if result.is_ok() {
             break;
+        }
+        if must_stop(state) {
+            return Err(BlkStatus::AGAIN);
         }
         let slice = data.slice_mut(0..bytes)?;
         result = pool.read(device, sector, slice, block::Opf::READ.sync());

@@ -48,7 +48,10 @@ use crate::{
 };
 
 use super::{
-    closed::Closed,
+    closed::{
+        must_stop,
+        Closed, //
+    },
     mover::{
         in_parts,
         read_often,
@@ -75,7 +78,9 @@ pub(in crate::remap) fn zero(
     in_parts(target, ti, blocks, next, |mover, part| {
         let retries = state.limits.get(Limit::ReadRetries);
         mover.tries = retries.saturating_add(1);
-        mover.zero(part, total)
+        let zeroed = mover.zero(part, total);
+        // What was not tried as often as it had to be is not known to be bad.
+        zeroed.map_err(|error| if must_stop(state) { EINTR } else { error })
     })?;
     Ok(())
 }
@@ -87,6 +92,8 @@ impl Mover<'_> {
         let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
         let run = state.run(part.first, count);
         match run.kind {
+            // Somebody has said so since.
+            RunKind::Avoided => return Err(EBUSY),
             RunKind::Lost { .. } => (),
             RunKind::Failing { first } => {
                 self.drain(part.first)?;
@@ -98,25 +105,26 @@ impl Mover<'_> {
             RunKind::Pending { .. } => {
                 self.drain(part.first)?;
                 if self.readable(part.first, 1)? != 0 {
-                    return self.copy_to_spare(part, total);
+                    return self.copy(part, total);
                 }
             }
-            // Somebody has said so since.
-            RunKind::Avoided => return Err(EBUSY),
-            _ => {
-                let before = total.failed;
-                let done = self.copy_to_spare(part, total)?;
-                if total.failed == before {
-                    return Ok(done);
-                }
-                // It is set aside by now, and comes again.
-                total.failed = before;
-                return Ok(0);
-            }
+            _ => return self.copy(part, total),
         }
         let given_up = u64::from(self.give_up(part.first, run.kind)?);
         total.failed = total.failed.saturating_add(given_up);
         Ok(given_up)
+    }
+
+    /// Moves the blocks that can be read. Returns how many are done: none if one cannot, which is set aside by now, and
+    /// comes again.
+    fn copy(&mut self, part: Blocks, total: &mut Tally) -> Result<u64> {
+        let before = total.failed;
+        let done = self.copy_to_spare(part, total)?;
+        if total.failed == before {
+            return Ok(done);
+        }
+        total.failed = before;
+        Ok(0)
     }
 
     /// Waits for writes of a block that are on their way to where it was before it was seen to be set aside, or failing.
@@ -135,7 +143,7 @@ impl Mover<'_> {
         let (member, device, sector) = state.locate(spares, slot, false).ok_or(EIO)?;
         let tries = self.tries;
         let (at, data) = ((device, sector), &mut self.tools.data);
-        let Err(status) = read_often(&state.pool, at, data, self.bytes, tries) else {
+        let Err(status) = read_often(state, at, data, self.bytes, tries) else {
             return Ok(true);
         };
         let alive = || {
@@ -164,6 +172,12 @@ impl Mover<'_> {
         let _closed = Closed::wait(state, &[block])?;
         if state.run(main_block, 1).kind != seen {
             return Ok(false);
+        }
+        if let RunKind::Failing { first } = seen {
+            // With no other slot left, a write goes to this one, and the mark may outlive it.
+            if self.is_slot_readable(first)? {
+                return Ok(false);
+            }
         }
         let lists = &mut self.tools.lists;
         lists.moves.clear();
