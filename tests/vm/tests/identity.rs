@@ -333,8 +333,8 @@ fn what_is_not_understood_is_left_alone() {
     for (at, bytes, says) in [
         (
             INCOMPAT,
-            &0x10_0004_u64.to_le_bytes()[..],
-            "uses features 0x100004",
+            &0x10_0040_u64.to_le_bytes()[..],
+            "uses features 0x100040",
         ),
         (
             12,
@@ -366,7 +366,7 @@ fn one_newer_copy_is_enough() {
     let _test = vmtest::begin!();
     let remap = used();
     let old = content(&remap.spare);
-    forge_superblocks(&remap.spare, INCOMPAT, &4_u64.to_le_bytes());
+    forge_superblocks(&remap.spare, INCOMPAT, &0x40_u64.to_le_bytes());
     let new = content(&remap.spare);
     for keep in superblocks(&remap.spare) {
         remap.spare.disk().poke(0, &old).unwrap();
@@ -376,7 +376,7 @@ fn one_newer_copy_is_enough() {
         refused(
             &remap.line(),
             "Operation not supported",
-            &["uses features 0x4 "],
+            &["uses features 0x40 "],
         );
         assert!(content(&remap.spare) == before, "copy at {keep}");
     }
