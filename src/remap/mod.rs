@@ -60,7 +60,6 @@ use crate::{
             self,
             Options, //
         },
-        limit::Limit,
         set::Plan, //
     }, //
 };
@@ -169,7 +168,7 @@ impl dm::Target for DmRemap {
     fn presuspend_undo(&self, _ti: &dm::TargetInfo) {
         self.state.stopping.store(false, Relaxed);
         let _ = self.events.enqueue(self.restorer.clone());
-        self.tell_due();
+        self.teller.tell_due(&self.events);
     }
 
     fn postsuspend(&self, ti: &dm::TargetInfo) {
@@ -241,7 +240,7 @@ impl dm::Target for DmRemap {
         if locked.writer.active {
             let _ = self.events.enqueue(self.restorer.clone());
         }
-        self.tell_due();
+        self.teller.tell_due(&self.events);
         // Later, what users said by message counts.
         if !self.resumed.xchg(true, Relaxed) {
             let counters = &self.state.counters;
@@ -344,24 +343,14 @@ impl DmRemap {
 
     /// Raises an event if slots run low (P7), or if something became of the metadata (P4).
     fn tell_news(&self) {
-        let low = self.state.limits.get(Limit::LowWater);
-        self.state.writer.lock().writer.has_news(&self.state, low);
-        self.teller.raise();
-        self.tell_due();
-    }
-
-    /// Has users told what they wait for, if there is something.
-    fn tell_due(&self) {
-        if self.state.news.is_due() {
-            let _ = self.events.enqueue::<_, 0>(self.teller.clone());
-        }
+        self.teller.tell_news(&self.events);
     }
 
     /// Has an event raised if something became of the metadata (P4): for contexts that must not wait
     /// for it, as the device serves nothing meanwhile.
     fn tell_later(&self, locked: &mut Locked) {
         if locked.writer.copies_changed(&self.state) {
-            let _ = self.events.enqueue::<_, 0>(self.teller.clone());
+            self.teller.tell_soon(&self.events);
         }
     }
 }

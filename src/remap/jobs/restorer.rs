@@ -129,7 +129,7 @@ impl Restorer {
 
     fn tell(&self) {
         self.teller.raise();
-        let _ = self.events.enqueue::<_, 0>(self.teller.clone());
+        self.teller.tell_soon(&self.events);
     }
 
     fn is_stopping(&self) -> bool {

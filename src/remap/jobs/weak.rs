@@ -44,7 +44,6 @@ use crate::{
     },
     logic::{
         desk::MOVING_MAX,
-        limit::Limit,
         message::Blocks,
         slot::{
             Origin,
@@ -187,13 +186,7 @@ impl WorkItem for WeakMover {
                 None => fsleep(Delta::from_millis(RANGE_MS)),
             }
         }
-        let low_water = state.limits.get(Limit::LowWater);
-        if state.writer.lock().writer.has_news(state, low_water) {
-            this.teller.raise();
-        }
-        if state.news.is_due() {
-            let _ = this.events.enqueue::<_, 0>(this.teller.clone());
-        }
+        this.teller.tell_news(&this.events);
     }
 }
 

@@ -64,7 +64,7 @@ impl DmRemap {
                 if let Some((disk, _)) = flushed {
                     state.life.flush_ended(disk, ticket, sent, false);
                     state.tell_unflushed(disk);
-                    let _ = self.events.enqueue::<_, 0>(self.teller.clone());
+                    self.teller.tell_soon(&self.events);
                 }
                 match flushed {
                     // It still fails, but first it is found out whether the set has to go without it.
@@ -171,7 +171,7 @@ impl DmRemap {
         };
         if !readahead && !lost && state.life.passed_up(direction, threshold) {
             state.tell_opened(direction);
-            let _ = self.events.enqueue::<_, 0>(self.teller.clone());
+            self.teller.tell_soon(&self.events);
         }
     }
 
@@ -211,7 +211,7 @@ impl DmRemap {
             }
             if life.succeeded(direction) {
                 self.state.tell_closed(direction);
-                let _ = self.events.enqueue::<_, 0>(self.teller.clone());
+                self.teller.tell_soon(&self.events);
             }
         }
         bio.done()

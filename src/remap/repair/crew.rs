@@ -40,10 +40,13 @@ use crate::{
         sync,
         work, //
     },
-    logic::desk::{
-        Bio,
-        Range,
-        JOBS, //
+    logic::{
+        desk::{
+            Bio,
+            Range,
+            JOBS, //
+        },
+        limit::Limit, //
     },
     remap::{
         jobs::{
@@ -113,9 +116,7 @@ impl WorkItem for Repairer {
         if !this.state.weak.lock().is_empty() {
             let _ = this.background.enqueue(this.weak_mover.clone());
         }
-        if this.state.news.is_due() {
-            let _ = this.background.enqueue(this.teller.clone());
-        }
+        this.teller.tell_due(&this.background);
         dispatch(&this.state);
     }
 }
@@ -162,6 +163,27 @@ impl Teller {
         if self.state.news.take_silent() {
             self.events.raise();
         }
+    }
+
+    /// Has users told when `queue` comes to it. From any context.
+    pub(in crate::remap) fn tell_soon(self: &Arc<Self>, queue: &work::WorkQueue) {
+        let _ = queue.enqueue::<_, 0>(self.clone());
+    }
+
+    /// The same, if there is something to be told.
+    pub(in crate::remap) fn tell_due(self: &Arc<Self>, queue: &work::WorkQueue) {
+        if self.state.news.is_due() {
+            self.tell_soon(queue);
+        }
+    }
+
+    /// Raises an event if slots run low (P7), or if something became of the metadata (P4), and has users told of all there
+    /// is. Waits for the writer's lock; not for repairers.
+    pub(in crate::remap) fn tell_news(self: &Arc<Self>, queue: &work::WorkQueue) {
+        let low_water = self.state.limits.get(Limit::LowWater);
+        (self.state.writer.lock().writer).has_news(&self.state, low_water);
+        self.raise();
+        self.tell_due(queue);
     }
 
     /// The device is about to be suspended, and still serves: what is to be told is told before. From here to resume no
@@ -239,7 +261,7 @@ impl WorkItem for Noter {
     fn run(this: Arc<Noter>) {
         let _scope = sync::NoIoScope::enter();
         if serve::set_noted_aside(&this.state, &this.spares) {
-            let _ = this.events.enqueue::<_, 0>(this.teller.clone());
+            this.teller.tell_soon(&this.events);
         }
         if this.state.counters.degraded.get() != 0 {
             let _ = this.events.enqueue::<_, 0>(this.restorer.clone());

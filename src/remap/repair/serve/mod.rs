@@ -179,7 +179,7 @@ pub(in crate::remap) fn serve(
     }
     if tell {
         let target = bio.target();
-        let _ = target.events.enqueue::<_, 0>(target.teller.clone());
+        target.teller.tell_soon(&target.events);
     }
     bio.complete(status);
 
@@ -226,7 +226,7 @@ fn end_flush(state: &State, spares: &Spares, mut bio: dm::OwnedBio<DmRemap>) {
         });
         if tell == Some(true) {
             let target = bio.target();
-            let _ = target.events.enqueue::<_, 0>(target.teller.clone());
+            target.teller.tell_soon(&target.events);
         }
     }
     let status = bio.status();
