@@ -132,9 +132,9 @@ pub struct Figure {
 }
 
 impl Figure {
-    const fn gauge(
-        key: &'static CStr,
-        metric: &'static str,
+    const fn new(
+        kind: Kind,
+        (key, metric): (&'static CStr, &'static str),
         value: fn(&Status) -> Value,
         help: &'static str,
     ) -> Self {
@@ -142,10 +142,19 @@ impl Figure {
             key,
             settable: false,
             metric,
-            kind: Kind::Gauge,
+            kind,
             help,
             value,
         }
+    }
+
+    const fn gauge(
+        key: &'static CStr,
+        metric: &'static str,
+        value: fn(&Status) -> Value,
+        help: &'static str,
+    ) -> Self {
+        Self::new(Kind::Gauge, (key, metric), value, help)
     }
 
     const fn counter(
@@ -154,14 +163,7 @@ impl Figure {
         value: fn(&Status) -> Value,
         help: &'static str,
     ) -> Self {
-        Self {
-            key,
-            settable: false,
-            metric,
-            kind: Kind::Counter,
-            help,
-            value,
-        }
+        Self::new(Kind::Counter, (key, metric), value, help)
     }
 
     const fn settable(self) -> Self {

@@ -57,10 +57,10 @@ mod write;
 
 pub use self::{
     place::{
+        MemberRun,
         PlaceAnswer,
         PlaceStep,
         Placing,
-        Slots,
         SLOTS_TRIED, //
     },
     step::{

@@ -51,7 +51,7 @@ const SLOTS_NEAR: u32 = 4;
 
 /// Slots that follow each other, of one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slots {
+pub struct MemberRun {
     /// The first one.
     pub first: u32,
     /// How many.
@@ -64,7 +64,7 @@ pub struct Slots {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlaceStep {
     /// Tell whether a slot is set aside for a block that can be used, and was not tried in vain:
-    /// [`PlaceAnswer::Slots`] of one, or [`PlaceAnswer::No`].
+    /// [`PlaceAnswer::Slots`] of one, or that there is none.
     AskOwn {
         /// The block.
         at: usize,
@@ -79,18 +79,18 @@ pub enum PlaceStep {
         /// The first block.
         at: usize,
         /// Where they go.
-        slots: Slots,
+        slots: MemberRun,
     },
     /// Note that blocks are placed, and that the spare works: it took them when this was `begun`.
     Placed {
         /// The first block.
         at: usize,
         /// Where they are.
-        slots: Slots,
+        slots: MemberRun,
         /// When the write was begun, in milliseconds.
         begun: u64,
     },
-    /// Tell whether the set goes on without a member, or has to: [`PlaceAnswer::Yes`] or [`PlaceAnswer::No`].
+    /// Tell whether the set goes on without a member, or has to: [`PlaceAnswer::Yes`].
     AskGone {
         /// The member.
         member: u8,
@@ -155,12 +155,10 @@ pub enum PlaceAnswer<E> {
     Good,
     /// It was not.
     Failed(E),
-    /// It is so.
-    Yes,
-    /// It is not.
-    No,
+    /// Whether it is so.
+    Yes(bool),
     /// These are the slots.
-    Slots(Slots),
+    Slots(MemberRun),
 }
 
 /// What follows once the rest of the slots is given back.
@@ -204,7 +202,7 @@ pub struct Placing<E> {
     /// The first one that is not placed.
     next: usize,
     /// Where it and the following ones go.
-    slots: Slots,
+    slots: MemberRun,
     /// Whether it is a slot that was set aside for the block.
     own: bool,
     search: Option<Bisect>,
@@ -215,6 +213,7 @@ pub struct Placing<E> {
     /// Whether the part is written for the second time.
     again: bool,
     fault: Option<E>,
+    /// How long the part took to fail, in milliseconds.
     took: u64,
     /// Whether a slot took long to fail.
     slow: bool,
@@ -235,7 +234,7 @@ impl<E: Error> Placing<E> {
             roomy,
             queued: 0,
             next: 0,
-            slots: Slots {
+            slots: MemberRun {
                 first: 0,
                 count: 0,
                 member: u8::MAX,
@@ -281,21 +280,20 @@ impl<E: Error> Placing<E> {
         use PlaceAnswer::{
             Failed,
             Good,
-            No,
             Slots,
             Yes, //
         };
         match (self.stage, answer) {
             (Stage::Next, _) => self.next_block(),
             (Stage::Own, Slots(slots)) => self.fill(now, slots, true),
-            (Stage::Own, No) => self.ask(Stage::Take, PlaceStep::Take { at: self.next }),
+            (Stage::Own, Yes(false)) => self.ask(Stage::Take, PlaceStep::Take { at: self.next }),
             (Stage::Take, Slots(slots)) => self.fill(now, slots, false),
-            (Stage::Write, Good) => self.took(now),
+            (Stage::Write, Good) => self.taken(),
             (Stage::Write, Failed(error)) => self.refused(now, error),
             (Stage::Placed, Good) => self.end_part(now, true),
             // Not the slots have failed, but their spare: the others take what is left.
-            (Stage::Gone, Yes) => self.leave(After::PutOff),
-            (Stage::Gone, No) => self.judge(now),
+            (Stage::Gone, Yes(true)) => self.leave(After::PutOff),
+            (Stage::Gone, Yes(false)) => self.judge(now),
             (Stage::Requeue, Good) => self.ask(
                 Stage::Bad,
                 PlaceStep::Bad {
@@ -311,11 +309,11 @@ impl<E: Error> Placing<E> {
                 self.settle_part();
                 self.rest()
             }
-            (Stage::Rest, Yes) => self.leave(After::PutOff),
-            (Stage::Rest, No) if self.is_suspect() => self.leave(After::Fail),
-            (Stage::Rest, No) => self.give_up(Stage::GiveUp),
+            (Stage::Rest, Yes(true)) => self.leave(After::PutOff),
+            (Stage::Rest, Yes(false)) if self.is_suspect() => self.leave(After::Fail),
+            (Stage::Rest, Yes(false)) => self.give_up(Stage::GiveUp),
             (Stage::GiveUp, Good) => self.leave(After::Fail),
-            (Stage::Leave(after), Good) => self.left(after),
+            (Stage::Leave(after), Good) => self.go_on(after),
             (Stage::PutOff, Good) => self.end_slots(),
             (Stage::End(step), _) => step,
             // No slots, or an answer to something else.
@@ -346,7 +344,7 @@ impl<E: Error> Placing<E> {
     }
 
     /// Begins to fill slots.
-    fn fill(&mut self, now: u64, slots: Slots, own: bool) -> PlaceStep {
+    fn fill(&mut self, now: u64, slots: MemberRun, own: bool) -> PlaceStep {
         self.slots = slots;
         self.own = own;
         self.settled = 0;
@@ -376,8 +374,8 @@ impl<E: Error> Placing<E> {
     }
 
     /// The slots of the part.
-    fn part(&self) -> Slots {
-        Slots {
+    fn part(&self) -> MemberRun {
+        MemberRun {
             first: self.slot(),
             count: self.part.count,
             member: self.slots.member,
@@ -400,9 +398,8 @@ impl<E: Error> Placing<E> {
     }
 
     /// The part has its data.
-    fn took(&mut self, now: u64) -> PlaceStep {
+    fn taken(&mut self) -> PlaceStep {
         let (at, slots, begun) = (self.at(), self.part(), self.begun);
-        self.took = now.saturating_sub(begun);
         self.written |= member_bit(slots.member);
         if let Some(failed) = self.failed.get_mut(usize::from(slots.member)) {
             *failed = 0;
@@ -521,14 +518,14 @@ impl<E: Error> Placing<E> {
     fn leave(&mut self, after: After) -> PlaceStep {
         let rest = self.slots.count.saturating_sub(self.settled);
         if self.own || rest == 0 {
-            return self.left(after);
+            return self.go_on(after);
         }
         let first = self.slots.first.saturating_add(self.settled);
         let step = PlaceStep::GiveBack { first, count: rest };
         self.ask(Stage::Leave(after), step)
     }
 
-    fn left(&mut self, after: After) -> PlaceStep {
+    fn go_on(&mut self, after: After) -> PlaceStep {
         let rest = self.slots.count.saturating_sub(self.settled);
         match after {
             After::Fail => self.fail(),

@@ -24,9 +24,9 @@ use crate::{
     logic::{
         event::Event,
         repair::{
+            MemberRun,
             PlaceAnswer,
-            PlaceStep,
-            Slots, //
+            PlaceStep, //
         }, //
     },
     remap::{
@@ -72,19 +72,27 @@ impl Relocation<'_> {
     /// Does a step.
     fn step(&mut self, step: PlaceStep) -> Result<PlaceAnswer<BlkStatus>, BlkStatus> {
         let state = self.state;
-        let is = |yes: bool| match yes {
-            true => PlaceAnswer::Yes,
-            false => PlaceAnswer::No,
-        };
-        let answer = match step {
-            PlaceStep::AskOwn { at } => self
-                .own_slot(at)?
-                .map_or(PlaceAnswer::No, PlaceAnswer::Slots),
-            PlaceStep::Take { at } => PlaceAnswer::Slots(self.take_slots(at)?),
-            PlaceStep::Write { at, slots } => {
-                self.write(at, slots)?;
-                PlaceAnswer::Good
+        match step {
+            PlaceStep::AskOwn { at } => {
+                let own = self.own_slot(at)?;
+                return Ok(own.map_or(PlaceAnswer::Yes(false), PlaceAnswer::Slots));
             }
+            PlaceStep::Take { at } => return Ok(PlaceAnswer::Slots(self.take_slots(at)?)),
+            PlaceStep::AskGone { member } => {
+                let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
+                    writer.lose_if_gone(state, io, member)
+                });
+                self.tell |= gone == Some(true);
+                return Ok(PlaceAnswer::Yes(gone == Some(true)));
+            }
+            PlaceStep::Rest { member } => {
+                // If it is lost, the commit that follows finds that out.
+                let rests =
+                    |writer: &mut Writer, _: &mut SpareIo<'_>| writer.let_rest(state, member);
+                let rests = state.with_writer_by(self.patience, self.spares, rests);
+                return Ok(PlaceAnswer::Yes(rests == Some(true)));
+            }
+            PlaceStep::Write { at, slots } => self.write(at, slots)?,
             PlaceStep::Placed { at, slots, begun } => {
                 self.tell |= state.proven(Direction::SpareWrite(slots.member), begun);
                 for index in 0..slots.count {
@@ -94,28 +102,18 @@ impl Relocation<'_> {
                     };
                     push(&mut self.lists.placed, placed)?;
                 }
-                PlaceAnswer::Good
-            }
-            PlaceStep::AskGone { member } => {
-                let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
-                    writer.lose_if_gone(state, io, member)
-                });
-                self.tell |= gone == Some(true);
-                is(gone == Some(true))
             }
             PlaceStep::PutOff { at, count, marked } => {
                 for index in 0..count {
                     let block = self.block_at(at, index)?.mark_if(marked);
                     push(&mut self.lists.queue, block)?;
                 }
-                PlaceAnswer::Good
             }
             PlaceStep::Advance { at } => {
                 let last = self.lists.queue.len().saturating_sub(1);
                 if at < last {
                     self.lists.queue.swap(at, last);
                 }
-                PlaceAnswer::Good
             }
             PlaceStep::Bad { slot, member, own } => {
                 // Where so many fail, some are found out again.
@@ -123,26 +121,14 @@ impl Relocation<'_> {
                     self.give_back(core::iter::once(slot));
                 }
                 state.life.note_failed_slot(member);
-                PlaceAnswer::Good
             }
             PlaceStep::Jump => {
                 let jump = |writer: &mut Writer, _: &mut SpareIo<'_>| writer.jump();
                 let _ = state.with_writer_by(self.patience, self.spares, jump);
-                PlaceAnswer::Good
             }
-            PlaceStep::Rest { member } => {
-                // If it is lost, the commit that follows finds that out.
-                let rests =
-                    |writer: &mut Writer, _: &mut SpareIo<'_>| writer.let_rest(state, member);
-                is(state.with_writer_by(self.patience, self.spares, rests) == Some(true))
-            }
-            PlaceStep::GiveUp { member } => {
-                self.give_up_spare(member);
-                PlaceAnswer::Good
-            }
+            PlaceStep::GiveUp { member } => self.give_up_spare(member),
             PlaceStep::GiveBack { first, count } => {
                 self.give_back(first..first.saturating_add(count));
-                PlaceAnswer::Good
             }
             PlaceStep::Forget { count } => {
                 let mut number = 0usize;
@@ -150,11 +136,10 @@ impl Relocation<'_> {
                     number = number.saturating_add(1);
                     number > count
                 });
-                PlaceAnswer::Good
             }
-            PlaceStep::Done | PlaceStep::Failed => PlaceAnswer::Good,
-        };
-        Ok(answer)
+            PlaceStep::Done | PlaceStep::Failed => (),
+        }
+        Ok(PlaceAnswer::Good)
     }
 
     /// The block at a place of the queue, or the one that is `index` places behind it.
@@ -164,7 +149,7 @@ impl Relocation<'_> {
     }
 
     /// The slot that is set aside for a block, if it is of use.
-    fn own_slot(&self, at: usize) -> Result<Option<Slots>, BlkStatus> {
+    fn own_slot(&self, at: usize) -> Result<Option<MemberRun>, BlkStatus> {
         let (state, block) = (self.state, self.block_at(at, 0)?);
         let main_block = self.own.main_block(block);
         if state.slot_of(main_block).is_none() {
@@ -187,9 +172,9 @@ impl Relocation<'_> {
     }
 
     /// Slots of a member, if there is one.
-    fn slots_from(&self, first: u32, count: u32) -> Option<Slots> {
+    fn slots_from(&self, first: u32, count: u32) -> Option<MemberRun> {
         let member = self.state.member_of(first)?;
-        Some(Slots {
+        Some(MemberRun {
             first,
             count,
             member,
@@ -197,7 +182,7 @@ impl Relocation<'_> {
     }
 
     /// Writes blocks of the queue, which follow each other, to slots.
-    fn write(&self, at: usize, slots: Slots) -> block::IoResult {
+    fn write(&self, at: usize, slots: MemberRun) -> block::IoResult {
         let state = self.state;
         let data = (
             self.source.offset(state, self.block_at(at, 0)?.index()),
@@ -245,7 +230,7 @@ impl Relocation<'_> {
 
     /// Finds slots for the blocks from a place on, in need those that are only set aside: as many of
     /// these as all of them need.
-    fn take_slots(&mut self, at: usize) -> Result<Slots, BlkStatus> {
+    fn take_slots(&mut self, at: usize) -> Result<MemberRun, BlkStatus> {
         let want = self.run_length(at);
         let rest = self.lists.queue.len().saturating_sub(at);
         let all = u32::try_from(rest).unwrap_or(want);

@@ -11,10 +11,10 @@ use dm_remap_logic::classify::classify;
 use dm_remap_logic::classify::Operation;
 use dm_remap_logic::classify::Status;
 use dm_remap_logic::classify::Verdict;
+use dm_remap_logic::repair::MemberRun;
 use dm_remap_logic::repair::PlaceAnswer;
 use dm_remap_logic::repair::PlaceStep;
 use dm_remap_logic::repair::Placing;
-use dm_remap_logic::repair::Slots;
 use dm_remap_logic::repair::SLOTS_TRIED;
 use dm_remap_logic::repair::SLOW_MS;
 
@@ -158,10 +158,7 @@ impl<'a> Filler<'a> {
                 self.in_row.remove(&usize::from(slots.member));
                 PlaceAnswer::Good
             }
-            PlaceStep::AskGone { member } => match world.is_gone(usize::from(member)) {
-                true => PlaceAnswer::Yes,
-                false => PlaceAnswer::No,
-            },
+            PlaceStep::AskGone { member } => PlaceAnswer::Yes(world.is_gone(usize::from(member))),
             PlaceStep::PutOff { at, count, marked } => {
                 let blocks = self.queue[at..at + count as usize].to_vec();
                 let blocks = blocks.iter().map(|(number, no)| (*number, *no || marked));
@@ -224,8 +221,8 @@ impl<'a> Filler<'a> {
             let (member, _) = split(*slot);
             !of_no_use && !self.machine.has_left(member as u8) && !world.is_lost(member)
         });
-        own.map_or(PlaceAnswer::No, |first| {
-            PlaceAnswer::Slots(Slots {
+        own.map_or(PlaceAnswer::Yes(false), |first| {
+            PlaceAnswer::Slots(MemberRun {
                 first,
                 count: 1,
                 member: split(first).0 as u8,
@@ -259,14 +256,14 @@ impl<'a> Filler<'a> {
             self.taken.insert(slot);
         }
         world.cursor = first + count;
-        PlaceAnswer::Slots(Slots {
+        PlaceAnswer::Slots(MemberRun {
             first,
             count,
             member: split(first).0 as u8,
         })
     }
 
-    fn write(&mut self, world: &mut World, at: usize, slots: Slots) -> PlaceAnswer<Status> {
+    fn write(&mut self, world: &mut World, at: usize, slots: MemberRun) -> PlaceAnswer<Status> {
         let (member, number) = split(slots.first);
         assert!(
             !(self.slow && self.now >= self.deadline),
@@ -312,12 +309,10 @@ impl<'a> Filler<'a> {
             let other = split(*slot).0;
             !world.is_lost(other) && !world.resting.contains(&other)
         };
-        match world.free.iter().any(gives) {
-            true => PlaceAnswer::Yes,
-            false => {
-                world.resting.remove(&member);
-                PlaceAnswer::No
-            }
+        let rests = world.free.iter().any(gives);
+        if !rests {
+            world.resting.remove(&member);
         }
+        PlaceAnswer::Yes(rests)
     }
 }
