@@ -48,7 +48,7 @@ pub(super) fn command(machine: &Machine, share: &Share) -> io::Result<Command> {
         // Anything that hangs or breaks ends the machine at once, with the reason in its log.
         .arg("-append")
         .arg(format!(
-            "console=ttyS0 loglevel={} printk.devkmsg=on panic=-1 oops=panic mitigations=off \
+            "console=ttyS0 loglevel={} printk.devkmsg=on panic=-1 oops=panic mitigations=off no_timer_check \
              sysctl.kernel.hung_task_timeout_secs={} sysctl.kernel.hung_task_panic=1{}",
             machine.log_level(),
             HUNG_TASK_SECONDS,
