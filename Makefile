@@ -70,7 +70,7 @@ uninstall:
 	@$(run) scripts/uninstall
 
 clean:
-	rm -rf target
+	rm -rf target src/dm_remap.ko
 
 help:
 	@echo 'make            build the module into target/module/<kernel>/dm_remap.ko: for the running'

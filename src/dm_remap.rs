@@ -26,15 +26,17 @@ module! {
     authors: ["The dm-remap developers"],
     description: "Device mapper target that remaps bad sectors to a spare device",
     license: "GPL",
-    alias: ["dm-remap", "dm-dm-remap"],
+    alias: ["dm-remap", "dm-dm-remap", "dm-dm-remap-v4"],
 }
 
 static DM_REMAP: dm::TargetType<DmRemap> = dm::TargetType::new(c"dm-remap");
+// What tables of two older tools name.
 static REMAP: dm::TargetType<DmRemap> = dm::TargetType::new(c"remap");
+static DM_REMAP_V4: dm::TargetType<DmRemap> = dm::TargetType::new(c"dm-remap-v4");
 
 struct DmRemapModule {
     // First: there are no targets any more when files go.
-    _names: [dm::Registration; 2],
+    _names: [dm::Registration; 3],
     _files: Files,
 }
 
@@ -42,7 +44,11 @@ impl kernel::Module for DmRemapModule {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let files = Files::new()?;
         Ok(Self {
-            _names: [DM_REMAP.register(module)?, REMAP.register(module)?],
+            _names: [
+                DM_REMAP.register(module)?,
+                REMAP.register(module)?,
+                DM_REMAP_V4.register(module)?,
+            ],
             _files: files,
         })
     }

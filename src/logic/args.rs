@@ -65,6 +65,8 @@ pub struct Options {
     pub main_id: Option<MainId>,
     /// The numbers, in the order of [`Limit::ALL`].
     limits: [Option<u32>; Limit::ALL.len()],
+    /// The word that names the first spare, the main device's being 0.
+    pub spare_word: usize,
     /// The words that name more spares.
     more_spares: [Option<usize>; MORE_SPARES],
     /// Go without members of the set that are not there.
@@ -86,7 +88,7 @@ enum Key {
     MainId,
     Limit(Limit),
     /// One more spare, and which.
-    Spare(usize),
+    Spare(u8),
     Degraded,
     Format,
     SpareAsMain,
@@ -121,6 +123,8 @@ pub struct ArgsError {
 pub enum ArgsErrorKind {
     DmRemapTooFew,
     RemapCount,
+    MainStartNotNumber,
+    MainStartNotZero,
     CountNotNumber,
     CountTooLarge,
     CountMismatch,
@@ -148,12 +152,18 @@ impl ArgsError {
         use ArgsErrorKind::*;
         match self.kind {
             DmRemapTooFew => c"Two devices are needed: <main> <spare> [<#args> <args>...]",
-            RemapCount => c"Four arguments are needed: <main> <spare> <spare_start> <spare_len>",
+            RemapCount => {
+                c"Four arguments are needed: <main> <spare> <spare_start> <spare_len>, or five with a 0 behind <main>"
+            }
+            MainStartNotNumber => c"main_start is not a decimal number; only 0 is allowed",
+            MainStartNotZero => {
+                c"main_start is not 0: name a partition, or a linear device that begins there, as main"
+            }
             CountNotNumber => c"Number of optional arguments is not a decimal number",
             CountTooLarge => c"Number of optional arguments is too large",
             CountMismatch => c"Number of optional arguments does not match what follows",
             Unknown => {
-                c"Unknown argument, known are: auto_remap, spare_start, spare_len, uuid, main_id, read_retries, error_threshold, low_water, deadline_ms, spare, degraded, format, spare_as_main"
+                c"Unknown argument, known are: auto_remap, spare_start, spare_len, uuid, main_id, read_retries, error_threshold, low_water, deadline_ms, autosave_seconds, spare, degraded, format, spare_as_main"
             }
             NoValue => c"Last argument lacks its value",
             Twice => c"Argument given twice",
@@ -182,11 +192,12 @@ impl ArgsError {
             | SpareLenTooLarge
             | WindowTooLarge
             | LimitValue(_, Wrong::OutOfRange) => Errno::Range,
-            Unknown => Errno::NotSupported,
+            Unknown | MainStartNotZero => Errno::NotSupported,
             Twice => Errno::Exists,
             DevicesEqual => Errno::Busy,
             DmRemapTooFew
             | RemapCount
+            | MainStartNotNumber
             | CountNotNumber
             | CountMismatch
             | NoValue
@@ -219,6 +230,7 @@ impl Options {
             uuid: None,
             main_id: None,
             limits: [None; Limit::ALL.len()],
+            spare_word: 1,
             more_spares: [None; MORE_SPARES],
             degraded: false,
             format: false,
@@ -242,7 +254,7 @@ impl Options {
 
     /// Remembers that word `at` names one more spare; none if there are too many.
     fn add_spare(&mut self, at: usize) -> Option<Key> {
-        let mut places = self.more_spares.iter_mut().zip(0usize..);
+        let mut places = self.more_spares.iter_mut().zip(0u8..);
         let (place, number) = places.find(|(place, _)| place.is_none())?;
         *place = Some(at);
         Some(Key::Spare(number))
@@ -280,14 +292,30 @@ pub fn parse<'a>(form: Form, args: &[&'a str]) -> Result<TableLine<'a>, ArgsErro
     }
 }
 
+/// The four words that belong there, or the five that an older wrapper writes: it says where main begins, too.
 fn parse_remap<'a>(args: &[&'a str]) -> Result<TableLine<'a>, ArgsError> {
-    let &[main, spare, start, len] = args else {
-        return Err(error(ArgsErrorKind::RemapCount, args.len().min(4)));
+    use ArgsErrorKind::{
+        MainStartNotNumber,
+        MainStartNotZero,
+        RemapCount, //
     };
     let mut options = Options::new(Form::Remap);
-    options.spare_start = Some(spare_start(start, 2)?);
-    options.spare_len = Some(spare_len(len, 3)?);
-    finish(main, spare, options, 2)
+    let (main, spare, start, len) = match *args {
+        [main, spare, start, len] => (main, spare, start, len),
+        [main, main_start, spare, start, len] => {
+            let wrong = (MainStartNotNumber, MainStartNotZero);
+            if number(main_start, 1, wrong.0, wrong.1)? != 0 {
+                return Err(error(wrong.1, 1));
+            }
+            options.spare_word = 2;
+            (main, spare, start, len)
+        }
+        _ => return Err(error(RemapCount, args.len().min(4))),
+    };
+    let at = options.spare_word.saturating_add(1);
+    options.spare_start = Some(spare_start(start, at)?);
+    options.spare_len = Some(spare_len(len, at.saturating_add(1))?);
+    finish(main, spare, options, at)
 }
 
 fn parse_dm_remap<'a>(args: &[&'a str]) -> Result<TableLine<'a>, ArgsError> {
@@ -381,7 +409,7 @@ fn finish<'a>(
         return Err(error(ArgsErrorKind::FormatWithUuid, at));
     }
     if main == spare {
-        return Err(error(ArgsErrorKind::DevicesEqual, 1));
+        return Err(error(ArgsErrorKind::DevicesEqual, options.spare_word));
     }
     Ok(TableLine {
         main,
@@ -499,7 +527,7 @@ fn print_options<S: fmt::Display>(
                     options.limit(*limit).unwrap_or(0)
                 )?;
             }
-            Key::Spare(number) => match more(*number) {
+            Key::Spare(number) => match more(usize::from(*number)) {
                 Some(spare) => write!(out, " spare {spare}")?,
                 None => write!(out, " spare -")?,
             },
@@ -539,7 +567,10 @@ impl fmt::Display for Named<'_> {
         }
         let word = |at: usize| self.words.get(at).map(|word| Word(word));
         let more = |number| word(options.more_spares().nth(number)?);
-        let (main, spare) = (Word::or_none(word(0)), Word::or_none(word(1)));
+        let (main, spare) = (
+            Word::or_none(word(0)),
+            Word::or_none(word(options.spare_word)),
+        );
         f.write_str("dm-remap ")?;
         print(f, main, spare, more, &options)
     }

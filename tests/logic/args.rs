@@ -78,9 +78,19 @@ fn a_set_is_named_in_the_words_that_made_it() {
         named(Form::Remap, "/dev/a /dev/b 8 4096"),
         format!("dm-remap /dev/a /dev/b 6 spare_start 8 spare_len 4096 uuid {UUID}")
     );
+    assert_eq!(
+        named(Form::Remap, "/dev/a 0 /dev/b 8 4096"),
+        named(Form::Remap, "/dev/a /dev/b 8 4096")
+    );
     let text = long("/dev/a /dev/b 1 format");
     let (_, again) = text.split_once(' ').expect("the target");
     assert_eq!(long(again), text);
+}
+
+/// An older wrapper says where main begins, which is at its first sector.
+#[test]
+fn five_words_are_four() {
+    assert_eq!(back(Form::Remap, "8:0 0 8:16 0 4096"), "8:0 8:16 0 4096");
 }
 
 fn options() -> impl Strategy<Value = Vec<String>> {
@@ -279,7 +289,12 @@ fn what_is_wrong_is_named() {
     }
     for (line, kind, argument) in [
         ("a b", RemapCount, 2),
-        ("a b 0 1 2", RemapCount, 4),
+        ("a b 0 1 2 3", RemapCount, 4),
+        ("a 8 b 0 1", MainStartNotZero, 1),
+        ("a 99999999999999999999 b 0 1", MainStartNotZero, 1),
+        ("a b 0 1 2", MainStartNotNumber, 1),
+        ("a 0 b x 1", SpareStartNotNumber, 3),
+        ("a 0 b 0 0", SpareLenZero, 4),
         ("a b x 1", SpareStartNotNumber, 2),
         ("a b 0 x", SpareLenNotNumber, 3),
         ("a b 0 0", SpareLenZero, 3),
@@ -297,6 +312,8 @@ fn every_kind_has_its_own_words() {
     let kinds = [
         DmRemapTooFew,
         RemapCount,
+        MainStartNotNumber,
+        MainStartNotZero,
         CountNotNumber,
         CountTooLarge,
         CountMismatch,
@@ -320,6 +337,8 @@ fn every_kind_has_its_own_words() {
         LimitValue(Limit::LowWater, Wrong::OutOfRange),
         LimitValue(Limit::DeadlineMs, Wrong::NotNumber),
         LimitValue(Limit::DeadlineMs, Wrong::OutOfRange),
+        LimitValue(Limit::AutosaveSeconds, Wrong::NotNumber),
+        LimitValue(Limit::AutosaveSeconds, Wrong::OutOfRange),
         FormatWithUuid,
         DevicesEqual,
         TooManySpares,

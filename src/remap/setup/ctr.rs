@@ -38,6 +38,7 @@ use crate::{
     },
     remap::{
         jobs::{
+            autosave::Autosave,
             restorer::Restorer,
             weak::WeakMover, //
         },
@@ -159,7 +160,7 @@ fn open(
     texts: &[&str],
 ) -> CtrResult<KBox<Opened>> {
     let options = parse(ctor, texts)?;
-    let (Some(main), Some(spare)) = (words.get(0), words.get(1)) else {
+    let (Some(main), Some(spare)) = (words.get(0), words.get(options.spare_word)) else {
         return Err(refuse(Errno::Invalid, c"Two devices are needed"));
     };
     let main = ctor.device(main).message(c"Main device cannot be opened")?;
@@ -238,6 +239,7 @@ fn assemble(
     let noter = Noter::new(&state, &spares, &events, &teller, &restorer)?;
     let len = ctor.len();
     let weak_mover = WeakMover::new((*state).clone(), (&main, len), &spares, &events, &teller)?;
+    let autosave = Autosave::new(&state, &spares, &events, &teller)?;
     pr_info!(
         "{}: table made: main {}, {len} sectors, {} spares\n",
         state.name,
@@ -262,6 +264,7 @@ fn assemble(
         noter,
         restorer,
         weak_mover,
+        autosave,
         state,
     };
     let target = util::unboxed(KBox::new(target, GFP_KERNEL)?);
