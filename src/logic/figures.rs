@@ -456,6 +456,11 @@ const fn limit_metric(limit: Limit) -> (&'static str, &'static str, fn(u64) -> V
             "How long a failed bio may take to be answered.",
             Value::Millis,
         ),
+        Limit::AutosaveSeconds => (
+            "limit_autosave_seconds",
+            "After which time counters that have changed are written to the spares.",
+            Number,
+        ),
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Limit {
     LowWater,
     /// How long a failed bio may take to be answered, in milliseconds.
     DeadlineMs,
+    /// How often counters that have changed are written to the spares, in seconds; 0: not while the device is in use.
+    AutosaveSeconds,
 }
 
 /// Why a word is no value for a limit.
@@ -86,11 +88,12 @@ const fn text(with_nul: &'static str) -> &'static CStr {
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Limit; 4] = [
+    pub const ALL: [Limit; 5] = [
         Limit::ReadRetries,
         Limit::ErrorThreshold,
         Limit::LowWater,
         Limit::DeadlineMs,
+        Limit::AutosaveSeconds,
     ];
 
     const fn row(self) -> &'static Row {
@@ -123,6 +126,13 @@ impl Limit {
                 100,
                 600_000,
                 "How long a failed bio may take to be answered, in milliseconds"
+            ),
+            Limit::AutosaveSeconds => row!(
+                "autosave_seconds",
+                60,
+                0,
+                86_400,
+                "After how many seconds counters that have changed are written to the spares, 0: not while in use"
             ),
         }
     }

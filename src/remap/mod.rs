@@ -65,6 +65,7 @@ use crate::{
 };
 
 use jobs::{
+    autosave::Autosave,
     restorer::Restorer,
     weak::WeakMover, //
 };
@@ -107,13 +108,14 @@ pub(crate) struct DmRemap {
     queue: work::WorkQueue,
     /// Runs what waits for memory, and so must not keep a repair waiting.
     growth: work::WorkQueue,
-    /// Runs the teller, who waits for device mapper, the noter, the restorer and the weak mover.
+    /// Runs the teller, who waits for device mapper, the noter, the restorer, the weak mover and the autosaver.
     events: Arc<work::WorkQueue>,
     crew: KVec<Arc<Repairer>>,
     teller: Arc<Teller>,
     noter: Arc<Noter>,
     restorer: Arc<Restorer>,
     weak_mover: Arc<WeakMover>,
+    autosave: Pin<KBox<Autosave>>,
     // Behind the teller, who has the folder.
     face: FaceRef,
     state: StateRef,
@@ -179,6 +181,7 @@ impl dm::Target for DmRemap {
         self.state.wait_until_idle();
         self.restorer.wait_until_idle();
         self.weak_mover.wait_until_idle();
+        self.autosave.stop();
         self.queue.flush();
         self.growth.flush();
         self.events.flush();
@@ -255,6 +258,9 @@ impl dm::Target for DmRemap {
             if let Some(on) = self.options.auto_remap {
                 self.state.auto_remap.store(on, Relaxed);
             }
+        }
+        if locked.writer.active {
+            self.autosave.start();
         }
         drop(locked);
     }

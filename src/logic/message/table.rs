@@ -50,7 +50,8 @@ impl<'a> From<MessageError<'a>> for Misread<'a> {
 }
 
 /// The words of `set`.
-pub(super) const LIMITS: &str = "read_retries|error_threshold|low_water|deadline_ms <number>";
+pub(super) const LIMITS: &str =
+    "read_retries|error_threshold|low_water|deadline_ms|autosave_seconds <number>";
 
 const fn form(name: &'static str, words: &'static str, does: &'static str, read: Read) -> Form {
     Form {

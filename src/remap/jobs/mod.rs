@@ -13,12 +13,14 @@
 //! | `recheck`  | reads all copies of the metadata again                                           |
 //! | `restorer` | makes redundancy again, in the background                                        |
 //! | `weak`     | moves blocks that main can hardly read, in the background                        |
+//! | `autosave` | writes the counters to the spares now and then                                   |
 //!
 //! A suspend says in `stopping` that jobs have to end after the part that they are at, and waits for the mover's
 //! lock; from then on there is none, as nothing is active (`presuspend` and `postsuspend` of
 //! [`DmRemap`](super::DmRemap)). But `retry` reads main without that lock: what it reads it takes back only while the
 //! device is active.
 
+pub(super) mod autosave;
 pub(super) mod avoid;
 pub(super) mod closed;
 pub(super) mod forget;

@@ -22,6 +22,7 @@ pub(in crate::remap) struct Limits {
     error_threshold: Atomic<u32>,
     low_water: Atomic<u32>,
     deadline_ms: Atomic<u32>,
+    autosave_seconds: Atomic<u32>,
 }
 
 impl Limits {
@@ -40,6 +41,7 @@ impl Limits {
             error_threshold: Atomic::new(Limit::ErrorThreshold.default()),
             low_water: Atomic::new(Limit::LowWater.default()),
             deadline_ms: Atomic::new(Limit::DeadlineMs.default()),
+            autosave_seconds: Atomic::new(Limit::AutosaveSeconds.default()),
         }
     }
 
@@ -49,6 +51,7 @@ impl Limits {
             Limit::ErrorThreshold => &self.error_threshold,
             Limit::LowWater => &self.low_water,
             Limit::DeadlineMs => &self.deadline_ms,
+            Limit::AutosaveSeconds => &self.autosave_seconds,
         }
     }
 

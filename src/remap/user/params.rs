@@ -77,6 +77,7 @@ static READ_RETRIES: DefaultLimit = DefaultLimit(Limit::ReadRetries);
 static ERROR_THRESHOLD: DefaultLimit = DefaultLimit(Limit::ErrorThreshold);
 static LOW_WATER: DefaultLimit = DefaultLimit(Limit::LowWater);
 static DEADLINE_MS: DefaultLimit = DefaultLimit(Limit::DeadlineMs);
+static AUTOSAVE_SECONDS: DefaultLimit = DefaultLimit(Limit::AutosaveSeconds);
 
 parameter!(
     auto_remap: switch, &AUTO_REMAP,
@@ -86,6 +87,7 @@ parameter!(read_retries: uint, &READ_RETRIES, Limit::ReadRetries.describes());
 parameter!(error_threshold: uint, &ERROR_THRESHOLD, Limit::ErrorThreshold.describes());
 parameter!(low_water: uint, &LOW_WATER, Limit::LowWater.describes());
 parameter!(deadline_ms: uint, &DEADLINE_MS, Limit::DeadlineMs.describes());
+parameter!(autosave_seconds: uint, &AUTOSAVE_SECONDS, Limit::AutosaveSeconds.describes());
 
 /// Whether failed I/O of new devices leads to remaps.
 pub(in crate::remap) fn auto_remap() -> bool {

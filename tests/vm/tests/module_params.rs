@@ -14,8 +14,9 @@ use vmtest::guest::succeed;
 use vmtest::guest::unload;
 use vmtest::guest::Remap;
 
-const DEFAULTS: [(&str, &str); 5] = [
+const DEFAULTS: [(&str, &str); 6] = [
     ("auto_remap", "on"),
+    ("autosave_seconds", "60"),
     ("deadline_ms", "30000"),
     ("error_threshold", "8"),
     ("low_water", "10"),
@@ -43,11 +44,19 @@ fn insert(parameters: &str) -> vmtest::guest::Ran {
     run(&format!("insmod {module} {parameters}"))
 }
 
+/// Loads it without any: what other tests have said is gone.
+fn load_bare() {
+    // What it needs stays.
+    load();
+    unload();
+    assert_eq!(insert("").status, 0);
+}
+
 /// All of them, each with what it is and which values it may have.
 #[test]
 fn they_are_shown_and_described() {
     let _test = vmtest::begin!();
-    load();
+    load_bare();
     let names = fs::read_dir("/sys/module/dm_remap/parameters").expect("parameters");
     let mut names: Vec<_> = names.map(|name| name.unwrap().file_name()).collect();
     names.sort_unstable();
@@ -97,7 +106,7 @@ fn bad_values_are_refused() {
             "read_retries is not a decimal number, 0 to 100 are allowed",
         ),
     ];
-    load();
+    load_bare();
     for (name, value, text) in bad {
         let error = fs::write(path(name), value).expect_err(name);
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{name} {value}");

@@ -218,6 +218,21 @@ fn bad_words_leave_the_table_whole() {
             RANGE,
             "deadline_ms is out of range",
         ),
+        (
+            "0 131072 dm-remap M S 2 autosave_seconds 86401",
+            RANGE,
+            "autosave_seconds is out of range",
+        ),
+        (
+            "0 131072 remap M 8 S 0 4096",
+            UNSUPPORTED,
+            "main_start is not 0: name a partition",
+        ),
+        (
+            "0 131072 remap M x S 0 4096",
+            INVALID,
+            "main_start is not a decimal number",
+        ),
         (&both, INVALID, "contradict each other"),
         (
             "0 131072 dm-remap M M",

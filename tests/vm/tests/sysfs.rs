@@ -73,12 +73,13 @@ const READABLE: [&str; 38] = [
     "foreign",
     "refused_messages",
 ];
-const SETTABLE: [&str; 5] = [
+const SETTABLE: [&str; 6] = [
     "auto_remap",
     "read_retries",
     "error_threshold",
     "low_water",
     "deadline_ms",
+    "autosave_seconds",
 ];
 const LISTINGS: [&str; 5] = ["remap_table", "slots", "desk", "pools", "metadata"];
 
@@ -353,6 +354,7 @@ fn what_can_be_set() {
         ("error_threshold", ["0", "1000000", "8"]),
         ("low_water", ["0", "100", "10"]),
         ("deadline_ms", ["100", "600000", "30000"]),
+        ("autosave_seconds", ["1", "86400", "0"]),
     ] {
         for value in values {
             set(device, file, value).unwrap();

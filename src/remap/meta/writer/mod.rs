@@ -51,7 +51,8 @@ use crate::{
                 self,
                 ENTRIES, //
             },
-            BlockId, //
+            BlockId,
+            Statistics, //
         },
         pool::{
             Kind,
@@ -486,14 +487,27 @@ impl Writer {
     }
 
     fn write_superblock(&mut self, state: &State, io: &mut SpareIo<'_>) -> Outcome {
-        let statistics = self.metadata.statistics_mut();
-        statistics.auto_remaps = state.counters.auto_remaps.get();
-        statistics.manual_remaps = state.counters.manual_remaps.get();
-        statistics.write_errors = state.counters.write_errors.get();
-        statistics.read_errors = state.counters.read_errors.get();
-        statistics.spare_write_errors = state.counters.spare_write_errors.get();
-        statistics.spare_read_errors = state.counters.spare_read_errors.get();
+        *self.metadata.statistics_mut() = self.statistics(state);
         io.drive(self.metadata.sync(), |_, _, _| ())
+    }
+
+    /// What the next superblock is to count.
+    fn statistics(&self, state: &State) -> Statistics {
+        let counters = &state.counters;
+        Statistics {
+            auto_remaps: counters.auto_remaps.get(),
+            manual_remaps: counters.manual_remaps.get(),
+            write_errors: counters.write_errors.get(),
+            read_errors: counters.read_errors.get(),
+            spare_write_errors: counters.spare_write_errors.get(),
+            spare_read_errors: counters.spare_read_errors.get(),
+            ..self.metadata.superblock().statistics
+        }
+    }
+
+    /// Whether something was counted since a superblock was written with the counters.
+    pub(in crate::remap) fn counters_are_newer(&self, state: &State) -> bool {
+        self.statistics(state) != self.metadata.superblock().statistics
     }
 
     /// Writes to a replica what another has, as loading decided (M3).

@@ -47,6 +47,7 @@ const KNOWN: &[(&str, u8)] = &[
     ("set read_retries", 1),
     ("set low_water", 1),
     ("set deadline_ms 500", 0),
+    ("set autosave_seconds 0", 0),
     ("set_auto_remap 0", 0),
     ("set_auto_remap 1", 0),
     ("clear_all", 0),

@@ -29,6 +29,7 @@ const KNOWN: &[&str] = &[
     "low_water",
     "deadline_ms",
     "deadline_ms 500",
+    "autosave_seconds 5",
     "spare c",
     "spare /dev/sdd",
     "degraded",
