@@ -7,7 +7,7 @@
 //! first, and `DM_REMAP_COUNT` tells in the same order how often.
 //!
 //! A new one is a variant of [`Event`], in the order of its level, with its place in [`Event::ALL`] and its row.
-//! `State::announce` raises it with a line in the log, `News::note` without. Its row in docs/observability.md names its
+//! `State::announce` raises it with a line in the log, `News::note` without. Its row in docs/dm-remap.rst names its
 //! test.
 
 use core::fmt;

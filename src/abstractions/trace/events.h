@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The tracepoints: what docs/observability.md says of them, for the kernel's own macros.
+ * The tracepoints: what docs/dm-remap.rst says of them, for the kernel's own macros.
  *
  * Sectors have 512 bytes. A disk is -1 for main, or the number of a spare.
  */

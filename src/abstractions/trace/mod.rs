@@ -8,7 +8,7 @@
 //! a `nop`. None is on the way of a bio that comes back without an error.
 //!
 //! A new one is four things: its `TRACE_EVENT` in `events.h`, a function in `trace.h` and `trace.c`, and a method of
-//! `Tracer`. docs/observability.md lists all.
+//! `Tracer`. docs/dm-remap.rst lists all.
 //!
 //! Sectors have 512 bytes; those of main are counted from the target's first one, and those of a spare from the first
 //! one of its part that is used.

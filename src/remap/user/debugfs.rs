@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is in `/sys/kernel/debug/dm_remap`. What columns mean is in docs/files.md.
+//! What is in `/sys/kernel/debug/dm_remap`. What columns mean is in docs/dm-remap.rst.
 //!
 //! Rows are found one by one, in steps, with nothing locked in between. So a table is never seen as a whole: a block that is
 //! moved meanwhile may be there twice, or not at all.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is in `/sys/kernel/dm_remap`. Who may read and write what is in docs/files.md.
+//! What is in `/sys/kernel/dm_remap`. Who may read and write what is in docs/dm-remap.rst.
 //!
 //! Nothing here waits for a disk: figures are read without a lock, and what users set is set in memory, so that a spare
 //! that hangs keeps nobody from removing the folder.

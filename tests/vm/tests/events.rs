@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What users hear of without asking: events of the mapped device, and uevents. docs/observability.md has these tests in
+//! What users hear of without asking: events of the mapped device, and uevents. docs/dm-remap.rst has these tests in
 //! its table.
 
 use std::io::BufRead;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The module's parameters: what new devices begin with. docs/observability.md has them in a table.
+//! The module's parameters: what new devices begin with. docs/dm-remap.rst has them in a table.
 
 use std::fs;
 use std::path::PathBuf;

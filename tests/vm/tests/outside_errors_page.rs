@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! docs/errors.md and docs/observability.md are true: each test that they name exists, each test of `errors/`
-//! has its place in the first, each event its row in the second, and each promise and rule about errors has a test.
+//! docs/errors.md and docs/dm-remap.rst are true: each test that they name exists, each test of `errors/` has its place
+//! in the first, the second names all that there is, and each promise and rule about errors has a test.
 //!
 //! This runs outside, and needs no machine.
 
@@ -10,7 +10,10 @@ use std::fs;
 use std::path::Path;
 
 use dm_remap_logic::event::Event;
+use dm_remap_logic::figures::FIGURES;
 use dm_remap_logic::limit::Limit;
+use dm_remap_logic::message;
+use dm_remap_logic::status::Status;
 
 /// What the error contract is made of. The format has its own tests.
 const IDS: [&str; 15] = [
@@ -86,31 +89,109 @@ fn the_page_of_errors_names_tests_that_exist() {
     assert!(missing.is_empty(), "there are no such tests: {missing:#?}");
 }
 
+/// A term of a definition list, and what it is explained by.
+struct Entry<'a> {
+    section: &'a str,
+    term: &'a str,
+    tests: BTreeSet<String>,
+}
+
+/// The definition lists of docs/dm-remap.rst. Each entry ends with the tests that hold the module to it, in brackets.
+fn entries(page: &str) -> Vec<Entry<'_>> {
+    let lines: Vec<&str> = page.lines().collect();
+    let mut section = "";
+    let mut entries: Vec<Entry<'_>> = Vec::new();
+    let mut is_inside = false;
+    for pair in lines.windows(2) {
+        let [line, next] = pair else { continue };
+        let is_rule = |line: &str| line.len() > 2 && line.chars().all(|c| c == '=' || c == '-');
+        if is_rule(next) && !line.is_empty() && !is_rule(line) {
+            (section, is_inside) = (line, false);
+        } else if line.starts_with(' ') && is_inside {
+            let tests = line.split(['[', ']', ',', ' ']);
+            let tests = tests.filter(|word| word.contains("::") && !word.starts_with(':'));
+            let entry = entries.last_mut().expect("an entry");
+            entry.tests.extend(tests.map(str::to_string));
+        } else if !line.is_empty() && !line.starts_with(' ') {
+            is_inside = next.starts_with("    ");
+            if is_inside {
+                entries.push(Entry {
+                    section,
+                    term: line,
+                    tests: BTreeSet::new(),
+                });
+            }
+        }
+    }
+    entries
+}
+
 #[test]
-fn the_page_of_events_names_them_all_and_tests_that_exist() {
+fn the_reference_names_everything_and_tests_that_exist() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(here.join("../../docs/observability.md")).unwrap();
+    let page = fs::read_to_string(here.join("../../docs/dm-remap.rst")).unwrap();
     let mut tests = Tests::new();
     read_folder(&here.join("tests"), &mut tests);
-    let named = named(&page);
-    let missing: Vec<_> = named
-        .iter()
-        .filter(|name| !tests.contains_key(*name))
-        .collect();
-    assert!(missing.is_empty(), "there are no such tests: {missing:#?}");
+    let entries = entries(&page);
+    for Entry {
+        term,
+        tests: named,
+        section,
+    } in &entries
+    {
+        let missing: Vec<_> = named
+            .iter()
+            .filter(|name| !tests.contains_key(*name))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "{term}: there are no such tests: {missing:#?}"
+        );
+        assert!(
+            *section == "Glossary" || !named.is_empty(),
+            "{section}: no test holds {term}"
+        );
+    }
+    let has = |section: &str, term: &str| {
+        let mut of_section = entries.iter().filter(|entry| entry.section == section);
+        assert!(
+            of_section.any(|entry| entry.term.split(", ").any(|one| one == term)),
+            "{section}: no entry {term}"
+        );
+    };
+    for form in message::table::ALL {
+        let form = form.to_string();
+        has(
+            "Messages",
+            &match form.starts_with("set ") {
+                true => "``set <limit> <number>``".into(),
+                false => format!("``{form}``"),
+            },
+        );
+    }
     for event in Event::ALL {
-        let row = format!("| `{}` | {} | ", event.name(), event.level().name());
-        assert!(page.contains(&row), "no row begins with {row}");
+        has(
+            "Kinds",
+            &format!("``{}`` ({})", event.name(), event.level().name()),
+        );
     }
     for limit in Limit::ALL {
-        let row = format!(
-            "| `{}` | {} | {} to {} | ",
-            limit.name(),
-            limit.default(),
-            limit.min(),
-            limit.max()
+        let (default, min, max) = (limit.default(), limit.min(), limit.max());
+        has(
+            "Limits",
+            &format!("``{}`` ({default}; {min} to {max})", limit.name()),
         );
-        assert!(page.contains(&row), "no row begins with {row}");
+    }
+    for figure in &FIGURES {
+        let name = figure.key.to_str().unwrap();
+        has("/sys/kernel/dm_remap/dm-MINOR/", &format!("``{name}``"));
+    }
+    let status = Status::default().to_string();
+    for key in status
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='))
+    {
+        has("Status", &format!("``{}``", key.0));
     }
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The tracepoints `dm_remap:*`. docs/observability.md has these tests in its table.
+//! The tracepoints `dm_remap:*`. docs/dm-remap.rst has these tests in its table.
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use vmtest::guest::device_number;
 use vmtest::guest::eventually;
@@ -12,6 +13,8 @@ use vmtest::guest::sickdisk::Options;
 use vmtest::guest::sickdisk::SickDisk;
 use vmtest::guest::sickdisk::Status;
 use vmtest::guest::stamps;
+use vmtest::guest::succeed;
+use vmtest::guest::Need;
 use vmtest::guest::Remap;
 
 /// A trace of all our events.
@@ -213,7 +216,45 @@ fn a_growing_table_can_be_followed() {
     );
 }
 
-/// All that the module has is in the table of docs/observability.md, and nothing else.
+/// With the two tools that the page names, as it does.
+#[test]
+fn trace_cmd_and_bpftrace_show_them() {
+    let _test = vmtest::begin!();
+    vmtest::needs!(Need::TracingTools);
+    let remap = Remap::new(4096);
+    let unwritable = Fault::bad(Direction::Write);
+    remap.main.disk().spoil(800, 16, unwritable);
+    let dd = |block: u32| {
+        let path = remap.path();
+        let path = path.display();
+        format!("dd if=/dev/zero of={path} bs=4096 count=1 seek={block} oflag=direct")
+    };
+    let file = "/tmp/trace.dat";
+    succeed(&format!(
+        "trace-cmd record -e dm_remap -o {file} {}",
+        dd(100)
+    ));
+    let report = succeed(&format!("trace-cmd report {file}"));
+    for (event, words) in [
+        ("dm_remap_bio_failed", "write 800 + 8 disk=-1"),
+        ("dm_remap_verdict", "write 800 + 8 served"),
+    ] {
+        let told = |line: &str| line.contains(event) && line.contains(words);
+        assert!(report.lines().any(told), "no {event} {words} in {report}");
+    }
+    let program = "tracepoint:dm_remap:dm_remap_verdict { @[args.verdict] = count(); }";
+    let output = Command::new("bpftrace")
+        .args(["-e", program, "-c", &dd(101)])
+        .output()
+        .expect("run bpftrace");
+    let told = String::from_utf8_lossy(&output.stdout);
+    // To be repaired, and served.
+    for count in ["@[1]: 1", "@[2]: 1"] {
+        assert!(told.contains(count), "no {count} in {output:?}");
+    }
+}
+
+/// All that the module has is in the table of docs/dm-remap.rst, and nothing else.
 #[test]
 fn the_page_names_every_tracepoint() {
     let _test = vmtest::begin!();
@@ -223,10 +264,10 @@ fn the_page_names_every_tracepoint() {
     let names = names.map(|name| name.to_string_lossy().into_owned());
     let mut names: Vec<String> = names.filter(|name| name.starts_with("dm_remap_")).collect();
     names.sort_unstable();
-    let page = include_str!("../../../docs/observability.md");
+    let page = include_str!("../../../docs/dm-remap.rst");
     let rows = page
         .lines()
-        .filter_map(|line| line.strip_prefix("| `dm_remap_"));
+        .filter_map(|line| line.strip_prefix("``dm_remap_"));
     let mut told: Vec<String> = rows
         .filter_map(|row| row.split('`').next())
         .map(|name| format!("dm_remap_{name}"))

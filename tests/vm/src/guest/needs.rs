@@ -22,6 +22,8 @@ pub enum Need {
     SwapCounters,
     /// A second processor.
     Processors,
+    /// What trace-cmd and bpftrace are for.
+    TracingTools,
 }
 
 impl Need {
@@ -31,7 +33,8 @@ impl Need {
             | Self::Clock
             | Self::Zones
             | Self::SwapCounters
-            | Self::Processors => !kind.is_program(),
+            | Self::Processors
+            | Self::TracingTools => !kind.is_program(),
             Self::Watchers => kind.is_debug(),
         }
     }
