@@ -152,6 +152,9 @@ modprobe dm_mod && insmod \"$DM_REMAP_MODULE\" || exit 1
 export PS1='vm# ' PATH=\"$1:$PATH\"
 shift
 [ $# -gt 0 ] && exec \"$@\"
+# As on a machine that people have before them.
+modprobe loop
+/usr/lib/systemd/systemd-udevd --daemon && udevadm trigger && udevadm settle
 stty sane 2>/dev/null
 echo
 echo 'The module is loaded. Bad disks to try it on: sickdisk serve NAME --size 64M &, then'
