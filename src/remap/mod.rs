@@ -69,17 +69,17 @@ use jobs::{
     restorer::Restorer,
     weak::WeakMover, //
 };
-use meta::writer::growth;
+use meta::{
+    state::Locked,
+    writer::growth, //
+};
 use path::BioData;
 use repair::crew::{
     Noter,
     Repairer,
     Teller, //
 };
-use session::{
-    activate::Table,
-    state::Locked, //
-};
+use session::activate::Table;
 use setup::{
     registry::StateRef,
     spares::Spares, //
@@ -139,7 +139,7 @@ impl dm::Target for DmRemap {
             return Self::map_write(bio, sector);
         }
         let state = &**self.state;
-        if state.is_clean(sector, bio.sectors()) && !state.life.is_watched() {
+        if state.path.is_clean(sector, bio.sectors()) && !state.life.is_watched() {
             return bio.remap_with(&self.main, sector, dm::BioContext::ERRORS_ONLY);
         }
         Self::map_read(bio, sector)
@@ -159,16 +159,16 @@ impl dm::Target for DmRemap {
     }
 
     fn presuspend(&self, _ti: &dm::TargetInfo) {
-        self.state.stopping.store(true, Relaxed);
+        self.state.jobs.stopping.store(true, Relaxed);
         // Messages that wait for others end now.
-        let group = self.state.group.lock();
-        self.state.group_changed.notify_all();
+        let group = self.state.repair.group.lock();
+        self.state.repair.group_changed.notify_all();
         drop(group);
         self.teller.tell_rest();
     }
 
     fn presuspend_undo(&self, _ti: &dm::TargetInfo) {
-        self.state.stopping.store(false, Relaxed);
+        self.state.jobs.stopping.store(false, Relaxed);
         let _ = self.events.enqueue(self.restorer.clone());
         self.teller.tell_due(&self.events);
     }
@@ -187,8 +187,8 @@ impl dm::Target for DmRemap {
         self.events.flush();
         let _scope = sync::NoIoScope::enter();
         // A message that has this lock is about to see that it has to stop.
-        let _mover = self.state.mover.lock();
-        let mut locked = self.state.writer.lock();
+        let _mover = self.state.jobs.mover.lock();
+        let mut locked = self.state.meta.writer.lock();
         if !ti.is_read_only() {
             session::activate::deactivate(&self.state, &mut locked, &self.spares);
         }
@@ -199,7 +199,7 @@ impl dm::Target for DmRemap {
         while !locked.io.is_idle() {
             drop(locked);
             fsleep(Delta::from_millis(1));
-            locked = self.state.writer.lock();
+            locked = self.state.meta.writer.lock();
         }
     }
 
@@ -207,12 +207,12 @@ impl dm::Target for DmRemap {
         let _scope = sync::NoIoScope::enter();
         // The table before is gone, whether this one can be resumed or not.
         self.face.show(&self.state, &self.spares);
-        let mut locked = self.state.writer.lock();
+        let mut locked = self.state.meta.writer.lock();
         if !ti.is_read_only() {
             let main_id = self.options.main_id.as_ref();
             let before = locked.writer.metadata.superblock().main_sectors;
             if self.len > before {
-                let (name, len) = (&self.state.name, self.len);
+                let (name, len) = (&self.state.user.name, self.len);
                 pr_info!("{name}: main has grown from {before} to {len} sectors\n");
             }
             locked.writer.metadata.set_main(self.len, main_id);
@@ -233,30 +233,30 @@ impl dm::Target for DmRemap {
     }
 
     fn resume(&self, ti: &dm::TargetInfo) {
-        let mut locked = self.state.writer.lock();
+        let mut locked = self.state.meta.writer.lock();
         locked.writer.active = !ti.is_read_only();
         self.tell_later(&mut locked);
         if locked.writer.active {
             let _ = self.growth.enqueue::<_, 1>((*self.state).clone());
         }
-        self.state.stopping.store(false, Relaxed);
+        self.state.jobs.stopping.store(false, Relaxed);
         if locked.writer.active {
             let _ = self.events.enqueue(self.restorer.clone());
         }
         self.teller.tell_due(&self.events);
         // Later, what users said by message counts.
         if !self.resumed.xchg(true, Relaxed) {
-            let counters = &self.state.counters;
+            let counters = &self.state.user.counters;
             pr_info!(
                 "{}: active: set {}, {} blocks remapped, room for {} more\n",
-                self.state.name,
+                self.state.user.name,
                 Show(self.state.uuid),
                 counters.remapped.get(),
                 counters.left.get()
             );
-            self.state.limits.set_from(&self.options);
+            self.state.user.limits.set_from(&self.options);
             if let Some(on) = self.options.auto_remap {
-                self.state.auto_remap.store(on, Relaxed);
+                self.state.user.auto_remap.store(on, Relaxed);
             }
         }
         if locked.writer.active {
@@ -329,7 +329,7 @@ impl DmRemap {
         if ti.is_read_only() {
             return Err(EROFS);
         }
-        let locked = self.state.writer.lock();
+        let locked = self.state.meta.writer.lock();
         if !locked.writer.active {
             return Err(EBUSY);
         }
@@ -341,7 +341,7 @@ impl DmRemap {
     /// can wait for memory. What can't be freed yet is freed later.
     fn grow(&self, aim: Option<(u8, u32)>) -> Result {
         let grown = growth::grow(&self.state, aim);
-        if !self.state.map.reclaim() {
+        if !self.state.path.map.reclaim() {
             let _ = self.growth.enqueue::<_, 1>((*self.state).clone());
         }
         grown

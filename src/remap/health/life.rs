@@ -46,8 +46,10 @@ use crate::{
             FlushTicket,
             Latch, //
         },
+        pool::state::Shut,
         status::Breakers, //
-    }, //
+    },
+    remap::user::state::UserState, //
 };
 
 /// What may fail as a whole.
@@ -159,6 +161,9 @@ impl SlotWrites {
 /// See the module's documentation.
 pub(in crate::remap) struct Life {
     marks: Atomic<u32>,
+    /// What the pools say, as a [`Shut`]: to which members' slots nothing is written, as the set goes on without them,
+    /// and which are not read either.
+    pub(super) shut: Atomic<u32>,
     /// Whether there are [notes](crate::remap::repair::notes): `map` looks there only if successes matter, too.
     noted: Atomic<bool>,
     main_read: Circuit,
@@ -182,9 +187,10 @@ pub(in crate::remap) struct Life {
 
 impl Life {
     /// All is well.
-    pub(in crate::remap) const fn new() -> Self {
+    pub(in crate::remap) fn new() -> Self {
         Self {
             marks: Atomic::new(0),
+            shut: Atomic::new(Shut::default().to_word()),
             noted: Atomic::new(false),
             main_read: Circuit::new(),
             main_write: Circuit::new(),
@@ -253,7 +259,7 @@ impl Life {
             .chain(spares)
     }
 
-    fn flush(&self, disk: Disk) -> &Atomic<u64> {
+    fn latch(&self, disk: Disk) -> &Atomic<u64> {
         match disk {
             Disk::Main => &self.main_flush,
             Disk::Spare(member) => nth(&self.spare_flush, member),
@@ -328,12 +334,21 @@ impl Life {
     }
 
     /// An I/O of the worker's that began at `begun` has succeeded. Returns whether that closes a
-    /// breaker.
-    pub(in crate::remap) fn proven(&self, direction: Direction, begun: u64) -> bool {
+    /// breaker, and tells users if it does.
+    pub(in crate::remap) fn proven(
+        &self,
+        user: &UserState,
+        direction: Direction,
+        begun: u64,
+    ) -> bool {
         let at = &self.circuit(direction).proven_at;
         // Of two at the same time, either will do.
         at.store(at.load(Relaxed).max(begun), Relaxed);
-        self.succeeded(direction)
+        let closed = self.succeeded(direction);
+        if closed {
+            user.tell_closed(direction);
+        }
+        closed
     }
 
     /// Whether an I/O of the worker's that began at `moment` or later has succeeded.
@@ -423,10 +438,15 @@ impl Life {
         util::monotonic_ms().rotate_left(32) ^ self.draws.fetch_add(1, Relaxed)
     }
 
-    /// What [`Life::failed`] asked for was not to be had. Returns whether that opens the breaker.
-    pub(in crate::remap) fn disproved(&self, direction: Direction) -> bool {
+    /// What [`Life::failed`] asked for was not to be had. Returns whether that opens the breaker, and tells users if it
+    /// does.
+    pub(in crate::remap) fn disproved(&self, user: &UserState, direction: Direction) -> bool {
         let now = util::monotonic_ms();
-        self.change(direction, |breaker| breaker.disproved(now))
+        let opened = self.change(direction, |breaker| breaker.disproved(now));
+        if opened {
+            user.tell_opened(direction);
+        }
+        opened
     }
 
     /// Whether a failed bio is to be looked at, rather than passed up at once. From any context.
@@ -505,7 +525,7 @@ impl Life {
 
     /// Tells how many flushes of a disk have failed, before one is sent there.
     pub(in crate::remap) fn flush_sent(&self, disk: Disk) -> FlushTicket {
-        Latch::from_word(self.flush(disk).load(Relaxed)).mapped()
+        Latch::from_word(self.latch(disk).load(Relaxed)).mapped()
     }
 
     /// Tells how many flushes of each spare have failed, before something is written there.
@@ -566,7 +586,7 @@ impl Life {
         sent: Sent,
         good: bool,
     ) -> Answer {
-        let answer = self.update(self.flush(disk), |word| {
+        let answer = self.update(self.latch(disk), |word| {
             let (latch, answer) = Latch::from_word(word).ended(ticket, good);
             (latch.to_word(), answer)
         });
@@ -583,7 +603,7 @@ impl Life {
 
     /// A flush of our own has failed: it took an error that a user would have got.
     pub(in crate::remap) fn own_flush_failed(&self, disk: Disk) {
-        self.update(self.flush(disk), |word| {
+        self.update(self.latch(disk), |word| {
             (Latch::from_word(word).own_failed().to_word(), ())
         });
     }
@@ -593,7 +613,7 @@ impl Life {
     /// `serves` blocks still. No bio is under way.
     pub(in crate::remap) fn leave_spare(&self, member: u8, serves: bool) {
         let disk = Disk::Spare(member);
-        let latch = Latch::from_word(self.flush(disk).load(Relaxed));
+        let latch = Latch::from_word(self.latch(disk).load(Relaxed));
         let cache = Cache::from_word(nth(&self.spare_cache, member).load(Acquire));
         let latch = match serves && cache.is_dirty() {
             true => latch.own_failed(),
@@ -612,7 +632,7 @@ impl Life {
         self.update(nth(&self.spare_cache, member), |word| {
             (Cache::from_word(word).given_up().to_word(), ())
         });
-        self.update(self.flush(Disk::Spare(member)), |word| {
+        self.update(self.latch(Disk::Spare(member)), |word| {
             (Latch::from_word(word).given_up().to_word(), ())
         });
     }
@@ -624,7 +644,7 @@ impl Life {
     }
 
     fn is_latched(&self, disk: Disk) -> bool {
-        Latch::from_word(self.flush(disk).load(Relaxed)).fails_fua()
+        Latch::from_word(self.latch(disk).load(Relaxed)).fails_fua()
     }
 }
 

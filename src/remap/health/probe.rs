@@ -146,12 +146,12 @@ fn lock_mover(
     deadline: u64,
 ) -> Result<Guard<'_, mover::MoverBuffers, MutexBackend>, Found> {
     let deadline = deadline.max(util::monotonic_ms().saturating_add(PATIENCE_MS));
-    state.probing.fetch_add(1, Relaxed);
+    state.jobs.probing.fetch_add(1, Relaxed);
     let found = loop {
         if state.life.is_proven_since(Direction::MainWrite, since) {
             break Err(Found::Alive);
         }
-        if let Some(guard) = state.mover.try_lock() {
+        if let Some(guard) = state.jobs.mover.try_lock() {
             break Ok(guard);
         }
         if util::monotonic_ms() >= deadline {
@@ -159,7 +159,7 @@ fn lock_mover(
         }
         fsleep(Delta::from_millis(1));
     };
-    state.probing.fetch_sub(1, Relaxed);
+    state.jobs.probing.fetch_sub(1, Relaxed);
     found
 }
 
@@ -171,9 +171,9 @@ const PATIENCE_MS: u64 = 2000;
 fn candidates(target: &DmRemap, suspects: Blocks) -> impl Iterator<Item = u64> + '_ {
     let state = &**target.state;
     // Not those behind the target's end: they belong to somebody else.
-    let blocks = target.len >> state.block_shift;
+    let blocks = target.len >> state.path.size.shift;
     let behind = suspects.first.saturating_add(suspects.count);
-    let region = REGION_SECTORS >> state.block_shift;
+    let region = REGION_SECTORS >> state.path.size.shift;
     let near = [
         suspects.first.wrapping_sub(region),
         behind.saturating_add(region),
@@ -186,8 +186,8 @@ fn candidates(target: &DmRemap, suspects: Blocks) -> impl Iterator<Item = u64> +
         let in_question = block.wrapping_sub(suspects.first) < suspects.count;
         *block < blocks
             && !in_question
-            && state.slot_of(*block).is_none()
-            && !state.is_avoided(*block, 1)
+            && state.path.slot_of(*block).is_none()
+            && !state.path.is_avoided(*block, 1)
     })
 }
 
@@ -197,28 +197,30 @@ const REGION_SECTORS: u64 = 2 << 11;
 fn read(target: &DmRemap, block: u64, buffer: &mut block::IoBuffer) -> bool {
     let state = &**target.state;
     let begun = util::monotonic_ms();
-    let sector = state.sector_of(block);
+    let sector = state.path.size.sector_of(block);
     let good = buffer
-        .slice_mut(0..state.bytes(1) as usize)
+        .slice_mut(0..state.path.size.bytes(1) as usize)
         .is_ok_and(|data| {
             let opf = block::Opf::READ.sync();
             state.pool.read(&target.main, sector, data, opf).is_ok()
         });
     if good {
-        state.proven(Direction::MainRead, begun);
+        state.life.proven(&state.user, Direction::MainRead, begun);
     }
     good
 }
 
 fn write_back(target: &DmRemap, state: &State, block: u64, buffer: &block::IoBuffer) -> bool {
     let begun = util::monotonic_ms();
-    let sector = state.sector_of(block);
-    let good = buffer.slice(0..state.bytes(1) as usize).is_ok_and(|data| {
-        let opf = block::Opf::WRITE.sync();
-        state.pool.write(&target.main, sector, data, opf).is_ok()
-    });
+    let sector = state.path.size.sector_of(block);
+    let good = buffer
+        .slice(0..state.path.size.bytes(1) as usize)
+        .is_ok_and(|data| {
+            let opf = block::Opf::WRITE.sync();
+            state.pool.write(&target.main, sector, data, opf).is_ok()
+        });
     if good {
-        state.proven(Direction::MainWrite, begun);
+        state.life.proven(&state.user, Direction::MainWrite, begun);
     }
     good
 }

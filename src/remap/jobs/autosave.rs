@@ -112,7 +112,7 @@ impl WorkItem for Autosaver {
 
 impl Autosaver {
     fn look_after(&self) -> Delta {
-        let seconds = match self.state.limits.get(Limit::AutosaveSeconds) {
+        let seconds = match self.state.user.limits.get(Limit::AutosaveSeconds) {
             0 => LOOK_SECONDS,
             seconds => seconds.min(LOOK_SECONDS),
         };
@@ -121,17 +121,17 @@ impl Autosaver {
 
     fn save_if_due(&self) {
         let state = &*self.state;
-        let seconds = u64::from(state.limits.get(Limit::AutosaveSeconds));
+        let seconds = u64::from(state.user.limits.get(Limit::AutosaveSeconds));
         let now = util::monotonic_ms();
         let due = self
             .saved_at
             .load(Relaxed)
             .saturating_add(seconds.saturating_mul(1000));
-        if seconds == 0 || now < due || state.stopping.load(Relaxed) {
+        if seconds == 0 || now < due || state.jobs.stopping.load(Relaxed) {
             return;
         }
         self.saved_at.store(now, Relaxed);
-        state.let_others_write();
+        state.meta.let_others_write();
         let changed = state.with_writer(&self.spares, |writer, io| {
             let may = writer.active && writer.check_own().is_ok();
             if may && writer.counters_are_newer(state) {

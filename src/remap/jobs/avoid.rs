@@ -46,7 +46,7 @@ pub(in crate::remap) fn begin(
 /// The ranges that stand for some blocks at the desk and the gate, where none is longer than 2^32 sectors; and how many.
 /// Fails with [`ERANGE`] if there are too many: of more than 31 TiB, one part is avoided after the other.
 fn in_ranges(state: &State, blocks: Blocks) -> Result<([Blocks; MOVING_MAX], usize)> {
-    let most = u64::from(u32::MAX) >> state.block_shift;
+    let most = u64::from(u32::MAX) >> state.path.size.shift;
     let mut ranges = [Blocks { first: 0, count: 0 }; MOVING_MAX];
     let (mut rest, mut used) = (blocks, 0usize);
     for place in &mut ranges {
@@ -74,7 +74,7 @@ pub(in crate::remap) fn end(
     ti: &dm::TargetInfo,
     blocks: Blocks,
 ) -> Result<u64, Denial<'static>> {
-    if !target.state.is_avoided(blocks.first, blocks.count) {
+    if !target.state.path.is_avoided(blocks.first, blocks.count) {
         return Ok(0);
     }
     in_part(target, ti, |mover| {

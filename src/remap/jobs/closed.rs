@@ -9,10 +9,7 @@
 
 use kernel::{
     prelude::*,
-    sync::{
-        atomic::Relaxed,
-        CondVarTimeoutResult, //
-    },
+    sync::CondVarTimeoutResult,
     time::msecs_to_jiffies, //
 };
 
@@ -51,14 +48,14 @@ impl<'a> Closed<'a> {
         let mut patience = DRAIN_MS;
         loop {
             closed.gate(blocks);
-            if state.readers().synchronize_within(patience) {
+            if state.path.readers().synchronize_within(patience) {
                 return Ok(closed);
             }
-            state.gate.open();
+            state.path.gate.open();
             // Those that came to the gate have the range now, and are done when we have it again.
-            state.desk.lock().move_end();
-            crew::dispatch(state);
-            if must_stop(state) {
+            state.repair.desk.lock().move_end();
+            crew::dispatch(&state.repair);
+            if state.jobs.must_stop() {
                 return Err(EINTR);
             }
             closed.take_ranges(blocks)?;
@@ -76,7 +73,7 @@ impl<'a> Closed<'a> {
         };
         loop {
             let begun = util::monotonic_ms();
-            let mut desk = state.desk.lock();
+            let mut desk = state.repair.desk.lock();
             desk.move_begin(ranges(state, blocks));
             while !desk.move_clear() {
                 let waited = util::monotonic_ms().saturating_sub(begun);
@@ -84,7 +81,7 @@ impl<'a> Closed<'a> {
                 if left == 0 {
                     break;
                 }
-                let woken = (state.desk_changed)
+                let woken = (state.repair.desk_changed)
                     .wait_interruptible_timeout(&mut desk, msecs_to_jiffies(left));
                 if matches!(woken, CondVarTimeoutResult::Signal { .. }) {
                     return Err(EINTR);
@@ -95,8 +92,8 @@ impl<'a> Closed<'a> {
             }
             desk.move_end();
             drop(desk);
-            crew::dispatch(state);
-            if must_stop(state) {
+            crew::dispatch(&state.repair);
+            if state.jobs.must_stop() {
                 return Err(EINTR);
             }
             patience = patience.saturating_mul(2);
@@ -115,13 +112,13 @@ impl<'a> Closed<'a> {
 
     /// Takes the ranges, and gives up if a repairer has one of them. The gate is still open.
     pub(super) fn begin(state: &'a State, blocks: &[Blocks]) -> Option<Self> {
-        let mut desk = state.desk.lock();
+        let mut desk = state.repair.desk.lock();
         desk.move_begin(ranges(state, blocks));
         if !desk.move_clear() {
             desk.move_end();
             drop(desk);
             // Somebody may have come to the desk meanwhile.
-            crew::dispatch(state);
+            crew::dispatch(&state.repair);
             return None;
         }
         Some(Self { state })
@@ -130,40 +127,35 @@ impl<'a> Closed<'a> {
     /// Closes the gate, and waits for users' writes. False if these take longer than `milliseconds`.
     pub(super) fn drain(&self, blocks: &[Blocks], milliseconds: u64) -> bool {
         self.gate(blocks);
-        self.state.readers().synchronize_within(milliseconds)
+        self.state.path.readers().synchronize_within(milliseconds)
     }
 
     fn gate(&self, blocks: &[Blocks]) {
         let state = self.state;
         let sectors = |blocks: &Blocks| {
-            let count = blocks.count << state.block_shift;
-            (state.sector_of(blocks.first), count)
+            let count = blocks.count << state.path.size.shift;
+            (state.path.size.sector_of(blocks.first), count)
         };
-        state.gate.close(blocks.iter().map(sectors));
+        state.path.gate.close(blocks.iter().map(sectors));
     }
 }
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        self.state.gate.open();
-        self.state.desk.lock().move_end();
+        self.state.path.gate.open();
+        self.state.repair.desk.lock().move_end();
         // What came to the gate meanwhile waits for the range.
-        crew::dispatch(self.state);
+        crew::dispatch(&self.state.repair);
     }
 }
 
 /// The range at the desk that blocks are in.
 pub(in crate::remap) fn range(state: &State, blocks: Blocks) -> Range {
     // Parts are small.
-    let sectors = u32::try_from(blocks.count << state.block_shift).unwrap_or(u32::MAX);
-    Range::new(state.sector_of(blocks.first), sectors)
+    let sectors = u32::try_from(blocks.count << state.path.size.shift).unwrap_or(u32::MAX);
+    Range::new(state.path.size.sector_of(blocks.first), sectors)
 }
 
 fn ranges<'a>(state: &'a State, blocks: &'a [Blocks]) -> impl Iterator<Item = Range> + 'a {
     blocks.iter().map(|blocks| range(state, *blocks))
-}
-
-/// Whether to come to an end.
-pub(in crate::remap) fn must_stop(state: &State) -> bool {
-    state.stopping.load(Relaxed) || kernel::current!().signal_pending()
 }

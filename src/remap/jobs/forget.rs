@@ -35,8 +35,6 @@ use crate::{
     }, //
 };
 
-use super::closed::must_stop;
-
 /// Gives up the spare of a member. However it ends, `lost` tells how many blocks are recorded as lost with it.
 pub(in crate::remap) fn forget(
     target: &DmRemap,
@@ -49,9 +47,9 @@ pub(in crate::remap) fn forget(
     let mut from = 0;
     loop {
         // A suspend waits for the mover's lock.
-        let mover = state.mover.lock();
+        let mover = state.jobs.mover.lock();
         target.check_active(ti)?;
-        if must_stop(state) {
+        if state.jobs.must_stop() {
             return Err(EINTR.into());
         }
         let part = state.with_writer(&target.spares, |writer, io| {
@@ -69,13 +67,13 @@ pub(in crate::remap) fn forget(
             // Somebody has the next one's range.
             fsleep(Delta::from_millis(1));
         }
-        state.let_others_write();
+        state.meta.let_others_write();
     }
     loop {
-        state.let_others_write();
-        let _mover = state.mover.lock();
+        state.meta.let_others_write();
+        let _mover = state.jobs.mover.lock();
         target.check_active(ti)?;
-        if must_stop(state) {
+        if state.jobs.must_stop() {
             return Err(EINTR.into());
         }
         let done = state.with_writer(&target.spares, |writer, io| {

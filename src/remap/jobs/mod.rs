@@ -4,6 +4,7 @@
 //!
 //! | file       | what it does                                                                     |
 //! |------------|----------------------------------------------------------------------------------|
+//! | `state`    | who moves blocks, and whether jobs have to end                                   |
 //! | `mover`    | messages that move blocks: to the spare, back to main, away from a spare         |
 //! | `zero`     | gives up what main cannot read                                                   |
 //! | `avoid`    | has main not read any more in a range, and read again                            |
@@ -28,5 +29,6 @@ pub(super) mod mover;
 pub(super) mod recheck;
 pub(super) mod restorer;
 pub(super) mod retry;
+pub(super) mod state;
 pub(super) mod weak;
 pub(super) mod zero;

@@ -77,12 +77,14 @@ use crate::{
                 read_twice,
                 read_twice_into, //
             },
+            state::MetaState,
             writer::{
                 Publish,
                 Writer,
                 STAGED_MAX, //
             }, //
         },
+        path::state::PathState,
         repair::relocate::{
             push,
             ListedBlock,
@@ -97,13 +99,10 @@ use crate::{
     }, //
 };
 
-use super::closed::{
-    must_stop,
-    Closed, //
-};
+use super::closed::Closed;
 
 /// Bytes that are copied at a time.
-pub(in crate::remap) const DATA_BYTES: usize = 64 * 1024;
+const DATA_BYTES: usize = 64 * 1024;
 
 /// What one who moves blocks needs, and no other has meanwhile.
 pub(in crate::remap) struct MoverBuffers {
@@ -154,13 +153,13 @@ impl Left {
 
     /// Gives them back if nobody is on the way to them, or else has the next activation do so. The caller has the
     /// mover's lock, so that there is none meanwhile.
-    fn give_back(&mut self, state: &State, drained: bool) {
-        let mut locked = state.writer.lock();
+    fn give_back(&mut self, meta: &MetaState, path: &PathState, drained: bool) {
+        let mut locked = meta.writer.lock();
         let writer = &mut locked.writer;
         for slot in self.slots.iter().take(self.count) {
             // It may still serve its block, or claim it.
-            if drained && state.is_held(*slot) && writer.activation() == self.activation {
-                writer.give_back(state, *slot);
+            if drained && path.is_held(*slot) && writer.activation() == self.activation {
+                writer.give_back(path, *slot);
             }
         }
         self.count = 0;
@@ -315,17 +314,17 @@ fn next_runs(target: &DmRemap, slot: &mut u32) -> Part {
 fn next_run(target: &DmRemap, slot: &mut u32) -> Option<Blocks> {
     let state = &**target.state;
     loop {
-        let (at, word) = state.next_claim(u8::MAX, *slot)?;
+        let (at, word) = state.path.next_claim(u8::MAX, *slot)?;
         *slot = at.saturating_add(1);
         let main_block = word.main_block();
-        if main_block >= target.len >> state.block_shift {
+        if main_block >= target.len >> state.path.size.shift {
             // Beyond a table that was shortened: not ours to decide.
             continue;
         }
         let most = u32::try_from(part_blocks(state)).unwrap_or(u32::MAX);
         return Some(Blocks {
             first: main_block,
-            count: u64::from(state.run(main_block, most).count),
+            count: u64::from(state.path.run(main_block, most).count),
         });
     }
 }
@@ -365,7 +364,7 @@ pub(in crate::remap) fn evacuate(
 ) -> Result<(), Denial<'static>> {
     let state = &**target.state;
     target.check_active(ti)?;
-    let mut locked = state.writer.lock();
+    let mut locked = state.meta.writer.lock();
     let writer = &mut locked.writer;
     writer.check_open(state)?;
     writer.end_rest(state);
@@ -383,12 +382,14 @@ pub(in crate::remap) fn evacuate(
         });
     }
     let was_idle = writer.pool_state(member).is_idle();
-    writer.change_pool(state, member, PoolEvent::Empty);
+    writer.change_pool(&state.user, member, PoolEvent::Empty);
     drop(locked);
     let moved = move_away(target, ti, member, total);
     if moved.is_err() && !was_idle {
-        let mut locked = state.writer.lock();
-        locked.writer.change_pool(state, member, PoolEvent::Fill);
+        let mut locked = state.meta.writer.lock();
+        locked
+            .writer
+            .change_pool(&state.user, member, PoolEvent::Fill);
     }
     Ok(moved?)
 }
@@ -399,14 +400,14 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8, total: &mut Tall
     let mut left = Left::NONE;
     let moved = move_claims(target, ti, member, &mut left, total);
     if left.count != 0 {
-        let _mover = state.mover.lock();
+        let _mover = state.jobs.mover.lock();
         let stop = |waited| waited >= DRAIN_MS;
-        let drained = state.readers().synchronize_unless(stop);
-        left.give_back(state, drained);
+        let drained = state.path.readers().synchronize_unless(stop);
+        left.give_back(&state.meta, &state.path, drained);
     }
     moved?;
     // What could not be retired at once still counts as a block of the member.
-    let _mover = state.mover.lock();
+    let _mover = state.jobs.mover.lock();
     target.check_active(ti)?;
     retire_older_claims(state, &target.spares)
 }
@@ -415,10 +416,10 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8, total: &mut Tall
 /// who has the mover's lock.
 fn retire_older_claims(state: &State, spares: &Spares) -> Result {
     while state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))? {
-        if must_stop(state) {
+        if state.jobs.must_stop() {
             return Err(EINTR);
         }
-        state.let_others_write();
+        state.meta.let_others_write();
     }
     Ok(())
 }
@@ -481,7 +482,7 @@ fn move_claims(
 fn next_blocks(target: &DmRemap, member: u8, slot: &mut u32) -> Part {
     let mut part = Part::new(&target.state);
     while !part.is_full() {
-        let Some((at, word)) = target.state.next_claim(member_bit(member), *slot) else {
+        let Some((at, word)) = target.state.path.next_claim(member_bit(member), *slot) else {
             break;
         };
         *slot = at.saturating_add(1);
@@ -516,7 +517,7 @@ pub(in crate::remap) fn redirect(
     // Refuse what can be refused before anything is done.
     let last = first_slot.saturating_add(count.saturating_sub(1));
     target.check_active(ti)?;
-    if state.is_lost(member) {
+    if state.life.is_lost(member) {
         return Err(Denial::SpareLost { spare: member });
     }
     let mut checked = false;
@@ -538,10 +539,10 @@ pub(in crate::remap) fn redirect(
             Err(error) if error == ENOMEM => target.grow(Some((member, last)))?,
             Err(error) => return Err(error.into()),
         }
-        if must_stop(state) {
+        if state.jobs.must_stop() {
             return Err(EINTR.into());
         }
-        state.let_others_write();
+        state.meta.let_others_write();
     }
     // Nothing is copied, so a part is what goes into one commit.
     let step = STAGED_MAX as u64;
@@ -551,13 +552,21 @@ pub(in crate::remap) fn redirect(
         // What the slots hold may be in the spare's cache.
         let tickets = state.life.spares_sent();
         state
-            .flush_spares(&target.spares, member_bit(member), &tickets)
+            .life
+            .flush_spares(
+                &state.user,
+                &state.pool,
+                (&target.spares, member_bit(member)),
+                &tickets,
+            )
             .map_err(to_error)?;
         state.with_writer(&target.spares, |writer, io| {
             check_redirect(target, writer, part, member, slot_of)?;
             for main_block in part.first..part.first.saturating_add(part.count) {
                 let slot = slot_of(main_block);
-                let slot = state.with_map(|map| map.extents().number(member, slot));
+                let slot = state
+                    .path
+                    .with_map(|map| map.extents().number(member, slot));
                 let slot = slot.ok_or(ERANGE)?;
                 let taken = writer.take_slot(state, slot);
                 let staged = taken.and_then(|()| {
@@ -567,7 +576,7 @@ pub(in crate::remap) fn redirect(
                 });
                 if staged.is_err() {
                     if taken.is_ok() {
-                        writer.give_back(state, slot);
+                        writer.give_back(&state.path, slot);
                     }
                     writer.forget_staged(state);
                     return Ok(staged?);
@@ -575,7 +584,7 @@ pub(in crate::remap) fn redirect(
             }
             Ok::<_, Denial<'static>>(writer.commit(state, io)?)
         })?;
-        state.counters.manual_remaps.add(part.count);
+        state.user.counters.manual_remaps.add(part.count);
         total.moved = total.moved.saturating_add(part.count);
         Ok(part.count)
     })
@@ -591,9 +600,9 @@ fn check_redirect(
 ) -> Result<(), Denial<'static>> {
     let state = &**target.state;
     for main_block in blocks.first..blocks.first.saturating_add(blocks.count) {
-        if state.slot_of(main_block).is_some() {
+        if state.path.slot_of(main_block).is_some() {
             return Err(Denial::HasSlot {
-                sector: state.sector_of(main_block),
+                sector: state.path.size.sector_of(main_block),
             });
         }
         let slot = slot_of(main_block);
@@ -602,7 +611,7 @@ fn check_redirect(
             let count = u32::try_from(blocks.count).unwrap_or(u32::MAX);
             let first = writer.next_free(state, member, slot, count);
             let free = first.and_then(|first| {
-                let end = sector(first)?.checked_add(blocks.count << state.block_shift)?;
+                let end = sector(first)?.checked_add(blocks.count << state.path.size.shift)?;
                 Some((sector(first)?, end.saturating_sub(1)))
             });
             return Err(Denial::NotFree {
@@ -630,7 +639,7 @@ pub(super) fn in_parts(
 
 /// How many blocks are moved at a time.
 fn part_blocks(state: &State) -> u64 {
-    (DATA_BYTES >> 9 >> state.block_shift) as u64
+    (DATA_BYTES >> 9 >> state.path.size.shift) as u64
 }
 
 /// The same, of `step` blocks.
@@ -663,20 +672,20 @@ pub(super) fn in_part<R, E: From<Error>>(
 ) -> Result<R, E> {
     let state = &**target.state;
     // A repairer that needs the lock cannot wait for it, and so has to be let in.
-    while state.probing.load(Relaxed) != 0 && !must_stop(state) {
+    while state.jobs.probing.load(Relaxed) != 0 && !state.jobs.must_stop() {
         fsleep(Delta::from_millis(1));
     }
     // A suspend that has come past this waits for the mover's lock.
-    let mut tools = state.mover.lock();
+    let mut tools = state.jobs.mover.lock();
     target.check_active(ti)?;
-    if must_stop(state) {
+    if state.jobs.must_stop() {
         return Err(EINTR.into());
     }
     let mut mover = Mover {
         target,
         state,
         tools: &mut tools,
-        bytes: state.bytes(1) as usize,
+        bytes: state.path.size.bytes(1) as usize,
         tries: 2,
     };
     let done = work(&mut mover)?;
@@ -704,7 +713,7 @@ impl Mover<'_> {
     pub(super) fn copy_to_spare(&mut self, part: Blocks, tally: &mut Tally) -> Result<u64> {
         let state = self.state;
         let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
-        let run = state.run(part.first, count);
+        let run = state.path.run(part.first, count);
         let count = match run.kind {
             RunKind::Slots { .. } | RunKind::Failing { .. } | RunKind::Lost { .. } => {
                 tally.there = tally.there.saturating_add(u64::from(run.count));
@@ -735,12 +744,12 @@ impl Mover<'_> {
             count: u64::from(readable),
         };
         let _closed = Closed::wait(state, &[blocks])?;
-        let now = state.run(blocks.first, readable);
+        let now = state.path.run(blocks.first, readable);
         if now.kind != run.kind || now.count < readable {
             // A write was faster, and some of them are on the spare already.
             return Ok(0);
         }
-        let sector = state.sector_of(blocks.first);
+        let sector = state.path.size.sector_of(blocks.first);
         let bytes = self.bytes.saturating_mul(readable as usize);
         let (main, spares) = (&self.target.main, &self.target.spares);
         read_twice(&state.pool, main, sector, &mut self.tools.data, bytes).map_err(to_error)?;
@@ -763,16 +772,16 @@ impl Mover<'_> {
         relocation.tells = false;
         let moved = relocation.run();
         let moved = moved.map_err(|_| self.why())? as u64;
-        state.counters.manual_remaps.add(moved);
+        state.user.counters.manual_remaps.add(moved);
         tally.moved = tally.moved.saturating_add(moved);
         Ok(blocks.count)
     }
 
     /// Why blocks could not be moved to the spare: there was no time, it has no slot left, or it failed.
     pub(super) fn why(&self) -> Error {
-        if must_stop(self.state) {
+        if self.state.jobs.must_stop() {
             EINTR
-        } else if self.state.writer.lock().writer.slots_left() == 0 {
+        } else if self.state.meta.writer.lock().writer.slots_left() == 0 {
             ENOSPC
         } else {
             EIO
@@ -786,13 +795,19 @@ impl Mover<'_> {
         let tries = self.tries;
         let bytes = self.bytes.saturating_mul(count as usize);
         let data = &mut self.tools.data;
-        let all = read_twice(&state.pool, main, state.sector_of(first), data, bytes);
+        let all = read_twice(
+            &state.pool,
+            main,
+            state.path.size.sector_of(first),
+            data,
+            bytes,
+        );
         if all.is_ok() {
             return Ok(count);
         }
         for index in 0..count {
             let block = first.saturating_add(u64::from(index));
-            let sector = state.sector_of(block);
+            let sector = state.path.size.sector_of(block);
             let bytes = self.bytes;
             let Err(status) = read_often(state, (main, sector), data, bytes, tries) else {
                 continue;
@@ -820,12 +835,12 @@ impl Mover<'_> {
             count: 1,
         };
         let _closed = Closed::wait(state, &[block])?;
-        if state.slot_of(main_block).is_some() {
+        if state.path.slot_of(main_block).is_some() {
             return Ok(());
         }
         state.with_writer(&self.target.spares, |writer, io| {
             // It may have been noted, and nobody had its range before.
-            if state.slot_of(main_block).is_some() {
+            if state.path.slot_of(main_block).is_some() {
                 return Ok(());
             }
             writer.set_aside(state, io, main_block, Origin::Manual)?;
@@ -847,7 +862,7 @@ impl Mover<'_> {
         let (main, spares) = (&self.target.main, &self.target.spares);
         if let [range] = part {
             let count = u32::try_from(range.count).map_err(|_| ERANGE)?;
-            let run = state.run(range.first, count);
+            let run = state.path.run(range.first, count);
             if run.kind == RunKind::Main {
                 // Nothing to do for these.
                 tally.there = tally.there.saturating_add(u64::from(run.count));
@@ -869,7 +884,10 @@ impl Mover<'_> {
                 break;
             }
         }
-        state.flush(Disk::Main, main, ticket).map_err(to_error)?;
+        state
+            .life
+            .flush(&state.user, &state.pool, (Disk::Main, main), ticket)
+            .map_err(to_error)?;
         // What was copied before an error may be committed, as far as main has it.
         let mut moved = 0u64;
         for index in 0..self.tools.copied.len() {
@@ -893,7 +911,7 @@ impl Mover<'_> {
         let freed = &self.tools.freed;
         let committed = state.with_writer(spares, |writer, io| {
             let staged = freed.iter().try_for_each(|slot| {
-                let main_block = state.with_map(|map| map.word(*slot)).main_block();
+                let main_block = state.path.with_map(|map| map.word(*slot)).main_block();
                 writer.stage(state, *slot, SlotWord::FREE, Publish::Remove(main_block))
             });
             if staged.is_err() {
@@ -903,17 +921,17 @@ impl Mover<'_> {
             writer.commit(state, io)
         });
         // Those that still serve may become something else once the gate is open.
-        self.tools.freed.retain(|slot| state.is_held(*slot));
+        self.tools.freed.retain(|slot| state.path.is_held(*slot));
         // Writes go to main again, and must not wait for what follows.
         drop(closed);
         // Nobody is on the way to these slots when the readers are gone. If that takes too long for who has to
         // stop, the slots are given out no more until the next activation.
-        let stop = |waited| waited >= DRAIN_MS && must_stop(state);
-        let drained = state.readers().synchronize_unless(stop);
+        let stop = |waited| waited >= DRAIN_MS && state.jobs.must_stop();
+        let drained = state.path.readers().synchronize_unless(stop);
         if drained {
-            let mut locked = state.writer.lock();
+            let mut locked = state.meta.writer.lock();
             for slot in &self.tools.freed {
-                locked.writer.give_back(state, *slot);
+                locked.writer.give_back(&state.path, *slot);
             }
         }
         committed?;
@@ -938,14 +956,14 @@ impl Mover<'_> {
         let spares = &self.target.spares;
         let _closed = close(state, spares, blocks)?;
         // Who was on the way to them is done by now.
-        left.give_back(state, true);
-        left.activation = state.writer.lock().writer.activation();
+        left.give_back(&state.meta, &state.path, true);
+        left.activation = state.meta.writer.lock().writer.activation();
         let (mut sources, mut slots, mut count) = ([0u64; MOVING_MAX], [0u32; MOVING_MAX], 0usize);
         self.tools.lists.moves.clear();
         let (mut done, mut failed, mut ends) = (0u64, 0u64, Ok(()));
         let begun = util::monotonic_ms();
         for block in blocks {
-            if must_stop(state) {
+            if state.jobs.must_stop() {
                 ends = Err(EINTR);
                 break;
             }
@@ -955,12 +973,12 @@ impl Mover<'_> {
             done = done.saturating_add(1);
             let main_block = block.first;
             self.settle(main_block)?;
-            let Some((slot, word)) = state.slot_of(main_block) else {
+            let Some((slot, word)) = state.path.slot_of(main_block) else {
                 continue;
             };
             // A repair may have moved it while claims were looked for, so that it was found twice.
             let known = sources.iter().take(count).any(|known| *known == main_block);
-            if known || state.member_of(slot) != Some(member) {
+            if known || state.path.member_of(slot) != Some(member) {
                 continue;
             }
             if word.is_set_aside() {
@@ -968,7 +986,7 @@ impl Mover<'_> {
                 left.add(slot);
                 continue;
             }
-            let place = state.locate(spares, slot, false);
+            let place = state.path.locate(&state.life, spares, slot, false);
             let (_, device, from) = place.ok_or(EIO)?;
             let at = count.saturating_mul(self.bytes);
             let part = at..at.saturating_add(self.bytes);
@@ -1002,7 +1020,11 @@ impl Mover<'_> {
         let moved = relocation.run();
         for (source, slot) in sources.iter().zip(slots) {
             // Where it serves still, others may leave it later, and that is not ours.
-            if state.slot_of(*source).is_some_and(|(now, _)| now != slot) {
+            if state
+                .path
+                .slot_of(*source)
+                .is_some_and(|(now, _)| now != slot)
+            {
                 left.add(slot);
             }
         }
@@ -1020,7 +1042,7 @@ impl Mover<'_> {
                 .ok_or(ERANGE)
                 .and_then(|fresh| writer.stage(state, run.first, fresh, Publish::Replace(old)));
             if staged.is_err() {
-                writer.give_back(state, run.first);
+                writer.give_back(&state.path, run.first);
                 return staged;
             }
             writer.commit(state, io)?;
@@ -1036,14 +1058,16 @@ impl Mover<'_> {
     fn copy_range_back(&mut self, range: Blocks, done: &mut u64) -> Result {
         let state = self.state;
         let before = *done;
-        while !must_stop(state) {
+        while !state.jobs.must_stop() {
             let behind = done.saturating_sub(before);
             let left = range.count.saturating_sub(behind);
             if left == 0 {
                 break;
             }
             let main_block = range.first.saturating_add(behind);
-            let run = state.run(main_block, u32::try_from(left).map_err(|_| ERANGE)?);
+            let run = state
+                .path
+                .run(main_block, u32::try_from(left).map_err(|_| ERANGE)?);
             let copied = match run.kind {
                 RunKind::Main => run.count,
                 // Where that fails, it is seen block by block for which.
@@ -1057,7 +1081,7 @@ impl Mover<'_> {
                 }
                 _ => {
                     let beyond = done.saturating_add(u64::from(run.count));
-                    while *done < beyond && !must_stop(state) {
+                    while *done < beyond && !state.jobs.must_stop() {
                         let behind = done.saturating_sub(before);
                         self.copy_one_back(*done, range.first.saturating_add(behind))?;
                         *done = done.saturating_add(1);
@@ -1073,7 +1097,7 @@ impl Mover<'_> {
     /// Copies a block to main, if a slot serves it; `before` are in the part before it.
     fn copy_one_back(&mut self, before: u64, main_block: u64) -> Result {
         self.settle(main_block)?;
-        match self.state.slot_of(main_block) {
+        match self.state.path.slot_of(main_block) {
             None => Ok(()),
             Some((slot, word)) if word.state() == SlotState::Pending => self.note_copied(Copied {
                 main_block,
@@ -1092,19 +1116,24 @@ impl Mover<'_> {
     /// them. If that fails, nothing is noted.
     fn copy_run_back(&mut self, before: u64, main_block: u64, slot: u32, count: u32) -> Result {
         let state = self.state;
-        let (main, to) = (&self.target.main, state.sector_of(main_block));
+        let (main, to) = (&self.target.main, state.path.size.sector_of(main_block));
         // Numbers that follow each other may be of two members.
         let others = count.saturating_sub(1);
-        let start = state.slot_place(slot).ok_or(EIO)?;
-        let last = state.slot_place(slot.saturating_add(others)).ok_or(EIO)?;
-        let sectors = u64::from(state.sectors(others));
+        let start = state.path.slot_place(slot).ok_or(EIO)?;
+        let last = state
+            .path
+            .slot_place(slot.saturating_add(others))
+            .ok_or(EIO)?;
+        let sectors = u64::from(state.path.size.sectors(others));
         if start.member != last.member || last.sector.checked_sub(start.sector) != Some(sectors) {
             return Err(EIO);
         }
-        let place = state.locate(&self.target.spares, slot, false);
+        let place = state
+            .path
+            .locate(&state.life, &self.target.spares, slot, false);
         let (_, spare, from) = place.ok_or(EIO)?;
-        if state.is_avoided(main_block, u64::from(count)) {
-            state.complain(
+        if state.path.is_avoided(main_block, u64::from(count)) {
+            state.user.complain(
                 "main is not asked whether it takes back what avoid names: use retry first",
             );
             return Err(EIO);
@@ -1160,7 +1189,7 @@ impl Mover<'_> {
     fn compare_run(&mut self, main_block: u64, at: usize, count: u32) -> Result {
         let state = self.state;
         let bytes = self.bytes.saturating_mul(count as usize);
-        let sector = state.sector_of(main_block);
+        let sector = state.path.size.sector_of(main_block);
         let (data, check) = (&self.tools.data, &mut self.tools.check);
         read_twice(&state.pool, &self.target.main, sector, check, bytes).map_err(to_error)?;
         let written = data.as_slice().get(at..at.saturating_add(bytes));
@@ -1187,7 +1216,7 @@ pub(super) fn read_often(
         if result.is_ok() {
             break;
         }
-        if must_stop(state) {
+        if state.jobs.must_stop() {
             return Err(BlkStatus::AGAIN);
         }
         let slice = data.slice_mut(0..bytes)?;

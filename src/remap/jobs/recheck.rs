@@ -14,8 +14,6 @@ use crate::{
     }, //
 };
 
-use super::closed::must_stop;
-
 /// Reads all copies of the metadata again. However it ends, `recheck` tells what was done.
 pub(in crate::remap) fn recheck(
     target: &DmRemap,
@@ -25,10 +23,10 @@ pub(in crate::remap) fn recheck(
     let state = &**target.state;
     loop {
         target.check_active(ti)?;
-        if must_stop(state) {
+        if state.jobs.must_stop() {
             return Err(EINTR.into());
         }
-        state.let_others_write();
+        state.meta.let_others_write();
         let more = state.with_writer(&target.spares, |writer, io| {
             if !writer.active {
                 return Err(Denial::Suspended);

@@ -80,7 +80,7 @@ impl WorkItem for Restorer {
         let _scope = sync::NoIoScope::enter();
         let result = this.restore();
         let tell = {
-            let mut locked = this.state.writer.lock();
+            let mut locked = this.state.meta.writer.lock();
             let writer = &mut locked.writer;
             if !this.is_stopping() {
                 writer.end_restoring(result.is_err());
@@ -88,8 +88,8 @@ impl WorkItem for Restorer {
             writer.copies_changed(&this.state)
         };
         if let Err(error) = result {
-            if this.state.log.allow() {
-                let name = &this.state.name;
+            if this.state.user.log.allow() {
+                let name = &this.state.user.name;
                 pr_warn!(
                     "{name}: the metadata has less redundancy than it could have: {error:?}\n"
                 );
@@ -133,7 +133,7 @@ impl Restorer {
     }
 
     fn is_stopping(&self) -> bool {
-        self.state.stopping.load(Relaxed)
+        self.state.jobs.stopping.load(Relaxed)
     }
 
     fn restore(&self) -> Result {
@@ -154,14 +154,14 @@ impl Restorer {
     /// Has new spares record what is lost with the dead ones (see [`take_over`](crate::remap::session::take_over)).
     fn take_over(&self) -> Result {
         let is_due = || {
-            let locked = self.state.writer.lock();
+            let locked = self.state.meta.writer.lock();
             locked.writer.active && locked.writer.is_taking_over()
         };
         let begun = is_due();
         while is_due() && !self.is_stopping() {
             // The map gets entries.
             let grown = growth::grow(&self.state, None);
-            self.state.let_others_write();
+            self.state.meta.let_others_write();
             let done = grown.and_then(|()| {
                 let state = &self.state;
                 state.with_writer(&self.spares, |writer, io| writer.take_over(state, io))
@@ -172,7 +172,7 @@ impl Restorer {
                 continue;
             }
             // Nothing is remapped before this is done, so it is tried until it is.
-            self.state.writer.lock().writer.end_restoring(true);
+            self.state.meta.writer.lock().writer.end_restoring(true);
             for _ in 0..AGAIN_MS / SLICE_MS {
                 if self.is_stopping() {
                     return Ok(());
@@ -193,7 +193,7 @@ impl Restorer {
         mut step: impl FnMut(&mut Writer, &mut SpareIo<'_>) -> Result<Restored>,
     ) -> Result {
         while !self.is_stopping() {
-            self.state.let_others_write();
+            self.state.meta.let_others_write();
             let restored = self.state.with_writer(&self.spares, |writer, io| {
                 match writer.active && writer.wants_restoring() {
                     true => step(writer, io),

@@ -44,8 +44,6 @@ use crate::{
     }, //
 };
 
-use super::closed::must_stop;
-
 /// How many blocks are taken back with one commit.
 const PART: usize = 64;
 
@@ -60,7 +58,7 @@ pub(in crate::remap) fn retry(
 ) -> Result<(), Denial<'static>> {
     let state = &**target.state;
     target.check_active(ti)?;
-    let mut buffer = block::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?;
+    let mut buffer = block::IoBuffer::new(state.path.size.bytes(1) as usize, GFP_KERNEL)?;
     let mut readable = KVec::with_capacity(PART, GFP_KERNEL).map_err(Error::from)?;
     *next = blocks.first;
     let looked = look(target, &mut buffer, blocks, &mut readable, (total, next));
@@ -84,7 +82,7 @@ fn look(
     let state = &**target.state;
     let mut walk = Walk::new(blocks.first, blocks.first.saturating_add(blocks.count));
     loop {
-        if must_stop(state) {
+        if state.jobs.must_stop() {
             *next = walk.position();
             return Err(EINTR.into());
         }
@@ -102,11 +100,11 @@ fn look(
         }
         for main_block in part.first..part.first.saturating_add(part.count) {
             *next = main_block;
-            if must_stop(state) {
+            if state.jobs.must_stop() {
                 return Err(EINTR.into());
             }
             // Somebody may have said so since.
-            let is_avoided = state.is_avoided(main_block, 1);
+            let is_avoided = state.path.is_avoided(main_block, 1);
             if !is_avoided && is_readable(target, main_block, buffer)? {
                 // There is room for it.
                 let _ = readable.push_within_capacity(main_block);
@@ -127,12 +125,12 @@ fn is_readable(
     buffer: &mut block::IoBuffer,
 ) -> Result<bool, Denial<'static>> {
     let state = &**target.state;
-    let sector = state.sector_of(main_block);
-    let tries = state.limits.get(Limit::ReadRetries).saturating_add(1);
+    let sector = state.path.size.sector_of(main_block);
+    let tries = state.user.limits.get(Limit::ReadRetries).saturating_add(1);
     let mut last = Ok(());
     for _ in 0..tries {
         // The buffer may be larger, and what follows may be bad.
-        let data = buffer.slice_mut(0..state.bytes(1) as usize)?;
+        let data = buffer.slice_mut(0..state.path.size.bytes(1) as usize)?;
         let opf = block::Opf::READ.sync();
         last = state.pool.read(&target.main, sector, data, opf);
         match last {
@@ -140,7 +138,7 @@ fn is_readable(
             Err(status) if !is_suspect(Operation::Read, status) => {
                 return Err(Error::from_errno(status.to_errno()).into());
             }
-            Err(_) if must_stop(state) => break,
+            Err(_) if state.jobs.must_stop() => break,
             Err(_) => (),
         }
     }
@@ -156,7 +154,7 @@ fn take_back(
     let state = &**target.state;
     while !blocks.is_empty() {
         let before = blocks.len();
-        state.let_others_write();
+        state.meta.let_others_write();
         let taken = state.with_writer(&target.spares, |writer, io| {
             if !writer.active {
                 return Err(Denial::Suspended);
@@ -166,7 +164,7 @@ fn take_back(
         })?;
         total.moved = total.moved.saturating_add(taken);
         if blocks.len() == before {
-            if must_stop(state) {
+            if state.jobs.must_stop() {
                 return Err(EINTR.into());
             }
             // Somebody has their range.

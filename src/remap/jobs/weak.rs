@@ -172,16 +172,16 @@ impl WorkItem for WeakMover {
     fn run(this: Arc<WeakMover>) {
         let _scope = sync::NoIoScope::enter();
         let state = &this.state;
-        while !state.weak.lock().is_empty() {
-            if state.stopping.load(Relaxed) {
+        while !state.jobs.weak.lock().is_empty() {
+            if state.jobs.stopping.load(Relaxed) {
                 // They are found again.
-                state.weak.lock().blocks.clear();
+                state.jobs.weak.lock().blocks.clear();
                 break;
             }
             // A repairer that needs the lock cannot wait for it, and so has to be let in.
-            let tries = state.probing.load(Relaxed) == 0;
+            let tries = state.jobs.probing.load(Relaxed) == 0;
             match tries.then(|| this.move_some()).flatten() {
-                Some(count) => state.counters.weak_moves.add(count as u64),
+                Some(count) => state.user.counters.weak_moves.add(count as u64),
                 // Somebody else has their ranges.
                 None => fsleep(Delta::from_millis(RANGE_MS)),
             }
@@ -226,22 +226,22 @@ impl WeakMover {
         // Here memory can be waited for.
         let _ = growth::grow(state, None);
         // A suspend that has come past this waits for the mover's lock.
-        let mut tools = state.mover.lock();
-        if state.stopping.load(Relaxed) {
+        let mut tools = state.jobs.mover.lock();
+        if state.jobs.stopping.load(Relaxed) {
             return Some(0);
         }
-        if !state.auto_remap.load(Relaxed)
-            || state.counters.left.get() == 0
-            || !state.admits_to_spares(&self.spares)
+        if !state.user.auto_remap.load(Relaxed)
+            || state.user.counters.left.get() == 0
+            || !state.life.admits_to_spares(&self.spares)
         {
             // They stay where they are, and nobody waits at a gate for nothing.
-            state.weak.lock().blocks.clear();
+            state.jobs.weak.lock().blocks.clear();
             return Some(0);
         }
         let one = |first| Blocks { first, count: 1 };
-        let desk = state.desk.lock();
+        let desk = state.repair.desk.lock();
         let is_free = |block| !desk.is_busy(range(state, one(block)));
-        let taken = state.weak.lock().take(is_free);
+        let taken = state.jobs.weak.lock().take(is_free);
         drop(desk);
         let ranges = taken.blocks.map(one);
         let ranges = ranges.get(..taken.count).unwrap_or(&[]);
@@ -252,7 +252,7 @@ impl WeakMover {
             taken
                 .all()
                 .iter()
-                .for_each(|block| state.weak.lock().add(*block));
+                .for_each(|block| state.jobs.weak.lock().add(*block));
             return None;
         };
         let patience = util::monotonic_ms().saturating_add(DRAIN_MS);
@@ -267,19 +267,22 @@ impl WeakMover {
     /// for them.
     fn move_part(&self, tools: &mut MoverBuffers, blocks: &[u64]) -> usize {
         let (state, spares) = (&*self.state, &self.spares);
-        let bytes = state.bytes(1) as usize;
+        let bytes = state.path.size.bytes(1) as usize;
         let (mut sources, mut count) = ([0u64; MOVING_MAX], 0usize);
         tools.lists.moves.clear();
         let begun = util::monotonic_ms();
         for block in blocks {
-            if is_over(begun) || state.stopping.load(Relaxed) {
-                state.weak.lock().add(*block);
+            if is_over(begun) || state.jobs.stopping.load(Relaxed) {
+                state.jobs.weak.lock().add(*block);
                 continue;
             }
             if !self.is_on_main(*block) {
                 continue;
             }
-            let (sector, at) = (state.sector_of(*block), count.saturating_mul(bytes));
+            let (sector, at) = (
+                state.path.size.sector_of(*block),
+                count.saturating_mul(bytes),
+            );
             let part = at..at.saturating_add(bytes);
             let read = read_twice_into(&state.pool, &self.main, sector, &mut tools.data, part);
             let listed = ListedBlock::new(count as u32);
@@ -312,7 +315,7 @@ impl WeakMover {
         let until = util::monotonic_ms().saturating_add(DRAIN_MS);
         let marked = state.with_writer_by(until, &self.spares, |writer, _| {
             let mut count = 0usize;
-            for (slot, word) in blocks.iter().filter_map(|block| state.slot_of(*block)) {
+            for (slot, word) in blocks.iter().filter_map(|block| state.path.slot_of(*block)) {
                 if word.state() == SlotState::Valid {
                     writer.set_word(state, slot, word.with_weak());
                     count = count.saturating_add(1);
@@ -326,12 +329,12 @@ impl WeakMover {
     /// Whether main serves a block of the table.
     fn is_on_main(&self, main_block: u64) -> bool {
         let state = &self.state;
-        let inside = main_block < self.len >> state.block_shift;
-        let by_main = match state.slot_of(main_block) {
-            _ if state.is_avoided(main_block, 1) => false,
+        let inside = main_block < self.len >> state.path.size.shift;
+        let by_main = match state.path.slot_of(main_block) {
+            _ if state.path.is_avoided(main_block, 1) => false,
             None => true,
             Some((_, word)) => word.state() == SlotState::Pending && !word.is_doubt(),
         };
-        inside && by_main && state.auto_remap.load(Relaxed)
+        inside && by_main && state.user.auto_remap.load(Relaxed)
     }
 }

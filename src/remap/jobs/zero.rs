@@ -48,10 +48,7 @@ use crate::{
 };
 
 use super::{
-    closed::{
-        must_stop,
-        Closed, //
-    },
+    closed::Closed,
     mover::{
         in_parts,
         read_often,
@@ -71,16 +68,16 @@ pub(in crate::remap) fn zero(
     next: &mut u64,
 ) -> Result<(), Denial<'static>> {
     let state = &**target.state;
-    if let Some(block) = state.first_avoided(blocks) {
-        let sector = state.sector_of(block);
+    if let Some(block) = state.path.first_avoided(blocks) {
+        let sector = state.path.size.sector_of(block);
         return Err(Denial::Avoided { sector });
     }
     in_parts(target, ti, blocks, next, |mover, part| {
-        let retries = state.limits.get(Limit::ReadRetries);
+        let retries = state.user.limits.get(Limit::ReadRetries);
         mover.tries = retries.saturating_add(1);
         let zeroed = mover.zero(part, total);
         // What was not tried as often as it had to be is not known to be bad.
-        zeroed.map_err(|error| if must_stop(state) { EINTR } else { error })
+        zeroed.map_err(|error| if state.jobs.must_stop() { EINTR } else { error })
     })?;
     Ok(())
 }
@@ -90,7 +87,7 @@ impl Mover<'_> {
     fn zero(&mut self, part: Blocks, total: &mut Tally) -> Result<u64> {
         let state = self.state;
         let count = u32::try_from(part.count).map_err(|_| ERANGE)?;
-        let run = state.run(part.first, count);
+        let run = state.path.run(part.first, count);
         match run.kind {
             // Somebody has said so since.
             RunKind::Avoided => return Err(EBUSY),
@@ -140,7 +137,10 @@ impl Mover<'_> {
     fn is_slot_readable(&mut self, slot: u32) -> Result<bool> {
         let state = self.state;
         let spares = &self.target.spares;
-        let (member, device, sector) = state.locate(spares, slot, false).ok_or(EIO)?;
+        let (member, device, sector) = state
+            .path
+            .locate(&state.life, spares, slot, false)
+            .ok_or(EIO)?;
         let tries = self.tries;
         let (at, data) = ((device, sector), &mut self.tools.data);
         let Err(status) = read_often(state, at, data, self.bytes, tries) else {
@@ -170,7 +170,7 @@ impl Mover<'_> {
             writer.announce(state, io, (INCOMPAT_GIVEN_UP, 0))
         })?;
         let _closed = Closed::wait(state, &[block])?;
-        if state.run(main_block, 1).kind != seen {
+        if state.path.run(main_block, 1).kind != seen {
             return Ok(false);
         }
         if let RunKind::Failing { first } = seen {
@@ -189,7 +189,7 @@ impl Mover<'_> {
         relocation.gives_up = true;
         let moved = relocation.run();
         moved.map_err(|_| self.why())?;
-        state.counters.manual_remaps.add(1);
+        state.user.counters.manual_remaps.add(1);
         Ok(true)
     }
 }

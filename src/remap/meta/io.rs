@@ -211,13 +211,15 @@ impl<'a> SpareIo<'a> {
         let state = self.state;
         let IoMemory { image, spares } = &mut *self.memory;
         let io = spares.get_mut(usize::from(member))?;
-        let done = run(io, image, state.limits.get(Limit::DeadlineMs));
+        let done = run(io, image, state.user.limits.get(Limit::DeadlineMs));
         match done {
             Some(Ok(())) => state.life.note_answer(member),
             Some(Err(_)) => (),
             None => {
                 state.life.note_silent(member);
-                state.complain("a spare takes longer than deadline_ms for metadata");
+                state
+                    .user
+                    .complain("a spare takes longer than deadline_ms for metadata");
             }
         }
         done
@@ -391,7 +393,11 @@ impl<'a> SpareIo<'a> {
                     io.flush(&spare.device, deadline_ms)
                 });
                 let flushed = flushed.unwrap_or(LATE);
-                state.vouched(disk, ticket, state.note_flushed(disk, flushed))
+                state.life.vouched(
+                    disk,
+                    ticket,
+                    state.life.note_flushed(&state.user, disk, flushed),
+                )
             }
             None => Err(block::BlkStatus::OFFLINE),
         };

@@ -4,6 +4,7 @@
 //!
 //! | file             | what it does                                                               |
 //! |------------------|----------------------------------------------------------------------------|
+//! | `state`          | the writer's lock, and what is behind it                                   |
 //! | `writer`         | one change after the other, durable first and visible then                 |
 //! | `writer/slots`   | slots, from being given out to being given back                            |
 //! | `writer/members` | spares that join, leave, rest, are lost and come back; redundancy          |
@@ -14,4 +15,5 @@
 //! | `io`             | the I/O that `logic::commit` asks for; whether a spare answers             |
 
 pub(super) mod io;
+pub(super) mod state;
 pub(super) mod writer;

@@ -32,6 +32,7 @@ use crate::{
             Ranges,
             CELLS, //
         },
+        presence::Presence,
         table::Run, //
     }, //
 };
@@ -97,5 +98,13 @@ impl AvoidedRanges {
     fn bank(&self, bank: u32) -> &[Cell64] {
         let start = if bank == 0 { 0 } else { CELLS };
         self.banks.get(start..).unwrap_or(&[])
+    }
+}
+
+/// Sets the presence bits of what is not to be read.
+pub(in crate::remap) fn mark_avoided(avoided: &Avoided, words: &[Cell64], block_shift: u32) {
+    let presence = Presence::new(words);
+    for range in avoided.ranges() {
+        presence.set(range.first << block_shift, range.count << block_shift);
     }
 }

@@ -53,7 +53,7 @@ impl DmRemap {
             (Operation::Flush, Some((Disk::Spare(member), _))) => Some(member),
             _ => member,
         });
-        (state.trace).bio_failed(part_of(&bio), bio.op(), disk, bio.status());
+        (state.user.trace).bio_failed(part_of(&bio), bio.op(), disk, bio.status());
         let direction = direction_of(operation, member);
         match classify(operation, io::status_of(bio.status()), opf.is_readahead()) {
             Verdict::Suspect => (),
@@ -63,7 +63,7 @@ impl DmRemap {
                 let (ticket, sent) = (FlushTicket(data.stamp), Sent(data.epoch));
                 if let Some((disk, _)) = flushed {
                     state.life.flush_ended(disk, ticket, sent, false);
-                    state.tell_unflushed(disk);
+                    state.user.tell_unflushed(disk);
                     self.teller.tell_soon(&self.events);
                 }
                 match flushed {
@@ -107,7 +107,7 @@ impl DmRemap {
         let probes = asked.is_some_and(|direction| state.life.is_open(direction));
         let admitted = match asked {
             // If this one takes nothing, another one may.
-            Some(Direction::SpareWrite(_)) => state.admits_to_spares(&self.spares),
+            Some(Direction::SpareWrite(_)) => state.life.admits_to_spares(&self.spares),
             Some(direction) => state.life.admits(direction),
             None => true,
         };
@@ -115,9 +115,9 @@ impl DmRemap {
             return self.pass_up(bio);
         }
         // Where main is no longer asked, slots are replaced and tried again all the same.
-        if main && !state.auto_remap.load(Relaxed) {
+        if main && !state.user.auto_remap.load(Relaxed) {
             // But when nothing else comes back, somebody has to ask whether main lives.
-            let threshold = state.limits.get(Limit::ErrorThreshold);
+            let threshold = state.user.limits.get(Limit::ErrorThreshold);
             let asks = |direction| state.life.failed(direction, threshold) == Need::Probe;
             if !direction.is_some_and(asks) {
                 return self.pass_up(bio);
@@ -133,23 +133,23 @@ impl DmRemap {
     /// Hands on the error of a bio.
     fn pass_up<'a>(&self, bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
         let verdict = trace::Verdict::PassedUp;
-        (self.state.trace).verdict(part_of(&bio), bio.op(), verdict, bio.status());
+        (self.state.user.trace).verdict(part_of(&bio), bio.op(), verdict, bio.status());
         bio.done()
     }
 
     /// Leaves a bio to the worker.
     fn to_worker<'a>(&self, bio: dm::EndedBio<'a, Self>) -> dm::Ended<'a> {
         let verdict = trace::Verdict::Repair;
-        (self.state.trace).verdict(part_of(&bio), bio.op(), verdict, bio.status());
+        (self.state.user.trace).verdict(part_of(&bio), bio.op(), verdict, bio.status());
         let (owned, ended) = bio.take();
-        self.state.deferred.push(owned);
+        self.state.repair.deferred.push(owned);
         self.kick();
         ended
     }
 
     /// Counts an error that users are told of, whatever becomes of it.
     fn count_error(&self, direction: Direction) {
-        let counters = &self.state.counters;
+        let counters = &self.state.user.counters;
         let counter = match direction {
             Direction::MainRead => &counters.read_errors,
             Direction::MainWrite => &counters.write_errors,
@@ -163,14 +163,16 @@ impl DmRemap {
     /// is gone, and users are told so, whatever they are. May run in an interrupt.
     pub(in crate::remap) fn passed_up(&self, direction: Direction, readahead: bool) {
         let state = &**self.state;
-        let threshold = state.limits.get(Limit::ErrorThreshold);
+        let threshold = state.user.limits.get(Limit::ErrorThreshold);
         // Of a spare that the set goes on without, all is said.
         let lost = match direction {
-            Direction::SpareRead(member) | Direction::SpareWrite(member) => state.is_lost(member),
+            Direction::SpareRead(member) | Direction::SpareWrite(member) => {
+                state.life.is_lost(member)
+            }
             Direction::MainRead | Direction::MainWrite => false,
         };
         if !readahead && !lost && state.life.passed_up(direction, threshold) {
-            state.tell_opened(direction);
+            state.user.tell_opened(direction);
             self.teller.tell_soon(&self.events);
         }
     }
@@ -198,7 +200,9 @@ impl DmRemap {
             },
             Operation::Write | Operation::WriteZeroes => match member {
                 // It was on the way when its spare was given up: it goes elsewhere, like any from then on.
-                Some(member) if !self.state.note_written(member) => return self.to_worker(bio),
+                Some(member) if !self.state.life.note_written(member) => {
+                    return self.to_worker(bio)
+                }
                 Some(member) => Direction::SpareWrite(member),
                 None => Direction::MainWrite,
             },
@@ -207,10 +211,10 @@ impl DmRemap {
         if life.is_watched() {
             if member.is_none() {
                 let sector = bio.target_sector();
-                life.note_good(self.state.block_of(sector));
+                life.note_good(self.state.path.size.block_of(sector));
             }
             if life.succeeded(direction) {
-                self.state.tell_closed(direction);
+                self.state.user.tell_closed(direction);
                 self.teller.tell_soon(&self.events);
             }
         }

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A bio, there and back. Nothing here sleeps or takes a lock.
+//! A bio, there and back. Nothing on its way sleeps or takes a lock.
 //!
-//! | file     | what it does                                                                     |
-//! |----------|----------------------------------------------------------------------------------|
-//! | `submit` | `map`: where a bio goes                                                          |
-//! | `end_io` | what becomes of a bio that came back                                             |
-//! | `map`    | the remap table in memory, and where the spares' slots are                       |
-//! | `cells`  | its arrays                                                                       |
-//! | `gate`   | keeps writes out of a range whose blocks are moved                               |
+//! | file      | what it does                                                                     |
+//! |-----------|----------------------------------------------------------------------------------|
+//! | `submit`  | `map`: where a bio goes                                                          |
+//! | `end_io`  | what becomes of a bio that came back                                             |
+//! | `state`   | what bios are looked up in, in one place                                         |
+//! | `map`     | the remap table in memory, and where the spares' slots are                       |
+//! | `cells`   | its arrays                                                                       |
+//! | `avoided` | ranges of main that are not read                                                 |
+//! | `size`    | counting in blocks                                                               |
+//! | `gate`    | keeps writes out of a range whose blocks are moved                               |
 //!
 //! The way of a bio:
 //!
@@ -34,6 +37,8 @@ pub(super) mod cells;
 mod end_io;
 pub(super) mod gate;
 pub(super) mod map;
+pub(super) mod size;
+pub(super) mod state;
 mod submit;
 
 use crate::abstractions::dm;

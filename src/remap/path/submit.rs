@@ -51,7 +51,7 @@ impl DmRemap {
     pub(in crate::remap) fn map_read(bio: dm::MapBio<'_, Self>, sector: u64) -> dm::Mapped<'_> {
         let target = bio.target();
         // From here on, whoever removes a remap waits for this bio.
-        let reader = target.state.readers().down_read();
+        let reader = target.state.path.readers().down_read();
         target.look_up::<false>(bio, sector, reader)
     }
 
@@ -73,9 +73,9 @@ impl DmRemap {
     fn map_data<'a>(&self, bio: dm::MapBio<'a, Self>, sector: u64) -> dm::Mapped<'a> {
         let state = &**self.state;
         // From here on, whoever closes the gate or removes a remap waits for this bio.
-        let reader = state.readers().down_read();
-        if !state.gate.covers(sector, bio.sectors())
-            && state.is_clean(sector, bio.sectors())
+        let reader = state.path.readers().down_read();
+        if !state.path.gate.covers(sector, bio.sectors())
+            && state.path.is_clean(sector, bio.sectors())
             && !state.life.is_watched()
         {
             let context = dm::BioContext {
@@ -96,7 +96,7 @@ impl DmRemap {
         reader: sync::SrcuReader,
     ) -> dm::Mapped<'_> {
         let target = bio.target();
-        if target.state.gate.covers(sector, bio.sectors()) {
+        if target.state.path.gate.covers(sector, bio.sectors()) {
             drop(reader);
             return target.map_behind_gate(bio);
         }
@@ -112,16 +112,16 @@ impl DmRemap {
         reader: sync::SrcuReader,
     ) -> dm::Mapped<'a> {
         let state = &**self.state;
-        let Some(map) = state.map.load_registered(&reader) else {
+        let Some(map) = state.path.map.load_registered(&reader) else {
             // It is a reader of that.
             return bio.kill();
         };
         // What is done most often, and with nothing out of the ordinary.
-        if bio.sectors() == state.sectors(1) && state.life.is_plain() {
-            match map.view().lookup(state.block_of(sector)) {
+        if bio.sectors() == state.path.size.sectors(1) && state.life.is_plain() {
+            match map.view().lookup(state.path.size.block_of(sector)) {
                 None => return self.map_to_main::<WRITE>(bio, sector, reader, false),
                 Some((slot, word)) if word.is_plain() && bio.op() != block::Op::Discard => {
-                    if let Some(place) = state.locate_in(map, &self.spares, slot, WRITE) {
+                    if let Some(place) = state.life.locate(map, &self.spares, slot, WRITE) {
                         return self.map_to_slot::<WRITE>(bio, place, reader, false);
                     }
                 }
@@ -181,13 +181,18 @@ impl DmRemap {
         let target = bio.target();
         let state = &**target.state;
         let watched = state.life.is_watched();
-        let Some(map) = state.map.load_registered(&reader) else {
+        let Some(map) = state.path.map.load_registered(&reader) else {
             return bio.kill();
         };
-        let blocks = state.blocks(bio.sectors());
+        let blocks = state.path.size.blocks(bio.sectors());
         if WRITE && watched {
-            let first = state.block_of(sector);
-            if state.notes.first_in(first, u64::from(blocks)).is_some() {
+            let first = state.path.size.block_of(sector);
+            if state
+                .repair
+                .notes
+                .first_in(first, u64::from(blocks))
+                .is_some()
+            {
                 // Like what is pending, but the map does not know of it so far.
                 drop(reader);
                 return target.map_behind_gate(bio);
@@ -196,19 +201,22 @@ impl DmRemap {
         let run = match bio.sectors() > SMALL {
             // Those without data can be gigabytes long.
             true => reach(
-                &Presence::new(state.presence.get()),
+                &Presence::new(state.path.presence.get()),
                 &map.view(),
-                (state.block_of(sector), blocks),
-                state.block_shift,
+                (state.path.size.block_of(sector), blocks),
+                state.path.size.shift,
                 BLOCKS_MAX,
             ),
-            false => map.view().run(state.block_of(sector), blocks),
+            false => map.view().run(state.path.size.block_of(sector), blocks),
         };
         let run = match state.life.is_avoiding() {
-            true => target.cut(state.block_of(sector), run),
+            true => target.cut(state.path.size.block_of(sector), run),
             false => run,
         };
-        if bio.accept_partial(state.sectors(run.count)).is_err() {
+        if bio
+            .accept_partial(state.path.size.sectors(run.count))
+            .is_err()
+        {
             // None of whole blocks.
             return bio.complete(BlkStatus::NOTSUPP);
         }
@@ -238,7 +246,7 @@ impl DmRemap {
                 target.leave_to_worker(bio)
             }
             RunKind::Slots { first } | RunKind::Failing { first } => {
-                match state.locate_in(map, &target.spares, first, WRITE) {
+                match state.life.locate(map, &target.spares, first, WRITE) {
                     Some(place) => target.map_to_slot::<WRITE>(bio, place, reader, watched),
                     // Its spare is not there: what it held is lost, and what is written goes elsewhere.
                     None if !WRITE => bio.complete(BlkStatus::IOERR),
@@ -262,7 +270,7 @@ impl DmRemap {
     #[cold]
     #[inline(never)]
     fn cut(&self, first: u64, run: Run) -> Run {
-        let run = self.state.avoided.cut(first, run);
+        let run = self.state.path.avoided.cut(first, run);
         match run.kind {
             // What is written there goes to the worker.
             RunKind::Avoided => Run {
@@ -281,7 +289,7 @@ impl DmRemap {
             return bio.complete(BlkStatus::OK);
         }
         // The worker serves it whole, so let it be small.
-        let blocks = bio.sectors().min(self.state.sectors(BLOCKS_MAX));
+        let blocks = bio.sectors().min(self.state.path.size.sectors(BLOCKS_MAX));
         match bio.accept_partial(blocks) {
             Ok(()) => self.leave_to_worker(bio),
             Err(_) => bio.complete(BlkStatus::NOTSUPP),
@@ -298,7 +306,7 @@ impl DmRemap {
             return bio.complete(BlkStatus::OK);
         }
         if let Disk::Spare(member) = disk {
-            if self.state.is_lost(member) {
+            if self.state.life.is_lost(member) {
                 return bio.complete(match life.flush_lost(member) {
                     true => BlkStatus::OK,
                     false => BlkStatus::IOERR,
@@ -324,7 +332,7 @@ impl DmRemap {
             return bio.complete(BlkStatus::AGAIN);
         }
         let (owned, mapped) = bio.take();
-        self.state.deferred.push(owned);
+        self.state.repair.deferred.push(owned);
         self.kick();
         mapped
     }

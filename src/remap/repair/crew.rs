@@ -62,7 +62,8 @@ use crate::{
 
 use super::{
     relocate::Lists,
-    serve, //
+    serve,
+    state::RepairState, //
 };
 
 /// Serves one bio at a time.
@@ -105,19 +106,19 @@ impl WorkItem for Repairer {
         if let Some(bio) = bio {
             serve::serve(&this.state, bio, &mut this.tools.lock());
         }
-        let mut desk = this.state.desk.lock();
+        let mut desk = this.state.repair.desk.lock();
         desk.end(this.number);
         drop(desk);
-        this.state.desk_changed.notify_all();
-        if this.state.counters.degraded.get() != 0 {
+        this.state.repair.desk_changed.notify_all();
+        if this.state.user.counters.degraded.get() != 0 {
             // Whatever it is that was lost, others need not wait for it.
             let _ = this.background.enqueue(this.restorer.clone());
         }
-        if !this.state.weak.lock().is_empty() {
+        if !this.state.jobs.weak.lock().is_empty() {
             let _ = this.background.enqueue(this.weak_mover.clone());
         }
         this.teller.tell_due(&this.background);
-        dispatch(&this.state);
+        dispatch(&this.state.repair);
     }
 }
 
@@ -160,7 +161,7 @@ impl Teller {
     /// Raises an event of the mapped device now, if there is something to be told. Not for repairers. The uevent is sent
     /// when this is queued.
     pub(in crate::remap) fn raise(&self) {
-        if self.state.news.take_silent() {
+        if self.state.user.news.take_silent() {
             self.events.raise();
         }
     }
@@ -172,7 +173,7 @@ impl Teller {
 
     /// The same, if there is something to be told.
     pub(in crate::remap) fn tell_due(self: &Arc<Self>, queue: &work::WorkQueue) {
-        if self.state.news.is_due() {
+        if self.state.user.news.is_due() {
             self.tell_soon(queue);
         }
     }
@@ -180,8 +181,8 @@ impl Teller {
     /// Raises an event if slots run low (P7), or if something became of the metadata (P4), and has users told of all there
     /// is. Waits for the writer's lock; not for repairers.
     pub(in crate::remap) fn tell_news(self: &Arc<Self>, queue: &work::WorkQueue) {
-        let low_water = self.state.limits.get(Limit::LowWater);
-        (self.state.writer.lock().writer).has_news(&self.state, low_water);
+        let low_water = self.state.user.limits.get(Limit::LowWater);
+        (self.state.meta.writer.lock().writer).has_news(&self.state, low_water);
         self.raise();
         self.tell_due(queue);
     }
@@ -191,7 +192,7 @@ impl Teller {
     pub(in crate::remap) fn tell_rest(&self) {
         work::wait_until_idle(&self.work);
         self.raise();
-        (self.state.news).tell(&self.state, &self.names, &self.folder);
+        (self.state.user.news).tell(&self.state, &self.names, &self.folder);
     }
 }
 
@@ -205,9 +206,9 @@ impl WorkItem for Teller {
     fn run(this: Arc<Teller>) {
         let _scope = sync::NoIoScope::enter();
         this.raise();
-        if this.state.news.wait_for_turn(&this.state) {
+        if this.state.user.news.wait_for_turn(&this.state) {
             this.raise();
-            (this.state.news).tell(&this.state, &this.names, &this.folder);
+            (this.state.user.news).tell(&this.state, &this.names, &this.folder);
         }
     }
 }
@@ -263,7 +264,7 @@ impl WorkItem for Noter {
         if serve::set_noted_aside(&this.state, &this.spares) {
             this.teller.tell_soon(&this.events);
         }
-        if this.state.counters.degraded.get() != 0 {
+        if this.state.user.counters.degraded.get() != 0 {
             let _ = this.events.enqueue::<_, 0>(this.restorer.clone());
         }
     }
@@ -281,7 +282,7 @@ pub(in crate::remap) fn hire(
     for number in 0..JOBS {
         let tools = RepairBuffers {
             lists: Lists::new()?,
-            data: block::IoBuffer::new(state.bytes(1) as usize, GFP_KERNEL)?,
+            data: block::IoBuffer::new(state.path.size.bytes(1) as usize, GFP_KERNEL)?,
         };
         let (state, background) = (state.clone(), background.clone());
         let (teller, restorer, weak_mover) = (teller.clone(), restorer.clone(), weak_mover.clone());
@@ -306,10 +307,10 @@ pub(in crate::remap) fn hire(
 
 /// Gives deferred bios to repairers, as far as possible. Whoever frees a range has to call this.
 /// May sleep.
-pub(in crate::remap) fn dispatch(state: &State) {
+pub(in crate::remap) fn dispatch(repair: &RepairState) {
     // Held all the time: who frees a range meanwhile waits, and then sees what was put back.
-    let mut desk = state.desk.lock();
-    for mut bio in state.deferred.take_all() {
+    let mut desk = repair.desk.lock();
+    for mut bio in repair.deferred.take_all() {
         let range = match bio.sectors() {
             // A flush, which is of no place.
             0 => Range::NOTHING,
@@ -322,7 +323,7 @@ pub(in crate::remap) fn dispatch(state: &State) {
             _ => Bio::Failed,
         };
         let Some(number) = desk.start(range, what) else {
-            state.deferred.push(bio);
+            repair.deferred.push(bio);
             continue;
         };
         let target = bio.target();

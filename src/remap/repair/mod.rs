@@ -4,6 +4,7 @@
 //!
 //! | file       | what it does                                                                     |
 //! |------------|----------------------------------------------------------------------------------|
+//! | `state`    | what waits for a repair, and who is at it                                        |
 //! | `crew`     | who repairs: work items, and which bio is whose turn                             |
 //! | `serve`    | one bio: carries out what [`logic::repair`](crate::logic::repair) decides        |
 //! | `relocate` | moves blocks to slots, whatever the reason: data, flush, commit, publish         |
@@ -13,3 +14,4 @@ pub(super) mod crew;
 pub(super) mod notes;
 pub(super) mod relocate;
 pub(super) mod serve;
+pub(super) mod state;

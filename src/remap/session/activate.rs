@@ -39,6 +39,7 @@ use crate::{
         health::life::Disk,
         meta::{
             io::SpareIo,
+            state::Locked,
             writer::{
                 Restored,
                 Writer, //
@@ -60,10 +61,7 @@ use crate::{
 };
 
 use super::{
-    state::{
-        Locked,
-        State, //
-    },
+    state::State,
     take_over, //
 };
 
@@ -111,7 +109,7 @@ impl Table<'_> {
     /// Tells users the line that names the set.
     pub(super) fn tell_line(&self, state: &State, when: &str) {
         if let Some(line) = self.line.and_then(|line| line.to_str().ok()) {
-            pr_info!("{}: the line to use {when}: {line}\n", state.name);
+            pr_info!("{}: the line to use {when}: {line}\n", state.user.name);
         }
     }
 }
@@ -161,7 +159,7 @@ pub(in crate::remap) fn activate(state: &State, locked: &mut Locked, table: &Tab
         Err(error) if !used => return Err(error),
         Err(_) => pr_err!(
             "{}: going on without: nothing is remapped until metadata can be written\n",
-            state.name
+            state.user.name
         ),
         Ok(()) => (),
     }
@@ -183,7 +181,7 @@ fn begin(
     todo: &mut Start,
     table: &Table<'_>,
 ) -> Result {
-    let name = &state.name;
+    let name = &state.user.name;
     if todo.format {
         join(state, writer, table.plan)?;
         writer.sync(state, io)?;
@@ -262,7 +260,7 @@ fn leave_flushes(state: &State, writer: &Writer, spares: &Spares, used: bool) {
         if used && !there {
             let serves = writer.metadata.superblock().member(index).is_some();
             state.life.leave_spare(index, serves);
-        } else if !used && (!there || state.is_lost(index) || writer.claims(index) == 0) {
+        } else if !used && (!there || state.life.is_lost(index) || writer.claims(index) == 0) {
             state.life.reset_spare(index);
         }
     }
@@ -309,9 +307,9 @@ fn go_without(
                 // It is brought up to date already.
                 Return::Same if missing && writer.metadata.is_present(index) => continue,
                 Return::Same => (),
-                Return::Silent => pr_warn!("{}: spare {index} does not answer\n", state.name),
+                Return::Silent => pr_warn!("{}: spare {index} does not answer\n", state.user.name),
                 Return::Refused(ref error) => {
-                    pr_err!("{}: not taken back: {}\n", state.name, Show(error));
+                    pr_err!("{}: not taken back: {}\n", state.user.name, Show(error));
                     strangers |= member_bit(index);
                 }
             }
@@ -375,7 +373,7 @@ fn lose(state: &State, writer: &mut Writer, index: u8) -> Result {
 }
 
 fn tell_needed(state: &State, index: u8) {
-    let name = &state.name;
+    let name = &state.user.name;
     pr_err!("{name}: spare {index} has the only good copy of metadata: not without it\n");
 }
 
@@ -394,14 +392,14 @@ pub(super) fn join(state: &State, writer: &mut Writer, plan: &Plan) -> Result<bo
         if has_numbers(state, index) {
             pr_err!(
                 "{}: there is no memory to forget what was spare {index}\n",
-                state.name
+                state.user.name
             );
             return Err(ENOMEM);
         }
         let added = writer.metadata.add_member(index, *uuid, *geometry);
         added.map_err(|why| Error::from_errno(-why.errno().number()))?;
         joined = true;
-        pr_info!("{}: spare {index} joins the set\n", state.name);
+        pr_info!("{}: spare {index} joins the set\n", state.user.name);
     }
     Ok(joined)
 }
@@ -409,7 +407,7 @@ pub(super) fn join(state: &State, writer: &mut Writer, plan: &Plan) -> Result<bo
 /// Checks that no slot has a number that belongs to one who joins, as it would if who had that number in
 /// the set before could not be forgotten.
 pub(in crate::remap) fn check_forgotten(state: &State, plan: &Plan) -> Result {
-    let locked = state.writer.lock();
+    let locked = state.meta.writer.lock();
     let superblock = locked.writer.metadata.superblock();
     let mut joining = (0..MEMBERS_MAX).filter(|index| plan.joins(*index));
     match joining.any(|index| superblock.member(index).is_none() && has_numbers(state, index)) {
@@ -420,7 +418,7 @@ pub(in crate::remap) fn check_forgotten(state: &State, plan: &Plan) -> Result {
 
 /// Whether slots of a member, or of one that had its number before, have numbers.
 fn has_numbers(state: &State, index: u8) -> bool {
-    state.with_map(|map| map.extents().known(index)) != 0
+    state.path.with_map(|map| map.extents().known(index)) != 0
 }
 
 /// Takes those back that were to join, as the other spares could not be told.
@@ -431,7 +429,7 @@ fn withdraw(state: &State, writer: &mut Writer, plan: &Plan) {
             continue;
         };
         if !member.has_supers() && writer.metadata.remove_member(index).is_ok() {
-            pr_err!("{}: spare {index} cannot join the set\n", state.name);
+            pr_err!("{}: spare {index} cannot join the set\n", state.user.name);
         }
     }
     writer.show_members(state);
@@ -447,7 +445,7 @@ fn turn_away(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, plan: &Pl
             continue;
         };
         if !writer.metadata.is_usable(index) || !member.has_supers() {
-            let name = &state.name;
+            let name = &state.user.name;
             pr_err!("{name}: spare {index} does not take its superblocks: not a member\n");
             writer.remove_member(state, io, index)?;
             result = Err(EIO);
@@ -465,7 +463,10 @@ fn check_members(state: &State, writer: &Writer, table: &Table<'_>, used: bool) 
     match stranger.find(|(index, _)| superblock.member(*index).is_none() && !joins(*index)) {
         None => Ok(()),
         Some((index, _)) => {
-            pr_err!("{}: spare {index} is not a member of the set\n", state.name);
+            pr_err!(
+                "{}: spare {index} is not a member of the set\n",
+                state.user.name
+            );
             Err(EIO)
         }
     }
@@ -480,7 +481,7 @@ fn change_members(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, plan
         }
         if writer.claims(index) != 0 {
             // A repair was under way to it when the table was loaded. Its data would be an error.
-            let name = &state.name;
+            let name = &state.user.name;
             pr_err!("{name}: spare {index} serves blocks by now: load a table with it\n");
             return Err(EBUSY);
         }
@@ -490,7 +491,7 @@ fn change_members(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, plan
             removed = writer.remove_member(state, io, index);
         }
         if let Err(error) = removed {
-            let name = &state.name;
+            let name = &state.user.name;
             pr_warn!("{name}: spare {index} cannot leave the set yet: {error:?}\n");
         }
     }

@@ -5,6 +5,7 @@
 //! | file        | what it does                                                                    |
 //! |-------------|---------------------------------------------------------------------------------|
 //! | `state`     | what all tables of a mapped device share, one after the other; locks            |
+//! | `leaving`   | spares that the next table does without                                         |
 //! | `activate`  | the first writes of a resume, and what a suspend writes                         |
 //! | `take_over` | new spares in the place of dead ones                                            |
 //! | `walk`      | going through main, and seeing how each part is served                          |
@@ -12,6 +13,7 @@
 //! What a suspend waits for is in `postsuspend`, in `remap/mod.rs`.
 
 pub(super) mod activate;
+pub(super) mod leaving;
 pub(super) mod state;
 pub(super) mod take_over;
 pub(super) mod walk;

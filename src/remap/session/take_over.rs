@@ -57,7 +57,7 @@ pub(in crate::remap) fn begin(
     dead: &Spares,
     table: &Table<'_>,
 ) -> Result {
-    let name = &state.name;
+    let name = &state.user.name;
     for (index, spare) in dead.iter() {
         // It may be back since the table was loaded, and have taken writes.
         if !is_dead(&state.pool, spare)? {

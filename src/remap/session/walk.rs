@@ -67,9 +67,9 @@ impl Walk {
     /// The next part; none at the end. What follows may be of the same kind.
     pub(in crate::remap) fn next(&mut self, state: &State) -> Option<Part> {
         let left = self.end.checked_sub(self.next).filter(|left| *left != 0)?;
-        let mut part = state.with_map(|map| look(state, map, self.next, left));
+        let mut part = state.path.with_map(|map| look(state, map, self.next, left));
         // What is noted has no slot so far, nor a presence bit.
-        let noted = state.notes.first_in(part.first, part.count);
+        let noted = state.repair.notes.first_in(part.first, part.count);
         if let Some(noted) = noted.filter(|_| part.kind.is_none()) {
             part = match noted.saturating_sub(part.first) {
                 0 => Part {
@@ -91,16 +91,16 @@ impl Walk {
 /// What the part that begins at a block is, of `left`.
 fn look(state: &State, map: &Map, first: u64, left: u64) -> Part {
     let count = u32::try_from(left).unwrap_or(u32::MAX);
-    let presence = Presence::new(state.presence.get());
+    let presence = Presence::new(state.path.presence.get());
     let view = map.view();
     let run = reach::reach(
         &presence,
         &view,
         (first, count),
-        state.block_shift,
+        state.path.size.shift,
         LOOKED_UP_MAX,
     );
-    let run = state.cut(first, run);
+    let run = state.path.avoided.cut(first, run);
     let kind = match run.kind {
         RunKind::Main => None,
         RunKind::Slots { .. } => {
@@ -124,7 +124,7 @@ fn slots(state: &State, map: &Map, first: u64, count: u32) -> Part {
     let kind_of = |block: u64| {
         let (slot, word) = map.view().lookup(block)?;
         Some(match word {
-            _ if state.is_content_lost(map, slot) => Kind::Lost,
+            _ if state.life.is_content_lost(map, slot) => Kind::Lost,
             word if word.is_weak() => Kind::Weak,
             word if word.is_given_up() => Kind::GivenUp,
             _ => Kind::Remapped,

@@ -50,10 +50,8 @@ use crate::{
         },
         session::{
             activate::check_forgotten,
-            state::{
-                Leaving,
-                State, //
-            }, //
+            leaving::Leaving,
+            state::State, //
         },
         user::{
             face::FaceRef,
@@ -115,7 +113,7 @@ pub(in crate::remap) fn construct(
 /// The last thing, as the table in use is not to notice if this one is refused.
 fn leave(state: &State, leaving: KBox<Leaving>) -> CtrResult<()> {
     let mut leaving = Some(leaving);
-    let left = state.writer.lock().leave(state, &mut leaving);
+    let left = state.meta.writer.lock().leave(&state.user, &mut leaving);
     // Not under the lock: devices may be closed with it.
     drop(leaving);
     left.message(STILL_SERVES)
@@ -242,7 +240,7 @@ fn assemble(
     let autosave = Autosave::new(&state, &spares, &events, &teller)?;
     pr_info!(
         "{}: table made: main {}, {len} sectors, {} spares\n",
-        state.name,
+        state.user.name,
         Show(main.number()),
         spares.count()
     );

@@ -3,91 +3,69 @@
 //! A table for a device that is not in use: its state is made of what is on the spares, or they are to be formatted.
 
 use kernel::{
-    new_condvar,
-    new_mutex,
     new_work,
     prelude::*,
-    sync::{
-        atomic::Atomic,
-        Arc, //
-    }, //
+    sync::Arc, //
 };
 
 use crate::{
     abstractions::{
         block,
-        dm,
-        sync,
-        trace,
-        util, //
+        trace, //
     },
     logic::{
         commit::Metadata,
-        desk::Desk,
         format::{
             Geometry,
             Superblock, //
-        },
-        group::{
-            self,
-            Group, //
         },
         load::{
             self,
             Chosen,
             LoadError, //
         },
-        pool::state::Shut,
         presence,
         set::{
             NamedSpare,
             Plan,
             Refusal,
             Seen, //
-        },
-        text::Bounded, //
+        }, //
     },
     remap::{
         health::life::Life,
-        jobs::{
-            mover::{
-                self,
-                DATA_BYTES, //
-            },
-            weak::WeakBlocks, //
-        },
+        jobs::state::JobsState,
         meta::{
             io::IoMemory,
+            state::{
+                Locked,
+                MetaState, //
+            },
             writer::Writer, //
         },
         path::{
-            avoided::AvoidedRanges,
+            avoided::{
+                mark_avoided,
+                AvoidedRanges, //
+            },
             cells::{
                 cells64,
                 Cell64, //
             },
-            gate::Gate,
-            map::Map, //
+            map::Map,
+            size::BlockSize,
+            state::PathState, //
         },
-        repair::{
-            notes::Notes,
-            relocate::Request, //
-        },
+        repair::state::RepairState,
         session::{
             activate::Start,
-            state::{
-                mark_avoided,
-                Counters,
-                Leaving,
-                Leftover,
-                Locked,
-                State, //
-            }, //
+            leaving::Leaving,
+            state::State, //
         },
         user::{
-            events::News,
-            limits::Limits,
-            params, //
+            counters::Counters,
+            params,
+            state::UserState, //
         }, //
     }, //
 };
@@ -244,58 +222,31 @@ impl Line<'_> {
 
     #[inline(never)]
     fn make_state(&self, loaded: KBox<Loaded>, format: bool) -> CtrResult<Arc<State>> {
-        let (uuid, block_shift) = (loaded.metadata.superblock().set_uuid, self.block_shift);
+        let uuid = loaded.metadata.superblock().set_uuid;
         let (presence, avoided) = self.make_presence(&loaded)?;
         let auto_remap = loaded.metadata.superblock().switches.auto_remap;
         let auto_remap = auto_remap.unwrap_or_else(params::auto_remap);
         let (locked, map, counters) = self.make_locked(loaded, format)?;
-        let tools = mover::MoverBuffers::new()?;
-        let leftover = Leftover::new()?;
-        let weak = WeakBlocks::new()?;
-        let notes = Notes::new()?;
-        let (desk, group) = (make_desk()?, make_group()?);
-        let zeroes = block::IoBuffer::new(DATA_BYTES, GFP_KERNEL)?;
-        let name = self.name.try_clone()?;
+        let (name, tracer) = (self.name.try_clone()?, trace::Tracer::new(self.number));
+        let size = BlockSize {
+            shift: self.block_shift,
+        };
         let state = Arc::pin_init(
             try_pin_init!(State {
-                name,
-                trace: trace::Tracer::new(self.number),
-                news: News::new(),
                 uuid,
-                block_shift,
-                presence <- sync::Growing::new(presence),
-                map <- sync::Published::new(map),
-                avoided,
-                gate: Gate::new(),
-                notes,
-                weak <- new_mutex!(weak, "dm_remap_weak"),
-                probing: Atomic::new(0),
-                waiting: Atomic::new(0),
-                stopping: Atomic::new(false),
-                shut: Atomic::new(Shut::default().to_word()),
-                deferred: dm::BioList::new(),
-                desk <- new_mutex!(desk, "dm_remap_desk"),
-                desk_changed <- new_condvar!("dm_remap_desk"),
-                group <- new_mutex!(group, "dm_remap_group"),
-                group_changed <- new_condvar!("dm_remap_group"),
+                user <- UserState::new(name, tracer, counters, auto_remap),
+                path <- PathState::new(size, presence, map, avoided),
                 life: Life::new(),
-                limits: Limits::new(),
-                counters,
-                why <- new_mutex!(Bounded::EMPTY, "dm_remap_why"),
-                auto_remap: Atomic::new(auto_remap),
-                log <- util::RateLimit::new(5, 10),
+                repair <- RepairState::new()?,
+                meta <- MetaState::new(locked),
+                jobs <- JobsState::new()?,
                 pool <- block::BioPool::new(POOL_BIOS),
-                zeroes,
-                leftover <- new_mutex!(leftover, "dm_remap_leftover"),
-                mover <- sync::IoMutex::new(new_mutex!(tools, "dm_remap_mover")),
-                growing <- sync::IoMutex::new(new_mutex!((), "dm_remap_growing")),
-                writer <- sync::IoMutex::new(new_mutex!(locked, "dm_remap_writer")),
                 dispatch <- new_work!("dm_remap_dispatch"),
                 growth <- new_work!("dm_remap_growth"),
             }),
             GFP_KERNEL,
         )?;
-        state.life.set_avoiding(!state.avoided.is_empty());
+        state.life.set_avoiding(!state.path.avoided.is_empty());
         Ok(state)
     }
 
@@ -358,19 +309,4 @@ fn named(window: &Window<'_>, seen: Seen) -> NamedSpare {
         seen,
         sectors: window.sectors,
     }
-}
-
-/// Seats for all who move blocks.
-fn make_group() -> Result<Group<KVec<group::Seat<Request>>>> {
-    let mut seats = KVec::with_capacity(group::SEATS, GFP_KERNEL)?;
-    for _ in 0..group::SEATS {
-        seats.push_within_capacity(None)?;
-    }
-    Ok(Group::new(seats))
-}
-
-/// A desk at which nobody works. Not inline: it is too large to be made on a stack that others need.
-#[inline(never)]
-fn make_desk() -> Result<KBox<Desk>> {
-    Ok(KBox::new(Desk::new(), GFP_KERNEL)?)
 }

@@ -28,9 +28,9 @@ use crate::{
     },
     remap::{
         meta::io::is_dead,
-        session::state::{
-            Leaving,
-            State, //
+        session::{
+            leaving::Leaving,
+            state::State, //
         }, //
     }, //
 };
@@ -79,7 +79,10 @@ impl Line<'_> {
             });
         }
         if let Some(known) = &known {
-            known.state.cover(self.main.sectors())?;
+            known
+                .state
+                .path
+                .cover(&known.state.meta, self.main.sectors())?;
         }
         Ok(known)
     }
@@ -106,7 +109,7 @@ impl Line<'_> {
                 index,
                 uuid: member.uuid,
             };
-            let used = state.writer.lock().writer.metadata.is_present(index);
+            let used = state.meta.writer.lock().writer.metadata.is_present(index);
             if chosen.spare_of(index).is_some() && used && !is_gone(&state, name)? {
                 return Ok(None);
             }
@@ -147,7 +150,7 @@ impl Line<'_> {
         }
         let mut leaving = Leaving::new(self.user.table)?;
         let mut dead = 0;
-        if self.wanted().may_take_over(&spares) && state.writer.lock().start.is_none() {
+        if self.wanted().may_take_over(&spares) && state.meta.writer.lock().start.is_none() {
             dead = self.find_dead(&state, leaving.dead.insert(Spares::default()))?;
         }
         let mut plan = KBox::new(Plan::default(), GFP_KERNEL)?;
@@ -172,7 +175,7 @@ impl Line<'_> {
         dead: u8,
         plan: &mut Plan,
     ) -> CtrResult<[Option<Name>; MEMBERS_MAX as usize]> {
-        let locked = state.writer.lock();
+        let locked = state.meta.writer.lock();
         let set = locked.writer.set(locked.start.as_ref());
         *plan = Plan::for_set_in_use(&self.wanted(), &set, spares, dead, fresh_uuid)
             .map_err(|refusal| self.refuse_spares(&refusal))?;
@@ -193,7 +196,7 @@ impl Line<'_> {
         for index in 0..MEMBERS_MAX {
             // Not under the lock: it may take its time to answer.
             let (name, is_away) = {
-                let locked = state.writer.lock();
+                let locked = state.meta.writer.lock();
                 let metadata = &locked.writer.metadata;
                 let Some(member) = metadata.superblock().member(index) else {
                     continue;
@@ -224,7 +227,7 @@ impl Line<'_> {
             sectors: part.range.1.saturating_sub(part.range.0),
         };
         let member = {
-            let locked = state.writer.lock();
+            let locked = state.meta.writer.lock();
             let metadata = &locked.writer.metadata;
             let name = name.filter(|name| name.is_in(metadata.superblock()));
             name.map(|name| (name.index, metadata.is_usable(name.index)))
@@ -264,7 +267,7 @@ impl Line<'_> {
                     Some(uuid) => self.is_gone_by_name(state, uuid)?,
                     None => false,
                 };
-                let locked = state.writer.lock();
+                let locked = state.meta.writer.lock();
                 let set = locked.writer.set(locked.start.as_ref());
                 let seen = set.identify(&shown, gone, number);
                 return seen.map_err(|refusal| self.refuse_spares(&refusal));
@@ -286,7 +289,7 @@ impl Line<'_> {
     /// Whether a member is in use, and nobody answers where it was.
     fn is_gone_by_name(&self, state: &Arc<State>, uuid: Uuid) -> Result<bool> {
         let index = {
-            let locked = state.writer.lock();
+            let locked = state.meta.writer.lock();
             let metadata = &locked.writer.metadata;
             let index = metadata.superblock().find_member(&uuid);
             index.filter(|index| metadata.is_usable(*index))
@@ -301,7 +304,7 @@ impl Line<'_> {
     fn check_back(&self, state: &State, index: u8, number: u8, spare: &Spare) -> CtrResult<()> {
         // Not under the lock: it may take its time to answer.
         let seen = Sight::of(&state.pool, spare)?;
-        let locked = state.writer.lock();
+        let locked = state.meta.writer.lock();
         let set = locked.writer.set(locked.start.as_ref());
         match seen.check(&set, index, number) {
             Return::Same | Return::Silent => Ok(()),

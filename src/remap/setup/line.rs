@@ -36,9 +36,9 @@ use crate::{
         text::Uuid, //
     },
     remap::{
-        session::state::{
-            Leaving,
-            State, //
+        session::{
+            leaving::Leaving,
+            state::State, //
         },
         user::names::{
             LogName,
@@ -142,7 +142,7 @@ impl Line<'_> {
         begin: u64,
         plan: &Plan,
     ) -> CtrResult<Option<CString>> {
-        let locked = state.writer.lock();
+        let locked = state.meta.writer.lock();
         let formats = locked.start.as_ref().is_some_and(|start| start.format);
         drop(locked);
         if !formats && plan.inherited == 0 {
@@ -182,13 +182,13 @@ impl Line<'_> {
             let member = plan.members.get(index).copied().flatten().ok_or(EINVAL)?;
             let part = self.part(index)?;
             let name = {
-                let locked = state.writer.lock();
+                let locked = state.meta.writer.lock();
                 plan.name_of(locked.writer.metadata.superblock(), member)
             };
             let name = name.ok_or(EINVAL)?;
             state.add(&part, name).map_err(|error| {
                 if error == EEXIST {
-                    let (name, uuid) = (&state.name, Show(state.uuid));
+                    let (name, uuid) = (&state.user.name, Show(state.uuid));
                     pr_err!("{name}: spare {uuid} is in use already\n");
                 }
                 in_use(error)

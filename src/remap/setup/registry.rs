@@ -280,7 +280,7 @@ impl core::ops::Deref for StateRef {
 impl Drop for StateRef {
     fn drop(&mut self) {
         let table = self.claims.user.table;
-        let unused = self.state.writer.lock().stay(&self.state, table);
+        let unused = self.state.meta.writer.lock().stay(&self.state.user, table);
         drop(unused);
     }
 }
@@ -358,7 +358,7 @@ impl Claims {
             let Some((state, _)) = claim.use_of.as_ref().filter(|_| !named(claim)) else {
                 return false;
             };
-            state.counters.remapped.get() != 0 || state.counters.pending.get() != 0
+            state.user.counters.remapped.get() != 0 || state.user.counters.pending.get() != 0
         })
     }
 

@@ -100,7 +100,7 @@ pub(super) fn explain<'a>(target: &DmRemap, ti: &dm::TargetInfo, denial: Denial<
     if ti.is_read_only() && is(EROFS) {
         return Denial::ReadOnlyTable;
     }
-    let locked = target.state.writer.lock();
+    let locked = target.state.meta.writer.lock();
     match () {
         () if errno == Errno::Foreign.number() && locked.writer.metadata.is_foreign() => {
             Denial::Foreign

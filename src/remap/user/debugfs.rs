@@ -38,11 +38,9 @@ use crate::{
         text::Column, //
     },
     remap::{
+        meta::state::Locked,
         path::map::Map,
-        session::state::{
-            Locked,
-            State, //
-        }, //
+        session::state::State, //
     }, //
 };
 
@@ -97,7 +95,7 @@ fn next_slot(shown: &Shown, which: Which, first: u64) -> Step<SlotRow> {
     let Ok(first) = u32::try_from(first) else {
         return Step::End;
     };
-    state.with_map(|map| {
+    state.path.with_map(|map| {
         let end = map.end();
         let stop = first.saturating_add(STEP).min(end);
         for slot in first..stop {
@@ -111,11 +109,11 @@ fn next_slot(shown: &Shown, which: Which, first: u64) -> Step<SlotRow> {
                 slot,
                 word,
                 place,
-                main_sector: state.sector_of(word.main_block()),
+                main_sector: state.path.size.sector_of(word.main_block()),
                 spare_sector: start
                     .zip(place)
                     .map(|(start, place)| start.saturating_add(place.sector)),
-                lost: state.is_content_lost(map, slot),
+                lost: state.life.is_content_lost(map, slot),
             };
             return Step::Row(slot.into(), row);
         }
@@ -325,7 +323,7 @@ impl fs::Rows for DeskTable {
 
     fn next(&self, position: u64) -> Step<Self::Row> {
         find(&self.0, |shown| {
-            let desk = shown.state.desk.lock();
+            let desk = shown.state.repair.desk.lock();
             let places = usize::try_from(position).unwrap_or(usize::MAX)..desk::PLACES;
             let mut taken = places.filter_map(|place| Some((place, desk.taken(place)?)));
             Ok(match taken.next() {
@@ -351,6 +349,7 @@ fn with_locked<R>(face: &Face, mut look: impl FnMut(&State, &Locked) -> Result<R
         let seen = face.look(|shown| {
             let state = &shown.state;
             state
+                .meta
                 .writer
                 .try_lock()
                 .map(|locked| look(state, &locked))

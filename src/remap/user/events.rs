@@ -108,7 +108,7 @@ impl News {
     /// Waits until another uevent may be sent. False if none is to be sent, as the device is about to be suspended.
     pub(in crate::remap) fn wait_for_turn(&self, state: &State) -> bool {
         loop {
-            if state.stopping.load(Relaxed) {
+            if state.jobs.stopping.load(Relaxed) {
                 return false;
             }
             let told_at = self.told_at.load(Relaxed);
@@ -138,8 +138,8 @@ impl News {
                     counter.fetch_add(count, Full);
                 }
             }
-            if state.log.allow() {
-                pr_warn!("{}: no uevent could be sent: {error:?}\n", state.name);
+            if state.user.log.allow() {
+                pr_warn!("{}: no uevent could be sent: {error:?}\n", state.user.name);
             }
         }
     }
@@ -156,7 +156,7 @@ impl News {
         let of_blocks = counts.iter().any(|(event, _)| event.is_of_blocks());
         let sector = self.sector.load(Relaxed).checked_sub(1);
         let sector = sector.filter(|_| of_blocks);
-        let device = text(fmt!("DM_REMAP_DEVICE={}", state.trace.device()))?;
+        let device = text(fmt!("DM_REMAP_DEVICE={}", state.user.trace.device()))?;
         // One that is being removed has none any more.
         let name = names.read(|name, _| {
             let name = name.to_str().unwrap_or("");
@@ -166,7 +166,10 @@ impl News {
         let event = text(fmt!("DM_REMAP_EVENT={}", Show(counts.names())))?;
         let count = text(fmt!("DM_REMAP_COUNT={}", Show(counts.numbers())))?;
         let level = text(fmt!("DM_REMAP_LEVEL={}", level.name()))?;
-        let left = text(fmt!("DM_REMAP_SLOTS_LEFT={}", state.counters.left.get()))?;
+        let left = text(fmt!(
+            "DM_REMAP_SLOTS_LEFT={}",
+            state.user.counters.left.get()
+        ))?;
         let health = text(fmt!("DM_REMAP_HEALTH={}", state.status().health().name()))?;
         let sector = sector.map(|sector| text(fmt!("DM_REMAP_SECTOR={sector}")));
         let sector = sector.transpose()?;

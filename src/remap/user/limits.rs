@@ -8,10 +8,16 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
-use crate::logic::{
-    args::Options,
-    limit::Limit, //
+use crate::{
+    abstractions::util,
+    logic::{
+        args::Options,
+        limit::Limit, //
+    }, //
 };
+
+/// How long a commit may take that has to do without a spare, in milliseconds.
+const COMMIT_MS: u64 = 1000;
 
 /// What new devices begin with.
 pub(super) static DEFAULTS: Limits = Limits::defaults();
@@ -61,6 +67,14 @@ impl Limits {
 
     pub(in crate::remap) fn set(&self, limit: Limit, value: u32) {
         self.cell(limit).store(value, Relaxed);
+    }
+
+    /// Until when the writer's lock is worth waiting for, in milliseconds: whoever has it waits `deadline_ms` at most for
+    /// a spare that hangs, and then does what the others need.
+    pub(in crate::remap) fn patience(&self) -> u64 {
+        let deadline = u64::from(self.get(Limit::DeadlineMs));
+        let patience = deadline.saturating_add(COMMIT_MS);
+        util::monotonic_ms().saturating_add(patience)
     }
 
     /// Takes over what a table line says.

@@ -54,7 +54,7 @@ pub(in crate::remap) fn handle(
     let words = match args.to_strs() {
         Ok(words) => words,
         Err(error) if error == EINVAL => {
-            return Err(target.state.refuse("message", &Denial::NotText));
+            return Err(target.state.user.refuse("message", &Denial::NotText));
         }
         Err(error) => return Err(error),
     };
@@ -70,7 +70,7 @@ pub(in crate::remap) fn handle(
         let denial = explain(target, ti, denial);
         let form = words.first().and_then(|name| table::find(name));
         let name = form.map_or("message", |form| form.name);
-        target.state.refuse(name, &denial)
+        target.state.user.refuse(name, &denial)
     })
 }
 
@@ -90,12 +90,12 @@ fn carry_out(
         Message::Health => {
             answer.line(format_args!("{}", status::Diagnosis(&target.status_line())));
         }
-        Message::Why => state.with_why(|why| match why {
+        Message::Why => state.user.with_why(|why| match why {
             "" => answer.line(format_args!("no message was refused")),
             why => answer.line(format_args!("{why}")),
         }),
         Message::SetAutoRemap(on) => {
-            state.auto_remap.store(on, Relaxed);
+            state.user.auto_remap.store(on, Relaxed);
             let how = match metadata::record_auto_remap(target, ti, on) {
                 Ok(()) => "",
                 Err(_) => " (until the device is removed, as it could not be recorded)",
@@ -103,11 +103,11 @@ fn carry_out(
             answer.line(format_args!("auto_remap={}{how}", u32::from(on)));
         }
         Message::Set(limit, value) => {
-            state.limits.set(limit, value);
+            state.user.limits.set(limit, value);
             answer.line(format_args!("{}={value}", limit.name()));
         }
         Message::ClearStats => {
-            state.counters.clear_stats();
+            state.user.counters.clear_stats();
             answer.line(format_args!("statistics cleared"));
         }
         Message::Scan(_) => return Err(Denial::NotYet),

@@ -18,9 +18,9 @@ use crate::{
         jobs,
         meta::{
             io::SpareIo,
+            state::Locked,
             writer::recheck::Recheck, //
         },
-        session::state::Locked,
         DmRemap, //
     }, //
 };
@@ -51,11 +51,16 @@ pub(super) fn sync(
     let state = &**target.state;
     // A suspend waits for messages, so that the devices are there. Of a spare that is lost, users' flushes tell what
     // there is to tell.
-    let used = !state.shut().lost();
+    let used = !state.life.shut().lost();
     let (ticket, tickets) = (state.life.flush_sent(Disk::Main), state.life.spares_sent());
     state
-        .flush(Disk::Main, &target.main, ticket)
-        .and(state.flush_spares(&target.spares, used, &tickets))
+        .life
+        .flush(&state.user, &state.pool, (Disk::Main, &target.main), ticket)
+        .and(
+            state
+                .life
+                .flush_spares(&state.user, &state.pool, (&target.spares, used), &tickets),
+        )
         .map_err(|status| Error::from_errno(status.to_errno()))?;
     answer.line(format_args!("synced"));
     Ok(())
@@ -102,7 +107,7 @@ pub(super) fn recheck(
 
 /// Tells the state of the metadata and of each spare.
 pub(super) fn status(target: &DmRemap, answer: &mut Answer<'_, '_>) {
-    let locked = target.state.writer.lock();
+    let locked = target.state.meta.writer.lock();
     let superblock = locked.writer.metadata.superblock();
     answer.line(format_args!("set_uuid={}", superblock.set_uuid));
     answer.line(format_args!(

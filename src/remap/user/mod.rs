@@ -10,6 +10,8 @@
 //! | `spares`   | messages about a spare                                                             |
 //! | `metadata` | messages about the metadata                                                        |
 //! | `places`   | where sectors are served: `verify`, `list`                                         |
+//! | `state`    | what users see of a device and have set; tells them, and the kernel log             |
+//! | `counters` | what is counted                                                                    |
 //! | `status`   | makes a `Status` of what is counted; `logic/status` has the form                   |
 //! | `limits`   | limits that are in force; `logic/limit.rs` has their names and ranges              |
 //! | `face`     | where users look at a device: its folders, and what is shown there                 |
@@ -20,6 +22,7 @@
 //! | `names`    | how the kernel log calls things                                                    |
 
 mod answer;
+pub(super) mod counters;
 mod debugfs;
 pub(super) mod events;
 pub(crate) mod face;
@@ -31,5 +34,6 @@ pub(super) mod names;
 pub(super) mod params;
 mod places;
 mod spares;
+pub(super) mod state;
 mod status;
 mod sysfs;

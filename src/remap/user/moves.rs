@@ -38,7 +38,7 @@ pub(super) fn ranges(
     answer: &mut Answer<'_, '_>,
 ) -> Heard<'static> {
     let state = &**target.state;
-    let blocks = range.blocks(target.len, state.sectors(1))?;
+    let blocks = range.blocks(target.len, state.path.size.sectors(1))?;
     let (mut tally, mut next) = (Tally::default(), blocks.first);
     let (total, at) = (&mut tally, &mut next);
     let result = match work {
@@ -48,7 +48,7 @@ pub(super) fn ranges(
         _ => retry::retry(target, ti, blocks, total, at),
     };
     target.tell_news();
-    let next = state.sector_of(next).max(range.first);
+    let next = state.path.size.sector_of(next).max(range.first);
     answer.conclude((work, tally), Some(next), result)
 }
 
@@ -59,7 +59,7 @@ pub(super) fn avoid(
     range: Sectors,
     answer: &mut Answer<'_, '_>,
 ) -> Heard<'static> {
-    let blocks = range.blocks(target.len, target.state.sectors(1))?;
+    let blocks = range.blocks(target.len, target.state.path.size.sectors(1))?;
     let result = avoid::begin(target, ti, blocks);
     target.tell_news();
     result?;
@@ -74,7 +74,7 @@ pub(super) fn retry(
     range: Sectors,
     answer: &mut Answer<'_, '_>,
 ) -> Heard<'static> {
-    let blocks = range.blocks(target.len, target.state.sectors(1))?;
+    let blocks = range.blocks(target.len, target.state.path.size.sectors(1))?;
     let result = avoid::end(target, ti, blocks);
     target.tell_news();
     match result? {
@@ -103,13 +103,13 @@ pub(super) fn add_remap(
     (main_sector, spare_sector, count): (u64, u64, u64),
     answer: &mut Answer<'_, '_>,
 ) -> Heard<'static> {
-    let block_sectors = target.state.sectors(1);
+    let block_sectors = target.state.path.size.sectors(1);
     let blocks = message::whole_blocks(main_sector, count, target.len, block_sectors)?;
     let first = first_slot(target, spare_sector, count)?;
     let mut tally = Tally::default();
     let result = mover::redirect(target, ti, blocks, first, &mut tally);
     target.tell_news();
-    let next = main_sector.saturating_add(tally.moved << target.state.block_shift);
+    let next = main_sector.saturating_add(tally.moved << target.state.path.size.shift);
     answer.conclude((Work::AddRemap, tally), Some(next), result)
 }
 
@@ -124,7 +124,7 @@ fn first_slot(
     let none = Denial::NoSpare { spare: 0 };
     let member = target.spares.nth(0).ok_or(none)?;
     let start = target.spares.get(member).map_or(0, |spare| spare.start);
-    let locked = state.writer.lock();
+    let locked = state.meta.writer.lock();
     let superblock = locked.writer.metadata.superblock();
     let (geometry, slots_end) = match superblock.member(member) {
         Some(member) => (member.geometry, member.slots_end()),
@@ -134,7 +134,7 @@ fn first_slot(
     let outside = Denial::NotSlots {
         first: start.saturating_add(geometry.data_start()),
         last: start.saturating_add(slots_end).saturating_sub(1),
-        block_sectors: state.sectors(1),
+        block_sectors: state.path.size.sectors(1),
     };
     let sector = spare_sector.checked_sub(start).ok_or(outside)?;
     let end = sector.checked_add(count).ok_or(outside)?;

@@ -31,7 +31,6 @@ use crate::{
         text::Bounded, //
     },
     remap::{
-        jobs::closed::must_stop,
         session::walk::Walk,
         DmRemap, //
     }, //
@@ -65,7 +64,10 @@ pub(super) fn list(
     }
     let until = util::monotonic_ms().saturating_add(LIST_MS);
     let mut ranges = Ranges::new(kind);
-    let mut walk = Walk::new(state.block_of(from), target.len >> state.block_shift);
+    let mut walk = Walk::new(
+        state.path.size.block_of(from),
+        target.len >> state.path.size.shift,
+    );
     loop {
         let part = walk.next(state);
         let range = match &part {
@@ -82,12 +84,12 @@ pub(super) fn list(
             answer.line(format_args!("end"));
             return Ok(());
         }
-        if must_stop(state) || util::monotonic_ms() > until {
+        if state.jobs.must_stop() || util::monotonic_ms() > until {
             // A range that goes on is told in parts then, so that each page is a step forward.
             let told = ranges.finish().map(|range| tell(target, &range, answer));
             let next = match told {
                 Some(Err(next)) => next,
-                _ => state.sector_of(walk.position()),
+                _ => state.path.size.sector_of(walk.position()),
             };
             answer.line(format_args!("next={next}"));
             return Ok(());
@@ -99,8 +101,8 @@ pub(super) fn list(
 /// line is added in any case: if there is no room for two, the caller has to come with a larger buffer.
 fn tell(target: &DmRemap, range: &Range, answer: &mut Answer<'_, '_>) -> Result<(), u64> {
     let state = &**target.state;
-    let first = state.sector_of(range.first);
-    let sectors = range.count << state.block_shift;
+    let first = state.path.size.sector_of(range.first);
+    let sectors = range.count << state.path.size.shift;
     let mut line = Bounded::<LINE_BYTES>::EMPTY;
     // Writing to it does not fail.
     let _ = write!(line, "{first} {sectors} {}", range.kind.name());
@@ -119,20 +121,23 @@ pub(super) fn verify(target: &DmRemap, sector: u64, answer: &mut Answer<'_, '_>)
         first: sector,
         count: None,
     };
-    range.blocks(target.len, state.sectors(1))?;
-    let main_block = sector >> state.block_shift;
-    let offset = sector & u64::from(state.sectors(1).saturating_sub(1));
+    range.blocks(target.len, state.path.size.sectors(1))?;
+    let main_block = sector >> state.path.size.shift;
+    let offset = sector & u64::from(state.path.size.sectors(1).saturating_sub(1));
     // What main could not read a moment ago is about to get its slot.
-    let until = state.patience();
-    while state.is_noted(main_block) && util::monotonic_ms() < until && !must_stop(state) {
+    let until = state.user.limits.patience();
+    while state.repair.notes.has(main_block)
+        && util::monotonic_ms() < until
+        && !state.jobs.must_stop()
+    {
         fsleep(Delta::from_millis(1));
     }
-    if state.is_noted(main_block) {
+    if state.repair.notes.has(main_block) {
         answer.line(format_args!("sector {sector}: main, unreadable"));
         return Ok(());
     }
-    let found = state.with_map(|map| map.view().lookup(main_block));
-    let is_avoided = state.is_avoided(main_block, 1);
+    let found = state.path.with_map(|map| map.view().lookup(main_block));
+    let is_avoided = state.path.is_avoided(main_block, 1);
     let Some((slot, word)) = found else {
         let how = if is_avoided { "main, avoided" } else { "main" };
         answer.line(format_args!("sector {sector}: {how}"));
@@ -142,7 +147,7 @@ pub(super) fn verify(target: &DmRemap, sector: u64, answer: &mut Answer<'_, '_>)
         Origin::Auto => "auto",
         Origin::Manual => "manual",
     };
-    let Some(place) = state.slot_place(slot) else {
+    let Some(place) = state.path.slot_place(slot) else {
         answer.line(format_args!("sector {sector}: main"));
         return Ok(());
     };

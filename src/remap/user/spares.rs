@@ -44,8 +44,8 @@ pub(super) fn evacuate(
     if result.is_ok() {
         let state = &target.state;
         let what = Event::Evacuated.what();
-        pr_info!("{}: spare {member} {what}\n", state.name);
-        state.news.note(Event::Evacuated, 1, None);
+        pr_info!("{}: spare {member} {what}\n", state.user.name);
+        state.user.news.note(Event::Evacuated, 1, None);
     }
     target.tell_news();
     answer.conclude((Work::Evacuate, tally), None, result)
@@ -68,7 +68,7 @@ pub(super) fn use_again(
     }
     locked
         .writer
-        .change_pool(&target.state, member, PoolEvent::Fill);
+        .change_pool(&target.state.user, member, PoolEvent::Fill);
     drop(locked);
     answer.line(format_args!("spare {member} is in use"));
     Ok(())

@@ -26,13 +26,13 @@ impl State {
     /// How everything is. From any context: this takes no lock.
     pub(in crate::remap) fn status(&self) -> Status {
         let state = self;
-        let counters = &state.counters;
+        let counters = &state.user.counters;
         let capacity = counters.capacity.get();
         let (remapped, pending) = (counters.remapped.get(), counters.pending.get());
         let bad = counters.bad.get();
         let lost = counters.lost.get();
         let left = counters.left.get();
-        let percent = u64::from(state.limits.get(Limit::LowWater));
+        let percent = u64::from(state.user.limits.get(Limit::LowWater));
         Status {
             remapped,
             capacity,
@@ -54,7 +54,7 @@ impl State {
             autosave: true,
             saves_done: counters.saves_done.get(),
             saves: counters.saves.get(),
-            auto_remap: state.auto_remap.load(Relaxed),
+            auto_remap: state.user.auto_remap.load(Relaxed),
             slots_bad: bad,
             spare_write_errors: counters.spare_write_errors.get(),
             spare_read_errors: counters.spare_read_errors.get(),

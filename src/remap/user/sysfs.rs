@@ -119,7 +119,7 @@ impl DeviceFolder {
                 set: state.uuid,
                 version: version(),
             };
-            let limit = |limit| state.limits.get(limit);
+            let limit = |limit| state.user.limits.get(limit);
             Ok(figures::write_prometheus(
                 out,
                 &labels,
@@ -134,12 +134,12 @@ impl DeviceFolder {
         self.face.look(|shown| {
             let state = &shown.state;
             let name = words.first().copied().unwrap_or("");
-            let message =
-                message::parse(words).map_err(|error| state.refuse(name, &Denial::Words(error)))?;
+            let message = message::parse(words)
+                .map_err(|error| state.user.refuse(name, &Denial::Words(error)))?;
             match message {
                 // Not recorded: that may wait for a spare.
-                Message::SetAutoRemap(on) => state.auto_remap.store(on, Relaxed),
-                Message::Set(limit, value) => state.limits.set(limit, value),
+                Message::SetAutoRemap(on) => state.user.auto_remap.store(on, Relaxed),
+                Message::Set(limit, value) => state.user.limits.set(limit, value),
                 _ => return Err(EINVAL),
             }
             Ok(())
@@ -204,7 +204,10 @@ impl fs::Object for DeviceFolder {
                 .face
                 .look(|shown| Ok(write!(out, "{}", shown.state.uuid)?))?,
             DeviceFile::Why => self.face.look(|shown| {
-                shown.state.with_why(|why| out.write_bytes(why.as_bytes()));
+                shown
+                    .state
+                    .user
+                    .with_why(|why| out.write_bytes(why.as_bytes()));
                 Ok(())
             })?,
             DeviceFile::Figure(figure) => self.face.look(|shown| {
@@ -212,7 +215,7 @@ impl fs::Object for DeviceFolder {
                 Ok(write!(out, "{value}")?)
             })?,
             DeviceFile::Limit(limit) => self.face.look(|shown| {
-                let value = shown.state.limits.get(limit);
+                let value = shown.state.user.limits.get(limit);
                 Ok(write!(out, "{value}")?)
             })?,
         };

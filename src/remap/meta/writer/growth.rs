@@ -43,7 +43,6 @@ use crate::{
         }, //
     },
     remap::{
-        jobs::closed::must_stop,
         path::{
             cells::Cell64,
             map::{
@@ -89,7 +88,7 @@ impl Writer {
 
     /// Plans for the next blocks of slots, those of `aim`'s member up to its slot if that is given.
     fn plan(&self, state: &State, aim: Option<(u8, u32)>) -> Option<Plan> {
-        let (mut extents, remaps, full) = state.with_map(|map| {
+        let (mut extents, remaps, full) = state.path.with_map(|map| {
             let remaps = table::rebuild_for(&self.counts, map.buckets(), ROOM);
             let full = table::needs_rebuild(&self.counts, map.buckets(), ROOM);
             (*map.extents(), remaps, full)
@@ -128,7 +127,7 @@ impl Writer {
     /// Why the slot table of a member cannot be extended, if more of its slots have to have numbers first:
     /// [`ENOMEM`] if they can get them, and [`ENOSPC`] if not.
     pub(super) fn check_numbers(&self, state: &State, index: u8, member: &Member) -> Result {
-        let mut extents = state.with_map(|map| *map.extents());
+        let mut extents = state.path.with_map(|map| *map.extents());
         let ahead = member.high_water.saturating_add(EXTEND_BLOCKS_MAX);
         if member.slots_in(ahead) <= extents.known(index) {
             return Ok(());
@@ -161,17 +160,19 @@ impl Writer {
                 mine.copy_from_slice(theirs);
             }
         };
-        state.with_map(|old| map.copy_part(old, progress, copied))
+        state
+            .path
+            .with_map(|old| map.copy_part(old, progress, copied))
     }
 
     /// Takes over another map, which has all, unless the present one has gone another way meanwhile. Returns what is to
     /// be freed, not under the lock.
     fn adopt(&mut self, state: &State, next: Next) -> core::result::Result<KVVec<u64>, Next> {
-        let was = state.with_map(Map::buckets);
+        let was = state.path.with_map(Map::buckets);
         let buckets = next.map.buckets();
         // Somebody else may have had other slots numbered, and these may be in use by now: a number must not
         // come to mean another slot.
-        let mut extents = state.with_map(|old| *old.extents());
+        let mut extents = state.path.with_map(|old| *old.extents());
         self.forget_gone(&mut extents);
         let outdated = next.generations.len() < self.generations.len()
             || !next.map.extents().continues(&extents)
@@ -185,12 +186,12 @@ impl Writer {
             progress,
         } = next;
         self.counts = progress.counts;
-        let known = state.with_map(|old| {
+        let known = state.path.with_map(|old| {
             core::array::from_fn::<_, { MEMBERS_MAX as usize }, _>(|member| {
                 old.extents().known(member as u8)
             })
         });
-        state.map.replace(map);
+        state.path.map.replace(map);
         for (member, known) in (0u8..).zip(known) {
             // Without numbers they could not be given out when they were initialised, or came back.
             let usable = self.usable_slots(member);
@@ -198,15 +199,15 @@ impl Writer {
         }
         let unused = core::mem::replace(&mut self.generations, generations);
         if buckets != was {
-            let (name, what) = (&state.name, Event::Grown.what());
+            let (name, what) = (&state.user.name, Event::Grown.what());
             let used = self.counts.used;
             pr_info!(
                 "{name}: {what}: {was} -> {buckets} buckets, for {used} remaps and {ROOM} more\n"
             );
-            state.trace.resize(was as u64, buckets as u64);
+            state.user.trace.resize(was as u64, buckets as u64);
             // What a device begins with is no news.
             if self.active {
-                state.news.note(Event::Grown, 1, None);
+                state.user.news.note(Event::Grown, 1, None);
             }
         }
         Ok(unused)
@@ -256,7 +257,13 @@ impl Plan {
 ///
 /// Ends without an error when the device is to be suspended, or the caller is interrupted: the next one goes on.
 pub(in crate::remap) fn grow(state: &State, aim: Option<(u8, u32)>) -> Result {
-    grow_by(state, aim, (true, patient()), || must_stop(state), |_| true)
+    grow_by(
+        state,
+        aim,
+        (true, patient()),
+        || state.jobs.must_stop(),
+        |_| true,
+    )
 }
 
 /// The same for a table that is made, perhaps while the one before is suspended.
@@ -269,7 +276,7 @@ pub(in crate::remap) fn grow_for_table(state: &State) -> Result {
 #[inline(never)] // The kernel's stack is small, and the caller does other things, too.
 pub(in crate::remap) fn grow_at_once(state: &State) {
     let flags = GFP_NOWAIT | __GFP_NOWARN;
-    let stops = || state.stopping.load(Relaxed);
+    let stops = || state.jobs.stopping.load(Relaxed);
     let _ = grow_by(state, None, (false, flags), stops, |plan| plan.needed);
 }
 
@@ -283,16 +290,16 @@ fn grow_by(
     let _scope = sync::NoIoScope::enter();
     // What has changed is known to one at a time.
     let _growing = loop {
-        match state.growing.try_lock() {
+        match state.meta.growing.try_lock() {
             Some(growing) => break growing,
             None if !waits || stops() => return Ok(()),
             None => fsleep(Delta::from_millis(1)),
         }
     };
-    let all_freed = state.map.reclaim();
+    let all_freed = state.path.map.reclaim();
     loop {
         let plan = {
-            let locked = state.writer.lock();
+            let locked = state.meta.writer.lock();
             locked.writer.plan(state, aim)
         };
         // Old maps that are still read take memory, and what is not needed can wait.
@@ -310,11 +317,11 @@ fn grow_by(
             if stops() {
                 return Ok(());
             }
-            let mut locked = state.writer.lock();
+            let mut locked = state.meta.writer.lock();
             match locked.writer.copy_part(state, &mut next) {
                 Ok(false) => {
                     drop(locked);
-                    state.let_others_write();
+                    state.meta.let_others_write();
                 }
                 Ok(true) => {
                     let unused = locked.writer.adopt(state, next);

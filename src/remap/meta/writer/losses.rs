@@ -197,7 +197,7 @@ impl Writer {
         self.older_claims = None;
         // What was given up meanwhile, after an error, is begun again.
         self.unrestored = true;
-        pr_info!("{}: the new spares have taken over\n", state.name);
+        pr_info!("{}: the new spares have taken over\n", state.user.name);
         Ok(())
     }
 
@@ -216,14 +216,17 @@ impl Writer {
         };
         let mut next = from;
         while left.len() < PART {
-            let Some((slot, word)) = state.next_claim(member_bit(member), next) else {
+            let Some((slot, word)) = state.path.next_claim(member_bit(member), next) else {
                 // Once more from the first one, until there is none.
                 part.next = (from != 0 || !left.is_empty()).then_some(0);
                 break;
             };
             let main_block = word.main_block();
-            let range = Range::new(state.sector_of(main_block), state.sectors(1));
-            if state.desk.lock().is_busy(range) {
+            let range = Range::new(
+                state.path.size.sector_of(main_block),
+                state.path.size.sectors(1),
+            );
+            if state.repair.desk.lock().is_busy(range) {
                 // Its place changes for who has its range alone.
                 part.next = Some(slot);
                 break;
@@ -255,7 +258,7 @@ impl Writer {
                 taken => taken?,
             };
             if let Err(error) = self.stage(state, run.first, fresh, Publish::Replace(slot)) {
-                self.give_back(state, run.first);
+                self.give_back(&state.path, run.first);
                 return Err(error);
             }
             left.push_within_capacity(slot).map_err(|_| ENOMEM)?;

@@ -62,15 +62,20 @@ use crate::{
         slot::SlotWord, //
     },
     remap::{
-        health::life::Disk,
+        health::life::{
+            Disk,
+            Life, //
+        },
         meta::io::SpareIo,
         path::map::UNKNOWN,
         session::{
             activate::Start,
-            state::{
-                Counters,
-                State, //
-            }, //
+            state::State, //
+        },
+        user::{
+            counters::Counters,
+            limits::Limits,
+            state::UserState, //
         }, //
     }, //
 };
@@ -128,15 +133,15 @@ impl Writer {
     }
 
     /// Looks where writes to slots do not end: nothing more is sent there (P15). Done whenever somebody gets the lock.
-    pub(in crate::remap) fn note_stalled(&mut self, state: &State) {
-        let deadline_ms = state.limits.get(Limit::DeadlineMs);
-        self.pools.set_stalled(state.life.stalled(deadline_ms));
+    pub(in crate::remap) fn note_stalled(&mut self, limits: &Limits, life: &Life) {
+        let deadline_ms = limits.get(Limit::DeadlineMs);
+        self.pools.set_stalled(life.stalled(deadline_ms));
     }
 
     /// Something happens to what the pool of a member is used for: nothing changes if that is refused.
-    pub(in crate::remap) fn change_pool(&mut self, state: &State, member: u8, event: PoolEvent) {
+    pub(in crate::remap) fn change_pool(&mut self, user: &UserState, member: u8, event: PoolEvent) {
         self.pools.apply(member, event);
-        self.show_copies(state);
+        self.show_copies(user);
     }
 
     /// Tells the pools what superblocks and devices say of members.
@@ -149,8 +154,8 @@ impl Writer {
     }
 
     /// Shows users which spares and which copies of the metadata are in use.
-    pub(super) fn show_copies(&self, state: &State) {
-        self.show(&state.counters);
+    pub(super) fn show_copies(&self, user: &UserState) {
+        self.show(&user.counters);
     }
 
     /// Begins with what was loaded, and shows it.
@@ -168,7 +173,7 @@ impl Writer {
 
     /// Shows users how many slots are left.
     pub(super) fn show_left(&self, state: &State) {
-        state.counters.left.set(u64::from(self.slots_left()));
+        state.user.counters.left.set(u64::from(self.slots_left()));
     }
 
     /// Which activation this is. What was held in another one may be somebody's by now.
@@ -182,8 +187,8 @@ impl Writer {
         if self.slots_beside(member) == 0 {
             return false;
         }
-        if self.pools.rest(member, util::monotonic_ms(), REST_MS) && state.log.allow() {
-            let name = &state.name;
+        if self.pools.rest(member, util::monotonic_ms(), REST_MS) && state.user.log.allow() {
+            let name = &state.user.name;
             pr_warn!("{name}: spare {member} fails, others take its blocks for a while\n");
         }
         self.show_left(state);
@@ -217,7 +222,7 @@ impl Writer {
             let usable = self.usable_slots(member);
             self.free_held(state, member, (0, usable));
         }
-        self.show_copies(state);
+        self.show_copies(&state.user);
     }
 
     pub(super) fn usable_slots(&self, member: u8) -> u32 {
@@ -234,7 +239,9 @@ impl Writer {
 
     fn change_all(&mut self, state: &State, member: u8, range: (u32, u32), to: (Kind, SlotWord)) {
         let pools = &mut self.pools;
-        state.with_map(|map| map.slots().change_all(pools, member, range, to));
+        state
+            .path
+            .with_map(|map| map.slots().change_all(pools, member, range, to));
     }
 
     /// Says in whose place there is something else, a bit each: what is there is not read either. That holds from
@@ -253,7 +260,7 @@ impl Writer {
     /// Brings up to date which members there are, and which the set goes on without, and shows that.
     pub(in crate::remap) fn show_members(&mut self, state: &State) {
         self.follow_members();
-        self.show_copies(state);
+        self.show_copies(&state.user);
         self.leave_lost(state);
     }
 
@@ -262,24 +269,24 @@ impl Writer {
         let shut = self.pools.shut();
         let lost = shut.lost();
         // Before the caches are looked at: whoever has written sees this, or is seen there.
-        let before = state.set_shut(shut).lost();
+        let before = state.life.set_shut(shut).lost();
         for member in 0..MEMBERS_MAX {
             let bit = member_bit(member);
             let serving = u64::from(self.pools.serving(member));
             if before & !lost & bit != 0 {
-                state.counters.lost.sub(serving);
+                state.user.counters.lost.sub(serving);
                 // Unless it has left.
                 if self.metadata.superblock().member(member).is_some() {
-                    state.trace.spare(trace::Disk::of(Some(member)), false);
-                    state.news.note(Event::SpareBack, 1, None);
+                    state.user.trace.spare(trace::Disk::of(Some(member)), false);
+                    state.user.news.note(Event::SpareBack, 1, None);
                 }
             }
             if lost & !before & bit != 0 {
-                state.counters.lost.add(serving);
+                state.user.counters.lost.add(serving);
                 let what = Event::SpareLost.what();
-                pr_err!("{}: spare {member} {what}\n", state.name);
-                state.trace.spare(trace::Disk::of(Some(member)), true);
-                state.news.note(Event::SpareLost, 1, None);
+                pr_err!("{}: spare {member} {what}\n", state.user.name);
+                state.user.trace.spare(trace::Disk::of(Some(member)), true);
+                state.user.news.note(Event::SpareLost, 1, None);
                 state.life.forget_breakers_of(member);
                 // What was on it can be made again on others.
                 self.restored_at = u64::MAX;
@@ -299,7 +306,7 @@ impl Writer {
         io: &mut SpareIo<'_>,
         member: u8,
     ) -> bool {
-        if state.is_lost(member) {
+        if state.life.is_lost(member) {
             return true;
         }
         let superblock = self.metadata.superblock();
@@ -307,7 +314,7 @@ impl Writer {
             return false;
         }
         let _ = self.sync(state, io);
-        state.is_lost(member)
+        state.life.is_lost(member)
     }
 
     /// How many blocks of main the slots of a member serve or are set aside for.
@@ -405,7 +412,7 @@ impl Writer {
             Outcome::Failed { why, .. } => -why.errno().number(),
         };
         let disk = trace::Disk::of(Some(member));
-        state.trace.restore(disk, replica, rebuild.next, error);
+        state.user.trace.restore(disk, replica, rebuild.next, error);
         match outcome {
             Outcome::Failed {
                 why: Failure::NoPlace,
@@ -429,7 +436,7 @@ impl Writer {
         if self.metadata.rebuilding().is_none() {
             pr_info!(
                 "{}: replica {replica} of the slot table of spare {member} is complete again\n",
-                state.name
+                state.user.name
             );
         }
         Ok(Restored::More)
@@ -489,7 +496,7 @@ impl Writer {
                 }
             );
             if no_place || self.mends >= MENDS_MAX || !self.is_settled(io, id, replica ^ 1) {
-                let name = &state.name;
+                let name = &state.user.name;
                 pr_err!(
                     "{name}: replica {replica} of the slot table of spare {member} cannot be made \
                      again: block {block} of the other one cannot be read, wherever it is written\n"
@@ -589,7 +596,9 @@ impl Writer {
         // One that is held may be about to be used, and those of a spare that is idle or lost are not touched.
         let free = kept >= usable
             || self.pools.state(host).is_to_give()
-                && state.with_map(|map| map.slots().are_available(host, (kept, usable)));
+                && state
+                    .path
+                    .with_map(|map| map.slots().are_available(host, (kept, usable)));
         free.then_some(kept)
     }
 
@@ -626,7 +635,7 @@ impl Writer {
         if !self.pools.state(index).is_lost() || !self.metadata.is_present(index) {
             return Ok(Restored::Done);
         }
-        let name = &state.name;
+        let name = &state.user.name;
         if !self.is_whole(index) {
             pr_warn!("{name}: spare {index} is not used: its metadata is not complete\n");
             return Ok(Restored::Done);
@@ -649,7 +658,7 @@ impl Writer {
             return Ok(Restored::Done);
         }
         self.remove_step(state, io, index).or_else(|error| {
-            let name = &state.name;
+            let name = &state.user.name;
             pr_warn!("{name}: spare {index} cannot leave the set yet: {error:?}\n");
             Ok(Restored::Done)
         })
@@ -695,7 +704,7 @@ impl Writer {
         if self.claims(index) != 0 {
             return Err(EBUSY);
         }
-        self.change_pool(state, index, PoolEvent::Empty);
+        self.change_pool(&state.user, index, PoolEvent::Empty);
         if self.restore(state, io, member_bit(index) | self.inherited)? == Restored::More {
             return Ok(Restored::More);
         }
@@ -719,12 +728,12 @@ impl Writer {
             let usable = self.usable_slots(member);
             self.free_held(state, member, (before, usable));
         }
-        self.show_copies(state);
-        pr_info!("{}: spare {index} has left the set\n", state.name);
+        self.show_copies(&state.user);
+        pr_info!("{}: spare {index} has left the set\n", state.user.name);
         if !missing && io.spares.get(index).is_some() && io.wipe(index, &geometry).is_err() {
             pr_warn!(
                 "{}: the superblocks on spare {index} are still there\n",
-                state.name
+                state.user.name
             );
         }
         Ok(Restored::Done)
@@ -736,7 +745,7 @@ impl Writer {
     pub(super) fn forget_slots(&mut self, state: &State, index: u8) {
         for kind in [Kind::Claim, Kind::Bad, Kind::Doubt] {
             let mut next = 0;
-            while let Some((slot, _)) = state.with_map(|map| {
+            while let Some((slot, _)) = state.path.with_map(|map| {
                 let slots = map.slots();
                 let mut own = slots.of_members(kind, member_bit(index), next);
                 own.next()

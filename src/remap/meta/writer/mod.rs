@@ -227,7 +227,7 @@ impl Writer {
         if self.commit_again(state, io, |word| !word.is_claim())? {
             return Ok(true);
         }
-        let end = state.with_map(Map::end);
+        let end = state.path.with_map(Map::end);
         let until = from.saturating_add(LOOKED_AT_MAX).min(end);
         let (slots, count) =
             self.first_slots(state, Kind::Claim, from..until, |map, slot, word| {
@@ -253,13 +253,14 @@ impl Writer {
         io: &mut SpareIo<'_>,
         wanted: impl Fn(SlotWord) -> bool,
     ) -> Result<bool> {
-        let all = 0..state.with_map(Map::end);
+        let all = 0..state.path.with_map(Map::end);
         let (slots, count) = self.first_slots(state, Kind::Doubt, all, |_, _, word| wanted(word));
         // Each block once, though many of the slots may be in it.
         let mut ids = [NO_BLOCK; COMMIT_BLOCKS_MAX];
         let mut used = 0usize;
         for slot in slots.iter().take(count) {
             let id = state
+                .path
                 .with_map(|map| map.extents().block(*slot))
                 .ok_or(EINVAL)?;
             if ids.iter().take(used).all(|known| *known != id) {
@@ -285,7 +286,7 @@ impl Writer {
     ) -> ([u32; COMMIT_BLOCKS_MAX], usize) {
         let mut slots = [0u32; COMMIT_BLOCKS_MAX];
         let mut count = 0usize;
-        state.with_map(|map| {
+        state.path.with_map(|map| {
             let mut block = None;
             for (slot, word) in map.slots().of_kind(kind, numbers) {
                 if !wanted(map, slot, word) {
@@ -308,15 +309,17 @@ impl Writer {
 
     /// Changes what a slot is used for, in memory.
     pub(in crate::remap) fn set_word(&mut self, state: &State, slot: u32, word: SlotWord) {
-        let before = state.with_map(|map| map.slots().set(&mut self.pools, slot, word));
+        let before = state
+            .path
+            .with_map(|map| map.slots().set(&mut self.pools, slot, word));
         if let Some(before) = before {
-            state.counters.changed(before, word);
+            state.user.counters.changed(before, word);
         }
     }
 
     /// What becomes of a slot that failed: of a spare that is lost, nobody knows.
     fn retired(&self, state: &State, slot: u32) -> SlotWord {
-        let member = state.with_map(|map| map.extents().slot(slot));
+        let member = state.path.with_map(|map| map.extents().slot(slot));
         if member.is_some_and(|(member, _)| !self.pools.state(member).is_usable()) {
             SlotWord::FREE_HELD
         } else {
@@ -342,8 +345,8 @@ impl Writer {
         slot: u32,
         good: bool,
     ) -> Result {
-        let word = state.with_map(|map| map.word(slot));
-        let serving = state.slot_of(word.main_block());
+        let word = state.path.with_map(|map| map.word(slot));
+        let serving = state.path.slot_of(word.main_block());
         match serving {
             Some((other, serving)) if word.is_claim() && (other == slot || serving.is_doubt()) => {
                 self.note_older_claims();
@@ -381,7 +384,7 @@ impl Writer {
         if word.is_claim() && word.main_block() >= superblock.main_blocks() {
             return Err(ERANGE);
         }
-        if state.slot_place(slot).is_none() {
+        if state.path.slot_place(slot).is_none() {
             return Err(ENOSPC);
         }
         let entry = Entry {
@@ -409,7 +412,9 @@ impl Writer {
     pub(in crate::remap) fn check_open(&self, state: &State) -> Result {
         self.check_own()?;
         if self.is_taking_over() && !self.recording {
-            state.complain("new spares are taking over, and nothing is remapped until they have");
+            state
+                .user
+                .complain("new spares are taking over, and nothing is remapped until they have");
             return Err(EBUSY);
         }
         Ok(())
@@ -418,7 +423,7 @@ impl Writer {
     /// Forgets all that was staged.
     pub(in crate::remap) fn forget_staged(&mut self, state: &State) {
         while let Some(change) = self.staged.pop() {
-            self.give_back(state, change.slot);
+            self.give_back(&state.path, change.slot);
         }
     }
 
@@ -454,9 +459,9 @@ impl Writer {
         io: &mut SpareIo<'_>,
         main_block: u64,
     ) -> Result {
-        match state.slot_of(main_block) {
+        match state.path.slot_of(main_block) {
             Some((slot, word)) if word.is_doubt() => {
-                let block = state.with_map(|map| map.extents().block(slot));
+                let block = state.path.with_map(|map| map.extents().block(slot));
                 self.commit_blocks(state, io, &[block.ok_or(EINVAL)?])
             }
             _ => Ok(()),
@@ -493,7 +498,7 @@ impl Writer {
 
     /// What the next superblock is to count.
     fn statistics(&self, state: &State) -> Statistics {
-        let counters = &state.counters;
+        let counters = &state.user.counters;
         Statistics {
             auto_remaps: counters.auto_remaps.get(),
             manual_remaps: counters.manual_remaps.get(),
@@ -547,7 +552,7 @@ impl Writer {
         io.drive(self.metadata.commit(blocks), |image, id, sequence| {
             let name = members.get(usize::from(id.member));
             let name = name.copied().unwrap_or(Uuid::NIL);
-            state.with_map(|map| {
+            state.path.with_map(|map| {
                 let entries = entries(map, generations, staged, id);
                 table_block::encode(image, &name, id.block, sequence, entries);
             });
@@ -565,7 +570,7 @@ impl Writer {
         match outcome {
             Outcome::Failed { issued: false, .. } => {
                 for change in staged {
-                    self.give_back(state, change.slot);
+                    self.give_back(&state.path, change.slot);
                 }
             }
             Outcome::Failed { issued: true, .. } => {
@@ -594,11 +599,11 @@ impl Writer {
             _ => None,
         };
         let gets_slot = matches!(change.publish, Publish::Insert | Publish::Replace(_));
-        let followed = !doubt && state.trace.follows_slots();
-        let was = followed.then(|| state.with_map(|map| map.word(slot)));
-        let noted = gets_slot && state.is_noted(main_block);
+        let followed = !doubt && state.user.trace.follows_slots();
+        let was = followed.then(|| state.path.with_map(|map| map.word(slot)));
+        let noted = gets_slot && state.repair.notes.has(main_block);
         let mut twice = false;
-        state.with_map(|map| {
+        state.path.with_map(|map| {
             let (table, slots) = (map.view(), map.slots());
             let before = match noted {
                 // It counts as pending so far.
@@ -608,7 +613,7 @@ impl Writer {
             let lost = || {
                 let slots = [Some(slot), replaced].into_iter().flatten();
                 slots
-                    .filter(|slot| state.is_content_lost(map, *slot))
+                    .filter(|slot| state.life.is_content_lost(map, *slot))
                     .count() as u64
             };
             let lost_before = lost();
@@ -617,8 +622,10 @@ impl Writer {
                     slots.set(pools, slot, entry.word.with_doubt(doubt));
                 }
                 Publish::Insert | Publish::Replace(_) => {
-                    Presence::new(state.presence.get())
-                        .set(state.sector_of(main_block), u64::from(state.sectors(1)));
+                    Presence::new(state.path.presence.get()).set(
+                        state.path.size.sector_of(main_block),
+                        u64::from(state.path.size.sectors(1)),
+                    );
                     slots.set(pools, slot, entry.word.with_doubt(doubt));
                     let replaced = match change.publish {
                         Publish::Replace(old) => {
@@ -631,7 +638,7 @@ impl Writer {
                     };
                     if !replaced && table.insert(counts, main_block, slot).is_err() {
                         // Room was reserved, and no other slot claims the block.
-                        pr_err!("{}: block {main_block} has two slots\n", state.name);
+                        pr_err!("{}: block {main_block} has two slots\n", state.user.name);
                         twice = true;
                     }
                 }
@@ -643,12 +650,12 @@ impl Writer {
                     slots.set(pools, slot, entry.word.with_held(true));
                 }
             }
-            state.counters.changed(before, map.word(slot));
-            state.counters.lost.add(lost());
-            state.counters.lost.sub(lost_before);
+            state.user.counters.changed(before, map.word(slot));
+            state.user.counters.lost.add(lost());
+            state.user.counters.lost.sub(lost_before);
         });
         if noted {
-            state.forget_note(main_block);
+            state.repair.forget_note(&state.life, main_block);
         }
         if let Some(was) = was {
             Self::trace(state, change, noted, was);
@@ -672,7 +679,7 @@ impl Writer {
         });
         let (mut last, mut places) = (None, 0u32);
         for main_block in removed {
-            let place = state.sector_of(main_block) / u64::from(SMALL);
+            let place = state.path.size.sector_of(main_block) / u64::from(SMALL);
             if last == Some(place) {
                 continue;
             }
@@ -686,15 +693,15 @@ impl Writer {
 
     /// The same of one place.
     fn forget_presence(state: &State, main_block: u64) {
-        let presence = Presence::new(state.presence.get());
-        state.with_map(|map| {
-            state.avoided.with(|avoided| {
+        let presence = Presence::new(state.path.presence.get());
+        state.path.with_map(|map| {
+            state.path.avoided.with(|avoided| {
                 reach::forget(
                     &presence,
                     &map.view(),
                     avoided,
                     main_block,
-                    state.block_shift,
+                    state.path.size.shift,
                 );
             });
         });
@@ -703,7 +710,7 @@ impl Writer {
     /// What is in these table blocks is durable everywhere now.
     fn clear_doubt(&mut self, state: &State, blocks: &[BlockId]) {
         let pools = &mut self.pools;
-        state.with_map(|map| {
+        state.path.with_map(|map| {
             for block in blocks {
                 let first = block.block.saturating_mul(ENTRIES);
                 let range = (first, first.saturating_add(ENTRIES));
@@ -720,9 +727,10 @@ impl Writer {
     /// Counts and tells how an operation on the metadata ended.
     fn note(&mut self, state: &State, outcome: &Outcome) -> Result {
         let statistics = &self.metadata.superblock().statistics;
-        state.counters.saves.set(statistics.saves);
-        state.counters.saves_done.set(statistics.saves_done);
+        state.user.counters.saves.set(statistics.saves);
+        state.user.counters.saves_done.set(statistics.saves_done);
         state
+            .user
             .counters
             .metadata_repairs
             .set(statistics.metadata_repairs);
@@ -731,19 +739,19 @@ impl Writer {
             Outcome::Committed => {
                 // Where one that failed came before, this may be too high, and a spare is refused in doubt.
                 self.durable = self.metadata.superblock().sequence;
-                state.counters.stuck.set(0);
-                state.trace.commit(self.durable, 0);
+                state.user.counters.stuck.set(0);
+                state.user.trace.commit(self.durable, 0);
                 Ok(())
             }
             Outcome::Failed { why, .. } => {
-                state.counters.stuck.set(1);
-                if state.log.allow() {
+                state.user.counters.stuck.set(1);
+                if state.user.log.allow() {
                     let what = Event::MetadataFailed.what();
-                    pr_err!("{}: {what}: {}\n", state.name, Show(why));
+                    pr_err!("{}: {what}: {}\n", state.user.name, Show(why));
                 }
                 let errno = -why.errno().number();
                 let sequence = self.metadata.superblock().sequence;
-                state.trace.commit(sequence, errno);
+                state.user.trace.commit(sequence, errno);
                 Err(Error::from_errno(errno))
             }
         }
@@ -752,14 +760,14 @@ impl Writer {
     /// Says in tracepoints what a change of the map was, to whoever listens: a slot that had `before` has `after`.
     fn trace(state: &State, change: &Staged, noted: bool, before: SlotWord) {
         let place = |slot| {
-            let place = state.slot_place(slot);
+            let place = state.path.slot_place(slot);
             place.map(|place| (trace::Disk::of(Some(place.member)), place.sector))
         };
         let Some(own) = place(change.slot) else {
             return;
         };
         let word = change.entry.word;
-        let (block, tracer) = (state.traced(word.main_block()), state.trace);
+        let (block, tracer) = (state.path.size.traced(word.main_block()), state.user.trace);
         let serves = word.state() == SlotState::Valid;
         match change.publish {
             // Of what is noted it was said then.
@@ -778,7 +786,7 @@ impl Writer {
                 }
             }
             Publish::Remove(main_block) if before.state() == SlotState::Valid => {
-                let block = state.traced(main_block);
+                let block = state.path.size.traced(main_block);
                 tracer.moved(block, own, (trace::Disk::MAIN, block.sector));
             }
             _ => (),
@@ -834,7 +842,7 @@ fn first_blocks(state: &State, staged: &[Staged]) -> ([BlockId; COMMIT_BLOCKS_MA
     let mut blocks = [NO_BLOCK; COMMIT_BLOCKS_MAX];
     let mut count = 0usize;
     for (index, change) in staged.iter().enumerate() {
-        let block = state.with_map(|map| map.extents().block(change.slot));
+        let block = state.path.with_map(|map| map.extents().block(change.slot));
         let block = block.unwrap_or(NO_BLOCK);
         if blocks
             .get(..count)

@@ -65,7 +65,7 @@ impl Writer {
     pub(in crate::remap) fn has_news(&mut self, state: &State, low_water: u32) -> bool {
         let short = self.crosses_low_water(low_water);
         if let Some(event) = short {
-            state.announce(event);
+            state.user.announce(event);
         }
         short.is_some() | self.copies_changed(state)
     }
@@ -73,13 +73,13 @@ impl Writer {
     /// Whether users have to be told that copies of the metadata were lost, repaired or moved, that the
     /// metadata can't be written, or can be again (P4).
     pub(in crate::remap) fn copies_changed(&mut self, state: &State) -> bool {
-        let stuck = state.counters.stuck.get() != 0 || self.metadata.is_foreign();
+        let stuck = state.user.counters.stuck.get() != 0 || self.metadata.is_foreign();
         let now = Copies::of(self.metadata.superblock(), stuck);
         let before = core::mem::replace(&mut self.told_copies, now);
         match now.event(&before) {
             // The log has said why.
-            Some(Event::MetadataFailed) => state.news.note(Event::MetadataFailed, 1, None),
-            Some(event) => state.announce(event),
+            Some(Event::MetadataFailed) => state.user.news.note(Event::MetadataFailed, 1, None),
+            Some(event) => state.user.announce(event),
             None => (),
         }
         now != before

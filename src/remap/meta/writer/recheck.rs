@@ -223,7 +223,7 @@ impl Writer {
         let image = progress.read(io, place)?;
         let expected = &mut progress.expected;
         let is_known = |found: &Block, sequence| {
-            state.with_map(|map| {
+            state.path.with_map(|map| {
                 let entries = entries(map, &self.generations, &[], id);
                 table_block::encode(expected, &member.uuid, id.block, sequence, entries);
             });
@@ -236,10 +236,10 @@ impl Writer {
     /// Somebody else has written the metadata.
     fn note_foreign(&mut self, state: &State) -> Result {
         self.metadata.set_foreign();
-        self.show_copies(state);
+        self.show_copies(&state.user);
         pr_err!(
             "{}: somebody else has written the metadata: nothing is remapped any more\n",
-            state.name
+            state.user.name
         );
         self.check_own()
     }

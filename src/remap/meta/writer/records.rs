@@ -29,10 +29,8 @@ use crate::{
     },
     remap::{
         meta::io::SpareIo,
-        session::state::{
-            mark_avoided,
-            State, //
-        }, //
+        path::avoided::mark_avoided,
+        session::state::State, //
     }, //
 };
 
@@ -81,7 +79,7 @@ impl Writer {
         let removed = self.metadata.change_avoided(|all| all.remove(blocks));
         let removed = removed.map_err(|_| Denial::TooManyAvoided)?;
         self.record_avoided(state, io)?;
-        let step = (SMALL >> state.block_shift) as usize;
+        let step = (SMALL >> state.path.size.shift) as usize;
         let end = blocks.first.saturating_add(blocks.count);
         // It is not looked at many places, as the lock is held. What is left costs I/O there a look-up.
         for block in (blocks.first..end).step_by(step).take(PLACES_MAX as usize) {
@@ -95,14 +93,14 @@ impl Writer {
     fn record_avoided(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
         if let Err(error) = self.sync(state, io) {
             let _ = self.metadata.change_avoided(|all| {
-                state.avoided.with(|before| all.load(before));
+                state.path.avoided.with(|before| all.load(before));
                 Ok(())
             });
             return Err(error);
         }
         let avoided: &Avoided = &self.metadata.superblock().avoided;
-        mark_avoided(avoided, state.presence.get(), state.block_shift);
-        state.avoided.publish(avoided);
+        mark_avoided(avoided, state.path.presence.get(), state.path.size.shift);
+        state.path.avoided.publish(avoided);
         state.life.set_avoiding(!avoided.is_empty());
         Ok(())
     }

@@ -33,7 +33,10 @@ use crate::{
     remap::{
         jobs::closed::range,
         meta::io::SpareIo,
-        path::map::Map,
+        path::{
+            map::Map,
+            state::PathState, //
+        },
         session::state::State,
         setup::spares::Spares, //
     }, //
@@ -108,7 +111,7 @@ impl Writer {
 
     /// Whether the table, as it is, takes `more` blocks and keeps some buckets empty.
     pub(in crate::remap) fn has_room(&self, state: &State, more: u32) -> bool {
-        let buckets = state.with_map(Map::buckets);
+        let buckets = state.path.with_map(Map::buckets);
         let taken = u64::from(self.counts.used)
             .saturating_add(u64::from(self.counts.tombstones))
             .saturating_add(u64::from(more));
@@ -148,7 +151,9 @@ impl Writer {
         self.check_open(state)?;
         self.take_leftover(state);
         if self.pools.stalled() != 0 {
-            state.complain("a spare takes longer than deadline_ms for data");
+            state
+                .user
+                .complain("a spare takes longer than deadline_ms for data");
         }
         match self.take_given_slots(state, io, want) {
             // Better one that has failed a moment ago than none.
@@ -174,6 +179,7 @@ impl Writer {
         // That may have found out that a spare is gone.
         let giving = self.giving();
         state
+            .path
             .with_map(|map| map.slots().take(&mut self.pools, giving, want))
             .ok_or(ENOSPC)
     }
@@ -192,14 +198,14 @@ impl Writer {
             .ok_or(ERANGE)
             .and_then(|word| self.stage(state, run.first, word, Publish::Insert));
         if staged.is_err() {
-            self.give_back(state, run.first);
+            self.give_back(&state.path, run.first);
         }
         staged
     }
 
     /// Gives out a given free slot; [`EBUSY`] if it is not free.
     pub(in crate::remap) fn take_slot(&mut self, state: &State, slot: u32) -> Result {
-        let taken = state.with_map(|map| {
+        let taken = state.path.with_map(|map| {
             let member = map.extents().slot(slot).map(|(member, _)| member);
             member.is_some_and(|member| self.gives_slots(member))
                 && map.slots().take_slot(&mut self.pools, slot)
@@ -236,7 +242,7 @@ impl Writer {
         if slot >= member.usable_slots() && slot < member.slots {
             return true;
         }
-        state.with_map(|map| {
+        state.path.with_map(|map| {
             let number = map.extents().number(index, slot);
             number.is_some_and(|number| map.word(number).is_available())
         })
@@ -292,10 +298,10 @@ impl Writer {
     ) -> Result {
         // Whoever has a pending block's range may be about to use its slot. The caller does that for its
         // own blocks, and for no others of its range.
-        let desk = state.desk.lock();
+        let desk = state.repair.desk.lock();
         let is_busy = |word: SlotWord| {
             let block = word.main_block();
-            let one = Range::new(state.sector_of(block), state.sectors(1));
+            let one = Range::new(state.path.size.sector_of(block), state.path.size.sectors(1));
             match own.filter(|own| range(state, *own).overlaps(&one)) {
                 Some(own) => block.wrapping_sub(own.first) < own.count,
                 None => desk.is_busy(one),
@@ -305,7 +311,7 @@ impl Writer {
         stolen.clear();
         let (mut next, giving) = (Some(0u32), self.giving());
         while let Some(first) = next.filter(|_| stolen.len() < want as usize) {
-            let found = state.with_map(|map| {
+            let found = state.path.with_map(|map| {
                 let slots = map.slots();
                 let mut pending = slots.of_members(Kind::Pending, giving, first);
                 pending.find(|(_, word)| !is_busy(*word))
@@ -330,7 +336,7 @@ impl Writer {
         };
         // No bio was on its way to any of them. What is in doubt stays what it was.
         for slot in &stolen {
-            self.give_back(state, *slot);
+            self.give_back(&state.path, *slot);
         }
         self.stolen = stolen;
         committed
@@ -349,13 +355,16 @@ impl Writer {
         let mut failed = Ok(());
         let mut noted = 0u64;
         // As in `steal_slots`.
-        let desk = state.desk.lock();
+        let desk = state.repair.desk.lock();
         blocks.retain(|block| {
-            let range = Range::new(state.sector_of(*block), state.sectors(1));
+            let range = Range::new(
+                state.path.size.sector_of(*block),
+                state.path.size.sectors(1),
+            );
             if failed.is_err() || desk.is_busy(range) {
                 return true;
             }
-            match state.slot_of(*block) {
+            match state.path.slot_of(*block) {
                 Some((slot, word)) if word.state() == SlotState::Pending && !word.is_doubt() => {
                     failed = self.stage(state, slot, SlotWord::FREE, Publish::Remove(*block));
                     if failed.is_ok() {
@@ -366,13 +375,17 @@ impl Writer {
                 }
                 Some(_) => false,
                 None => {
-                    noted = noted.saturating_add(u64::from(state.drop_note(&desk, *block)));
+                    noted = noted.saturating_add(u64::from(state.repair.drop_note(
+                        &desk,
+                        &state.life,
+                        *block,
+                    )));
                     false
                 }
             }
         });
         drop(desk);
-        state.counters.pending.sub(noted);
+        state.user.counters.pending.sub(noted);
         let freed = stolen.len() as u64;
         let committed = match stolen.is_empty() {
             true => failed,
@@ -380,7 +393,7 @@ impl Writer {
         };
         // No bio was on its way to any of them. What is in doubt stays what it was.
         for slot in &stolen {
-            self.give_back(state, *slot);
+            self.give_back(&state.path, *slot);
         }
         self.stolen = stolen;
         committed.map(|()| freed.saturating_add(noted))
@@ -393,9 +406,9 @@ impl Writer {
     }
 
     /// Gives back a slot that is held. No bio may be on its way to it.
-    pub(in crate::remap) fn give_back(&mut self, state: &State, slot: u32) {
+    pub(in crate::remap) fn give_back(&mut self, path: &PathState, slot: u32) {
         let superblock = self.metadata.superblock();
-        state.with_map(|map| {
+        path.with_map(|map| {
             let member = map.extents().slot(slot).map(|(member, _)| member);
             // Of one that has left the set meanwhile, there are none.
             if member.is_some_and(|member| superblock.member(member).is_some()) {
@@ -407,9 +420,9 @@ impl Writer {
     /// Gives back what others have left who could not wait for the lock.
     pub(in crate::remap) fn take_leftover(&mut self, state: &State) {
         loop {
-            let slot = state.leftover.lock().pop();
+            let slot = state.repair.pop_leftover();
             match slot {
-                Some(slot) => self.give_back(state, slot),
+                Some(slot) => self.give_back(&state.path, slot),
                 None => return,
             }
         }

@@ -48,7 +48,6 @@ use crate::{
     },
     remap::{
         health::life::SpareTickets,
-        jobs::closed::must_stop,
         meta::{
             io::SpareIo,
             writer::{
@@ -110,7 +109,7 @@ impl Request {
     /// Stages what was placed.
     fn stage(&mut self, state: &State, writer: &mut Writer) {
         for Placed { main_block, slot } in &self.placed {
-            let before = state.slot_of(*main_block);
+            let before = state.path.slot_of(*main_block);
             let publish = match before {
                 Some((old, _)) if old == *slot => Publish::Keep,
                 Some((old, _)) => Publish::Replace(old),
@@ -130,7 +129,7 @@ impl Request {
             let done = word.and_then(|word| writer.stage(state, *slot, word, publish));
             match (done, publish) {
                 (Err(error), _) => {
-                    writer.give_back(state, *slot);
+                    writer.give_back(&state.path, *slot);
                     self.staged = Err(error);
                 }
                 (Ok(()), Publish::Replace(old)) => {
@@ -157,7 +156,7 @@ impl Request {
                 // They may be replaced by now, as far as the commit went.
                 writer.note_older_claims();
                 for slot in &self.retired {
-                    writer.give_back(state, *slot);
+                    writer.give_back(&state.path, *slot);
                 }
             }
         }
@@ -171,9 +170,9 @@ impl Request {
     fn stage_retirements(&self, state: &State, writer: &mut Writer) {
         for slot in &self.retired {
             let leaves = self.leaves || !is_to_blame(state, *slot);
-            if leaves && state.is_held(*slot) {
+            if leaves && state.path.is_held(*slot) {
                 // No commit has known it, and no bio was ever on the way to it.
-                writer.give_back(state, *slot);
+                writer.give_back(&state.path, *slot);
                 continue;
             }
             // Not marked as bad, it is found out again.
@@ -182,7 +181,7 @@ impl Request {
                 break;
             }
             if !leaves {
-                state.counters.spare_write_errors.add(1);
+                state.user.counters.spare_write_errors.add(1);
             }
         }
     }
@@ -239,7 +238,7 @@ impl Relocation<'_> {
     fn share(&mut self, request: Request) -> Request {
         let state = self.state;
         self.wait_for_others();
-        let mut group = state.group.lock();
+        let mut group = state.repair.group.lock();
         let seat = match group.join(self.lists.placing.written(), request) {
             Ok(seat) => seat,
             // There is a seat for everybody who moves blocks.
@@ -253,9 +252,9 @@ impl Relocation<'_> {
             if group.lead(seat) {
                 drop(group);
                 self.lead(seat);
-                group = state.group.lock();
+                group = state.repair.group.lock();
                 group.end(seat);
-                state.group_changed.notify_all();
+                state.repair.group_changed.notify_all();
                 ends = true;
             }
             if ends {
@@ -263,13 +262,13 @@ impl Relocation<'_> {
                     return request;
                 }
             }
-            let waited = (state.group_changed)
+            let waited = (state.repair.group_changed)
                 .wait_interruptible_timeout(&mut group, msecs_to_jiffies(WAIT_MS as u32));
             if matches!(waited, CondVarTimeoutResult::Signal { .. }) {
                 // The I/O that is under way does not end with that.
                 drop(group);
                 fsleep(Delta::from_millis(1));
-                group = state.group.lock();
+                group = state.repair.group.lock();
             }
         }
     }
@@ -282,7 +281,7 @@ impl Relocation<'_> {
 
     /// Whether this is for a message that has to come to an end.
     fn must_stop(&self) -> bool {
-        self.target.is_none() && must_stop(self.state)
+        self.target.is_none() && self.state.jobs.must_stop()
     }
 
     /// Flushes and commits for a batch. Afterwards all that was taken is done.
@@ -290,9 +289,9 @@ impl Relocation<'_> {
         let state = self.state;
         if self.target.is_some() {
             // Those who wait for slots get them now, and bring their data while this batch is made durable.
-            state.let_others_write();
+            state.meta.let_others_write();
         }
-        state.group.lock().close(seat);
+        state.repair.group.lock().close(seat);
         if !self.flush(seat) {
             return;
         }
@@ -313,13 +312,21 @@ impl Relocation<'_> {
     fn flush(&self, seat: usize) -> bool {
         let state = self.state;
         let flushed = state
-            .flush_caches(self.spares, self.lists.placing.written())
+            .life
+            .flush_caches(
+                &state.user,
+                &state.pool,
+                (self.spares, self.lists.placing.written()),
+            )
             .is_ok();
         let unbroken = |tickets: &SpareTickets| {
-            state.are_unbroken(self.spares, self.lists.placing.written(), tickets)
+            state
+                .life
+                .are_unbroken(self.spares, self.lists.placing.written(), tickets)
         };
         let (mut own, mut left) = (None, false);
         state
+            .repair
             .group
             .lock()
             .advance(seat, Progress::Closed, |request| {
@@ -334,7 +341,7 @@ impl Relocation<'_> {
                 Progress::Done
             });
         if left {
-            state.group_changed.notify_all();
+            state.repair.group_changed.notify_all();
         }
         own == Some(true)
     }
@@ -349,9 +356,10 @@ impl Relocation<'_> {
         waits: bool,
     ) -> bool {
         let (state, tells) = (self.state, self.tells);
-        let low_water = state.limits.get(Limit::LowWater);
+        let low_water = state.user.limits.get(Limit::LowWater);
         let (mut placed, mut changes, mut own) = (0usize, 0usize, None);
         state
+            .repair
             .group
             .lock()
             .advance(seat, Progress::Flushed, |request| {
@@ -376,6 +384,7 @@ impl Relocation<'_> {
         if placed != 0 {
             let committed = writer.commit(state, io);
             state
+                .repair
                 .group
                 .lock()
                 .advance(seat, Progress::Taken, |request| {
@@ -385,7 +394,7 @@ impl Relocation<'_> {
                     }
                     Progress::Done
                 });
-            state.group_changed.notify_all();
+            state.repair.group_changed.notify_all();
             // If this fails, loading finds two claims and frees the older, and the slot fails
             // again when it is written.
             if writer.commit(state, io).is_err() {

@@ -210,7 +210,7 @@ impl Source<'_> {
     pub(in crate::remap) fn offset(&self, state: &State, block: u32) -> u32 {
         match self {
             Source::Zeroes => 0,
-            _ => state.bytes(block),
+            _ => state.path.size.bytes(block),
         }
     }
 
@@ -235,11 +235,12 @@ impl Source<'_> {
                 let mut done = 0usize;
                 while done < bytes as usize {
                     let step = state
+                        .repair
                         .zeroes
                         .len()
                         .min((bytes as usize).saturating_sub(done));
                     let at = sector.saturating_add(done as u64 >> 9);
-                    pool.write(device, at, state.zeroes.slice(0..step)?, opf)?;
+                    pool.write(device, at, state.repair.zeroes.slice(0..step)?, opf)?;
                     done = done.saturating_add(step);
                 }
                 Ok(())
@@ -312,7 +313,7 @@ impl<'a> Relocation<'a> {
         if self.lists.moves.is_empty() {
             return Ok(0);
         }
-        if !self.probes && !self.state.admits_to_spares(self.spares) {
+        if !self.probes && !self.state.life.admits_to_spares(self.spares) {
             return Err(self.error);
         }
         *self.lists.placing = Placing::new(self.deadline, MOVES_MAX);
@@ -339,9 +340,17 @@ impl<'a> Relocation<'a> {
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
             let main_block = self.own.main_block(*first);
             match self.origin {
-                Origin::Auto => self.state.report(Event::Remap, count, main_block),
+                Origin::Auto => self.state.user.report(
+                    Event::Remap,
+                    count,
+                    self.state.path.size.sector_of(main_block),
+                ),
                 // Whoever asked for it knows.
-                Origin::Manual => self.state.log_blocks(Event::Remap, count, main_block),
+                Origin::Manual => self.state.user.log_blocks(
+                    Event::Remap,
+                    count,
+                    self.state.path.size.sector_of(main_block),
+                ),
             }
         }
         // Whoever sent the data to main gets to know what main said.
@@ -373,12 +382,12 @@ impl<'a> Relocation<'a> {
 
 /// Whether a slot that failed is bad, as far as its spare is known to work.
 fn is_to_blame(state: &State, slot: u32) -> bool {
-    let member = state.member_of(slot);
+    let member = state.path.member_of(slot);
     member.is_some_and(|member| state.life.blames_slots(member))
 }
 
 /// Whether the set goes on without the spare of a slot.
 fn is_lost(state: &State, slot: u32) -> bool {
-    let member = state.member_of(slot);
-    member.is_some_and(|member| state.is_lost(member))
+    let member = state.path.member_of(slot);
+    member.is_some_and(|member| state.life.is_lost(member))
 }

@@ -56,7 +56,7 @@ impl Relocation<'_> {
         self.lists.placing.begin(self.lists.queue.len());
         let mut answer = PlaceAnswer::Good;
         loop {
-            let slots_left = self.state.counters.left.get() != 0;
+            let slots_left = self.state.user.counters.left.get() != 0;
             let step = self
                 .lists
                 .placing
@@ -94,7 +94,10 @@ impl Relocation<'_> {
             }
             PlaceStep::Write { at, slots } => self.write(at, slots)?,
             PlaceStep::Placed { at, slots, begun } => {
-                self.tell |= state.proven(Direction::SpareWrite(slots.member), begun);
+                self.tell |=
+                    state
+                        .life
+                        .proven(&state.user, Direction::SpareWrite(slots.member), begun);
                 for index in 0..slots.count {
                     let placed = Placed {
                         main_block: self.own.main_block(self.block_at(at, index)?),
@@ -152,7 +155,7 @@ impl Relocation<'_> {
     fn own_slot(&self, at: usize) -> Result<Option<MemberRun>, BlkStatus> {
         let (state, block) = (self.state, self.block_at(at, 0)?);
         let main_block = self.own.main_block(block);
-        if state.slot_of(main_block).is_none() {
+        if state.path.slot_of(main_block).is_none() {
             // It gets none meanwhile, as its range is the caller's.
             return Ok(None);
         }
@@ -160,12 +163,15 @@ impl Relocation<'_> {
         let own = state.with_writer_by(self.patience, self.spares, |writer, io| {
             let settled = writer.settle(state, io, main_block);
             settled.map_err(|_| self.error)?;
-            let own = state.slot_of(main_block);
+            let own = state.path.slot_of(main_block);
             let own = own.filter(|(_, word)| word.is_set_aside() && !block.is_marked());
             let slots = own.and_then(|(slot, _)| self.slots_from(slot, 1));
             Ok(slots.filter(|slots| {
                 !self.lists.placing.has_left(slots.member)
-                    && state.locate(self.spares, slots.first, true).is_some()
+                    && state
+                        .path
+                        .locate(&state.life, self.spares, slots.first, true)
+                        .is_some()
             }))
         });
         own.unwrap_or(Err(self.error))
@@ -173,7 +179,7 @@ impl Relocation<'_> {
 
     /// Slots of a member, if there is one.
     fn slots_from(&self, first: u32, count: u32) -> Option<MemberRun> {
-        let member = self.state.member_of(first)?;
+        let member = self.state.path.member_of(first)?;
         Some(MemberRun {
             first,
             count,
@@ -186,10 +192,13 @@ impl Relocation<'_> {
         let state = self.state;
         let data = (
             self.source.offset(state, self.block_at(at, 0)?.index()),
-            state.bytes(slots.count),
+            state.path.size.bytes(slots.count),
         );
         let (member, device, sector) =
-            (state.locate(self.spares, slots.first, true)).ok_or(BlkStatus::OFFLINE)?;
+            (state
+                .path
+                .locate(&state.life, self.spares, slots.first, true))
+            .ok_or(BlkStatus::OFFLINE)?;
         (state.life).write_slots(member, || {
             (self.source).write(state, data, device, sector, block::Opf::WRITE.sync())
         })
@@ -198,15 +207,19 @@ impl Relocation<'_> {
     /// A spare takes nothing at all: that says nothing about those of its slots that failed.
     fn give_up_spare(&mut self, member: u8) {
         let state = self.state;
-        self.tell |= state.disproved(Direction::SpareWrite(member));
-        let of_member = |slot: &u32| state.member_of(*slot) == Some(member);
+        self.tell |= state
+            .life
+            .disproved(&state.user, Direction::SpareWrite(member));
+        let of_member = |slot: &u32| state.path.member_of(*slot) == Some(member);
         self.give_back(self.lists.retired.iter().copied().filter(of_member));
         self.lists.retired.retain(|slot| !of_member(slot));
     }
 
     /// Gives back slots that were taken. Waits for nobody: it may be late.
     pub(super) fn give_back(&self, slots: impl Iterator<Item = u32>) {
-        self.state.leave_slots(slots);
+        self.state
+            .repair
+            .leave_slots(&self.state.meta, &self.state.path, slots);
     }
 
     /// How many blocks from a place on follow each other and can go to new slots together.
@@ -217,7 +230,7 @@ impl Relocation<'_> {
         };
         let mut count = 1u32;
         for block in rest.iter().skip(1) {
-            let before = self.state.slot_of(self.own.main_block(*block));
+            let before = self.state.path.slot_of(self.own.main_block(*block));
             if block.index() != first.index().saturating_add(count)
                 || before.is_some_and(|(_, word)| word.is_set_aside())
             {
@@ -251,9 +264,9 @@ impl Relocation<'_> {
                 Some(Err(error)) => {
                     if error == ENOSPC {
                         match self.target {
-                            Some(_) => state.announce(Event::Refused),
+                            Some(_) => state.user.announce(Event::Refused),
                             // No bio has failed for that.
-                            None => state.complain("no free slot is left"),
+                            None => state.user.complain("no free slot is left"),
                         }
                     }
                     return Err(self.error);

@@ -125,7 +125,7 @@ pub(in crate::remap) fn serve(
                 block::Op::Read => Operation::Read,
                 _ => Operation::Other,
             },
-            blocks: state.blocks(bio.sectors()),
+            blocks: state.path.size.blocks(bio.sectors()),
             fua: bio.opf().is_fua(),
             failed_at,
             error: match bio.status() {
@@ -136,7 +136,7 @@ pub(in crate::remap) fn serve(
             probes,
         },
         now,
-        u64::from(state.limits.get(Limit::DeadlineMs)),
+        u64::from(state.user.limits.get(Limit::DeadlineMs)),
     );
     tools.lists.moves.clear();
     tools.lists.unreadable.clear();
@@ -150,7 +150,7 @@ pub(in crate::remap) fn serve(
         data: &mut tools.data,
         lists: &mut tools.lists,
         times: repair.times(),
-        patience: state.patience(),
+        patience: state.user.limits.patience(),
         probes_spare: member.is_some() && probes,
         tickets: (state.life.flush_sent(Disk::Main), state.life.spares_sent()),
         written: (false, 0),
@@ -166,11 +166,11 @@ pub(in crate::remap) fn serve(
             BlkStatus::OK => trace::Verdict::Served,
             _ => trace::Verdict::Failed,
         };
-        state.trace.verdict(part, bio.op(), verdict, status);
+        state.user.trace.verdict(part, bio.op(), verdict, status);
     }
     let mut tell = driver.tell;
     // Whoever has the lock writes metadata, and will need the memory, too.
-    if let Some(mut locked) = state.writer.try_lock() {
+    if let Some(mut locked) = state.meta.writer.try_lock() {
         tell |= locked.writer.copies_changed(state);
         if locked.writer.wants_growth(state) {
             let target = bio.target();
@@ -186,7 +186,7 @@ pub(in crate::remap) fn serve(
     loop {
         match repair.advance(what_is(state), Answer::Good) {
             Step::MoveWeak => {
-                let mut weak = state.weak.lock();
+                let mut weak = state.jobs.weak.lock();
                 for block in &tools.lists.weak {
                     weak.add(block.of_main(first));
                 }
@@ -208,9 +208,9 @@ pub(in crate::remap) fn serve(
 fn what_is(state: &State) -> Now {
     Now {
         ms: util::monotonic_ms(),
-        auto_remap: state.auto_remap.load(Relaxed),
-        slots_left: state.counters.left.get() != 0,
-        read_retries: state.limits.get(Limit::ReadRetries),
+        auto_remap: state.user.auto_remap.load(Relaxed),
+        slots_left: state.user.counters.left.get() != 0,
+        read_retries: state.user.limits.get(Limit::ReadRetries),
     }
 }
 
@@ -220,7 +220,7 @@ fn end_flush(state: &State, spares: &Spares, mut bio: dm::OwnedBio<DmRemap>) {
     let data = bio.per_bio();
     let (member, admitted) = (data.member(), data.probes || !data.failed);
     if admitted || !fails(state, spares, &bio, member) {
-        let tell = state.with_writer_by(state.patience(), spares, |writer, io| {
+        let tell = state.with_writer_by(state.user.limits.patience(), spares, |writer, io| {
             member.is_some_and(|member| writer.lose_if_gone(state, io, member))
                 && writer.copies_changed(state)
         });
@@ -238,7 +238,7 @@ fn fails(state: &State, spares: &Spares, bio: &dm::OwnedBio<DmRemap>, member: Op
     match (member, bio.op()) {
         (None, block::Op::Read) => state.life.is_open(Direction::MainRead),
         (None, _) => state.life.is_open(Direction::MainWrite),
-        (Some(_), _) => state.all_spares_fail(spares),
+        (Some(_), _) => state.life.all_spares_fail(spares),
     }
 }
 
@@ -249,33 +249,39 @@ fn note_lost(state: &State, (first, lists): (u64, &Lists)) -> bool {
     let Some(first) = lost().next() else {
         return false;
     };
-    let locked = state.writer.try_lock();
+    let locked = state.meta.writer.try_lock();
     if locked.is_some_and(|locked| !locked.writer.active) {
         return false;
     }
-    state.report(Event::Pending, lost().count(), first);
+    state.user.report(
+        Event::Pending,
+        lost().count(),
+        state.path.size.sector_of(first),
+    );
     // A full spare has better use for its slots.
-    if state.counters.left.get() != 0 {
+    if state.user.counters.left.get() != 0 {
         for main_block in lost() {
-            if state.slot_of(main_block).is_none() && !state.is_avoided(main_block, 1) {
-                state.note(main_block);
+            if state.path.slot_of(main_block).is_none() && !state.path.is_avoided(main_block, 1) {
+                state
+                    .repair
+                    .note(&state.user, &state.life, state.path.size, main_block);
             }
         }
     }
-    !state.notes.is_empty()
+    !state.repair.notes.is_empty()
 }
 
 /// Sets aside slots for blocks that are noted, until there are none. Returns whether there is something that users
 /// wait for.
 pub(in crate::remap) fn set_noted_aside(state: &State, spares: &Spares) -> bool {
-    let low_water = state.limits.get(Limit::LowWater);
+    let low_water = state.user.limits.get(Limit::LowWater);
     let mut tell = false;
-    while !state.notes.is_empty() {
-        if state.writer.lock().writer.is_taking_over() {
+    while !state.repair.notes.is_empty() {
+        if state.meta.writer.lock().writer.is_taking_over() {
             // They stay noted: there is no slot for them yet.
             break;
         }
-        if state.next_noted(0).is_none() {
+        if state.repair.next_noted(state.path.size, 0).is_none() {
             // Somebody has their range.
             fsleep(Delta::from_millis(RANGE_MS));
             continue;
@@ -284,12 +290,13 @@ pub(in crate::remap) fn set_noted_aside(state: &State, spares: &Spares) -> bool 
             let (mut taken, mut from) = ([0u64; NOTED_MAX], 0);
             let mut count = 0usize;
             for place in &mut taken {
-                let Some(block) = state.next_noted(from) else {
+                let Some(block) = state.repair.next_noted(state.path.size, from) else {
                     break;
                 };
                 (*place, from) = (block, block.saturating_add(1));
                 count = count.saturating_add(1);
-                let is_main = state.slot_of(block).is_none() && !state.is_avoided(block, 1);
+                let is_main =
+                    state.path.slot_of(block).is_none() && !state.path.is_avoided(block, 1);
                 if writer.active && is_main {
                     // A full spare has better use for its slots.
                     let _ = writer.set_aside(state, io, block, Origin::Auto);
@@ -299,8 +306,8 @@ pub(in crate::remap) fn set_noted_aside(state: &State, spares: &Spares) -> bool 
             let _ = writer.commit(state, io);
             for block in taken.iter().take(count) {
                 // What is set aside is forgotten with that, and has its place in the count.
-                if state.forget_note(*block) {
-                    state.counters.pending.sub(1);
+                if state.repair.forget_note(&state.life, *block) {
+                    state.user.counters.pending.sub(1);
                 }
             }
             if writer.active {
@@ -331,10 +338,10 @@ fn note_failing(state: &State, until: u64, spares: &Spares, (first, lists): (u64
         let mut alive = [None; MEMBERS_MAX as usize];
         let mut noted = 0usize;
         for main_block in failing() {
-            let Some((slot, word)) = state.slot_of(main_block) else {
+            let Some((slot, word)) = state.path.slot_of(main_block) else {
                 continue;
             };
-            let member = state.member_of(slot);
+            let member = state.path.member_of(slot);
             let Some((member, known)) = member.and_then(|member| {
                 let known = alive.get_mut(usize::from(member))?;
                 Some((member, known))
@@ -344,14 +351,18 @@ fn note_failing(state: &State, until: u64, spares: &Spares, (first, lists): (u64
             let superblock = writer.metadata.superblock();
             let alive = *known.get_or_insert_with(|| io.is_alive(superblock, member, None));
             if alive && word.state() == SlotState::Valid {
-                let known = state.with_map(|map| state.is_content_lost(map, slot));
+                let known = state
+                    .path
+                    .with_map(|map| state.life.is_content_lost(map, slot));
                 writer.set_word(state, slot, word.with_failing());
-                state.counters.lost.add(u64::from(!known));
+                state.user.counters.lost.add(u64::from(!known));
                 noted = noted.saturating_add(1);
             }
         }
         if noted != 0 {
-            state.report(Event::Lost, noted, first);
+            state
+                .user
+                .report(Event::Lost, noted, state.path.size.sector_of(first));
         }
         noted != 0
     });
@@ -391,7 +402,7 @@ impl<'a> Driver<'a> {
             if self.times != repair.times() {
                 // Another part, which has time of its own.
                 self.times = repair.times();
-                self.patience = self.state.patience();
+                self.patience = self.state.user.limits.patience();
             }
             answer = match step {
                 Step::AskBreaker => {
@@ -403,7 +414,11 @@ impl<'a> Driver<'a> {
                 Step::Write(part) => self.write(part),
                 Step::AskGone { slot } => Answer::Yes(self.is_gone(slot)),
                 Step::CountFailedSlot { slot } => {
-                    if let Some((member, _, _)) = self.state.locate(self.spares, slot, true) {
+                    if let Some((member, _, _)) =
+                        self.state
+                            .path
+                            .locate(&self.state.life, self.spares, slot, true)
+                    {
                         self.state.life.note_failed_slot(member);
                     }
                     Answer::Good
@@ -416,7 +431,10 @@ impl<'a> Driver<'a> {
                 Step::CountFailure(way) => self.count_failure(way),
                 Step::Probe(way) => Answer::Probed(self.probe(way)),
                 Step::Disprove(way) => {
-                    self.tell |= self.state.disproved(direction_of(way));
+                    self.tell |= self
+                        .state
+                        .life
+                        .disproved(&self.state.user, direction_of(way));
                     Answer::Good
                 }
                 Step::ListMoves { at, count } => answer_of(self.list_moves(at, count)),
@@ -425,7 +443,7 @@ impl<'a> Driver<'a> {
                 Step::Flush => answer_of(self.flush()),
                 Step::ListUnreadable { at, from_slot } => {
                     if from_slot {
-                        self.state.counters.spare_read_errors.add(1);
+                        self.state.user.counters.spare_read_errors.add(1);
                     }
                     let block = ListedBlock::new(at).mark_if(from_slot);
                     // What finds no room is found out again by the next read.
@@ -442,7 +460,7 @@ impl<'a> Driver<'a> {
                     Answer::Good
                 }
                 Step::NoteFailing => {
-                    let patience = u64::from(self.state.limits.get(Limit::DeadlineMs));
+                    let patience = u64::from(self.state.user.limits.get(Limit::DeadlineMs));
                     let until = util::monotonic_ms().saturating_add(patience);
                     let lists = (self.first(), &*self.lists);
                     self.tell |= note_failing(self.state, until, self.spares, lists);
@@ -465,7 +483,7 @@ impl<'a> Driver<'a> {
 
     /// The bio's first block of main.
     fn first(&self) -> u64 {
-        self.state.block_of(self.bio.target_sector())
+        self.state.path.size.block_of(self.bio.target_sector())
     }
 
     /// The block of main that a block of the bio is.
@@ -477,7 +495,7 @@ impl<'a> Driver<'a> {
     fn own(&self) -> Blocks {
         Blocks {
             first: self.first(),
-            count: u64::from(self.state.blocks(self.bio.sectors())),
+            count: u64::from(self.state.path.size.blocks(self.bio.sectors())),
         }
     }
 
@@ -485,10 +503,15 @@ impl<'a> Driver<'a> {
         let main_block = self.main_block(at);
         // Before the map, as the noter forgets a block behind having published its slot.
         let writes = self.bio.op() != block::Op::Read;
-        let noted = writes.then(|| self.state.notes.first_in(main_block, u64::from(count)));
+        let noted = writes.then(|| {
+            self.state
+                .repair
+                .notes
+                .first_in(main_block, u64::from(count))
+        });
         let noted = noted.flatten();
         Answer::Found {
-            run: self.state.run(main_block, count),
+            run: self.state.path.run(main_block, count),
             noted: noted.and_then(|noted| u32::try_from(noted.wrapping_sub(main_block)).ok()),
         }
     }
@@ -510,10 +533,13 @@ impl<'a> Driver<'a> {
     /// Where a run lies. Of a spare that is not there,
     /// or is lost and should be written, it fails like a bad medium: what is written goes elsewhere.
     fn place_of(&self, run: Try, write: bool) -> Result<(&dm::Device, u64), BlkStatus> {
-        let skipped = u64::from(self.state.sectors(run.part.first));
+        let skipped = u64::from(self.state.path.size.sectors(run.part.first));
         let (device, sector) = match run.kind {
             RunKind::Slots { first } | RunKind::Failing { first } => {
-                let place = self.state.locate(self.spares, first, write);
+                let place = self
+                    .state
+                    .path
+                    .locate(&self.state.life, self.spares, first, write);
                 let (_, device, sector) = place.ok_or(BlkStatus::IOERR)?;
                 (device, sector)
             }
@@ -522,11 +548,11 @@ impl<'a> Driver<'a> {
                 let first = self.main_block(run.at);
                 let tried = first.saturating_add(u64::from(run.part.first));
                 let count = u64::from(run.part.count);
-                if !write && self.state.is_avoided(tried, count) {
+                if !write && self.state.path.is_avoided(tried, count) {
                     // Since it was looked up.
                     return Err(BlkStatus::MEDIUM);
                 }
-                (self.main, self.state.sector_of(first))
+                (self.main, self.state.path.size.sector_of(first))
             }
         };
         Ok((device, sector.saturating_add(skipped)))
@@ -537,17 +563,17 @@ impl<'a> Driver<'a> {
         let read = self.place_of(run, false).and_then(|(device, sector)| {
             let index = run.at.saturating_add(run.part.first);
             let offset = self.source().offset(self.state, index);
-            let bytes = self.state.bytes(run.part.count);
+            let bytes = self.state.path.size.bytes(run.part.count);
             (self.state.pool).read_slice(self.bio, offset, bytes, device, sector)
         });
         let direction = match run.kind {
             RunKind::Slots { first } | RunKind::Failing { first } => {
-                self.state.member_of(first).map(Direction::SpareRead)
+                self.state.path.member_of(first).map(Direction::SpareRead)
             }
             _ => Some(Direction::MainRead),
         };
         if let (Ok(()), Some(direction)) = (read, direction) {
-            self.tell |= self.state.proven(direction, begun);
+            self.tell |= self.state.life.proven(&self.state.user, direction, begun);
         }
         answer_of(read)
     }
@@ -559,10 +585,10 @@ impl<'a> Driver<'a> {
         }
         let direction = match run.kind {
             RunKind::Slots { first } | RunKind::Failing { first } => {
-                let Some(member) = self.state.member_of(first) else {
+                let Some(member) = self.state.path.member_of(first) else {
                     return Answer::Good;
                 };
-                if !self.state.note_written(member) {
+                if !self.state.life.note_written(member) {
                     // It was given up meanwhile.
                     return Answer::InVain;
                 }
@@ -574,13 +600,13 @@ impl<'a> Driver<'a> {
                 Direction::MainWrite
             }
         };
-        self.tell |= self.state.proven(direction, begun);
+        self.tell |= self.state.life.proven(&self.state.user, direction, begun);
         Answer::Good
     }
 
     fn write_part(&self, run: Try) -> block::IoResult {
         let (device, sector) = self.place_of(run, true)?;
-        let bytes = self.state.bytes(run.part.count);
+        let bytes = self.state.path.size.bytes(run.part.count);
         let index = run.at.saturating_add(run.part.first);
         let offset = self.source().offset(self.state, index);
         if run.kind == RunKind::Main && self.bio.op() == block::Op::WriteZeroes {
@@ -609,7 +635,7 @@ impl<'a> Driver<'a> {
     /// Whether a slot is on a spare that the set goes on without.
     fn is_gone(&mut self, slot: u32) -> bool {
         let state = self.state;
-        let gone = state.member_of(slot).is_some_and(|member| {
+        let gone = state.path.member_of(slot).is_some_and(|member| {
             let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
                 writer.lose_if_gone(state, io, member)
             });
@@ -625,12 +651,16 @@ impl<'a> Driver<'a> {
         // If that takes too long, the next write of them does it.
         let _ = state.with_writer_by(self.patience, self.spares, |writer, _| {
             for slot in first..first.saturating_add(count) {
-                let lost = || state.with_map(|map| state.is_content_lost(map, slot));
-                let (before, word) = (lost(), state.with_map(|map| map.word(slot)));
+                let lost = || {
+                    state
+                        .path
+                        .with_map(|map| state.life.is_content_lost(map, slot))
+                };
+                let (before, word) = (lost(), state.path.with_map(|map| map.word(slot)));
                 if word.is_failing() && word.state() == SlotState::Valid {
                     writer.set_word(state, slot, word.without_failing());
                 }
-                state.counters.lost.sub(u64::from(before && !lost()));
+                state.user.counters.lost.sub(u64::from(before && !lost()));
             }
         });
     }
@@ -638,7 +668,7 @@ impl<'a> Driver<'a> {
     fn ask_main(&self, way: Way) -> Answer<BlkStatus> {
         let whole = self.main.sectors() >= self.bio.target().main_sectors;
         if !whole {
-            self.state.complain("main is smaller than it was");
+            self.state.user.complain("main is smaller than it was");
         }
         Answer::Main {
             whole,
@@ -652,7 +682,7 @@ impl<'a> Driver<'a> {
     }
 
     fn count_failure(&self, way: Way) -> Answer<BlkStatus> {
-        let threshold = self.state.limits.get(Limit::ErrorThreshold);
+        let threshold = self.state.user.limits.get(Limit::ErrorThreshold);
         Answer::Need {
             need: self.state.life.failed(direction_of(way), threshold),
             read: self.is_proven(Way::Read),
@@ -681,9 +711,9 @@ impl<'a> Driver<'a> {
         let mut blocks = self.lists.moves.iter();
         blocks.any(|block| {
             let main_block = block.of_main(self.first());
-            self.state.slot_of(main_block).is_none()
-                && !self.state.is_noted(main_block)
-                && !self.state.is_avoided(main_block, 1)
+            self.state.path.slot_of(main_block).is_none()
+                && !self.state.repair.notes.has(main_block)
+                && !self.state.path.is_avoided(main_block, 1)
         })
     }
 
@@ -711,7 +741,7 @@ impl<'a> Driver<'a> {
             let target = self.bio.target();
             let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
         }
-        self.state.counters.auto_remaps.add(moved? as u64);
+        self.state.user.counters.auto_remaps.add(moved? as u64);
         self.lists.moves.clear();
         Ok(())
     }
@@ -722,12 +752,21 @@ impl<'a> Driver<'a> {
         let (on_main, on_spares) = self.written;
         let (main, spares) = &self.tickets;
         if on_main && self.main.emulates_fua() {
-            self.state.flush(Disk::Main, self.main, *main)?;
+            self.state.life.flush(
+                &self.state.user,
+                &self.state.pool,
+                (Disk::Main, self.main),
+                *main,
+            )?;
         }
         let emulate = self.spares.iter().filter(|(_, s)| s.device.emulates_fua());
         let members = emulate.fold(0, |mask, (member, _)| mask | member_bit(member));
-        self.state
-            .flush_spares(self.spares, members & on_spares, spares)
+        self.state.life.flush_spares(
+            &self.state.user,
+            &self.state.pool,
+            (self.spares, members & on_spares),
+            spares,
+        )
     }
 
     /// Where FUA is a write and a flush, what failed may have been the flush, and others' data is lost with that.
