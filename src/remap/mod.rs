@@ -355,7 +355,7 @@ impl DmRemap {
     /// Has an event raised if something became of the metadata (P4): for contexts that must not wait
     /// for it, as the device serves nothing meanwhile.
     fn tell_later(&self, locked: &mut Locked) {
-        if locked.writer.copies_changed(&self.state) {
+        if locked.writer.copies_changed(&self.state.user) {
             self.teller.tell_soon(&self.events);
         }
     }

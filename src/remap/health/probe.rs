@@ -103,7 +103,7 @@ pub(in crate::remap) fn can_write(
         Err(found) => return found,
     };
     let (mut failed, mut busy) = (0, 0);
-    let own = closed::range(state, suspects);
+    let own = closed::range(state.path.size, suspects);
     for block in candidates(target, suspects) {
         if failed >= WRITES {
             return Found::Dead;
@@ -115,7 +115,7 @@ pub(in crate::remap) fn can_write(
             first: block,
             count: 1,
         };
-        if closed::range(state, one).overlaps(&own) {
+        if closed::range(state.path.size, one).overlaps(&own) {
             // Busy as long as this is asked, which says nothing of the others: of a small main there are many such.
             continue;
         }

@@ -134,11 +134,11 @@ impl Autosaver {
         state.meta.let_others_write();
         let changed = state.with_writer(&self.spares, |writer, io| {
             let may = writer.active && writer.check_own().is_ok();
-            if may && writer.counters_are_newer(state) {
+            if may && writer.counters_are_newer(&state.user) {
                 // What fails is counted and told by the writer; the next commit has them, too.
-                let _ = writer.sync(state, io);
+                let _ = writer.sync(io);
             }
-            writer.copies_changed(state)
+            writer.copies_changed(&state.user)
         });
         if changed {
             self.teller.tell_soon(&self.events);

@@ -39,7 +39,7 @@ pub(in crate::remap) fn begin(
         // What main takes from here on, nobody could read. So it is closed before, and writes that are on their way are
         // waited for; whoever does not wait for that long changes nothing.
         let _closed = Closed::wait(state, ranges)?;
-        state.with_writer(spares, |writer, io| writer.avoid(state, io, blocks))
+        state.with_writer(spares, |writer, io| writer.avoid(&state.path, io, blocks))
     })
 }
 
@@ -79,6 +79,8 @@ pub(in crate::remap) fn end(
     }
     in_part(target, ti, |mover| {
         let (state, spares) = (mover.state, &mover.target.spares);
-        state.with_writer(spares, |writer, io| writer.end_avoiding(state, io, blocks))
+        state.with_writer(spares, |writer, io| {
+            writer.end_avoiding(&state.path, io, blocks)
+        })
     })
 }

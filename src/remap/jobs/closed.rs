@@ -20,6 +20,7 @@ use crate::{
         message::Blocks, //
     },
     remap::{
+        path::size::BlockSize,
         repair::crew,
         session::state::State, //
     }, //
@@ -74,7 +75,7 @@ impl<'a> Closed<'a> {
         loop {
             let begun = util::monotonic_ms();
             let mut desk = state.repair.desk.lock();
-            desk.move_begin(ranges(state, blocks));
+            desk.move_begin(ranges(state.path.size, blocks));
             while !desk.move_clear() {
                 let waited = util::monotonic_ms().saturating_sub(begun);
                 let left = patience.saturating_sub(waited).min(LOOK_MS) as u32;
@@ -113,7 +114,7 @@ impl<'a> Closed<'a> {
     /// Takes the ranges, and gives up if a repairer has one of them. The gate is still open.
     pub(super) fn begin(state: &'a State, blocks: &[Blocks]) -> Option<Self> {
         let mut desk = state.repair.desk.lock();
-        desk.move_begin(ranges(state, blocks));
+        desk.move_begin(ranges(state.path.size, blocks));
         if !desk.move_clear() {
             desk.move_end();
             drop(desk);
@@ -150,12 +151,12 @@ impl Drop for Closed<'_> {
 }
 
 /// The range at the desk that blocks are in.
-pub(in crate::remap) fn range(state: &State, blocks: Blocks) -> Range {
+pub(in crate::remap) fn range(size: BlockSize, blocks: Blocks) -> Range {
     // Parts are small.
-    let sectors = u32::try_from(blocks.count << state.path.size.shift).unwrap_or(u32::MAX);
-    Range::new(state.path.size.sector_of(blocks.first), sectors)
+    let sectors = u32::try_from(blocks.count << size.shift).unwrap_or(u32::MAX);
+    Range::new(size.sector_of(blocks.first), sectors)
 }
 
-fn ranges<'a>(state: &'a State, blocks: &'a [Blocks]) -> impl Iterator<Item = Range> + 'a {
-    blocks.iter().map(|blocks| range(state, *blocks))
+fn ranges<'a>(size: BlockSize, blocks: &'a [Blocks]) -> impl Iterator<Item = Range> + 'a {
+    blocks.iter().map(move |blocks| range(size, *blocks))
 }

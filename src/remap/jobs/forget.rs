@@ -53,7 +53,7 @@ pub(in crate::remap) fn forget(
             return Err(EINTR.into());
         }
         let part = state.with_writer(&target.spares, |writer, io| {
-            writer.lose_blocks(state, io, member, from)
+            writer.lose_blocks(&state.path, &state.repair, io, member, from)
         })?;
         drop(mover);
         *lost = lost.saturating_add(u64::from(part.lost));
@@ -81,9 +81,11 @@ pub(in crate::remap) fn forget(
                 // The restorer was faster: it had nothing any more.
                 return Ok(true);
             }
-            match writer.restore(state, io, member_bit(member))? {
+            match writer.restore(&state.path, &state.repair, io, member_bit(member))? {
                 Restored::More => Ok(false),
-                Restored::Done => writer.remove_member(state, io, member).map(|()| true),
+                Restored::Done => writer
+                    .remove_member(&state.path, &state.repair, io, member)
+                    .map(|()| true),
             }
         })?;
         if done {
@@ -97,7 +99,7 @@ fn check(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<(), Denial
     let state = &**target.state;
     target.check_active(ti)?;
     state.with_writer(&target.spares, |writer, io| {
-        writer.check_open(state)?;
+        writer.check_open(&state.user)?;
         let Some(record) = writer.metadata.superblock().member(member) else {
             return Err(Denial::NoSpare {
                 spare: member.into(),
@@ -121,7 +123,7 @@ fn check(target: &DmRemap, ti: &dm::TargetInfo, member: u8) -> Result<(), Denial
         if blocks != 0 {
             // Also if it was tried before: nobody knows what became of that.
             writer.metadata.announce_lost();
-            writer.sync(state, io)?;
+            writer.sync(io)?;
         }
         Ok(())
     })

@@ -366,8 +366,8 @@ pub(in crate::remap) fn evacuate(
     target.check_active(ti)?;
     let mut locked = state.meta.writer.lock();
     let writer = &mut locked.writer;
-    writer.check_open(state)?;
-    writer.end_rest(state);
+    writer.check_open(&state.user)?;
+    writer.end_rest(&state.user);
     let mut others = (0..MEMBERS_MAX).filter(|index| *index != member);
     if !others.any(|index| writer.gives_slots(index)) {
         return Err(Denial::LastSpare { spare: member });
@@ -415,7 +415,9 @@ fn move_away(target: &DmRemap, ti: &dm::TargetInfo, member: u8, total: &mut Tall
 /// Sees to it that no slot claims a block that another one serves. Others get the writer's lock between its steps. For
 /// who has the mover's lock.
 fn retire_older_claims(state: &State, spares: &Spares) -> Result {
-    while state.with_writer(spares, |writer, io| writer.retire_older_claims(state, io))? {
+    while state.with_writer(spares, |writer, io| {
+        writer.retire_older_claims(&state.path, &state.repair, io)
+    })? {
         if state.jobs.must_stop() {
             return Err(EINTR);
         }
@@ -531,7 +533,7 @@ pub(in crate::remap) fn redirect(
                 check_redirect(target, writer, blocks, member, slot_of)?;
                 checked = true;
             }
-            Ok(writer.extend_towards(state, io, member, last))
+            Ok(writer.extend_towards(&state.path, io, member, last))
         })?;
         match ready {
             Ok(true) => break,
@@ -568,21 +570,21 @@ pub(in crate::remap) fn redirect(
                     .path
                     .with_map(|map| map.extents().number(member, slot));
                 let slot = slot.ok_or(ERANGE)?;
-                let taken = writer.take_slot(state, slot);
+                let taken = writer.take_slot(&state.path, slot);
                 let staged = taken.and_then(|()| {
                     let word = SlotWord::new(main_block, SlotState::Valid, Origin::Manual);
                     let word = word.ok_or(ERANGE)?.with_raw();
-                    writer.stage(state, slot, word, Publish::Insert)
+                    writer.stage(&state.user, &state.path, slot, word, Publish::Insert)
                 });
                 if staged.is_err() {
                     if taken.is_ok() {
                         writer.give_back(&state.path, slot);
                     }
-                    writer.forget_staged(state);
+                    writer.forget_staged(&state.path);
                     return Ok(staged?);
                 }
             }
-            Ok::<_, Denial<'static>>(writer.commit(state, io)?)
+            Ok::<_, Denial<'static>>(writer.commit(&state.path, &state.repair, io)?)
         })?;
         state.user.counters.manual_remaps.add(part.count);
         total.moved = total.moved.saturating_add(part.count);
@@ -606,10 +608,10 @@ fn check_redirect(
             });
         }
         let slot = slot_of(main_block);
-        if !writer.is_free(state, member, slot) {
+        if !writer.is_free(&state.path, member, slot) {
             let sector = |slot| writer.slot_sector(&target.spares, member, slot);
             let count = u32::try_from(blocks.count).unwrap_or(u32::MAX);
-            let first = writer.next_free(state, member, slot, count);
+            let first = writer.next_free(&state.path, member, slot, count);
             let free = first.and_then(|first| {
                 let end = sector(first)?.checked_add(blocks.count << state.path.size.shift)?;
                 Some((sector(first)?, end.saturating_sub(1)))
@@ -843,15 +845,15 @@ impl Mover<'_> {
             if state.path.slot_of(main_block).is_some() {
                 return Ok(());
             }
-            writer.set_aside(state, io, main_block, Origin::Manual)?;
-            writer.commit(state, io)
+            writer.set_aside(&state.path, &state.repair, io, main_block, Origin::Manual)?;
+            writer.commit(&state.path, &state.repair, io)
         })
     }
 
     fn settle(&self, main_block: u64) -> Result {
         let state = self.state;
         state.with_writer(&self.target.spares, |writer, io| {
-            writer.settle(state, io, main_block)
+            writer.settle(&state.path, &state.repair, io, main_block)
         })
     }
 
@@ -912,13 +914,19 @@ impl Mover<'_> {
         let committed = state.with_writer(spares, |writer, io| {
             let staged = freed.iter().try_for_each(|slot| {
                 let main_block = state.path.with_map(|map| map.word(*slot)).main_block();
-                writer.stage(state, *slot, SlotWord::FREE, Publish::Remove(main_block))
+                writer.stage(
+                    &state.user,
+                    &state.path,
+                    *slot,
+                    SlotWord::FREE,
+                    Publish::Remove(main_block),
+                )
             });
             if staged.is_err() {
-                writer.forget_staged(state);
+                writer.forget_staged(&state.path);
                 return staged;
             }
-            writer.commit(state, io)
+            writer.commit(&state.path, &state.repair, io)
         });
         // Those that still serve may become something else once the gate is open.
         self.tools.freed.retain(|slot| state.path.is_held(*slot));
@@ -1036,18 +1044,27 @@ impl Mover<'_> {
     fn set_aside_elsewhere(&mut self, main_block: u64, old: u32, word: SlotWord) -> Result {
         let state = self.state;
         state.with_writer(&self.target.spares, |writer, io| {
-            let run = writer.take_slots(state, io, 1)?;
+            let run = writer.take_slots(&state.path, &state.repair, io, 1)?;
             let fresh = SlotWord::new(main_block, word.state(), word.origin());
-            let staged = fresh
-                .ok_or(ERANGE)
-                .and_then(|fresh| writer.stage(state, run.first, fresh, Publish::Replace(old)));
+            let staged = fresh.ok_or(ERANGE).and_then(|fresh| {
+                writer.stage(
+                    &state.user,
+                    &state.path,
+                    run.first,
+                    fresh,
+                    Publish::Replace(old),
+                )
+            });
             if staged.is_err() {
                 writer.give_back(&state.path, run.first);
                 return staged;
             }
-            writer.commit(state, io)?;
-            let retired = writer.stage_retirement(state, old, true);
-            if retired.and_then(|()| writer.commit(state, io)).is_err() {
+            writer.commit(&state.path, &state.repair, io)?;
+            let retired = writer.stage_retirement(&state.user, &state.path, old, true);
+            if retired
+                .and_then(|()| writer.commit(&state.path, &state.repair, io))
+                .is_err()
+            {
                 writer.note_older_claims();
             }
             Ok(())

@@ -31,8 +31,8 @@ pub(in crate::remap) fn recheck(
             if !writer.active {
                 return Err(Denial::Suspended);
             }
-            writer.check_open(state)?;
-            Ok(writer.recheck(state, io, recheck)?)
+            writer.check_open(&state.user)?;
+            Ok(writer.recheck(&state.path, &state.repair, io, recheck)?)
         });
         target.tell_news();
         if !more? {

@@ -85,7 +85,7 @@ impl WorkItem for Restorer {
             if !this.is_stopping() {
                 writer.end_restoring(result.is_err());
             }
-            writer.copies_changed(&this.state)
+            writer.copies_changed(&this.state.user)
         };
         if let Err(error) = result {
             if this.state.user.log.allow() {
@@ -142,13 +142,15 @@ impl Restorer {
             if self.spares.get(index).is_some() {
                 continue;
             }
-            self.in_steps(|writer, io| writer.give_up(&self.state, io, index))?;
+            self.in_steps(|writer, io| {
+                writer.give_up(&self.state.path, &self.state.repair, io, index)
+            })?;
         }
-        self.in_steps(|writer, io| writer.restore(&self.state, io, 0))?;
+        self.in_steps(|writer, io| writer.restore(&self.state.path, &self.state.repair, io, 0))?;
         for (index, _) in self.spares.iter() {
-            self.in_steps(|writer, io| writer.take_back(&self.state, io, index))?;
+            self.in_steps(|writer, io| writer.take_back(io, index))?;
         }
-        self.in_steps(|writer, io| writer.restore(&self.state, io, 0))
+        self.in_steps(|writer, io| writer.restore(&self.state.path, &self.state.repair, io, 0))
     }
 
     /// Has new spares record what is lost with the dead ones (see [`take_over`](crate::remap::session::take_over)).
@@ -164,7 +166,9 @@ impl Restorer {
             self.state.meta.let_others_write();
             let done = grown.and_then(|()| {
                 let state = &self.state;
-                state.with_writer(&self.spares, |writer, io| writer.take_over(state, io))
+                state.with_writer(&self.spares, |writer, io| {
+                    writer.take_over(&state.path, &state.repair, io)
+                })
             });
             if done.is_ok() {
                 // Somebody may have the range of the next block.

@@ -159,8 +159,8 @@ fn take_back(
             if !writer.active {
                 return Err(Denial::Suspended);
             }
-            writer.check_open(state)?;
-            Ok(writer.clear_pending(state, io, blocks)?)
+            writer.check_open(&state.user)?;
+            Ok(writer.clear_pending(&state.path, &state.repair, io, blocks)?)
         })?;
         total.moved = total.moved.saturating_add(taken);
         if blocks.len() == before {

@@ -240,7 +240,7 @@ impl WeakMover {
         }
         let one = |first| Blocks { first, count: 1 };
         let desk = state.repair.desk.lock();
-        let is_free = |block| !desk.is_busy(range(state, one(block)));
+        let is_free = |block| !desk.is_busy(range(state.path.size, one(block)));
         let taken = state.jobs.weak.lock().take(is_free);
         drop(desk);
         let ranges = taken.blocks.map(one);
@@ -317,7 +317,7 @@ impl WeakMover {
             let mut count = 0usize;
             for (slot, word) in blocks.iter().filter_map(|block| state.path.slot_of(*block)) {
                 if word.state() == SlotState::Valid {
-                    writer.set_word(state, slot, word.with_weak());
+                    writer.set_word(&state.user, &state.path, slot, word.with_weak());
                     count = count.saturating_add(1);
                 }
             }

@@ -167,7 +167,7 @@ impl Mover<'_> {
         };
         let spares = &self.target.spares;
         state.with_writer(spares, |writer, io| {
-            writer.announce(state, io, (INCOMPAT_GIVEN_UP, 0))
+            writer.announce(io, (INCOMPAT_GIVEN_UP, 0))
         })?;
         let _closed = Closed::wait(state, &[block])?;
         if state.path.run(main_block, 1).kind != seen {

@@ -63,12 +63,15 @@ use crate::{
         load::Image, //
     },
     remap::{
-        health::life::Disk,
-        session::state::State,
+        health::life::{
+            Disk,
+            Life, //
+        },
         setup::spares::{
             Spare,
             Spares, //
-        }, //
+        },
+        user::state::UserState, //
     }, //
 };
 
@@ -100,7 +103,9 @@ impl IoMemory {
 
 /// The spares, as the metadata writer needs them. Everything here waits for I/O, for `deadline_ms` at most each.
 pub(in crate::remap) struct SpareIo<'a> {
-    state: &'a State,
+    /// Who is told of what fails.
+    pub(in crate::remap) user: &'a UserState,
+    pub(in crate::remap) life: &'a Life,
     pub(in crate::remap) spares: &'a Spares,
     memory: &'a mut IoMemory,
     /// Whether every block of a slot table is read after it was written: some place has taken writes and could
@@ -118,14 +123,16 @@ const GONE_TRIES: u32 = 5;
 const GONE_WAIT_MS: i64 = 100;
 
 impl<'a> SpareIo<'a> {
-    /// For the spares of a state.
+    /// For these spares.
     pub(in crate::remap) fn new(
-        state: &'a State,
+        user: &'a UserState,
+        life: &'a Life,
         spares: &'a Spares,
         memory: &'a mut IoMemory,
     ) -> Self {
         Self {
-            state,
+            user,
+            life,
             spares,
             memory,
             is_careful: false,
@@ -140,7 +147,7 @@ impl<'a> SpareIo<'a> {
         mut fill: impl FnMut(&mut Block, BlockId, u64),
     ) -> Outcome {
         // Before anything is written that a flush is for.
-        let tickets = self.state.life.spares_sent();
+        let tickets = self.life.spares_sent();
         let mut last = Ok(());
         loop {
             let step = op.advance(last);
@@ -208,18 +215,16 @@ impl<'a> SpareIo<'a> {
         member: u8,
         run: impl FnOnce(&mut block::TimedIo, &mut Block, u32) -> Option<block::IoResult>,
     ) -> Option<block::IoResult> {
-        let state = self.state;
+        let (user, life) = (self.user, self.life);
         let IoMemory { image, spares } = &mut *self.memory;
         let io = spares.get_mut(usize::from(member))?;
-        let done = run(io, image, state.user.limits.get(Limit::DeadlineMs));
+        let done = run(io, image, user.limits.get(Limit::DeadlineMs));
         match done {
-            Some(Ok(())) => state.life.note_answer(member),
+            Some(Ok(())) => life.note_answer(member),
             Some(Err(_)) => (),
             None => {
-                state.life.note_silent(member);
-                state
-                    .user
-                    .complain("a spare takes longer than deadline_ms for metadata");
+                life.note_silent(member);
+                user.complain("a spare takes longer than deadline_ms for metadata");
             }
         }
         done
@@ -321,7 +326,7 @@ impl<'a> SpareIo<'a> {
         // Where FUA is a write and a flush, two errors are better than one.
         let flush = fua && device.emulates_fua();
         let opf = if fua && !flush { opf.fua() } else { opf };
-        let ticket = self.state.life.flush_sent(Disk::Spare(place.member));
+        let ticket = self.life.flush_sent(Disk::Spare(place.member));
         let mut failed = false;
         let mut tries = 0;
         let several = self.spares.count() > 1;
@@ -386,18 +391,14 @@ impl<'a> SpareIo<'a> {
         ticket: FlushTicket,
     ) -> Result<(), Fault> {
         let place = Place { member, sector: 0 };
-        let (state, spares, disk) = (self.state, self.spares, Disk::Spare(member));
+        let (user, life, spares, disk) = (self.user, self.life, self.spares, Disk::Spare(member));
         let flushed = match spares.get(member) {
             Some(spare) => {
                 let flushed = self.in_time(member, |io, _, deadline_ms| {
                     io.flush(&spare.device, deadline_ms)
                 });
                 let flushed = flushed.unwrap_or(LATE);
-                state.life.vouched(
-                    disk,
-                    ticket,
-                    state.life.note_flushed(&state.user, disk, flushed),
-                )
+                life.vouched(disk, ticket, life.note_flushed(user, disk, flushed))
             }
             None => Err(block::BlkStatus::OFFLINE),
         };
@@ -434,7 +435,7 @@ impl<'a> SpareIo<'a> {
         member: u8,
         except: Option<u64>,
     ) -> bool {
-        if self.state.life.is_silent(member) {
+        if self.life.is_silent(member) {
             return false;
         }
         let mut places = (0..SUPER_COPIES)
@@ -442,7 +443,7 @@ impl<'a> SpareIo<'a> {
             .filter(|place| Some(place.sector) != except);
         let alive = places.any(|place| self.read_once(place) == Some(Ok(())));
         if !alive {
-            self.state.life.note_silent(member);
+            self.life.note_silent(member);
         }
         alive
     }

@@ -182,7 +182,7 @@ impl Teller {
     /// is. Waits for the writer's lock; not for repairers.
     pub(in crate::remap) fn tell_news(self: &Arc<Self>, queue: &work::WorkQueue) {
         let low_water = self.state.user.limits.get(Limit::LowWater);
-        (self.state.meta.writer.lock().writer).has_news(&self.state, low_water);
+        (self.state.meta.writer.lock().writer).has_news(&self.state.user, low_water);
         self.raise();
         self.tell_due(queue);
     }

@@ -135,9 +135,9 @@ pub(in crate::remap) fn activate(state: &State, locked: &mut Locked, table: &Tab
     for index in 0..MEMBERS_MAX {
         state.life.note_answer(index);
     }
-    let mut io = SpareIo::new(state, &all, io);
+    let mut io = SpareIo::new(&state.user, &state.life, &all, io);
     go_without(state, writer, start.as_ref(), table)?;
-    writer.use_all(state);
+    writer.use_all(&state.user, &state.path, &state.repair);
     if let Some(todo) = start {
         begin(state, writer, &mut io, todo, table)?;
     }
@@ -149,7 +149,7 @@ pub(in crate::remap) fn activate(state: &State, locked: &mut Locked, table: &Tab
                     writer.metadata.set_present(member, false);
                 }
             }
-            writer.show_members(state);
+            writer.show_members(&state.user, &state.life);
             leave_flushes(state, writer, spares, used);
             return Ok(());
         }
@@ -184,7 +184,7 @@ fn begin(
     let name = &state.user.name;
     if todo.format {
         join(state, writer, table.plan)?;
-        writer.sync(state, io)?;
+        writer.sync(io)?;
         turn_away(state, writer, io, table.plan)?;
         place_replicas(state, writer, io);
         todo.format = false;
@@ -193,12 +193,12 @@ fn begin(
     }
     let repaired = todo.rewrites.len().saturating_add(todo.dirty.len());
     while let Some(rewrite) = todo.rewrites.last() {
-        writer.equalise(state, io, rewrite)?;
+        writer.equalise(io, rewrite)?;
         // Whoever tries again need not wait for the spare that this one was read from.
         let _ = todo.rewrites.pop();
     }
     for blocks in todo.dirty.chunks(COMMIT_BLOCKS_MAX) {
-        writer.commit_blocks(state, io, blocks)?;
+        writer.commit_blocks(&state.path, &state.repair, io, blocks)?;
     }
     todo.dirty.clear();
     if repaired != 0 {
@@ -210,9 +210,9 @@ fn begin(
 /// Writes what an earlier commit or superblock pass has left behind.
 fn record(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>) -> Result {
     if writer.metadata.is_unsettled() {
-        writer.commit_blocks(state, io, &[])?;
+        writer.commit_blocks(&state.path, &state.repair, io, &[])?;
     }
-    writer.refresh(state, io)
+    writer.refresh(io)
 }
 
 /// Brings members and redundancy to what the table says.
@@ -226,7 +226,7 @@ fn change_set(
 ) -> Result {
     let plan = table.plan;
     if join(state, writer, plan)? {
-        let joined = match writer.sync(state, io) {
+        let joined = match writer.sync(io) {
             Ok(()) => turn_away(state, writer, io, plan),
             Err(error) => {
                 withdraw(state, writer, plan);
@@ -243,7 +243,7 @@ fn change_set(
     let unused = marks.all(|(_, member)| member.high_water == 0);
     drop(marks);
     if unused {
-        let extended = writer.extend(state, io);
+        let extended = writer.extend(&state.path, io);
         if !used {
             extended?;
         }
@@ -331,7 +331,7 @@ fn go_without(
         }
     }
     writer.set_strangers(strangers);
-    writer.show_members(state);
+    writer.show_members(&state.user, &state.life);
     Ok(())
 }
 
@@ -432,7 +432,7 @@ fn withdraw(state: &State, writer: &mut Writer, plan: &Plan) {
             pr_err!("{}: spare {index} cannot join the set\n", state.user.name);
         }
     }
-    writer.show_members(state);
+    writer.show_members(&state.user, &state.life);
 }
 
 /// Fails if a spare that was to join did not take its superblocks: it is none. It was lost at once, or
@@ -447,7 +447,7 @@ fn turn_away(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, plan: &Pl
         if !writer.metadata.is_usable(index) || !member.has_supers() {
             let name = &state.user.name;
             pr_err!("{name}: spare {index} does not take its superblocks: not a member\n");
-            writer.remove_member(state, io, index)?;
+            writer.remove_member(&state.path, &state.repair, io, index)?;
             result = Err(EIO);
         }
     }
@@ -485,10 +485,10 @@ fn change_members(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, plan
             pr_err!("{name}: spare {index} serves blocks by now: load a table with it\n");
             return Err(EBUSY);
         }
-        let mut removed = writer.remove_member(state, io, index);
+        let mut removed = writer.remove_member(&state.path, &state.repair, io, index);
         if removed.is_err() && !writer.metadata.is_usable(index) {
             // It was lost with that, and then there is less to do.
-            removed = writer.remove_member(state, io, index);
+            removed = writer.remove_member(&state.path, &state.repair, io, index);
         }
         if let Err(error) = removed {
             let name = &state.user.name;
@@ -501,7 +501,10 @@ fn change_members(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, plan
 /// The tables of a new set have nothing in them, and each replica gets its place before that changes. What is not
 /// possible is tried again in the background.
 fn place_replicas(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>) {
-    while matches!(writer.restore(state, io, 0), Ok(Restored::More)) {}
+    while matches!(
+        writer.restore(&state.path, &state.repair, io, 0),
+        Ok(Restored::More)
+    ) {}
 }
 
 /// Writes down that everything is in order. If this fails, nothing is lost: the metadata is good
@@ -510,8 +513,8 @@ pub(in crate::remap) fn deactivate(state: &State, locked: &mut Locked, spares: &
     if !locked.writer.metadata.is_touched() {
         return;
     }
-    let mut io = SpareIo::new(state, spares, &mut locked.io);
+    let mut io = SpareIo::new(&state.user, &state.life, spares, &mut locked.io);
     let unsettled = locked.writer.metadata.is_unsettled();
     locked.writer.metadata.set_clean(!unsettled);
-    let _ = locked.writer.sync(state, &mut io);
+    let _ = locked.writer.sync(&mut io);
 }

@@ -199,6 +199,9 @@ impl State {
     ) -> R {
         let Locked { writer, io, .. } = locked;
         writer.note_stalled(&self.user.limits, &self.life);
-        work(writer, &mut SpareIo::new(self, spares, io))
+        work(
+            writer,
+            &mut SpareIo::new(&self.user, &self.life, spares, io),
+        )
     }
 }

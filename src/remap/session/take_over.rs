@@ -70,7 +70,7 @@ pub(in crate::remap) fn begin(
     let before = writer.before_take_over()?;
     if let Err(error) = try_begin(state, writer, io, table.plan) {
         pr_err!("{name}: the new spares cannot take over: {error:?}\n");
-        writer.undo_take_over(state, &before);
+        writer.undo_take_over(&state.user, &state.life, &before);
         return Err(error);
     }
     pr_warn!("{name}: new spares take over, what the old ones had is lost until it is written\n");
@@ -83,7 +83,7 @@ fn try_begin(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, plan: &Pl
     plan.check_room(&writer.set(None)).map_err(|_| ENOSPC)?;
     join(state, writer, plan)?;
     writer.begin_take_over(plan.inherited)?;
-    writer.sync(state, io)?;
+    writer.sync(io)?;
     let superblock = writer.metadata.superblock();
     let mut heirs = (0..MEMBERS_MAX).filter(|index| plan.joins(*index));
     let all = heirs.all(|index| {

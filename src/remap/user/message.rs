@@ -74,7 +74,8 @@ pub(in crate::remap) fn handle(
     })
 }
 
-/// Does what a message asks for.
+/// Does what a message asks for. What has large values is not inlined here: for messages that move blocks, there is much
+/// of the stack to be taken below this.
 fn carry_out(
     target: &DmRemap,
     ti: &dm::TargetInfo,

@@ -42,6 +42,7 @@ pub(super) fn save(
 }
 
 /// The same, and flushes all devices.
+#[inline(never)]
 pub(super) fn sync(
     target: &DmRemap,
     ti: &dm::TargetInfo,
@@ -70,7 +71,12 @@ fn write_superblock(target: &DmRemap, ti: &dm::TargetInfo) -> Result {
     let state = &**target.state;
     let mut locked = target.lock_active(ti)?;
     let Locked { writer, io, .. } = &mut **locked;
-    let saved = writer.sync(state, &mut SpareIo::new(state, &target.spares, io));
+    let saved = writer.sync(&mut SpareIo::new(
+        &state.user,
+        &state.life,
+        &target.spares,
+        io,
+    ));
     drop(locked);
     target.tell_news();
     saved
@@ -81,14 +87,15 @@ pub(super) fn record_auto_remap(target: &DmRemap, ti: &dm::TargetInfo, on: bool)
     let state = &**target.state;
     let mut locked = target.lock_active(ti)?;
     let Locked { writer, io, .. } = &mut **locked;
-    let mut io = SpareIo::new(state, &target.spares, io);
-    let recorded = writer.record_auto_remap(state, &mut io, on);
+    let mut io = SpareIo::new(&state.user, &state.life, &target.spares, io);
+    let recorded = writer.record_auto_remap(&mut io, on);
     drop(locked);
     target.tell_news();
     recorded
 }
 
 /// Reads all copies again.
+#[inline(never)]
 pub(super) fn recheck(
     target: &DmRemap,
     ti: &dm::TargetInfo,
@@ -106,6 +113,7 @@ pub(super) fn recheck(
 }
 
 /// Tells the state of the metadata and of each spare.
+#[inline(never)]
 pub(super) fn status(target: &DmRemap, answer: &mut Answer<'_, '_>) {
     let locked = target.state.meta.writer.lock();
     let superblock = locked.writer.metadata.superblock();

@@ -97,6 +97,7 @@ pub(super) fn clear_all(
 }
 
 /// `add_remap`, of main's sectors, the spare's, and how many these are.
+#[inline(never)]
 pub(super) fn add_remap(
     target: &DmRemap,
     ti: &dm::TargetInfo,

@@ -49,6 +49,7 @@ const LINE_BYTES: usize = 64;
 
 /// Lists ranges of main, ascending, a line each: first sector, sectors, kind. The last line is `end`, or `next=` and
 /// the sector to go on from: where the reply is full, where it takes long, or where the device is to be suspended.
+#[inline(never)]
 pub(super) fn list(
     target: &DmRemap,
     kind: Option<Kind>,
@@ -115,6 +116,7 @@ fn tell(target: &DmRemap, range: &Range, answer: &mut Answer<'_, '_>) -> Result<
 }
 
 /// Tells where a sector is served from.
+#[inline(never)]
 pub(super) fn verify(target: &DmRemap, sector: u64, answer: &mut Answer<'_, '_>) -> Heard<'static> {
     let state = &**target.state;
     let range = Sectors {

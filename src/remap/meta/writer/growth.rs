@@ -48,9 +48,11 @@ use crate::{
             map::{
                 patient,
                 Map, //
-            }, //
+            },
+            state::PathState, //
         },
-        session::state::State, //
+        session::state::State,
+        user::state::UserState, //
     }, //
 };
 
@@ -82,13 +84,13 @@ struct Plan {
 
 impl Writer {
     /// Whether the map should be replaced by a larger or a smaller one.
-    pub(in crate::remap) fn wants_growth(&self, state: &State) -> bool {
-        self.plan(state, None).is_some()
+    pub(in crate::remap) fn wants_growth(&self, path: &PathState) -> bool {
+        self.plan(path, None).is_some()
     }
 
     /// Plans for the next blocks of slots, those of `aim`'s member up to its slot if that is given.
-    fn plan(&self, state: &State, aim: Option<(u8, u32)>) -> Option<Plan> {
-        let (mut extents, remaps, full) = state.path.with_map(|map| {
+    fn plan(&self, path: &PathState, aim: Option<(u8, u32)>) -> Option<Plan> {
+        let (mut extents, remaps, full) = path.with_map(|map| {
             let remaps = table::rebuild_for(&self.counts, map.buckets(), ROOM);
             let full = table::needs_rebuild(&self.counts, map.buckets(), ROOM);
             (*map.extents(), remaps, full)
@@ -126,8 +128,8 @@ impl Writer {
 
     /// Why the slot table of a member cannot be extended, if more of its slots have to have numbers first:
     /// [`ENOMEM`] if they can get them, and [`ENOSPC`] if not.
-    pub(super) fn check_numbers(&self, state: &State, index: u8, member: &Member) -> Result {
-        let mut extents = state.path.with_map(|map| *map.extents());
+    pub(super) fn check_numbers(&self, path: &PathState, index: u8, member: &Member) -> Result {
+        let mut extents = path.with_map(|map| *map.extents());
         let ahead = member.high_water.saturating_add(EXTEND_BLOCKS_MAX);
         if member.slots_in(ahead) <= extents.known(index) {
             return Ok(());
@@ -147,7 +149,7 @@ impl Writer {
     }
 
     /// Copies a part of the map to another one. Returns whether that one has all now.
-    fn copy_part(&self, state: &State, next: &mut Next) -> Result<bool> {
+    fn copy_part(&self, path: &PathState, next: &mut Next) -> Result<bool> {
         let Next {
             map,
             generations,
@@ -160,19 +162,22 @@ impl Writer {
                 mine.copy_from_slice(theirs);
             }
         };
-        state
-            .path
-            .with_map(|old| map.copy_part(old, progress, copied))
+        path.with_map(|old| map.copy_part(old, progress, copied))
     }
 
     /// Takes over another map, which has all, unless the present one has gone another way meanwhile. Returns what is to
     /// be freed, not under the lock.
-    fn adopt(&mut self, state: &State, next: Next) -> core::result::Result<KVVec<u64>, Next> {
-        let was = state.path.with_map(Map::buckets);
+    fn adopt(
+        &mut self,
+        user: &UserState,
+        path: &PathState,
+        next: Next,
+    ) -> core::result::Result<KVVec<u64>, Next> {
+        let was = path.with_map(Map::buckets);
         let buckets = next.map.buckets();
         // Somebody else may have had other slots numbered, and these may be in use by now: a number must not
         // come to mean another slot.
-        let mut extents = state.path.with_map(|old| *old.extents());
+        let mut extents = path.with_map(|old| *old.extents());
         self.forget_gone(&mut extents);
         let outdated = next.generations.len() < self.generations.len()
             || !next.map.extents().continues(&extents)
@@ -186,28 +191,28 @@ impl Writer {
             progress,
         } = next;
         self.counts = progress.counts;
-        let known = state.path.with_map(|old| {
+        let known = path.with_map(|old| {
             core::array::from_fn::<_, { MEMBERS_MAX as usize }, _>(|member| {
                 old.extents().known(member as u8)
             })
         });
-        state.path.map.replace(map);
+        path.map.replace(map);
         for (member, known) in (0u8..).zip(known) {
             // Without numbers they could not be given out when they were initialised, or came back.
             let usable = self.usable_slots(member);
-            self.free_held(state, member, (known, usable));
+            self.free_held(user, path, member, (known, usable));
         }
         let unused = core::mem::replace(&mut self.generations, generations);
         if buckets != was {
-            let (name, what) = (&state.user.name, Event::Grown.what());
+            let (name, what) = (&user.name, Event::Grown.what());
             let used = self.counts.used;
             pr_info!(
                 "{name}: {what}: {was} -> {buckets} buckets, for {used} remaps and {ROOM} more\n"
             );
-            state.user.trace.resize(was as u64, buckets as u64);
+            user.trace.resize(was as u64, buckets as u64);
             // What a device begins with is no news.
             if self.active {
-                state.user.news.note(Event::Grown, 1, None);
+                user.news.note(Event::Grown, 1, None);
             }
         }
         Ok(unused)
@@ -300,7 +305,7 @@ fn grow_by(
     loop {
         let plan = {
             let locked = state.meta.writer.lock();
-            locked.writer.plan(state, aim)
+            locked.writer.plan(&state.path, aim)
         };
         // Old maps that are still read take memory, and what is not needed can wait.
         let plan = plan.filter(|plan| wanted(plan) && (all_freed || plan.needed));
@@ -318,13 +323,13 @@ fn grow_by(
                 return Ok(());
             }
             let mut locked = state.meta.writer.lock();
-            match locked.writer.copy_part(state, &mut next) {
+            match locked.writer.copy_part(&state.path, &mut next) {
                 Ok(false) => {
                     drop(locked);
                     state.meta.let_others_write();
                 }
                 Ok(true) => {
-                    let unused = locked.writer.adopt(state, next);
+                    let unused = locked.writer.adopt(&state.user, &state.path, next);
                     drop(locked);
                     drop(unused);
                     break;

@@ -19,9 +19,14 @@ use crate::{
         }, //
     },
     remap::{
+        health::life::Life,
         meta::io::SpareIo,
-        path::map::UNKNOWN,
-        session::state::State, //
+        path::{
+            map::UNKNOWN,
+            state::PathState, //
+        },
+        repair::state::RepairState,
+        user::state::UserState, //
     }, //
 };
 
@@ -59,13 +64,14 @@ impl Writer {
     /// announced it.
     pub(in crate::remap) fn lose_blocks(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         member: u8,
         from: u32,
     ) -> Result<LostPart> {
         let is_nowhere = self.is_inherited(member);
-        if !is_nowhere && self.retire_older_claims(state, io)? {
+        if !is_nowhere && self.retire_older_claims(path, repair, io)? {
             return Ok(LostPart {
                 lost: 0,
                 next: Some(from),
@@ -73,27 +79,27 @@ impl Writer {
         }
         let mut left = core::mem::take(&mut self.stolen);
         left.clear();
-        let staged = self.stage_losses(state, io, member, &mut left, from);
+        let staged = self.stage_losses(path, repair, io, member, &mut left, from);
         let committed = match &staged {
-            Ok(_) => self.commit(state, io),
+            Ok(_) => self.commit(path, repair, io),
             Err(_) => {
-                self.forget_staged(state);
+                self.forget_staged(path);
                 Ok(())
             }
         };
         if is_nowhere {
             // Nothing is left to be retired, but in memory.
             for slot in left.iter().filter(|_| committed.is_ok()) {
-                self.set_word(state, *slot, UNKNOWN);
+                self.set_word(io.user, path, *slot, UNKNOWN);
             }
         } else if staged.is_ok() && committed.is_ok() {
             for slot in &left {
-                if self.stage_retirement(state, *slot, true).is_err() {
+                if self.stage_retirement(io.user, path, *slot, true).is_err() {
                     self.note_older_claims();
                     break;
                 }
             }
-            if self.commit(state, io).is_err() {
+            if self.commit(path, repair, io).is_err() {
                 self.note_older_claims();
             }
         } else if staged.is_ok() {
@@ -128,11 +134,16 @@ impl Writer {
     }
 
     /// All is as it was before [`Writer::begin_take_over`].
-    pub(in crate::remap) fn undo_take_over(&mut self, state: &State, before: &Before) {
+    pub(in crate::remap) fn undo_take_over(
+        &mut self,
+        user: &UserState,
+        life: &Life,
+        before: &Before,
+    ) {
         self.metadata.undo_take_over(&before.metadata);
         self.durable = before.durable;
         self.inherited = before.inherited;
-        self.show_members(state);
+        self.show_members(user, life);
     }
 
     /// Notes that a member answered when new ones were to take over from it, or that it is used again.
@@ -159,7 +170,12 @@ impl Writer {
     }
 
     /// Does a step towards the end of a take-over, if there is one.
-    pub(in crate::remap) fn take_over(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+    pub(in crate::remap) fn take_over(
+        &mut self,
+        path: &PathState,
+        repair: &RepairState,
+        io: &mut SpareIo<'_>,
+    ) -> Result {
         if !self.is_taking_over() {
             return Ok(());
         }
@@ -167,44 +183,45 @@ impl Writer {
             let (of, from) = self.lost_from.unwrap_or((u8::MAX, 0));
             if of != member {
                 // Where one of several new ones dies, the others are to know what it has.
-                if self.restore(state, io, self.inherited)? == Restored::Done {
+                if self.restore(path, repair, io, self.inherited)? == Restored::Done {
                     self.lost_from = Some((member, 0));
                 }
                 return Ok(());
             }
             if from == ALL {
-                return self.remove_step(state, io, member).map(drop);
+                return self.remove_step(path, repair, io, member).map(drop);
             }
             self.recording = true;
-            let part = self.lose_blocks(state, io, member, from);
+            let part = self.lose_blocks(path, repair, io, member, from);
             self.recording = false;
             let next = part?.next.unwrap_or(ALL);
             if next == ALL {
                 // Also what was replaced by an entry that is in doubt.
-                self.forget_slots(state, member);
+                self.forget_slots(io.user, path, member);
             }
             self.lost_from = Some((member, next));
             return Ok(());
         }
-        if self.commit_again(state, io, |_| true)? {
+        if self.commit_again(path, repair, io, |_| true)? {
             return Ok(());
         }
         self.metadata.end_take_over();
-        if let Err(error) = self.sync(state, io) {
+        if let Err(error) = self.sync(io) {
             self.metadata.stay_unfinished();
             return Err(error);
         }
         self.older_claims = None;
         // What was given up meanwhile, after an error, is begun again.
         self.unrestored = true;
-        pr_info!("{}: the new spares have taken over\n", state.user.name);
+        pr_info!("{}: the new spares have taken over\n", io.user.name);
         Ok(())
     }
 
     /// Stages what [`Writer::lose_blocks`] does. `left` gets the slots that are left.
     fn stage_losses(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         member: u8,
         left: &mut KVec<u32>,
@@ -216,17 +233,14 @@ impl Writer {
         };
         let mut next = from;
         while left.len() < PART {
-            let Some((slot, word)) = state.path.next_claim(member_bit(member), next) else {
+            let Some((slot, word)) = path.next_claim(member_bit(member), next) else {
                 // Once more from the first one, until there is none.
                 part.next = (from != 0 || !left.is_empty()).then_some(0);
                 break;
             };
             let main_block = word.main_block();
-            let range = Range::new(
-                state.path.size.sector_of(main_block),
-                state.path.size.sectors(1),
-            );
-            if state.repair.desk.lock().is_busy(range) {
+            let range = Range::new(path.size.sector_of(main_block), path.size.sectors(1));
+            if repair.desk.lock().is_busy(range) {
                 // Its place changes for who has its range alone.
                 part.next = Some(slot);
                 break;
@@ -239,7 +253,7 @@ impl Writer {
                     part.next = Some(slot);
                     break;
                 }
-                self.settle(state, io, main_block)?;
+                self.settle(path, repair, io, main_block)?;
                 next = slot;
                 continue;
             }
@@ -249,7 +263,7 @@ impl Writer {
                 false => SlotState::Pending,
             };
             let fresh = SlotWord::new(main_block, fate, word.origin()).ok_or(ERANGE)?;
-            let run = match self.take_slots(state, io, 1) {
+            let run = match self.take_slots(path, repair, io, 1) {
                 // What is staged comes first; the map may get memory then.
                 Err(_) if !left.is_empty() => {
                     part.next = Some(slot);
@@ -257,8 +271,9 @@ impl Writer {
                 }
                 taken => taken?,
             };
-            if let Err(error) = self.stage(state, run.first, fresh, Publish::Replace(slot)) {
-                self.give_back(&state.path, run.first);
+            if let Err(error) = self.stage(io.user, path, run.first, fresh, Publish::Replace(slot))
+            {
+                self.give_back(path, run.first);
                 return Err(error);
             }
             left.push_within_capacity(slot).map_err(|_| ENOMEM)?;

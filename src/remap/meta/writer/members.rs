@@ -67,11 +67,12 @@ use crate::{
             Life, //
         },
         meta::io::SpareIo,
-        path::map::UNKNOWN,
-        session::{
-            activate::Start,
-            state::State, //
+        path::{
+            map::UNKNOWN,
+            state::PathState, //
         },
+        repair::state::RepairState,
+        session::activate::Start,
         user::{
             counters::Counters,
             limits::Limits,
@@ -172,8 +173,8 @@ impl Writer {
     }
 
     /// Shows users how many slots are left.
-    pub(super) fn show_left(&self, state: &State) {
-        state.user.counters.left.set(u64::from(self.slots_left()));
+    pub(super) fn show_left(&self, user: &UserState) {
+        user.counters.left.set(u64::from(self.slots_left()));
     }
 
     /// Which activation this is. What was held in another one may be somebody's by now.
@@ -183,22 +184,22 @@ impl Writer {
 
     /// Gives out no slots of a member for a while, as writing there fails: only if others have some, of
     /// which it returns whether that is so.
-    pub(in crate::remap) fn let_rest(&mut self, state: &State, member: u8) -> bool {
+    pub(in crate::remap) fn let_rest(&mut self, user: &UserState, member: u8) -> bool {
         if self.slots_beside(member) == 0 {
             return false;
         }
-        if self.pools.rest(member, util::monotonic_ms(), REST_MS) && state.user.log.allow() {
-            let name = &state.user.name;
+        if self.pools.rest(member, util::monotonic_ms(), REST_MS) && user.log.allow() {
+            let name = &user.name;
             pr_warn!("{name}: spare {member} fails, others take its blocks for a while\n");
         }
-        self.show_left(state);
+        self.show_left(user);
         true
     }
 
     /// Gives out slots again of the members that had to rest. Returns whether there were any.
-    pub(in crate::remap) fn end_rest(&mut self, state: &State) -> bool {
+    pub(in crate::remap) fn end_rest(&mut self, user: &UserState) -> bool {
         let any = self.pools.end_rests(util::monotonic_ms());
-        self.show_left(state);
+        self.show_left(user);
         any
     }
 
@@ -208,8 +209,13 @@ impl Writer {
     }
 
     /// Begins a new activation: gives out slots of all members again that are there.
-    pub(in crate::remap) fn use_all(&mut self, state: &State) {
-        self.take_leftover(state);
+    pub(in crate::remap) fn use_all(
+        &mut self,
+        user: &UserState,
+        path: &PathState,
+        repair: &RepairState,
+    ) {
+        self.take_leftover(path, repair);
         self.pools.apply_to_all(PoolEvent::Activate);
         self.activation = self.activation.wrapping_add(1);
         self.unrestored = true;
@@ -220,9 +226,9 @@ impl Writer {
         for member in 0..MEMBERS_MAX {
             // Nobody fills any, and no bio is on its way to them now.
             let usable = self.usable_slots(member);
-            self.free_held(state, member, (0, usable));
+            self.free_held(user, path, member, (0, usable));
         }
-        self.show_copies(&state.user);
+        self.show_copies(user);
     }
 
     pub(super) fn usable_slots(&self, member: u8) -> u32 {
@@ -232,16 +238,26 @@ impl Writer {
 
     /// Slots from `range.0` to before `range.1` of a member that are held for nobody can be given out. No bio may
     /// be on its way to them.
-    pub(super) fn free_held(&mut self, state: &State, member: u8, range: (u32, u32)) {
-        self.change_all(state, member, range, (Kind::Held, SlotWord::FREE));
-        self.show_left(state);
+    pub(super) fn free_held(
+        &mut self,
+        user: &UserState,
+        path: &PathState,
+        member: u8,
+        range: (u32, u32),
+    ) {
+        self.change_all(path, member, range, (Kind::Held, SlotWord::FREE));
+        self.show_left(user);
     }
 
-    fn change_all(&mut self, state: &State, member: u8, range: (u32, u32), to: (Kind, SlotWord)) {
+    fn change_all(
+        &mut self,
+        path: &PathState,
+        member: u8,
+        range: (u32, u32),
+        to: (Kind, SlotWord),
+    ) {
         let pools = &mut self.pools;
-        state
-            .path
-            .with_map(|map| map.slots().change_all(pools, member, range, to));
+        path.with_map(|map| map.slots().change_all(pools, member, range, to));
     }
 
     /// Says in whose place there is something else, a bit each: what is there is not read either. That holds from
@@ -258,41 +274,41 @@ impl Writer {
     }
 
     /// Brings up to date which members there are, and which the set goes on without, and shows that.
-    pub(in crate::remap) fn show_members(&mut self, state: &State) {
+    pub(in crate::remap) fn show_members(&mut self, user: &UserState, life: &Life) {
         self.follow_members();
-        self.show_copies(&state.user);
-        self.leave_lost(state);
+        self.show_copies(user);
+        self.leave_lost(user, life);
     }
 
     /// Has readers of the map and users know which members the set goes on without.
-    fn leave_lost(&mut self, state: &State) {
+    fn leave_lost(&mut self, user: &UserState, life: &Life) {
         let shut = self.pools.shut();
         let lost = shut.lost();
         // Before the caches are looked at: whoever has written sees this, or is seen there.
-        let before = state.life.set_shut(shut).lost();
+        let before = life.set_shut(shut).lost();
         for member in 0..MEMBERS_MAX {
             let bit = member_bit(member);
             let serving = u64::from(self.pools.serving(member));
             if before & !lost & bit != 0 {
-                state.user.counters.lost.sub(serving);
+                user.counters.lost.sub(serving);
                 // Unless it has left.
                 if self.metadata.superblock().member(member).is_some() {
-                    state.user.trace.spare(trace::Disk::of(Some(member)), false);
-                    state.user.news.note(Event::SpareBack, 1, None);
+                    user.trace.spare(trace::Disk::of(Some(member)), false);
+                    user.news.note(Event::SpareBack, 1, None);
                 }
             }
             if lost & !before & bit != 0 {
-                state.user.counters.lost.add(serving);
+                user.counters.lost.add(serving);
                 let what = Event::SpareLost.what();
-                pr_err!("{}: spare {member} {what}\n", state.user.name);
-                state.user.trace.spare(trace::Disk::of(Some(member)), true);
-                state.user.news.note(Event::SpareLost, 1, None);
-                state.life.forget_breakers_of(member);
+                pr_err!("{}: spare {member} {what}\n", user.name);
+                user.trace.spare(trace::Disk::of(Some(member)), true);
+                user.news.note(Event::SpareLost, 1, None);
+                life.forget_breakers_of(member);
                 // What was on it can be made again on others.
                 self.restored_at = u64::MAX;
-                if self.active && state.life.needs_flush(Disk::Spare(member)) {
+                if self.active && life.needs_flush(Disk::Spare(member)) {
                     // What users wrote there since the last flush may be gone; they have to hear of it.
-                    state.life.own_flush_failed(Disk::Spare(member));
+                    life.own_flush_failed(Disk::Spare(member));
                 }
             }
         }
@@ -300,21 +316,16 @@ impl Writer {
 
     /// Whether the set goes on without a member, as its spare fails as a whole and others work. That is
     /// found out by writing superblocks, once it does not answer a read.
-    pub(in crate::remap) fn lose_if_gone(
-        &mut self,
-        state: &State,
-        io: &mut SpareIo<'_>,
-        member: u8,
-    ) -> bool {
-        if state.life.is_lost(member) {
+    pub(in crate::remap) fn lose_if_gone(&mut self, io: &mut SpareIo<'_>, member: u8) -> bool {
+        if io.life.is_lost(member) {
             return true;
         }
         let superblock = self.metadata.superblock();
         if io.spares.count() < 2 || !self.active || io.is_alive(superblock, member, None) {
             return false;
         }
-        let _ = self.sync(state, io);
-        state.life.is_lost(member)
+        let _ = self.sync(io);
+        io.life.is_lost(member)
     }
 
     /// How many blocks of main the slots of a member serve or are set aside for.
@@ -353,34 +364,35 @@ impl Writer {
     /// written, until the next activation. Then the log has said so.
     pub(in crate::remap) fn restore(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         shunned: u8,
     ) -> Result<Restored> {
         if self.metadata.is_unsettled() {
-            self.commit_blocks(state, io, &[])?;
+            self.commit_blocks(path, repair, io, &[])?;
             return Ok(Restored::More);
         }
         if self.metadata.rebuilding().is_some() {
-            return self.rebuild(state, io);
+            return self.rebuild(path, repair, io);
         }
         if let Some((member, replica)) = self.next_void(shunned) {
             self.metadata.begin_rebuild(member, replica);
             self.is_source_bad = false;
-            return self.rebuild(state, io);
+            return self.rebuild(path, repair, io);
         }
         // Where one place after the other turns out bad, an end has to be made of it: each takes slots.
         let may_move = self.moves < MOVES_MAX;
-        match self.next_move(state, shunned).filter(|_| may_move) {
+        match self.next_move(path, shunned).filter(|_| may_move) {
             Some((member, replica, host)) => {
                 // From then on the other one is the only one.
-                if !self.look_through(state, io, member, replica)? {
+                if !self.look_through(path, repair, io, member, replica)? {
                     return Ok(Restored::More);
                 }
                 self.moves = self.moves.saturating_add(1);
-                self.give_place(state, member, replica, host)?;
+                self.give_place(io.user, path, member, replica, host)?;
                 let outcome = io.drive(self.metadata.sync(), |_, _, _| ());
-                self.note(state, &outcome)?;
+                self.note(io, &outcome)?;
                 Ok(Restored::More)
             }
             None => {
@@ -390,7 +402,12 @@ impl Writer {
         }
     }
 
-    fn rebuild(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result<Restored> {
+    fn rebuild(
+        &mut self,
+        path: &PathState,
+        repair: &RepairState,
+        io: &mut SpareIo<'_>,
+    ) -> Result<Restored> {
         let Some(rebuild) = self.metadata.rebuilding() else {
             return Ok(Restored::Done);
         };
@@ -400,7 +417,7 @@ impl Writer {
         if core::mem::take(&mut self.is_source_bad) {
             // What memory has is good.
             let blocks = rebuild.next..rebuild.next.saturating_add(REBUILD_BLOCKS_MAX);
-            return match self.mend(state, io, member, replica, blocks)? {
+            return match self.mend(path, repair, io, member, replica, blocks)? {
                 Some(_) => Ok(Restored::More),
                 // It was something else.
                 None => Err(EIO),
@@ -412,7 +429,7 @@ impl Writer {
             Outcome::Failed { why, .. } => -why.errno().number(),
         };
         let disk = trace::Disk::of(Some(member));
-        state.user.trace.restore(disk, replica, rebuild.next, error);
+        io.user.trace.restore(disk, replica, rebuild.next, error);
         match outcome {
             Outcome::Failed {
                 why: Failure::NoPlace,
@@ -424,19 +441,19 @@ impl Writer {
                 return Ok(Restored::More);
             }
             Outcome::Failed { .. } => {
-                self.note(state, &outcome).or_else(|error| {
+                self.note(io, &outcome).or_else(|error| {
                     // It may have been the source.
                     self.is_source_bad = self.metadata.rebuilding().is_some();
                     self.is_source_bad.then_some(()).ok_or(error)
                 })?;
                 return Ok(Restored::More);
             }
-            Outcome::Committed => self.note(state, &outcome)?,
+            Outcome::Committed => self.note(io, &outcome)?,
         }
         if self.metadata.rebuilding().is_none() {
             pr_info!(
                 "{}: replica {replica} of the slot table of spare {member} is complete again\n",
-                state.user.name
+                io.user.name
             );
         }
         Ok(Restored::More)
@@ -446,7 +463,8 @@ impl Writer {
     /// looked at, and is good.
     fn look_through(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         member: u8,
         replica: u8,
@@ -457,7 +475,7 @@ impl Writer {
         let looked = looked.filter(|(of, other, _)| (*of, *other) == (member, replica));
         let first = looked.map_or(0, |(_, _, next)| next);
         let last = first.saturating_add(LOOK_BLOCKS).min(end);
-        let mended = self.mend(state, io, member, replica, first..last)?;
+        let mended = self.mend(path, repair, io, member, replica, first..last)?;
         let next = mended.unwrap_or(last);
         if mended.is_none() && next >= end {
             return Ok(true);
@@ -470,7 +488,8 @@ impl Writer {
     /// good. Tells which one that was.
     fn mend(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         member: u8,
         replica: u8,
@@ -485,9 +504,9 @@ impl Writer {
             }
             self.mends = self.mends.saturating_add(1);
             io.is_careful = true;
-            let outcome = self.write_blocks(state, io, &[id], &[]);
+            let outcome = self.write_blocks(path, io, &[id], &[]);
             io.is_careful = false;
-            let written = self.finish(state, &[id], &[], &outcome);
+            let written = self.finish(path, repair, io, &[id], &[], &outcome);
             let no_place = matches!(
                 outcome,
                 Outcome::Failed {
@@ -496,7 +515,7 @@ impl Writer {
                 }
             );
             if no_place || self.mends >= MENDS_MAX || !self.is_settled(io, id, replica ^ 1) {
-                let name = &state.user.name;
+                let name = &io.user.name;
                 pr_err!(
                     "{name}: replica {replica} of the slot table of spare {member} cannot be made \
                      again: block {block} of the other one cannot be read, wherever it is written\n"
@@ -540,7 +559,7 @@ impl Writer {
     /// A replica that should lie elsewhere, and the member that takes it: one that is void and cannot be
     /// made again where it is, one of two on the same spare if there are others, one on a spare that is
     /// shunned. Those of different members go to different ones, as far as possible.
-    fn next_move(&self, state: &State, shunned: u8) -> Option<(u8, u8, u8)> {
+    fn next_move(&self, path: &PathState, shunned: u8) -> Option<(u8, u8, u8)> {
         let superblock = self.metadata.superblock();
         let hosts = |own: u8| {
             let usable = move |host: &u8| {
@@ -575,7 +594,7 @@ impl Writer {
                 }
                 let fits = |host: &u8| {
                     let home = *host == index && !member.is_home(index, replica);
-                    home || self.slots_without(state, *host, index).is_some()
+                    home || self.slots_without(path, *host, index).is_some()
                 };
                 let better = hosts(index).filter(|host| *host != other).find(fits);
                 match better {
@@ -590,19 +609,24 @@ impl Writer {
 
     /// How many slots a member keeps that takes a replica of another one's table, if none of those that
     /// it loses is in use.
-    fn slots_without(&self, state: &State, host: u8, member: u8) -> Option<u32> {
+    fn slots_without(&self, path: &PathState, host: u8, member: u8) -> Option<u32> {
         let kept = self.metadata.slots_beside(host, member)?;
         let usable = self.metadata.superblock().member(host)?.usable_slots();
         // One that is held may be about to be used, and those of a spare that is idle or lost are not touched.
         let free = kept >= usable
             || self.pools.state(host).is_to_give()
-                && state
-                    .path
-                    .with_map(|map| map.slots().are_available(host, (kept, usable)));
+                && path.with_map(|map| map.slots().are_available(host, (kept, usable)));
         free.then_some(kept)
     }
 
-    fn give_place(&mut self, state: &State, member: u8, replica: u8, host: u8) -> Result {
+    fn give_place(
+        &mut self,
+        user: &UserState,
+        path: &PathState,
+        member: u8,
+        replica: u8,
+        host: u8,
+    ) -> Result {
         let own = self.metadata.superblock().member(member).ok_or(EINVAL)?;
         let gone_from = own.areas.get(usize::from(replica)).map(|area| area.host);
         let failed = self.failed_places & place_bit(member, replica) != 0;
@@ -612,36 +636,35 @@ impl Writer {
         let done = if home {
             self.metadata.rehome(member, replica)
         } else {
-            let kept = self.slots_without(state, host, member).ok_or(ENOSPC)?;
+            let kept = self.slots_without(path, host, member).ok_or(ENOSPC)?;
             // What is cut off is free; nobody may get it from here on.
             let range = (kept, self.usable_slots(host));
             let held = SlotWord::FREE_HELD;
-            self.change_all(state, host, range, (Kind::Available, held));
+            self.change_all(path, host, range, (Kind::Available, held));
             self.metadata.rehost(member, replica, host, kept)
         };
         self.failed_places &= !place_bit(member, replica);
         done.map_err(|why| Error::from_errno(-why.errno().number()))?;
-        self.show_left(state);
+        self.show_left(user);
         Ok(())
     }
 
     /// A spare that was lost and whose metadata was made again is used again.
     pub(in crate::remap) fn take_back(
         &mut self,
-        state: &State,
         io: &mut SpareIo<'_>,
         index: u8,
     ) -> Result<Restored> {
         if !self.pools.state(index).is_lost() || !self.metadata.is_present(index) {
             return Ok(Restored::Done);
         }
-        let name = &state.user.name;
+        let name = &io.user.name;
         if !self.is_whole(index) {
             pr_warn!("{name}: spare {index} is not used: its metadata is not complete\n");
             return Ok(Restored::Done);
         }
         self.metadata.return_member(index);
-        self.sync(state, io)?;
+        self.sync(io)?;
         let what = Event::SpareBack.what();
         pr_info!("{name}: spare {index} {what}\n");
         Ok(Restored::Done)
@@ -650,15 +673,16 @@ impl Writer {
     /// One that is lost, and that serves nothing, is not waited for. Does a step of that.
     pub(in crate::remap) fn give_up(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         index: u8,
     ) -> Result<Restored> {
         if !self.pools.state(index).is_lost() || self.claims(index) != 0 {
             return Ok(Restored::Done);
         }
-        self.remove_step(state, io, index).or_else(|error| {
-            let name = &state.user.name;
+        self.remove_step(path, repair, io, index).or_else(|error| {
+            let name = &io.user.name;
             pr_warn!("{name}: spare {index} cannot leave the set yet: {error:?}\n");
             Ok(Restored::Done)
         })
@@ -686,26 +710,28 @@ impl Writer {
     /// Takes a member out of the set on which nothing is left. Fails with [`EBUSY`] if something is.
     pub(in crate::remap) fn remove_member(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         index: u8,
     ) -> Result {
-        while self.remove_step(state, io, index)? == Restored::More {}
+        while self.remove_step(path, repair, io, index)? == Restored::More {}
         Ok(())
     }
 
     /// One step of that.
     pub(super) fn remove_step(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         index: u8,
     ) -> Result<Restored> {
         if self.claims(index) != 0 {
             return Err(EBUSY);
         }
-        self.change_pool(&state.user, index, PoolEvent::Empty);
-        if self.restore(state, io, member_bit(index) | self.inherited)? == Restored::More {
+        self.change_pool(io.user, index, PoolEvent::Empty);
+        if self.restore(path, repair, io, member_bit(index) | self.inherited)? == Restored::More {
             return Ok(Restored::More);
         }
         let member = self.metadata.superblock().member(index).ok_or(ENODEV)?;
@@ -720,20 +746,20 @@ impl Writer {
             let _ = self.metadata.regain_slots(member);
         }
         // Nobody asks for these any more, whatever becomes of the superblocks.
-        self.forget_slots(state, index);
+        self.forget_slots(io.user, path, index);
         self.inherited &= !member_bit(index);
         self.failed_places &= !(place_bit(index, 0) | place_bit(index, 1));
-        self.sync(state, io)?;
+        self.sync(io)?;
         for (member, before) in (0u8..).zip(before) {
             let usable = self.usable_slots(member);
-            self.free_held(state, member, (before, usable));
+            self.free_held(io.user, path, member, (before, usable));
         }
-        self.show_copies(&state.user);
-        pr_info!("{}: spare {index} has left the set\n", state.user.name);
+        self.show_copies(io.user);
+        pr_info!("{}: spare {index} has left the set\n", io.user.name);
         if !missing && io.spares.get(index).is_some() && io.wipe(index, &geometry).is_err() {
             pr_warn!(
                 "{}: the superblocks on spare {index} are still there\n",
-                state.user.name
+                io.user.name
             );
         }
         Ok(Restored::Done)
@@ -742,15 +768,15 @@ impl Writer {
     /// The slots of a member that has left are nothing any more. Those that are free may stay what they are: nobody
     /// is given one of them.
     #[inline(never)]
-    pub(super) fn forget_slots(&mut self, state: &State, index: u8) {
+    pub(super) fn forget_slots(&mut self, user: &UserState, path: &PathState, index: u8) {
         for kind in [Kind::Claim, Kind::Bad, Kind::Doubt] {
             let mut next = 0;
-            while let Some((slot, _)) = state.path.with_map(|map| {
+            while let Some((slot, _)) = path.with_map(|map| {
                 let slots = map.slots();
                 let mut own = slots.of_members(kind, member_bit(index), next);
                 own.next()
             }) {
-                self.set_word(state, slot, UNKNOWN);
+                self.set_word(user, path, slot, UNKNOWN);
                 next = slot.saturating_add(1);
             }
         }

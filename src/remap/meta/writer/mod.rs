@@ -73,10 +73,16 @@ use crate::{
         text::Uuid, //
     },
     remap::{
-        path::map::Map,
-        session::state::State,
+        path::{
+            map::Map,
+            state::PathState, //
+        },
+        repair::state::RepairState,
         setup::load::Rewrite,
-        user::names::Show, //
+        user::{
+            names::Show,
+            state::UserState, //
+        }, //
     }, //
 };
 
@@ -214,53 +220,59 @@ impl Writer {
     /// lock (P16). Returns whether that was not all yet.
     pub(in crate::remap) fn retire_older_claims(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
     ) -> Result<bool> {
         if self.metadata.is_unsettled() {
-            self.commit_blocks(state, io, &[])?;
+            self.commit_blocks(path, repair, io, &[])?;
         }
         let Some(from) = self.older_claims else {
             return Ok(false);
         };
         // A retirement in doubt may not have got anywhere: write it again.
-        if self.commit_again(state, io, |word| !word.is_claim())? {
+        if self.commit_again(path, repair, io, |word| !word.is_claim())? {
             return Ok(true);
         }
-        let end = state.path.with_map(Map::end);
+        let end = path.with_map(Map::end);
         let until = from.saturating_add(LOOKED_AT_MAX).min(end);
-        let (slots, count) =
-            self.first_slots(state, Kind::Claim, from..until, |map, slot, word| {
-                let serves = map.view().lookup(word.main_block());
-                serves.is_none_or(|(other, _)| other != slot)
-            });
+        let (slots, count) = self.first_slots(path, Kind::Claim, from..until, |map, slot, word| {
+            let serves = map.view().lookup(word.main_block());
+            serves.is_none_or(|(other, _)| other != slot)
+        });
         if count == 0 {
             self.older_claims = (until < end).then_some(until);
             return Ok(until < end);
         }
         for slot in slots.iter().take(count) {
-            self.stage(state, *slot, self.retired(state, *slot), Publish::Keep)?;
+            self.stage(
+                io.user,
+                path,
+                *slot,
+                self.retired(path, *slot),
+                Publish::Keep,
+            )?;
         }
         // There may be more of them in the same table blocks.
-        self.commit(state, io).map(|()| true)
+        self.commit(path, repair, io).map(|()| true)
     }
 
     /// Commits the first table blocks with slots in doubt that `wanted` picks once more. Returns whether there were
     /// any.
     fn commit_again(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         wanted: impl Fn(SlotWord) -> bool,
     ) -> Result<bool> {
-        let all = 0..state.path.with_map(Map::end);
-        let (slots, count) = self.first_slots(state, Kind::Doubt, all, |_, _, word| wanted(word));
+        let all = 0..path.with_map(Map::end);
+        let (slots, count) = self.first_slots(path, Kind::Doubt, all, |_, _, word| wanted(word));
         // Each block once, though many of the slots may be in it.
         let mut ids = [NO_BLOCK; COMMIT_BLOCKS_MAX];
         let mut used = 0usize;
         for slot in slots.iter().take(count) {
-            let id = state
-                .path
+            let id = path
                 .with_map(|map| map.extents().block(*slot))
                 .ok_or(EINVAL)?;
             if ids.iter().take(used).all(|known| *known != id) {
@@ -271,7 +283,7 @@ impl Writer {
             }
         }
         if used != 0 {
-            self.commit_blocks(state, io, ids.get(..used).unwrap_or(&[]))?;
+            self.commit_blocks(path, repair, io, ids.get(..used).unwrap_or(&[]))?;
         }
         Ok(used != 0)
     }
@@ -279,14 +291,14 @@ impl Writer {
     /// The first slots of a kind among these that `wanted` picks, one in each table block, and how many these are.
     fn first_slots(
         &self,
-        state: &State,
+        path: &PathState,
         kind: Kind,
         numbers: Range<u32>,
         wanted: impl Fn(&Map, u32, SlotWord) -> bool,
     ) -> ([u32; COMMIT_BLOCKS_MAX], usize) {
         let mut slots = [0u32; COMMIT_BLOCKS_MAX];
         let mut count = 0usize;
-        state.path.with_map(|map| {
+        path.with_map(|map| {
             let mut block = None;
             for (slot, word) in map.slots().of_kind(kind, numbers) {
                 if !wanted(map, slot, word) {
@@ -308,18 +320,22 @@ impl Writer {
     }
 
     /// Changes what a slot is used for, in memory.
-    pub(in crate::remap) fn set_word(&mut self, state: &State, slot: u32, word: SlotWord) {
-        let before = state
-            .path
-            .with_map(|map| map.slots().set(&mut self.pools, slot, word));
+    pub(in crate::remap) fn set_word(
+        &mut self,
+        user: &UserState,
+        path: &PathState,
+        slot: u32,
+        word: SlotWord,
+    ) {
+        let before = path.with_map(|map| map.slots().set(&mut self.pools, slot, word));
         if let Some(before) = before {
-            state.user.counters.changed(before, word);
+            user.counters.changed(before, word);
         }
     }
 
     /// What becomes of a slot that failed: of a spare that is lost, nobody knows.
-    fn retired(&self, state: &State, slot: u32) -> SlotWord {
-        let member = state.path.with_map(|map| map.extents().slot(slot));
+    fn retired(&self, path: &PathState, slot: u32) -> SlotWord {
+        let member = path.with_map(|map| map.extents().slot(slot));
         if member.is_some_and(|(member, _)| !self.pools.state(member).is_usable()) {
             SlotWord::FREE_HELD
         } else {
@@ -341,12 +357,13 @@ impl Writer {
     /// block: then its replacement did not make it.
     pub(in crate::remap) fn stage_retirement(
         &mut self,
-        state: &State,
+        user: &UserState,
+        path: &PathState,
         slot: u32,
         good: bool,
     ) -> Result {
-        let word = state.path.with_map(|map| map.word(slot));
-        let serving = state.path.slot_of(word.main_block());
+        let word = path.with_map(|map| map.word(slot));
+        let serving = path.slot_of(word.main_block());
         match serving {
             Some((other, serving)) if word.is_claim() && (other == slot || serving.is_doubt()) => {
                 self.note_older_claims();
@@ -356,9 +373,9 @@ impl Writer {
                 let word = match good {
                     // Bios may be on their way to it until the next activation.
                     true => SlotWord::FREE_HELD,
-                    false => self.retired(state, slot),
+                    false => self.retired(path, slot),
                 };
-                self.stage(state, slot, word, Publish::Keep)
+                self.stage(user, path, slot, word, Publish::Keep)
             }
         }
     }
@@ -366,16 +383,17 @@ impl Writer {
     /// Stages a change of a slot's entry for the next [`Writer::commit`].
     pub(in crate::remap) fn stage(
         &mut self,
-        state: &State,
+        user: &UserState,
+        path: &PathState,
         slot: u32,
         word: SlotWord,
         publish: Publish,
     ) -> Result {
-        self.check_open(state)?;
+        self.check_open(user)?;
         if matches!(publish, Publish::Insert | Publish::Replace(_)) {
             let staged = u32::try_from(self.staged.len()).unwrap_or(u32::MAX);
             // It grows long before that.
-            if !self.has_room(state, staged.saturating_add(1)) {
+            if !self.has_room(path, staged.saturating_add(1)) {
                 return Err(ENOMEM);
             }
         }
@@ -384,7 +402,7 @@ impl Writer {
         if word.is_claim() && word.main_block() >= superblock.main_blocks() {
             return Err(ERANGE);
         }
-        if state.path.slot_place(slot).is_none() {
+        if path.slot_place(slot).is_none() {
             return Err(ENOSPC);
         }
         let entry = Entry {
@@ -409,79 +427,83 @@ impl Writer {
     }
 
     /// Fails with [`EBUSY`] if nothing is to change while new spares take over, and as [`Writer::check_own`] does.
-    pub(in crate::remap) fn check_open(&self, state: &State) -> Result {
+    pub(in crate::remap) fn check_open(&self, user: &UserState) -> Result {
         self.check_own()?;
         if self.is_taking_over() && !self.recording {
-            state
-                .user
-                .complain("new spares are taking over, and nothing is remapped until they have");
+            user.complain("new spares are taking over, and nothing is remapped until they have");
             return Err(EBUSY);
         }
         Ok(())
     }
 
     /// Forgets all that was staged.
-    pub(in crate::remap) fn forget_staged(&mut self, state: &State) {
+    pub(in crate::remap) fn forget_staged(&mut self, path: &PathState) {
         while let Some(change) = self.staged.pop() {
-            self.give_back(&state.path, change.slot);
+            self.give_back(path, change.slot);
         }
     }
 
     /// Makes all that was staged durable, then visible. After an error some of it may be, the rest
     /// is in doubt or forgotten.
-    pub(in crate::remap) fn commit(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+    pub(in crate::remap) fn commit(
+        &mut self,
+        path: &PathState,
+        repair: &RepairState,
+        io: &mut SpareIo<'_>,
+    ) -> Result {
         let mut staged = core::mem::take(&mut self.staged);
         let mut result = Ok(());
         let mut rest = staged.as_slice();
         while !rest.is_empty() {
-            let (blocks, count, end) = first_blocks(state, rest);
+            let (blocks, count, end) = first_blocks(path, rest);
             let blocks = blocks.get(..count).unwrap_or(&[]);
             let (now, later) = rest.split_at(end.min(rest.len()));
             rest = later;
             // After one failure the others are forgotten without a try.
             let outcome = match result {
-                Ok(()) => self.write_blocks(state, io, blocks, now),
+                Ok(()) => self.write_blocks(path, io, blocks, now),
                 Err(_) => NOT_TRIED,
             };
-            let fate = self.finish(state, blocks, now, &outcome);
+            let fate = self.finish(path, repair, io, blocks, now, &outcome);
             result = result.and(fate);
         }
         staged.clear();
         self.staged = staged;
-        self.show_left(state);
+        self.show_left(io.user);
         result
     }
 
     /// Tries to settle the doubt about a block of main: afterwards it is served as the map says.
     pub(in crate::remap) fn settle(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         main_block: u64,
     ) -> Result {
-        match state.path.slot_of(main_block) {
+        match path.slot_of(main_block) {
             Some((slot, word)) if word.is_doubt() => {
-                let block = state.path.with_map(|map| map.extents().block(slot));
-                self.commit_blocks(state, io, &[block.ok_or(EINVAL)?])
+                let block = path.with_map(|map| map.extents().block(slot));
+                self.commit_blocks(path, repair, io, &[block.ok_or(EINVAL)?])
             }
             _ => Ok(()),
         }
     }
 
     /// Writes the superblock with the present statistics.
-    pub(in crate::remap) fn sync(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
-        let outcome = self.write_superblock(state, io);
-        self.note(state, &outcome)
+    pub(in crate::remap) fn sync(&mut self, io: &mut SpareIo<'_>) -> Result {
+        let outcome = self.write_superblock(io);
+        self.note(io, &outcome)
     }
 
     /// Writes the superblock if some copy is behind. With too few copies left, what is on the spare
     /// can still be served, if not changed.
-    pub(in crate::remap) fn refresh(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+    pub(in crate::remap) fn refresh(&mut self, io: &mut SpareIo<'_>) -> Result {
         if !self.metadata.is_stale() {
             return Ok(());
         }
-        let outcome = self.write_superblock(state, io);
-        let noted = self.note(state, &outcome);
+        let outcome = self.write_superblock(io);
+        let noted = self.note(io, &outcome);
         match outcome {
             Outcome::Failed {
                 why: Failure::NoSuperblock,
@@ -491,14 +513,14 @@ impl Writer {
         }
     }
 
-    fn write_superblock(&mut self, state: &State, io: &mut SpareIo<'_>) -> Outcome {
-        *self.metadata.statistics_mut() = self.statistics(state);
+    fn write_superblock(&mut self, io: &mut SpareIo<'_>) -> Outcome {
+        *self.metadata.statistics_mut() = self.statistics(io.user);
         io.drive(self.metadata.sync(), |_, _, _| ())
     }
 
     /// What the next superblock is to count.
-    fn statistics(&self, state: &State) -> Statistics {
-        let counters = &state.user.counters;
+    fn statistics(&self, user: &UserState) -> Statistics {
+        let counters = &user.counters;
         Statistics {
             auto_remaps: counters.auto_remaps.get(),
             manual_remaps: counters.manual_remaps.get(),
@@ -511,37 +533,33 @@ impl Writer {
     }
 
     /// Whether something was counted since a superblock was written with the counters.
-    pub(in crate::remap) fn counters_are_newer(&self, state: &State) -> bool {
-        self.statistics(state) != self.metadata.superblock().statistics
+    pub(in crate::remap) fn counters_are_newer(&self, user: &UserState) -> bool {
+        self.statistics(user) != self.metadata.superblock().statistics
     }
 
     /// Writes to a replica what another has, as loading decided (M3).
-    pub(in crate::remap) fn equalise(
-        &mut self,
-        state: &State,
-        io: &mut SpareIo<'_>,
-        rewrite: &Rewrite,
-    ) -> Result {
+    pub(in crate::remap) fn equalise(&mut self, io: &mut SpareIo<'_>, rewrite: &Rewrite) -> Result {
         let op = self.metadata.rewrite(rewrite.replica, rewrite.block);
         let outcome = io.drive(op, |_, _, _| ());
-        self.note(state, &outcome)
+        self.note(io, &outcome)
     }
 
     /// Commits table blocks as they are in memory.
     pub(in crate::remap) fn commit_blocks(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         blocks: &[BlockId],
     ) -> Result {
-        let outcome = self.write_blocks(state, io, blocks, &[]);
-        self.finish(state, blocks, &[], &outcome)
+        let outcome = self.write_blocks(path, io, blocks, &[]);
+        self.finish(path, repair, io, blocks, &[], &outcome)
     }
 
     /// Writes table blocks as they are in memory, with the changes in `staged`.
     fn write_blocks(
         &mut self,
-        state: &State,
+        path: &PathState,
         io: &mut SpareIo<'_>,
         blocks: &[BlockId],
         staged: &[Staged],
@@ -552,7 +570,7 @@ impl Writer {
         io.drive(self.metadata.commit(blocks), |image, id, sequence| {
             let name = members.get(usize::from(id.member));
             let name = name.copied().unwrap_or(Uuid::NIL);
-            state.path.with_map(|map| {
+            path.with_map(|map| {
                 let entries = entries(map, generations, staged, id);
                 table_block::encode(image, &name, id.block, sequence, entries);
             });
@@ -562,7 +580,9 @@ impl Writer {
     /// Publishes, puts in doubt or forgets what was staged, as the commit of `blocks` ended.
     fn finish(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
+        io: &SpareIo<'_>,
         blocks: &[BlockId],
         staged: &[Staged],
         outcome: &Outcome,
@@ -570,27 +590,34 @@ impl Writer {
         match outcome {
             Outcome::Failed { issued: false, .. } => {
                 for change in staged {
-                    self.give_back(&state.path, change.slot);
+                    self.give_back(path, change.slot);
                 }
             }
             Outcome::Failed { issued: true, .. } => {
                 for change in staged {
-                    self.publish(state, change, true);
+                    self.publish(path, repair, io, change, true);
                 }
             }
             Outcome::Committed => {
                 for change in staged {
-                    self.publish(state, change, false);
+                    self.publish(path, repair, io, change, false);
                 }
-                self.clear_doubt(state, blocks);
-                self.clear_presence(state, staged);
+                self.clear_doubt(path, blocks);
+                self.clear_presence(path, staged);
             }
         }
-        self.note(state, outcome)
+        self.note(io, outcome)
     }
 
     /// Shows readers a change that is durable, or in doubt.
-    fn publish(&mut self, state: &State, change: &Staged, doubt: bool) {
+    fn publish(
+        &mut self,
+        path: &PathState,
+        repair: &RepairState,
+        io: &SpareIo<'_>,
+        change: &Staged,
+        doubt: bool,
+    ) {
         let (counts, pools) = (&mut self.counts, &mut self.pools);
         let Staged { slot, entry, .. } = *change;
         let main_block = entry.word.main_block();
@@ -599,11 +626,11 @@ impl Writer {
             _ => None,
         };
         let gets_slot = matches!(change.publish, Publish::Insert | Publish::Replace(_));
-        let followed = !doubt && state.user.trace.follows_slots();
-        let was = followed.then(|| state.path.with_map(|map| map.word(slot)));
-        let noted = gets_slot && state.repair.notes.has(main_block);
+        let followed = !doubt && io.user.trace.follows_slots();
+        let was = followed.then(|| path.with_map(|map| map.word(slot)));
+        let noted = gets_slot && repair.notes.has(main_block);
         let mut twice = false;
-        state.path.with_map(|map| {
+        path.with_map(|map| {
             let (table, slots) = (map.view(), map.slots());
             let before = match noted {
                 // It counts as pending so far.
@@ -613,7 +640,7 @@ impl Writer {
             let lost = || {
                 let slots = [Some(slot), replaced].into_iter().flatten();
                 slots
-                    .filter(|slot| state.life.is_content_lost(map, *slot))
+                    .filter(|slot| io.life.is_content_lost(map, *slot))
                     .count() as u64
             };
             let lost_before = lost();
@@ -622,9 +649,9 @@ impl Writer {
                     slots.set(pools, slot, entry.word.with_doubt(doubt));
                 }
                 Publish::Insert | Publish::Replace(_) => {
-                    Presence::new(state.path.presence.get()).set(
-                        state.path.size.sector_of(main_block),
-                        u64::from(state.path.size.sectors(1)),
+                    Presence::new(path.presence.get()).set(
+                        path.size.sector_of(main_block),
+                        u64::from(path.size.sectors(1)),
                     );
                     slots.set(pools, slot, entry.word.with_doubt(doubt));
                     let replaced = match change.publish {
@@ -638,7 +665,7 @@ impl Writer {
                     };
                     if !replaced && table.insert(counts, main_block, slot).is_err() {
                         // Room was reserved, and no other slot claims the block.
-                        pr_err!("{}: block {main_block} has two slots\n", state.user.name);
+                        pr_err!("{}: block {main_block} has two slots\n", io.user.name);
                         twice = true;
                     }
                 }
@@ -650,15 +677,15 @@ impl Writer {
                     slots.set(pools, slot, entry.word.with_held(true));
                 }
             }
-            state.user.counters.changed(before, map.word(slot));
-            state.user.counters.lost.add(lost());
-            state.user.counters.lost.sub(lost_before);
+            io.user.counters.changed(before, map.word(slot));
+            io.user.counters.lost.add(lost());
+            io.user.counters.lost.sub(lost_before);
         });
         if noted {
-            state.repair.forget_note(&state.life, main_block);
+            repair.forget_note(io.life, main_block);
         }
         if let Some(was) = was {
-            Self::trace(state, change, noted, was);
+            Self::trace(io.user, path, change, noted, was);
         }
         // Only one of them serves, and the other one must not be what loading finds.
         if twice {
@@ -672,14 +699,14 @@ impl Writer {
 
     /// Takes back the presence bits of blocks that main serves again. It is not looked at many places, as the lock
     /// is held.
-    fn clear_presence(&self, state: &State, staged: &[Staged]) {
+    fn clear_presence(&self, path: &PathState, staged: &[Staged]) {
         let removed = staged.iter().filter_map(|change| match change.publish {
             Publish::Remove(main_block) => Some(main_block),
             _ => None,
         });
         let (mut last, mut places) = (None, 0u32);
         for main_block in removed {
-            let place = state.path.size.sector_of(main_block) / u64::from(SMALL);
+            let place = path.size.sector_of(main_block) / u64::from(SMALL);
             if last == Some(place) {
                 continue;
             }
@@ -687,30 +714,24 @@ impl Writer {
             if places > PLACES_MAX {
                 return;
             }
-            Self::forget_presence(state, main_block);
+            Self::forget_presence(path, main_block);
         }
     }
 
     /// The same of one place.
-    fn forget_presence(state: &State, main_block: u64) {
-        let presence = Presence::new(state.path.presence.get());
-        state.path.with_map(|map| {
-            state.path.avoided.with(|avoided| {
-                reach::forget(
-                    &presence,
-                    &map.view(),
-                    avoided,
-                    main_block,
-                    state.path.size.shift,
-                );
+    fn forget_presence(path: &PathState, main_block: u64) {
+        let presence = Presence::new(path.presence.get());
+        path.with_map(|map| {
+            path.avoided.with(|avoided| {
+                reach::forget(&presence, &map.view(), avoided, main_block, path.size.shift);
             });
         });
     }
 
     /// What is in these table blocks is durable everywhere now.
-    fn clear_doubt(&mut self, state: &State, blocks: &[BlockId]) {
+    fn clear_doubt(&mut self, path: &PathState, blocks: &[BlockId]) {
         let pools = &mut self.pools;
-        state.path.with_map(|map| {
+        path.with_map(|map| {
             for block in blocks {
                 let first = block.block.saturating_mul(ENTRIES);
                 let range = (first, first.saturating_add(ENTRIES));
@@ -725,49 +746,48 @@ impl Writer {
     }
 
     /// Counts and tells how an operation on the metadata ended.
-    fn note(&mut self, state: &State, outcome: &Outcome) -> Result {
+    fn note(&mut self, io: &SpareIo<'_>, outcome: &Outcome) -> Result {
         let statistics = &self.metadata.superblock().statistics;
-        state.user.counters.saves.set(statistics.saves);
-        state.user.counters.saves_done.set(statistics.saves_done);
-        state
-            .user
+        io.user.counters.saves.set(statistics.saves);
+        io.user.counters.saves_done.set(statistics.saves_done);
+        io.user
             .counters
             .metadata_repairs
             .set(statistics.metadata_repairs);
-        self.show_members(state);
+        self.show_members(io.user, io.life);
         match outcome {
             Outcome::Committed => {
                 // Where one that failed came before, this may be too high, and a spare is refused in doubt.
                 self.durable = self.metadata.superblock().sequence;
-                state.user.counters.stuck.set(0);
-                state.user.trace.commit(self.durable, 0);
+                io.user.counters.stuck.set(0);
+                io.user.trace.commit(self.durable, 0);
                 Ok(())
             }
             Outcome::Failed { why, .. } => {
-                state.user.counters.stuck.set(1);
-                if state.user.log.allow() {
+                io.user.counters.stuck.set(1);
+                if io.user.log.allow() {
                     let what = Event::MetadataFailed.what();
-                    pr_err!("{}: {what}: {}\n", state.user.name, Show(why));
+                    pr_err!("{}: {what}: {}\n", io.user.name, Show(why));
                 }
                 let errno = -why.errno().number();
                 let sequence = self.metadata.superblock().sequence;
-                state.user.trace.commit(sequence, errno);
+                io.user.trace.commit(sequence, errno);
                 Err(Error::from_errno(errno))
             }
         }
     }
 
     /// Says in tracepoints what a change of the map was, to whoever listens: a slot that had `before` has `after`.
-    fn trace(state: &State, change: &Staged, noted: bool, before: SlotWord) {
+    fn trace(user: &UserState, path: &PathState, change: &Staged, noted: bool, before: SlotWord) {
         let place = |slot| {
-            let place = state.path.slot_place(slot);
+            let place = path.slot_place(slot);
             place.map(|place| (trace::Disk::of(Some(place.member)), place.sector))
         };
         let Some(own) = place(change.slot) else {
             return;
         };
         let word = change.entry.word;
-        let (block, tracer) = (state.path.size.traced(word.main_block()), state.user.trace);
+        let (block, tracer) = (path.size.traced(word.main_block()), user.trace);
         let serves = word.state() == SlotState::Valid;
         match change.publish {
             // Of what is noted it was said then.
@@ -786,7 +806,7 @@ impl Writer {
                 }
             }
             Publish::Remove(main_block) if before.state() == SlotState::Valid => {
-                let block = state.path.size.traced(main_block);
+                let block = path.size.traced(main_block);
                 tracer.moved(block, own, (trace::Disk::MAIN, block.sector));
             }
             _ => (),
@@ -838,11 +858,14 @@ const NO_BLOCK: BlockId = BlockId {
 
 /// The table blocks of the first changes in `staged`, as many as go into one commit; their number;
 /// and the number of these changes.
-fn first_blocks(state: &State, staged: &[Staged]) -> ([BlockId; COMMIT_BLOCKS_MAX], usize, usize) {
+fn first_blocks(
+    path: &PathState,
+    staged: &[Staged],
+) -> ([BlockId; COMMIT_BLOCKS_MAX], usize, usize) {
     let mut blocks = [NO_BLOCK; COMMIT_BLOCKS_MAX];
     let mut count = 0usize;
     for (index, change) in staged.iter().enumerate() {
-        let block = state.path.with_map(|map| map.extents().block(change.slot));
+        let block = path.with_map(|map| map.extents().block(change.slot));
         let block = block.unwrap_or(NO_BLOCK);
         if blocks
             .get(..count)

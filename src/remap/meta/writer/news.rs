@@ -9,7 +9,7 @@ use crate::{
         event::Event,
         format::Superblock, //
     },
-    remap::session::state::State, //
+    remap::user::state::UserState, //
 };
 
 use super::Writer;
@@ -62,24 +62,24 @@ impl Copies {
 
 impl Writer {
     /// Whether users have to be told of slots that run low, or of copies of the metadata.
-    pub(in crate::remap) fn has_news(&mut self, state: &State, low_water: u32) -> bool {
+    pub(in crate::remap) fn has_news(&mut self, user: &UserState, low_water: u32) -> bool {
         let short = self.crosses_low_water(low_water);
         if let Some(event) = short {
-            state.user.announce(event);
+            user.announce(event);
         }
-        short.is_some() | self.copies_changed(state)
+        short.is_some() | self.copies_changed(user)
     }
 
     /// Whether users have to be told that copies of the metadata were lost, repaired or moved, that the
     /// metadata can't be written, or can be again (P4).
-    pub(in crate::remap) fn copies_changed(&mut self, state: &State) -> bool {
-        let stuck = state.user.counters.stuck.get() != 0 || self.metadata.is_foreign();
+    pub(in crate::remap) fn copies_changed(&mut self, user: &UserState) -> bool {
+        let stuck = user.counters.stuck.get() != 0 || self.metadata.is_foreign();
         let now = Copies::of(self.metadata.superblock(), stuck);
         let before = core::mem::replace(&mut self.told_copies, now);
         match now.event(&before) {
             // The log has said why.
-            Some(Event::MetadataFailed) => state.user.news.note(Event::MetadataFailed, 1, None),
-            Some(event) => state.user.announce(event),
+            Some(Event::MetadataFailed) => user.news.note(Event::MetadataFailed, 1, None),
+            Some(event) => user.announce(event),
             None => (),
         }
         now != before

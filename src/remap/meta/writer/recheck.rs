@@ -33,7 +33,9 @@ use crate::{
     },
     remap::{
         meta::io::SpareIo,
-        session::state::State, //
+        path::state::PathState,
+        repair::state::RepairState,
+        user::state::UserState, //
     }, //
 };
 
@@ -103,40 +105,36 @@ impl Writer {
     /// the metadata, which is not written from then on.
     pub(in crate::remap) fn recheck(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         progress: &mut Recheck,
     ) -> Result<bool> {
         if let Some((id, copies)) = progress.bad.take() {
             // Each is read once more when it is written, as some may only seem to take it.
             io.is_careful = true;
-            let written = self.commit_blocks(state, io, &[id]);
+            let written = self.commit_blocks(path, repair, io, &[id]);
             io.is_careful = false;
             written?;
             progress.count_written(copies);
             return Ok(true);
         }
         match progress.stage {
-            Stage::Supers => self.recheck_supers(state, io, progress)?,
+            Stage::Supers => self.recheck_supers(io, progress)?,
             Stage::Write(copies) => {
-                self.sync(state, io)?;
+                self.sync(io)?;
                 progress.count_written(copies);
                 progress.stage = Stage::Table(0, 0);
             }
             Stage::Table(member, _) if member >= MEMBERS_MAX => return Ok(false),
             Stage::Table(member, block) => {
-                self.recheck_table(state, io, progress, member, block)?;
+                self.recheck_table(path, io, progress, member, block)?;
             }
         }
         Ok(true)
     }
 
-    fn recheck_supers(
-        &mut self,
-        state: &State,
-        io: &mut SpareIo<'_>,
-        progress: &mut Recheck,
-    ) -> Result {
+    fn recheck_supers(&mut self, io: &mut SpareIo<'_>, progress: &mut Recheck) -> Result {
         let live = self.metadata.superblock().live_supers();
         let copies = (0..MEMBERS_MAX)
             .flat_map(|member| (0..SUPER_COPIES).map(move |copy| CopyId { member, copy }));
@@ -154,7 +152,7 @@ impl Writer {
                     self.metadata.note_damaged(id);
                     old = old.saturating_add(1);
                 }
-                Worth::Foreign => return self.note_foreign(state),
+                Worth::Foreign => return self.note_foreign(io.user),
             }
         }
         progress.count_old(old);
@@ -167,7 +165,7 @@ impl Writer {
 
     fn recheck_table(
         &mut self,
-        state: &State,
+        path: &PathState,
         io: &mut SpareIo<'_>,
         progress: &mut Recheck,
         member: u8,
@@ -185,8 +183,8 @@ impl Writer {
             let id = BlockId { member, block };
             let mut old = 0u32;
             for replica in 0..REPLICAS {
-                match self.recheck_block(state, io, progress, id, replica) {
-                    Some(Worth::Foreign) => return self.note_foreign(state),
+                match self.recheck_block(path, io, progress, id, replica) {
+                    Some(Worth::Foreign) => return self.note_foreign(io.user),
                     Some(Worth::Old) => old = old.saturating_add(1),
                     Some(Worth::Good) | None => (),
                 }
@@ -208,7 +206,7 @@ impl Writer {
     /// What a copy of a table block is worth; none if there is none, or nobody answers.
     fn recheck_block(
         &self,
-        state: &State,
+        path: &PathState,
         io: &mut SpareIo<'_>,
         progress: &mut Recheck,
         id: BlockId,
@@ -223,7 +221,7 @@ impl Writer {
         let image = progress.read(io, place)?;
         let expected = &mut progress.expected;
         let is_known = |found: &Block, sequence| {
-            state.path.with_map(|map| {
+            path.with_map(|map| {
                 let entries = entries(map, &self.generations, &[], id);
                 table_block::encode(expected, &member.uuid, id.block, sequence, entries);
             });
@@ -234,12 +232,12 @@ impl Writer {
     }
 
     /// Somebody else has written the metadata.
-    fn note_foreign(&mut self, state: &State) -> Result {
+    fn note_foreign(&mut self, user: &UserState) -> Result {
         self.metadata.set_foreign();
-        self.show_copies(&state.user);
+        self.show_copies(user);
         pr_err!(
             "{}: somebody else has written the metadata: nothing is remapped any more\n",
-            state.user.name
+            user.name
         );
         self.check_own()
     }

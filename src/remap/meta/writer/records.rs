@@ -29,8 +29,10 @@ use crate::{
     },
     remap::{
         meta::io::SpareIo,
-        path::avoided::mark_avoided,
-        session::state::State, //
+        path::{
+            avoided::mark_avoided,
+            state::PathState, //
+        }, //
     }, //
 };
 
@@ -43,13 +45,12 @@ impl Writer {
     /// Sees to it that all superblocks say that there may be entries or records of some features (M11).
     pub(in crate::remap) fn announce(
         &mut self,
-        state: &State,
         io: &mut SpareIo<'_>,
         (incompat, ro_compat): (u64, u64),
     ) -> Result {
-        self.check_open(state)?;
+        self.check_open(io.user)?;
         match self.metadata.announce(incompat, ro_compat) {
-            true => self.sync(state, io),
+            true => self.sync(io),
             false => Ok(()),
         }
     }
@@ -57,68 +58,63 @@ impl Writer {
     /// Has main not read any more in a range (E4), from now on and in later activations.
     pub(in crate::remap) fn avoid(
         &mut self,
-        state: &State,
+        path: &PathState,
         io: &mut SpareIo<'_>,
         blocks: Blocks,
     ) -> Result<(), Denial<'static>> {
-        self.announce(state, io, (0, RO_COMPAT_AVOIDED))?;
+        self.announce(io, (0, RO_COMPAT_AVOIDED))?;
         // If there are too many, this is not the first one, and nothing has changed.
         let added = self.metadata.change_avoided(|all| all.add(blocks));
         added.map_err(|_| Denial::TooManyAvoided)?;
-        Ok(self.record_avoided(state, io)?)
+        Ok(self.record_avoided(path, io)?)
     }
 
     /// Lets main be read again in a range. Returns how many of its blocks were not.
     pub(in crate::remap) fn end_avoiding(
         &mut self,
-        state: &State,
+        path: &PathState,
         io: &mut SpareIo<'_>,
         blocks: Blocks,
     ) -> Result<u64, Denial<'static>> {
-        self.check_open(state)?;
+        self.check_open(io.user)?;
         let removed = self.metadata.change_avoided(|all| all.remove(blocks));
         let removed = removed.map_err(|_| Denial::TooManyAvoided)?;
-        self.record_avoided(state, io)?;
-        let step = (SMALL >> state.path.size.shift) as usize;
+        self.record_avoided(path, io)?;
+        let step = (SMALL >> path.size.shift) as usize;
         let end = blocks.first.saturating_add(blocks.count);
         // It is not looked at many places, as the lock is held. What is left costs I/O there a look-up.
         for block in (blocks.first..end).step_by(step).take(PLACES_MAX as usize) {
-            Self::forget_presence(state, block);
+            Self::forget_presence(path, block);
         }
-        Self::forget_presence(state, end.saturating_sub(1));
+        Self::forget_presence(path, end.saturating_sub(1));
         Ok(removed)
     }
 
     /// Makes durable what is to be avoided, and then visible.
-    fn record_avoided(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
-        if let Err(error) = self.sync(state, io) {
+    fn record_avoided(&mut self, path: &PathState, io: &mut SpareIo<'_>) -> Result {
+        if let Err(error) = self.sync(io) {
             let _ = self.metadata.change_avoided(|all| {
-                state.path.avoided.with(|before| all.load(before));
+                path.avoided.with(|before| all.load(before));
                 Ok(())
             });
             return Err(error);
         }
         let avoided: &Avoided = &self.metadata.superblock().avoided;
-        mark_avoided(avoided, state.path.presence.get(), state.path.size.shift);
-        state.path.avoided.publish(avoided);
-        state.life.set_avoiding(!avoided.is_empty());
+        mark_avoided(avoided, path.presence.get(), path.size.shift);
+        path.avoided.publish(avoided);
+        io.life.set_avoiding(!avoided.is_empty());
         Ok(())
     }
 
     /// Records whether blocks that fail are to be moved when the device is used again.
-    pub(in crate::remap) fn record_auto_remap(
-        &mut self,
-        state: &State,
-        io: &mut SpareIo<'_>,
-        on: bool,
-    ) -> Result {
+    pub(in crate::remap) fn record_auto_remap(&mut self, io: &mut SpareIo<'_>, on: bool) -> Result {
         let recorded = self.metadata.superblock().switches.auto_remap;
         if recorded == Some(on) && !self.metadata.is_stale() {
             return Ok(());
         }
-        self.announce(state, io, (0, RO_COMPAT_SWITCHES))?;
+        self.announce(io, (0, RO_COMPAT_SWITCHES))?;
         // If that fails, it gets there with the next superblock: it is what holds.
         self.metadata.switches_mut().auto_remap = Some(on);
-        self.sync(state, io)
+        self.sync(io)
     }
 }

@@ -37,7 +37,7 @@ use crate::{
             map::Map,
             state::PathState, //
         },
-        session::state::State,
+        repair::state::RepairState,
         setup::spares::Spares, //
     }, //
 };
@@ -110,8 +110,8 @@ impl Writer {
     }
 
     /// Whether the table, as it is, takes `more` blocks and keeps some buckets empty.
-    pub(in crate::remap) fn has_room(&self, state: &State, more: u32) -> bool {
-        let buckets = state.path.with_map(Map::buckets);
+    pub(in crate::remap) fn has_room(&self, path: &PathState, more: u32) -> bool {
+        let buckets = path.with_map(Map::buckets);
         let taken = u64::from(self.counts.used)
             .saturating_add(u64::from(self.counts.tombstones))
             .saturating_add(u64::from(more));
@@ -121,22 +121,22 @@ impl Writer {
     /// Initialises more of the slot table of the next member, so that more slots can be given out. Fails with
     /// [`ENOSPC`] if there are no more, and with [`ENOMEM`] if [`growth`](super::growth) has to come
     /// first.
-    pub(in crate::remap) fn extend(&mut self, state: &State, io: &mut SpareIo<'_>) -> Result {
+    pub(in crate::remap) fn extend(&mut self, path: &PathState, io: &mut SpareIo<'_>) -> Result {
         let (index, _) = self.next_member().ok_or(ENOSPC)?;
-        self.extend_member(state, io, index)
+        self.extend_member(path, io, index)
     }
 
     /// The same, of a given member.
-    fn extend_member(&mut self, state: &State, io: &mut SpareIo<'_>, index: u8) -> Result {
+    fn extend_member(&mut self, path: &PathState, io: &mut SpareIo<'_>, index: u8) -> Result {
         let member = self.metadata.superblock().member(index).ok_or(ENOSPC)?;
         // First the memory: what is initialised can be used.
-        self.check_numbers(state, index, member)?;
+        self.check_numbers(path, index, member)?;
         let before = member.usable_slots();
         let op = self.metadata.extend(index, EXTEND_BLOCKS_MAX);
         let outcome = io.drive(op, |_, _, _| ());
-        self.note(state, &outcome)?;
+        self.note(io, &outcome)?;
         let member = self.metadata.superblock().member(index).ok_or(ENOSPC)?;
-        self.free_held(state, index, (before, member.usable_slots()));
+        self.free_held(io.user, path, index, (before, member.usable_slots()));
         Ok(())
     }
 
@@ -144,32 +144,32 @@ impl Writer {
     /// there is none.
     pub(in crate::remap) fn take_slots(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         want: u32,
     ) -> Result<SlotRun> {
-        self.check_open(state)?;
-        self.take_leftover(state);
+        self.check_open(io.user)?;
+        self.take_leftover(path, repair);
         if self.pools.stalled() != 0 {
-            state
-                .user
+            io.user
                 .complain("a spare takes longer than deadline_ms for data");
         }
-        match self.take_given_slots(state, io, want) {
+        match self.take_given_slots(path, io, want) {
             // Better one that has failed a moment ago than none.
-            Err(_) if self.end_rest(state) => self.take_given_slots(state, io, want),
+            Err(_) if self.end_rest(io.user) => self.take_given_slots(path, io, want),
             taken => taken,
         }
     }
 
     fn take_given_slots(
         &mut self,
-        state: &State,
+        path: &PathState,
         io: &mut SpareIo<'_>,
         want: u32,
     ) -> Result<SlotRun> {
         if self.pools.available(self.giving()) < want {
-            match self.extend(state, io) {
+            match self.extend(path, io) {
                 Err(error) if error != ENOSPC && self.pools.available(self.giving()) == 0 => {
                     return Err(error);
                 }
@@ -178,9 +178,7 @@ impl Writer {
         }
         // That may have found out that a spare is gone.
         let giving = self.giving();
-        state
-            .path
-            .with_map(|map| map.slots().take(&mut self.pools, giving, want))
+        path.with_map(|map| map.slots().take(&mut self.pools, giving, want))
             .ok_or(ENOSPC)
     }
 
@@ -188,24 +186,25 @@ impl Writer {
     /// has none.
     pub(in crate::remap) fn set_aside(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         main_block: u64,
         origin: Origin,
     ) -> Result {
-        let run = self.take_slots(state, io, 1)?;
+        let run = self.take_slots(path, repair, io, 1)?;
         let staged = SlotWord::new(main_block, SlotState::Pending, origin)
             .ok_or(ERANGE)
-            .and_then(|word| self.stage(state, run.first, word, Publish::Insert));
+            .and_then(|word| self.stage(io.user, path, run.first, word, Publish::Insert));
         if staged.is_err() {
-            self.give_back(&state.path, run.first);
+            self.give_back(path, run.first);
         }
         staged
     }
 
     /// Gives out a given free slot; [`EBUSY`] if it is not free.
-    pub(in crate::remap) fn take_slot(&mut self, state: &State, slot: u32) -> Result {
-        let taken = state.path.with_map(|map| {
+    pub(in crate::remap) fn take_slot(&mut self, path: &PathState, slot: u32) -> Result {
+        let taken = path.with_map(|map| {
             let member = map.extents().slot(slot).map(|(member, _)| member);
             member.is_some_and(|member| self.gives_slots(member))
                 && map.slots().take_slot(&mut self.pools, slot)
@@ -217,7 +216,7 @@ impl Writer {
     /// enough: a far slot takes many steps, and others wait for the lock.
     pub(in crate::remap) fn extend_towards(
         &mut self,
-        state: &State,
+        path: &PathState,
         io: &mut SpareIo<'_>,
         index: u8,
         slot: u32,
@@ -229,12 +228,12 @@ impl Writer {
         if slot >= member.slots {
             return Err(ERANGE);
         }
-        self.extend_member(state, io, index)?;
+        self.extend_member(path, io, index)?;
         Ok(false)
     }
 
     /// Whether a slot of a member can be given out, initialised or not.
-    pub(in crate::remap) fn is_free(&self, state: &State, index: u8, slot: u32) -> bool {
+    pub(in crate::remap) fn is_free(&self, path: &PathState, index: u8, slot: u32) -> bool {
         let member = self.metadata.superblock().member(index);
         let Some(member) = member.filter(|_| self.gives_slots(index)) else {
             return false;
@@ -242,7 +241,7 @@ impl Writer {
         if slot >= member.usable_slots() && slot < member.slots {
             return true;
         }
-        state.path.with_map(|map| {
+        path.with_map(|map| {
             let number = map.extents().number(index, slot);
             number.is_some_and(|number| map.word(number).is_available())
         })
@@ -252,7 +251,7 @@ impl Writer {
     /// yet; none if that is not found out at once.
     pub(in crate::remap) fn next_free(
         &self,
-        state: &State,
+        path: &PathState,
         index: u8,
         near: u32,
         count: u32,
@@ -262,7 +261,7 @@ impl Writer {
         let until = near.saturating_add(LOOKED_AT_MAX).min(usable);
         let mut first = near;
         for slot in near..until {
-            if !self.is_free(state, index, slot) {
+            if !self.is_free(path, index, slot) {
                 first = slot.saturating_add(1);
             } else if slot.saturating_sub(first) >= count.saturating_sub(1) {
                 return Some(first);
@@ -291,18 +290,19 @@ impl Writer {
     /// is none.
     pub(in crate::remap) fn steal_slots(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         own: Option<Blocks>,
         want: u32,
     ) -> Result {
         // Whoever has a pending block's range may be about to use its slot. The caller does that for its
         // own blocks, and for no others of its range.
-        let desk = state.repair.desk.lock();
+        let desk = repair.desk.lock();
         let is_busy = |word: SlotWord| {
             let block = word.main_block();
-            let one = Range::new(state.path.size.sector_of(block), state.path.size.sectors(1));
-            match own.filter(|own| range(state, *own).overlaps(&one)) {
+            let one = Range::new(path.size.sector_of(block), path.size.sectors(1));
+            match own.filter(|own| range(path.size, *own).overlaps(&one)) {
                 Some(own) => block.wrapping_sub(own.first) < own.count,
                 None => desk.is_busy(one),
             }
@@ -311,7 +311,7 @@ impl Writer {
         stolen.clear();
         let (mut next, giving) = (Some(0u32), self.giving());
         while let Some(first) = next.filter(|_| stolen.len() < want as usize) {
-            let found = state.path.with_map(|map| {
+            let found = path.with_map(|map| {
                 let slots = map.slots();
                 let mut pending = slots.of_members(Kind::Pending, giving, first);
                 pending.find(|(_, word)| !is_busy(*word))
@@ -321,7 +321,9 @@ impl Writer {
             };
             next = slot.checked_add(1);
             let removal = Publish::Remove(word.main_block());
-            if self.stage(state, slot, SlotWord::FREE, removal).is_err()
+            if self
+                .stage(io.user, path, slot, SlotWord::FREE, removal)
+                .is_err()
                 || stolen.push_within_capacity(slot).is_err()
             {
                 break;
@@ -332,11 +334,11 @@ impl Writer {
         // ours until the slots are free.
         let committed = match stolen.is_empty() {
             true => Err(ENOSPC),
-            false => self.commit(state, io),
+            false => self.commit(path, repair, io),
         };
         // No bio was on its way to any of them. What is in doubt stays what it was.
         for slot in &stolen {
-            self.give_back(&state.path, *slot);
+            self.give_back(path, *slot);
         }
         self.stolen = stolen;
         committed
@@ -346,7 +348,8 @@ impl Writer {
     /// were not pending any more, and returns how many were; who is in somebody's range stays.
     pub(in crate::remap) fn clear_pending(
         &mut self,
-        state: &State,
+        path: &PathState,
+        repair: &RepairState,
         io: &mut SpareIo<'_>,
         blocks: &mut KVec<u64>,
     ) -> Result<u64> {
@@ -355,18 +358,16 @@ impl Writer {
         let mut failed = Ok(());
         let mut noted = 0u64;
         // As in `steal_slots`.
-        let desk = state.repair.desk.lock();
+        let desk = repair.desk.lock();
         blocks.retain(|block| {
-            let range = Range::new(
-                state.path.size.sector_of(*block),
-                state.path.size.sectors(1),
-            );
+            let range = Range::new(path.size.sector_of(*block), path.size.sectors(1));
             if failed.is_err() || desk.is_busy(range) {
                 return true;
             }
-            match state.path.slot_of(*block) {
+            match path.slot_of(*block) {
                 Some((slot, word)) if word.state() == SlotState::Pending && !word.is_doubt() => {
-                    failed = self.stage(state, slot, SlotWord::FREE, Publish::Remove(*block));
+                    failed =
+                        self.stage(io.user, path, slot, SlotWord::FREE, Publish::Remove(*block));
                     if failed.is_ok() {
                         // There is room for as many as can be staged.
                         let _ = stolen.push_within_capacity(slot);
@@ -375,25 +376,22 @@ impl Writer {
                 }
                 Some(_) => false,
                 None => {
-                    noted = noted.saturating_add(u64::from(state.repair.drop_note(
-                        &desk,
-                        &state.life,
-                        *block,
-                    )));
+                    noted =
+                        noted.saturating_add(u64::from(repair.drop_note(&desk, io.life, *block)));
                     false
                 }
             }
         });
         drop(desk);
-        state.user.counters.pending.sub(noted);
+        io.user.counters.pending.sub(noted);
         let freed = stolen.len() as u64;
         let committed = match stolen.is_empty() {
             true => failed,
-            false => self.commit(state, io),
+            false => self.commit(path, repair, io),
         };
         // No bio was on its way to any of them. What is in doubt stays what it was.
         for slot in &stolen {
-            self.give_back(&state.path, *slot);
+            self.give_back(path, *slot);
         }
         self.stolen = stolen;
         committed.map(|()| freed.saturating_add(noted))
@@ -418,11 +416,11 @@ impl Writer {
     }
 
     /// Gives back what others have left who could not wait for the lock.
-    pub(in crate::remap) fn take_leftover(&mut self, state: &State) {
+    pub(in crate::remap) fn take_leftover(&mut self, path: &PathState, repair: &RepairState) {
         loop {
-            let slot = state.repair.pop_leftover();
+            let slot = repair.pop_leftover();
             match slot {
-                Some(slot) => self.give_back(&state.path, slot),
+                Some(slot) => self.give_back(path, slot),
                 None => return,
             }
         }
@@ -430,9 +428,9 @@ impl Writer {
 
     /// Has slots ready for the next bio that fails, so that nothing has to be waited for then. If that
     /// is not possible, the next bio tries again.
-    pub(in crate::remap) fn prepare(&mut self, state: &State, io: &mut SpareIo<'_>) {
+    pub(in crate::remap) fn prepare(&mut self, path: &PathState, io: &mut SpareIo<'_>) {
         if (self.pools.available(self.giving()) as usize) < STAGED_MAX {
-            let _ = self.extend(state, io);
+            let _ = self.extend(path, io);
         }
     }
 }

@@ -126,7 +126,8 @@ impl Request {
                 true => word.with_given_up(),
                 false => word,
             });
-            let done = word.and_then(|word| writer.stage(state, *slot, word, publish));
+            let done =
+                word.and_then(|word| writer.stage(&state.user, &state.path, *slot, word, publish));
             match (done, publish) {
                 (Err(error), _) => {
                     writer.give_back(&state.path, *slot);
@@ -176,7 +177,10 @@ impl Request {
                 continue;
             }
             // Not marked as bad, it is found out again.
-            if writer.stage_retirement(state, *slot, leaves).is_err() {
+            if writer
+                .stage_retirement(&state.user, &state.path, *slot, leaves)
+                .is_err()
+            {
                 writer.note_older_claims();
                 break;
             }
@@ -367,7 +371,7 @@ impl Relocation<'_> {
                 // All may replace others, which are retired in one commit, too.
                 let all = changes.saturating_add(request.changes());
                 let count = placed.saturating_add(request.placed.len());
-                let room = writer.has_room(state, u32::try_from(count).unwrap_or(u32::MAX));
+                let room = writer.has_room(&state.path, u32::try_from(count).unwrap_or(u32::MAX));
                 // Those that have a slot already need no room: without hope for more, the leader tries.
                 let goes = match is_own {
                     true => room || !waits,
@@ -382,7 +386,7 @@ impl Relocation<'_> {
                 Progress::Taken
             });
         if placed != 0 {
-            let committed = writer.commit(state, io);
+            let committed = writer.commit(&state.path, &state.repair, io);
             state
                 .repair
                 .group
@@ -390,17 +394,17 @@ impl Relocation<'_> {
                 .advance(seat, Progress::Taken, |request| {
                     request.end(state, writer, committed);
                     if request.tells && !tells {
-                        request.news = writer.has_news(state, low_water);
+                        request.news = writer.has_news(&state.user, low_water);
                     }
                     Progress::Done
                 });
             state.repair.group_changed.notify_all();
             // If this fails, loading finds two claims and frees the older, and the slot fails
             // again when it is written.
-            if writer.commit(state, io).is_err() {
+            if writer.commit(&state.path, &state.repair, io).is_err() {
                 writer.note_older_claims();
             }
-            self.tell |= tells && writer.has_news(state, low_water);
+            self.tell |= tells && writer.has_news(&state.user, low_water);
         }
         own == Some(true)
     }

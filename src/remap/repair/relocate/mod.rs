@@ -374,7 +374,7 @@ impl<'a> Relocation<'a> {
         let state = self.state;
         let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
             let mut spares = self.spares.named(self.lists.placing.written());
-            spares.any(|(member, _)| writer.lose_if_gone(state, io, member))
+            spares.any(|(member, _)| writer.lose_if_gone(io, member))
         });
         gone.unwrap_or(false)
     }

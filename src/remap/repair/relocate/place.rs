@@ -80,7 +80,7 @@ impl Relocation<'_> {
             PlaceStep::Take { at } => return Ok(PlaceAnswer::Slots(self.take_slots(at)?)),
             PlaceStep::AskGone { member } => {
                 let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
-                    writer.lose_if_gone(state, io, member)
+                    writer.lose_if_gone(io, member)
                 });
                 self.tell |= gone == Some(true);
                 return Ok(PlaceAnswer::Yes(gone == Some(true)));
@@ -88,7 +88,7 @@ impl Relocation<'_> {
             PlaceStep::Rest { member } => {
                 // If it is lost, the commit that follows finds that out.
                 let rests =
-                    |writer: &mut Writer, _: &mut SpareIo<'_>| writer.let_rest(state, member);
+                    |writer: &mut Writer, _: &mut SpareIo<'_>| writer.let_rest(&state.user, member);
                 let rests = state.with_writer_by(self.patience, self.spares, rests);
                 return Ok(PlaceAnswer::Yes(rests == Some(true)));
             }
@@ -161,7 +161,7 @@ impl Relocation<'_> {
         }
         // Under the lock: a slot that is set aside may be taken away, if it is not in use (`steal_slots`).
         let own = state.with_writer_by(self.patience, self.spares, |writer, io| {
-            let settled = writer.settle(state, io, main_block);
+            let settled = writer.settle(&state.path, &state.repair, io, main_block);
             settled.map_err(|_| self.error)?;
             let own = state.path.slot_of(main_block);
             let own = own.filter(|(_, word)| word.is_set_aside() && !block.is_marked());
@@ -250,11 +250,11 @@ impl Relocation<'_> {
         let state = self.state;
         loop {
             let taken = state.with_writer_by(self.patience, self.spares, |writer, io| match writer
-                .take_slots(state, io, want)
+                .take_slots(&state.path, &state.repair, io, want)
             {
                 Err(error) if error == ENOSPC => {
-                    writer.steal_slots(state, io, self.own.range(), all)?;
-                    writer.take_slots(state, io, want)
+                    writer.steal_slots(&state.path, &state.repair, io, self.own.range(), all)?;
+                    writer.take_slots(&state.path, &state.repair, io, want)
                 }
                 other => other,
             });

@@ -171,8 +171,8 @@ pub(in crate::remap) fn serve(
     let mut tell = driver.tell;
     // Whoever has the lock writes metadata, and will need the memory, too.
     if let Some(mut locked) = state.meta.writer.try_lock() {
-        tell |= locked.writer.copies_changed(state);
-        if locked.writer.wants_growth(state) {
+        tell |= locked.writer.copies_changed(&state.user);
+        if locked.writer.wants_growth(&state.path) {
             let target = bio.target();
             let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
         }
@@ -195,7 +195,7 @@ pub(in crate::remap) fn serve(
                 // Others may wait for the range, and whoever has the lock comes here, too.
                 let _ = state.with_writer_by(0, &spares, |writer, io| {
                     if writer.active {
-                        writer.prepare(state, io);
+                        writer.prepare(&state.path, io);
                     }
                 });
             }
@@ -221,8 +221,8 @@ fn end_flush(state: &State, spares: &Spares, mut bio: dm::OwnedBio<DmRemap>) {
     let (member, admitted) = (data.member(), data.probes || !data.failed);
     if admitted || !fails(state, spares, &bio, member) {
         let tell = state.with_writer_by(state.user.limits.patience(), spares, |writer, io| {
-            member.is_some_and(|member| writer.lose_if_gone(state, io, member))
-                && writer.copies_changed(state)
+            member.is_some_and(|member| writer.lose_if_gone(io, member))
+                && writer.copies_changed(&state.user)
         });
         if tell == Some(true) {
             let target = bio.target();
@@ -299,11 +299,11 @@ pub(in crate::remap) fn set_noted_aside(state: &State, spares: &Spares) -> bool 
                     state.path.slot_of(block).is_none() && !state.path.is_avoided(block, 1);
                 if writer.active && is_main {
                     // A full spare has better use for its slots.
-                    let _ = writer.set_aside(state, io, block, Origin::Auto);
+                    let _ = writer.set_aside(&state.path, &state.repair, io, block, Origin::Auto);
                 }
             }
             // If this fails, the next read finds it out again.
-            let _ = writer.commit(state, io);
+            let _ = writer.commit(&state.path, &state.repair, io);
             for block in taken.iter().take(count) {
                 // What is set aside is forgotten with that, and has its place in the count.
                 if state.repair.forget_note(&state.life, *block) {
@@ -311,9 +311,9 @@ pub(in crate::remap) fn set_noted_aside(state: &State, spares: &Spares) -> bool 
                 }
             }
             if writer.active {
-                writer.prepare(state, io);
+                writer.prepare(&state.path, io);
             }
-            writer.has_news(state, low_water)
+            writer.has_news(&state.user, low_water)
         });
     }
     tell
@@ -354,7 +354,7 @@ fn note_failing(state: &State, until: u64, spares: &Spares, (first, lists): (u64
                 let known = state
                     .path
                     .with_map(|map| state.life.is_content_lost(map, slot));
-                writer.set_word(state, slot, word.with_failing());
+                writer.set_word(&state.user, &state.path, slot, word.with_failing());
                 state.user.counters.lost.add(u64::from(!known));
                 noted = noted.saturating_add(1);
             }
@@ -524,7 +524,7 @@ impl<'a> Driver<'a> {
                     return Err(BlkStatus::IOERR);
                 }
                 writer
-                    .settle(self.state, io, main_block)
+                    .settle(&self.state.path, &self.state.repair, io, main_block)
                     .map_err(|_| BlkStatus::IOERR)
             });
         settled.unwrap_or(Err(BlkStatus::IOERR))
@@ -637,7 +637,7 @@ impl<'a> Driver<'a> {
         let state = self.state;
         let gone = state.path.member_of(slot).is_some_and(|member| {
             let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
-                writer.lose_if_gone(state, io, member)
+                writer.lose_if_gone(io, member)
             });
             gone.unwrap_or(false)
         });
@@ -658,7 +658,7 @@ impl<'a> Driver<'a> {
                 };
                 let (before, word) = (lost(), state.path.with_map(|map| map.word(slot)));
                 if word.is_failing() && word.state() == SlotState::Valid {
-                    writer.set_word(state, slot, word.without_failing());
+                    writer.set_word(&state.user, &state.path, slot, word.without_failing());
                 }
                 state.user.counters.lost.sub(u64::from(before && !lost()));
             }
@@ -734,9 +734,9 @@ impl<'a> Driver<'a> {
         relocation.probes = self.probes_spare;
         let moved = relocation.run();
         self.tell |= relocation.tell;
-        let grows = self
-            .state
-            .with_writer_by(0, self.spares, |writer, _| writer.wants_growth(self.state));
+        let grows = self.state.with_writer_by(0, self.spares, |writer, _| {
+            writer.wants_growth(&self.state.path)
+        });
         if grows == Some(true) {
             let target = self.bio.target();
             let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
