@@ -155,7 +155,9 @@ impl ArgsError {
             RemapCount => {
                 c"Four arguments are needed: <main> <spare> <spare_start> <spare_len>, or five with a 0 behind <main>"
             }
-            MainStartNotNumber => c"main_start is not a decimal number; only 0 is allowed",
+            MainStartNotNumber => {
+                c"main_start, the second of five arguments, is not a decimal number: only 0 is allowed"
+            }
             MainStartNotZero => {
                 c"main_start is not 0: name a partition, or a linear device that begins there, as main"
             }

@@ -144,7 +144,12 @@ fn bad_lines_are_refused() {
         ("0 131072 dm-remap M", invalid, "Two devices"),
         ("0 131072 remap M S", invalid, "Four arguments"),
         ("0 131072 remap M S 0", invalid, "Four arguments"),
-        ("0 131072 remap M S 0 16384 1", invalid, "Four arguments"),
+        (
+            "0 131072 remap M S 0 16384 1",
+            invalid,
+            "main_start, the second",
+        ),
+        ("0 131072 remap M 0 S 0 16384 1", invalid, "Four arguments"),
         ("0 131072 dm-remap M S 1", invalid, "does not match"),
         ("0 131072 dm-remap M S 0 format", invalid, "does not match"),
         (

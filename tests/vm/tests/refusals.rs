@@ -231,7 +231,7 @@ fn bad_words_leave_the_table_whole() {
         (
             "0 131072 remap M x S 0 4096",
             INVALID,
-            "main_start is not a decimal number",
+            "main_start, the second of five",
         ),
         (&both, INVALID, "contradict each other"),
         (
