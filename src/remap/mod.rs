@@ -79,7 +79,10 @@ use repair::crew::{
     Repairer,
     Teller, //
 };
-use session::activate::Table;
+use session::{
+    activate::Table,
+    state::State, //
+};
 use setup::{
     registry::StateRef,
     spares::Spares, //
@@ -159,7 +162,7 @@ impl dm::Target for DmRemap {
     }
 
     fn presuspend(&self, _ti: &dm::TargetInfo) {
-        self.state.jobs.stopping.store(true, Relaxed);
+        self.state.jobs.set_stopping(true);
         // Messages that wait for others end now.
         let group = self.state.repair.group.lock();
         self.state.repair.group_changed.notify_all();
@@ -168,7 +171,7 @@ impl dm::Target for DmRemap {
     }
 
     fn presuspend_undo(&self, _ti: &dm::TargetInfo) {
-        self.state.jobs.stopping.store(false, Relaxed);
+        self.state.jobs.set_stopping(false);
         let _ = self.events.enqueue(self.restorer.clone());
         self.teller.tell_due(&self.events);
     }
@@ -190,7 +193,8 @@ impl dm::Target for DmRemap {
         let _mover = self.state.jobs.mover.lock();
         let mut locked = self.state.meta.writer.lock();
         if !ti.is_read_only() {
-            session::activate::deactivate(&self.state, &mut locked, &self.spares);
+            let State { user, life, .. } = &**self.state;
+            session::activate::deactivate(user, life, &mut locked, &self.spares);
         }
         self.tell_later(&mut locked);
         locked.writer.active = false;
@@ -222,7 +226,7 @@ impl dm::Target for DmRemap {
                 line: self.line.as_deref(),
             };
             if !self.resumed.load(Relaxed) {
-                table.tell_renamed(&self.state);
+                table.tell_renamed(&self.state.life);
             }
             session::activate::activate(&self.state, &mut locked, &table)?;
         }
@@ -239,7 +243,7 @@ impl dm::Target for DmRemap {
         if locked.writer.active {
             let _ = self.growth.enqueue::<_, 1>((*self.state).clone());
         }
-        self.state.jobs.stopping.store(false, Relaxed);
+        self.state.jobs.set_stopping(false);
         if locked.writer.active {
             let _ = self.events.enqueue(self.restorer.clone());
         }

@@ -36,14 +36,17 @@ use crate::{
                 self,
                 Closed, //
             },
-            mover, //
+            mover,
+            state::JobsState, //
         },
-        session::state::State,
         DmRemap, //
     }, //
 };
 
-use super::life::Direction;
+use super::life::{
+    Direction,
+    Life, //
+};
 
 /// How many blocks are asked however late it is.
 const READS: u32 = 3;
@@ -98,7 +101,7 @@ pub(in crate::remap) fn can_write(
     buffer: &mut block::IoBuffer,
 ) -> Found {
     let state = &**target.state;
-    let _mover = match lock_mover(state, since, deadline) {
+    let _mover = match lock_mover(&state.life, &state.jobs, since, deadline) {
         Ok(guard) => guard,
         Err(found) => return found,
     };
@@ -119,14 +122,14 @@ pub(in crate::remap) fn can_write(
             // Busy as long as this is asked, which says nothing of the others: of a small main there are many such.
             continue;
         }
-        let Some(_closed) = Closed::attempt(state, one, DRAIN_MS) else {
+        let Some(_closed) = Closed::attempt(&state.path, &state.repair, one, DRAIN_MS) else {
             busy += 1;
             continue;
         };
         if !read(target, block, buffer) {
             continue;
         }
-        if write_back(target, state, block, buffer) {
+        if write_back(target, block, buffer) {
             return Found::Alive;
         }
         failed += 1;
@@ -140,18 +143,19 @@ pub(in crate::remap) fn can_write(
 
 /// Takes the mover's lock. Its holder may wait for the blocks that the caller has, so this gives up when
 /// the deadline is over; or when somebody else has found out.
-fn lock_mover(
-    state: &State,
+fn lock_mover<'a>(
+    life: &Life,
+    jobs: &'a JobsState,
     since: u64,
     deadline: u64,
-) -> Result<Guard<'_, mover::MoverBuffers, MutexBackend>, Found> {
+) -> Result<Guard<'a, mover::MoverBuffers, MutexBackend>, Found> {
     let deadline = deadline.max(util::monotonic_ms().saturating_add(PATIENCE_MS));
-    state.jobs.probing.fetch_add(1, Relaxed);
+    jobs.probing.fetch_add(1, Relaxed);
     let found = loop {
-        if state.life.is_proven_since(Direction::MainWrite, since) {
+        if life.is_proven_since(Direction::MainWrite, since) {
             break Err(Found::Alive);
         }
-        if let Some(guard) = state.jobs.mover.try_lock() {
+        if let Some(guard) = jobs.mover.try_lock() {
             break Ok(guard);
         }
         if util::monotonic_ms() >= deadline {
@@ -159,7 +163,7 @@ fn lock_mover(
         }
         fsleep(Delta::from_millis(1));
     };
-    state.jobs.probing.fetch_sub(1, Relaxed);
+    jobs.probing.fetch_sub(1, Relaxed);
     found
 }
 
@@ -210,7 +214,8 @@ fn read(target: &DmRemap, block: u64, buffer: &mut block::IoBuffer) -> bool {
     good
 }
 
-fn write_back(target: &DmRemap, state: &State, block: u64, buffer: &block::IoBuffer) -> bool {
+fn write_back(target: &DmRemap, block: u64, buffer: &block::IoBuffer) -> bool {
+    let state = &**target.state;
     let begun = util::monotonic_ms();
     let sector = state.path.size.sector_of(block);
     let good = buffer

@@ -127,7 +127,7 @@ impl Autosaver {
             .saved_at
             .load(Relaxed)
             .saturating_add(seconds.saturating_mul(1000));
-        if seconds == 0 || now < due || state.jobs.stopping.load(Relaxed) {
+        if seconds == 0 || now < due || state.jobs.is_stopping() {
             return;
         }
         self.saved_at.store(now, Relaxed);

@@ -16,7 +16,7 @@ use crate::{
         }, //
     },
     remap::{
-        session::state::State,
+        path::size::BlockSize,
         DmRemap, //
     }, //
 };
@@ -32,21 +32,21 @@ pub(in crate::remap) fn begin(
     ti: &dm::TargetInfo,
     blocks: Blocks,
 ) -> Result<(), Denial<'static>> {
-    let (ranges, count) = in_ranges(&target.state, blocks)?;
+    let (ranges, count) = in_ranges(target.state.path.size, blocks)?;
     let ranges = ranges.get(..count).unwrap_or(&[]);
     in_part(target, ti, |mover| {
         let (state, spares) = (mover.state, &mover.target.spares);
         // What main takes from here on, nobody could read. So it is closed before, and writes that are on their way are
         // waited for; whoever does not wait for that long changes nothing.
-        let _closed = Closed::wait(state, ranges)?;
+        let _closed = Closed::wait(&state.path, &state.repair, &state.jobs, ranges)?;
         state.with_writer(spares, |writer, io| writer.avoid(&state.path, io, blocks))
     })
 }
 
 /// The ranges that stand for some blocks at the desk and the gate, where none is longer than 2^32 sectors; and how many.
 /// Fails with [`ERANGE`] if there are too many: of more than 31 TiB, one part is avoided after the other.
-fn in_ranges(state: &State, blocks: Blocks) -> Result<([Blocks; MOVING_MAX], usize)> {
-    let most = u64::from(u32::MAX) >> state.path.size.shift;
+fn in_ranges(size: BlockSize, blocks: Blocks) -> Result<([Blocks; MOVING_MAX], usize)> {
+    let most = u64::from(u32::MAX) >> size.shift;
     let mut ranges = [Blocks { first: 0, count: 0 }; MOVING_MAX];
     let (mut rest, mut used) = (blocks, 0usize);
     for place in &mut ranges {

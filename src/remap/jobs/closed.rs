@@ -20,11 +20,18 @@ use crate::{
         message::Blocks, //
     },
     remap::{
-        path::size::BlockSize,
-        repair::crew,
-        session::state::State, //
+        path::{
+            size::BlockSize,
+            state::PathState, //
+        },
+        repair::{
+            crew,
+            state::RepairState, //
+        }, //
     }, //
 };
+
+use super::state::JobsState;
 
 /// How long users' writes are waited for at first, in milliseconds, while the gate is closed.
 const DRAIN_MS: u64 = 200;
@@ -35,54 +42,60 @@ const LOOK_MS: u64 = 1000;
 /// Keeps writes and repairers out of a range while it exists, and has waited for those that were in
 /// it. Only for who has the mover's lock.
 pub(in crate::remap) struct Closed<'a> {
-    state: &'a State,
+    path: &'a PathState,
+    repair: &'a RepairState,
 }
 
 impl<'a> Closed<'a> {
     /// Waits for repairers and for users' writes. Not for the worker. Fails with [`EINTR`] if the
     /// caller is interrupted.
-    pub(in crate::remap) fn wait(state: &'a State, blocks: &[Blocks]) -> Result<Self> {
-        let closed = Self { state };
-        closed.take_ranges(blocks)?;
+    pub(in crate::remap) fn wait(
+        path: &'a PathState,
+        repair: &'a RepairState,
+        jobs: &JobsState,
+        blocks: &[Blocks],
+    ) -> Result<Self> {
+        let closed = Self { path, repair };
+        closed.take_ranges(jobs, blocks)?;
         // Users' writes anywhere on the device are waited for, and some may be slow. What comes to the
         // gate meanwhile must not be.
         let mut patience = DRAIN_MS;
         loop {
             closed.gate(blocks);
-            if state.path.readers().synchronize_within(patience) {
+            if path.readers().synchronize_within(patience) {
                 return Ok(closed);
             }
-            state.path.gate.open();
+            path.gate.open();
             // Those that came to the gate have the range now, and are done when we have it again.
-            state.repair.desk.lock().move_end();
-            crew::dispatch(&state.repair);
-            if state.jobs.must_stop() {
+            repair.desk.lock().move_end();
+            crew::dispatch(repair);
+            if jobs.must_stop() {
                 return Err(EINTR);
             }
-            closed.take_ranges(blocks)?;
+            closed.take_ranges(jobs, blocks)?;
             patience = patience.saturating_mul(2);
         }
     }
 
     /// Waits until no repairer has the ranges. Of several, those that are free are given back now and then, as repairs
     /// there wait meanwhile. Fails with [`EINTR`] if the caller is interrupted.
-    fn take_ranges(&self, blocks: &[Blocks]) -> Result {
-        let state = self.state;
+    fn take_ranges(&self, jobs: &JobsState, blocks: &[Blocks]) -> Result {
+        let Self { path, repair } = *self;
         let mut patience = match blocks {
             [_] => u64::MAX,
             _ => DRAIN_MS,
         };
         loop {
             let begun = util::monotonic_ms();
-            let mut desk = state.repair.desk.lock();
-            desk.move_begin(ranges(state.path.size, blocks));
+            let mut desk = repair.desk.lock();
+            desk.move_begin(ranges(path.size, blocks));
             while !desk.move_clear() {
                 let waited = util::monotonic_ms().saturating_sub(begun);
                 let left = patience.saturating_sub(waited).min(LOOK_MS) as u32;
                 if left == 0 {
                     break;
                 }
-                let woken = (state.repair.desk_changed)
+                let woken = (repair.desk_changed)
                     .wait_interruptible_timeout(&mut desk, msecs_to_jiffies(left));
                 if matches!(woken, CondVarTimeoutResult::Signal { .. }) {
                     return Err(EINTR);
@@ -93,8 +106,8 @@ impl<'a> Closed<'a> {
             }
             desk.move_end();
             drop(desk);
-            crew::dispatch(&state.repair);
-            if state.jobs.must_stop() {
+            crew::dispatch(repair);
+            if jobs.must_stop() {
                 return Err(EINTR);
             }
             patience = patience.saturating_mul(2);
@@ -103,50 +116,55 @@ impl<'a> Closed<'a> {
 
     /// Gives up if a repairer has the range, or if users' writes take longer than `milliseconds`.
     pub(in crate::remap) fn attempt(
-        state: &'a State,
+        path: &'a PathState,
+        repair: &'a RepairState,
         blocks: Blocks,
         milliseconds: u64,
     ) -> Option<Self> {
-        let closed = Self::begin(state, &[blocks])?;
+        let closed = Self::begin(path, repair, &[blocks])?;
         closed.drain(&[blocks], milliseconds).then_some(closed)
     }
 
     /// Takes the ranges, and gives up if a repairer has one of them. The gate is still open.
-    pub(super) fn begin(state: &'a State, blocks: &[Blocks]) -> Option<Self> {
-        let mut desk = state.repair.desk.lock();
-        desk.move_begin(ranges(state.path.size, blocks));
+    pub(super) fn begin(
+        path: &'a PathState,
+        repair: &'a RepairState,
+        blocks: &[Blocks],
+    ) -> Option<Self> {
+        let mut desk = repair.desk.lock();
+        desk.move_begin(ranges(path.size, blocks));
         if !desk.move_clear() {
             desk.move_end();
             drop(desk);
             // Somebody may have come to the desk meanwhile.
-            crew::dispatch(&state.repair);
+            crew::dispatch(repair);
             return None;
         }
-        Some(Self { state })
+        Some(Self { path, repair })
     }
 
     /// Closes the gate, and waits for users' writes. False if these take longer than `milliseconds`.
     pub(super) fn drain(&self, blocks: &[Blocks], milliseconds: u64) -> bool {
         self.gate(blocks);
-        self.state.path.readers().synchronize_within(milliseconds)
+        self.path.readers().synchronize_within(milliseconds)
     }
 
     fn gate(&self, blocks: &[Blocks]) {
-        let state = self.state;
+        let path = self.path;
         let sectors = |blocks: &Blocks| {
-            let count = blocks.count << state.path.size.shift;
-            (state.path.size.sector_of(blocks.first), count)
+            let count = blocks.count << path.size.shift;
+            (path.size.sector_of(blocks.first), count)
         };
-        state.path.gate.close(blocks.iter().map(sectors));
+        path.gate.close(blocks.iter().map(sectors));
     }
 }
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        self.state.path.gate.open();
-        self.state.repair.desk.lock().move_end();
+        self.path.gate.open();
+        self.repair.desk.lock().move_end();
         // What came to the gate meanwhile waits for the range.
-        crew::dispatch(&self.state.repair);
+        crew::dispatch(self.repair);
     }
 }
 

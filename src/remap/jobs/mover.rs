@@ -84,7 +84,10 @@ use crate::{
                 STAGED_MAX, //
             }, //
         },
-        path::state::PathState,
+        path::{
+            size::BlockSize,
+            state::PathState, //
+        },
         repair::relocate::{
             push,
             ListedBlock,
@@ -99,7 +102,10 @@ use crate::{
     }, //
 };
 
-use super::closed::Closed;
+use super::{
+    closed::Closed,
+    state::JobsState, //
+};
 
 /// Bytes that are copied at a time.
 const DATA_BYTES: usize = 64 * 1024;
@@ -256,11 +262,11 @@ struct Part {
 }
 
 impl Part {
-    fn new(state: &State) -> Self {
+    fn new(size: BlockSize) -> Self {
         Self {
             ranges: [Blocks { first: 0, count: 1 }; MOVING_MAX],
             count: 0,
-            left: part_blocks(state),
+            left: part_blocks(size),
         }
     }
 
@@ -288,7 +294,7 @@ impl Part {
 
 /// The next runs of blocks that slots from `slot` on claim, as many as make a part.
 fn next_runs(target: &DmRemap, slot: &mut u32) -> Part {
-    let mut part = Part::new(&target.state);
+    let mut part = Part::new(target.state.path.size);
     while !part.is_full() {
         let from = *slot;
         let Some(mut run) = next_run(target, slot) else {
@@ -321,7 +327,7 @@ fn next_run(target: &DmRemap, slot: &mut u32) -> Option<Blocks> {
             // Beyond a table that was shortened: not ours to decide.
             continue;
         }
-        let most = u32::try_from(part_blocks(state)).unwrap_or(u32::MAX);
+        let most = u32::try_from(part_blocks(state.path.size)).unwrap_or(u32::MAX);
         return Some(Blocks {
             first: main_block,
             count: u64::from(state.path.run(main_block, most).count),
@@ -433,7 +439,7 @@ const CLOSE_TRIES: u32 = 8;
 fn close<'a>(state: &'a State, spares: &Spares, blocks: &[Blocks]) -> Result<Closed<'a>> {
     for _ in 0..CLOSE_TRIES {
         retire_older_claims(state, spares)?;
-        let closed = Closed::wait(state, blocks)?;
+        let closed = Closed::wait(&state.path, &state.repair, &state.jobs, blocks)?;
         // Repairs may have left some meanwhile. They are not looked for here, where users' writes wait.
         if !state.with_writer(spares, |writer, _| writer.has_older_claims()) {
             return Ok(closed);
@@ -482,7 +488,7 @@ fn move_claims(
 
 /// The next blocks that slots of a member from `slot` on claim, as many as make a part.
 fn next_blocks(target: &DmRemap, member: u8, slot: &mut u32) -> Part {
-    let mut part = Part::new(&target.state);
+    let mut part = Part::new(target.state.path.size);
     while !part.is_full() {
         let Some((at, word)) = target.state.path.next_claim(member_bit(member), *slot) else {
             break;
@@ -550,7 +556,7 @@ pub(in crate::remap) fn redirect(
     let step = STAGED_MAX as u64;
     let mut next = blocks.first;
     in_parts_of(step, target, ti, blocks, &mut next, |_, part| {
-        let _closed = Closed::wait(state, &[part])?;
+        let _closed = Closed::wait(&state.path, &state.repair, &state.jobs, &[part])?;
         // What the slots hold may be in the spare's cache.
         let tickets = state.life.spares_sent();
         state
@@ -636,12 +642,19 @@ pub(super) fn in_parts(
     next: &mut u64,
     work: impl FnMut(&mut Mover<'_>, Blocks) -> Result<u64>,
 ) -> Result {
-    in_parts_of(part_blocks(&target.state), target, ti, blocks, next, work)
+    in_parts_of(
+        part_blocks(target.state.path.size),
+        target,
+        ti,
+        blocks,
+        next,
+        work,
+    )
 }
 
 /// How many blocks are moved at a time.
-fn part_blocks(state: &State) -> u64 {
-    (DATA_BYTES >> 9 >> state.path.size.shift) as u64
+fn part_blocks(size: BlockSize) -> u64 {
+    (DATA_BYTES >> 9 >> size.shift) as u64
 }
 
 /// The same, of `step` blocks.
@@ -745,7 +758,7 @@ impl Mover<'_> {
             first: part.first,
             count: u64::from(readable),
         };
-        let _closed = Closed::wait(state, &[blocks])?;
+        let _closed = Closed::wait(&state.path, &state.repair, &state.jobs, &[blocks])?;
         let now = state.path.run(blocks.first, readable);
         if now.kind != run.kind || now.count < readable {
             // A write was faster, and some of them are on the spare already.
@@ -811,7 +824,9 @@ impl Mover<'_> {
             let block = first.saturating_add(u64::from(index));
             let sector = state.path.size.sector_of(block);
             let bytes = self.bytes;
-            let Err(status) = read_often(state, (main, sector), data, bytes, tries) else {
+            let Err(status) =
+                read_often(&state.jobs, &state.pool, (main, sector), data, bytes, tries)
+            else {
                 continue;
             };
             let suspect = Blocks {
@@ -836,7 +851,7 @@ impl Mover<'_> {
             first: main_block,
             count: 1,
         };
-        let _closed = Closed::wait(state, &[block])?;
+        let _closed = Closed::wait(&state.path, &state.repair, &state.jobs, &[block])?;
         if state.path.slot_of(main_block).is_some() {
             return Ok(());
         }
@@ -1221,19 +1236,19 @@ impl Mover<'_> {
 /// Reads a block into the start of `data`, and again as often as `tries` says, at least twice, until that works. If it is to
 /// come to an end meanwhile, that is [`BlkStatus::AGAIN`], which says nothing of the medium.
 pub(super) fn read_often(
-    state: &State,
+    jobs: &JobsState,
+    pool: &block::BioPool,
     (device, sector): (&dm::Device, u64),
     data: &mut block::IoBuffer,
     bytes: usize,
     tries: u32,
 ) -> block::IoResult {
-    let pool = &state.pool;
     let mut result = read_twice(pool, device, sector, data, bytes);
     for _ in 2..tries {
         if result.is_ok() {
             break;
         }
-        if state.jobs.must_stop() {
+        if jobs.must_stop() {
             return Err(BlkStatus::AGAIN);
         }
         let slice = data.slice_mut(0..bytes)?;

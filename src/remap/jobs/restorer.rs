@@ -14,10 +14,7 @@
 use kernel::{
     new_work,
     prelude::*,
-    sync::{
-        atomic::Relaxed,
-        Arc, //
-    },
+    sync::Arc,
     time::{
         delay::fsleep,
         Delta, //
@@ -133,7 +130,7 @@ impl Restorer {
     }
 
     fn is_stopping(&self) -> bool {
-        self.state.jobs.stopping.load(Relaxed)
+        self.state.jobs.is_stopping()
     }
 
     fn restore(&self) -> Result {

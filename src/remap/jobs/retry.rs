@@ -86,7 +86,7 @@ fn look(
             *next = walk.position();
             return Err(EINTR.into());
         }
-        let Some(part) = walk.next(state) else {
+        let Some(part) = walk.next(&state.path, &state.life, &state.repair.notes) else {
             return Ok(());
         };
         match part.kind {

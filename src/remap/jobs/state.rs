@@ -35,7 +35,7 @@ pub(in crate::remap) struct JobsState {
     #[pin]
     pub(in crate::remap) weak: Mutex<WeakBlocks>,
     /// The device is about to be suspended: what takes long has to come to its end.
-    pub(in crate::remap) stopping: Atomic<bool>,
+    stopping: Atomic<bool>,
 }
 
 impl JobsState {
@@ -50,7 +50,12 @@ impl JobsState {
         }))
     }
 
-    /// Whether the device is about to be suspended.
+    /// Says whether the device is about to be suspended.
+    pub(in crate::remap) fn set_stopping(&self, stopping: bool) {
+        self.stopping.store(stopping, Relaxed);
+    }
+
+    /// Whether it is.
     pub(in crate::remap) fn is_stopping(&self) -> bool {
         self.stopping.load(Relaxed)
     }

@@ -173,7 +173,7 @@ impl WorkItem for WeakMover {
         let _scope = sync::NoIoScope::enter();
         let state = &this.state;
         while !state.jobs.weak.lock().is_empty() {
-            if state.jobs.stopping.load(Relaxed) {
+            if state.jobs.is_stopping() {
                 // They are found again.
                 state.jobs.weak.lock().blocks.clear();
                 break;
@@ -227,7 +227,7 @@ impl WeakMover {
         let _ = growth::grow(state, None);
         // A suspend that has come past this waits for the mover's lock.
         let mut tools = state.jobs.mover.lock();
-        if state.jobs.stopping.load(Relaxed) {
+        if state.jobs.is_stopping() {
             return Some(0);
         }
         if !state.user.auto_remap.load(Relaxed)
@@ -248,7 +248,7 @@ impl WeakMover {
         if ranges.is_empty() {
             return None;
         }
-        let Some(closed) = Closed::begin(state, ranges) else {
+        let Some(closed) = Closed::begin(&state.path, &state.repair, ranges) else {
             taken
                 .all()
                 .iter()
@@ -272,7 +272,7 @@ impl WeakMover {
         tools.lists.moves.clear();
         let begun = util::monotonic_ms();
         for block in blocks {
-            if is_over(begun) || state.jobs.stopping.load(Relaxed) {
+            if is_over(begun) || state.jobs.is_stopping() {
                 state.jobs.weak.lock().add(*block);
                 continue;
             }

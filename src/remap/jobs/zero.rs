@@ -130,7 +130,13 @@ impl Mover<'_> {
             first: main_block,
             count: 1,
         };
-        Closed::wait(self.state, &[block]).map(drop)
+        Closed::wait(
+            &self.state.path,
+            &self.state.repair,
+            &self.state.jobs,
+            &[block],
+        )
+        .map(drop)
     }
 
     /// Whether a slot that could not be read lately can be read now. Fails if that says nothing of the slot.
@@ -143,7 +149,7 @@ impl Mover<'_> {
             .ok_or(EIO)?;
         let tries = self.tries;
         let (at, data) = ((device, sector), &mut self.tools.data);
-        let Err(status) = read_often(state, at, data, self.bytes, tries) else {
+        let Err(status) = read_often(&state.jobs, &state.pool, at, data, self.bytes, tries) else {
             return Ok(true);
         };
         let alive = || {
@@ -169,7 +175,7 @@ impl Mover<'_> {
         state.with_writer(spares, |writer, io| {
             writer.announce(io, (INCOMPAT_GIVEN_UP, 0))
         })?;
-        let _closed = Closed::wait(state, &[block])?;
+        let _closed = Closed::wait(&state.path, &state.repair, &state.jobs, &[block])?;
         if state.path.run(main_block, 1).kind != seen {
             return Ok(false);
         }
@@ -182,7 +188,7 @@ impl Mover<'_> {
         let lists = &mut self.tools.lists;
         lists.moves.clear();
         push(&mut lists.moves, ListedBlock::new(0)).map_err(to_error)?;
-        let (source, own) = (Source::Zeroes, Own::Range(block));
+        let (source, own) = (Source::Zeroes(&state.repair.zeroes), Own::Range(block));
         let (origin, error) = (Origin::Manual, BlkStatus::IOERR);
         let mut relocation = Relocation::new(state, spares, lists, (source, own), origin, error);
         relocation.tells = false;

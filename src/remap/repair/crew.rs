@@ -187,12 +187,18 @@ impl Teller {
         self.tell_due(queue);
     }
 
+    /// Sends a uevent, if there is something to be told.
+    fn tell(&self) {
+        let State { user, life, .. } = &*self.state;
+        user.news.tell(user, life, &self.names, &self.folder);
+    }
+
     /// The device is about to be suspended, and still serves: what is to be told is told before. From here to resume no
     /// uevent is sent.
     pub(in crate::remap) fn tell_rest(&self) {
         work::wait_until_idle(&self.work);
         self.raise();
-        (self.state.user.news).tell(&self.state, &self.names, &self.folder);
+        self.tell();
     }
 }
 
@@ -206,9 +212,9 @@ impl WorkItem for Teller {
     fn run(this: Arc<Teller>) {
         let _scope = sync::NoIoScope::enter();
         this.raise();
-        if this.state.user.news.wait_for_turn(&this.state) {
+        if this.state.user.news.wait_for_turn(&this.state.jobs) {
             this.raise();
-            (this.state.user.news).tell(&this.state, &this.names, &this.folder);
+            this.tell();
         }
     }
 }

@@ -28,8 +28,8 @@
 //!    take away its slot if it is pending, give it one if it is noted, or another one if its spare is given up.
 //! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and never for data I/O:
 //!    for one commit with its superblock pass, one extension, or one step of the restorer, of `recheck` or of the
-//!    growth (P16). Writes take `deadline_ms` each at most (`meta/io.rs`); [`Limits::patience`] is how long a bio waits
-//!    for it. A resume has it until all replicas are equal (M3). Nothing is allocated below it but in a resume.
+//!    growth (P16). Writes take `deadline_ms` each at most (`meta/io.rs`); a bio waits for it as long as
+//!    [`Limits::patience`](crate::remap::user::limits::Limits::patience) says. A resume has it until all replicas are equal (M3). Nothing is allocated below it but in a resume.
 //!    `growing`, a mutex of who replaces the map, is taken before it.
 //! 4. `desk`, a mutex: who has which range, and which blocks are noted. Held for a moment.
 //! 5. `leftover`, `weak`, `group` and `why`, mutexes: held for a moment, nothing is taken below them.

@@ -25,6 +25,7 @@
 use kernel::prelude::*;
 
 use crate::{
+    abstractions::block,
     logic::{
         format::MEMBERS_MAX,
         set::Plan, //
@@ -37,30 +38,30 @@ use crate::{
             },
             writer::Writer, //
         },
+        path::state::PathState,
         setup::spares::Spares, //
     }, //
 };
 
-use super::{
-    activate::{
-        join,
-        Table, //
-    },
-    state::State, //
+use super::activate::{
+    join,
+    Table, //
 };
 
 /// Does the first step. Afterwards the spares that join are members; or all is as it was, and the log says why.
 pub(in crate::remap) fn begin(
-    state: &State,
+    path: &PathState,
+    pool: &block::BioPool,
     writer: &mut Writer,
     io: &mut SpareIo<'_>,
     dead: &Spares,
     table: &Table<'_>,
 ) -> Result {
-    let name = &state.user.name;
+    let (user, life) = (io.user, io.life);
+    let name = &user.name;
     for (index, spare) in dead.iter() {
         // It may be back since the table was loaded, and have taken writes.
-        if !is_dead(&state.pool, spare)? {
+        if !is_dead(pool, spare)? {
             writer.note_answered(index, true);
             pr_err!("{name}: spare {index} answers again, and is not taken over from: load a table with it\n");
             return Err(EBUSY);
@@ -68,20 +69,20 @@ pub(in crate::remap) fn begin(
     }
     // Nobody waits for memory that this lock would keep from being freed: the device is suspended.
     let before = writer.before_take_over()?;
-    if let Err(error) = try_begin(state, writer, io, table.plan) {
+    if let Err(error) = try_begin(path, writer, io, table.plan) {
         pr_err!("{name}: the new spares cannot take over: {error:?}\n");
-        writer.undo_take_over(&state.user, &state.life, &before);
+        writer.undo_take_over(user, life, &before);
         return Err(error);
     }
     pr_warn!("{name}: new spares take over, what the old ones had is lost until it is written\n");
-    table.tell_line(state, "once they have");
+    table.tell_line(user, "once they have");
     Ok(())
 }
 
-fn try_begin(state: &State, writer: &mut Writer, io: &mut SpareIo<'_>, plan: &Plan) -> Result {
+fn try_begin(path: &PathState, writer: &mut Writer, io: &mut SpareIo<'_>, plan: &Plan) -> Result {
     // Repairs that were under way when the table was loaded may have added some.
     plan.check_room(&writer.set(None)).map_err(|_| ENOSPC)?;
-    join(state, writer, plan)?;
+    join(io.user, path, writer, plan)?;
     writer.begin_take_over(plan.inherited)?;
     writer.sync(io)?;
     let superblock = writer.metadata.superblock();

@@ -16,10 +16,15 @@ use crate::{
         reach,
         table::RunKind, //
     },
-    remap::path::map::Map, //
+    remap::{
+        health::life::Life,
+        path::{
+            map::Map,
+            state::PathState, //
+        },
+        repair::notes::Notes, //
+    }, //
 };
-
-use super::state::State;
 
 /// How many blocks are looked up before RCU is left.
 const LOOKED_UP_MAX: u32 = 1024;
@@ -65,11 +70,16 @@ impl Walk {
     }
 
     /// The next part; none at the end. What follows may be of the same kind.
-    pub(in crate::remap) fn next(&mut self, state: &State) -> Option<Part> {
+    pub(in crate::remap) fn next(
+        &mut self,
+        path: &PathState,
+        life: &Life,
+        notes: &Notes,
+    ) -> Option<Part> {
         let left = self.end.checked_sub(self.next).filter(|left| *left != 0)?;
-        let mut part = state.path.with_map(|map| look(state, map, self.next, left));
+        let mut part = path.with_map(|map| look(path, life, map, self.next, left));
         // What is noted has no slot so far, nor a presence bit.
-        let noted = state.repair.notes.first_in(part.first, part.count);
+        let noted = notes.first_in(part.first, part.count);
         if let Some(noted) = noted.filter(|_| part.kind.is_none()) {
             part = match noted.saturating_sub(part.first) {
                 0 => Part {
@@ -89,23 +99,23 @@ impl Walk {
 }
 
 /// What the part that begins at a block is, of `left`.
-fn look(state: &State, map: &Map, first: u64, left: u64) -> Part {
+fn look(path: &PathState, life: &Life, map: &Map, first: u64, left: u64) -> Part {
     let count = u32::try_from(left).unwrap_or(u32::MAX);
-    let presence = Presence::new(state.path.presence.get());
+    let presence = Presence::new(path.presence.get());
     let view = map.view();
     let run = reach::reach(
         &presence,
         &view,
         (first, count),
-        state.path.size.shift,
+        path.size.shift,
         LOOKED_UP_MAX,
     );
-    let run = state.path.avoided.cut(first, run);
+    let run = path.avoided.cut(first, run);
     let kind = match run.kind {
         RunKind::Main => None,
         RunKind::Slots { .. } => {
             // They may be of several members, one of which is lost.
-            return slots(state, map, first, run.count);
+            return slots(life, map, first, run.count);
         }
         RunKind::Failing { .. } | RunKind::Lost { .. } => Some(Kind::Lost),
         RunKind::Pending { .. } => Some(Kind::Pending),
@@ -120,11 +130,11 @@ fn look(state: &State, map: &Map, first: u64, left: u64) -> Part {
 }
 
 /// The same where slots serve it, as far as these are of a kind.
-fn slots(state: &State, map: &Map, first: u64, count: u32) -> Part {
+fn slots(life: &Life, map: &Map, first: u64, count: u32) -> Part {
     let kind_of = |block: u64| {
         let (slot, word) = map.view().lookup(block)?;
         Some(match word {
-            _ if state.life.is_content_lost(map, slot) => Kind::Lost,
+            _ if life.is_content_lost(map, slot) => Kind::Lost,
             word if word.is_weak() => Kind::Weak,
             word if word.is_given_up() => Kind::GivenUp,
             _ => Kind::Remapped,

@@ -42,7 +42,10 @@ use crate::{
             restorer::Restorer,
             weak::WeakMover, //
         },
-        meta::writer::growth,
+        meta::{
+            state::MetaState,
+            writer::growth, //
+        },
         repair::crew::{
             self,
             Noter,
@@ -50,15 +53,15 @@ use crate::{
         },
         session::{
             activate::check_forgotten,
-            leaving::Leaving,
-            state::State, //
+            leaving::Leaving, //
         },
         user::{
             face::FaceRef,
             names::{
                 LogName,
                 Show, //
-            }, //
+            },
+            state::UserState, //
         },
         DmRemap, //
     }, //
@@ -104,16 +107,16 @@ pub(in crate::remap) fn construct(
     };
     // Here memory can still be waited for. Without it, less can be remapped.
     let _ = growth::grow_for_table(&found.state);
-    check_forgotten(&found.state, &found.plan)
+    check_forgotten(&found.state.path, &found.state.meta, &found.plan)
         .message(c"There is no memory to forget a spare that has left")?;
     let line = target.name_set(&found.state, &texts, ctor.begin(), &found.plan)?;
     assemble(ctor, opened, found, line)
 }
 
 /// The last thing, as the table in use is not to notice if this one is refused.
-fn leave(state: &State, leaving: KBox<Leaving>) -> CtrResult<()> {
+fn leave(user: &UserState, meta: &MetaState, leaving: KBox<Leaving>) -> CtrResult<()> {
     let mut leaving = Some(leaving);
-    let left = state.meta.writer.lock().leave(&state.user, &mut leaving);
+    let left = meta.writer.lock().leave(user, &mut leaving);
     // Not under the lock: devices may be closed with it.
     drop(leaving);
     left.message(STILL_SERVES)
@@ -266,7 +269,7 @@ fn assemble(
         state,
     };
     let target = util::unboxed(KBox::new(target, GFP_KERNEL)?);
-    Ok(target.chain(|target| leave(&target.state, leaving)))
+    Ok(target.chain(|target| leave(&target.state.user, &target.state.meta, leaving)))
 }
 
 /// What a table that is made uses.

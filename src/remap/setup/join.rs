@@ -27,7 +27,10 @@ use crate::{
         text::Uuid, //
     },
     remap::{
-        meta::io::is_dead,
+        meta::{
+            io::is_dead,
+            state::MetaState, //
+        },
         session::{
             leaving::Leaving,
             state::State, //
@@ -154,7 +157,7 @@ impl Line<'_> {
             dead = self.find_dead(&state, leaving.dead.insert(Spares::default()))?;
         }
         let mut plan = KBox::new(Plan::default(), GFP_KERNEL)?;
-        let left = self.plan_in_use(&state, &spares, dead, &mut plan)?;
+        let left = self.plan_in_use(&state.meta, &spares, dead, &mut plan)?;
         if plan.inherited == 0 {
             leaving.dead = None;
         }
@@ -170,12 +173,12 @@ impl Line<'_> {
     #[inline(never)]
     fn plan_in_use(
         &self,
-        state: &State,
+        meta: &MetaState,
         spares: &[NamedSpare],
         dead: u8,
         plan: &mut Plan,
     ) -> CtrResult<[Option<Name>; MEMBERS_MAX as usize]> {
-        let locked = state.meta.writer.lock();
+        let locked = meta.writer.lock();
         let set = locked.writer.set(locked.start.as_ref());
         *plan = Plan::for_set_in_use(&self.wanted(), &set, spares, dead, fresh_uuid)
             .map_err(|refusal| self.refuse_spares(&refusal))?;
@@ -236,7 +239,7 @@ impl Line<'_> {
             None => self.identify(state, number, &spare)?,
             Some((_, true)) => Seen::Known,
             Some((index, false)) => {
-                self.check_back(state, index, number, &spare)?;
+                self.check_back(&state.meta, &state.pool, index, number, &spare)?;
                 Seen::Known
             }
         };
@@ -301,10 +304,17 @@ impl Line<'_> {
     }
 
     /// Checks that a spare which was lost is still the member that it was, as far as it answers.
-    fn check_back(&self, state: &State, index: u8, number: u8, spare: &Spare) -> CtrResult<()> {
+    fn check_back(
+        &self,
+        meta: &MetaState,
+        pool: &block::BioPool,
+        index: u8,
+        number: u8,
+        spare: &Spare,
+    ) -> CtrResult<()> {
         // Not under the lock: it may take its time to answer.
-        let seen = Sight::of(&state.pool, spare)?;
-        let locked = state.meta.writer.lock();
+        let seen = Sight::of(pool, spare)?;
+        let locked = meta.writer.lock();
         let set = locked.writer.set(locked.start.as_ref());
         match seen.check(&set, index, number) {
             Return::Same | Return::Silent => Ok(()),

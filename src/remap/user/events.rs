@@ -39,12 +39,16 @@ use crate::{
         Level,
         EVENTS, //
     },
-    remap::session::state::State, //
+    remap::{
+        health::life::Life,
+        jobs::state::JobsState, //
+    }, //
 };
 
 use super::{
     face::DeviceFolderRef,
-    names::Show, //
+    names::Show,
+    state::UserState, //
 };
 
 /// How long after a uevent the next one comes, in milliseconds.
@@ -106,9 +110,9 @@ impl News {
     }
 
     /// Waits until another uevent may be sent. False if none is to be sent, as the device is about to be suspended.
-    pub(in crate::remap) fn wait_for_turn(&self, state: &State) -> bool {
+    pub(in crate::remap) fn wait_for_turn(&self, jobs: &JobsState) -> bool {
         loop {
-            if state.jobs.stopping.load(Relaxed) {
+            if jobs.is_stopping() {
                 return false;
             }
             let told_at = self.told_at.load(Relaxed);
@@ -123,7 +127,8 @@ impl News {
     /// Sends a uevent with all that has happened. If that fails, the next one has it. Sleeps for others who send uevents.
     pub(in crate::remap) fn tell(
         &self,
-        state: &State,
+        user: &UserState,
+        life: &Life,
         names: &dm::DeviceNames,
         folder: &DeviceFolderRef,
     ) {
@@ -132,21 +137,22 @@ impl News {
             return;
         };
         self.told_at.store(util::monotonic_ms().max(1), Relaxed);
-        if let Err(error) = self.send(state, names, folder, &counts, level) {
+        if let Err(error) = self.send(user, life, names, folder, &counts, level) {
             for (event, count) in counts.iter() {
                 if let Some(counter) = self.counts.get(event as usize) {
                     counter.fetch_add(count, Full);
                 }
             }
-            if state.user.log.allow() {
-                pr_warn!("{}: no uevent could be sent: {error:?}\n", state.user.name);
+            if user.log.allow() {
+                pr_warn!("{}: no uevent could be sent: {error:?}\n", user.name);
             }
         }
     }
 
     fn send(
         &self,
-        state: &State,
+        user: &UserState,
+        life: &Life,
         names: &dm::DeviceNames,
         folder: &DeviceFolderRef,
         counts: &Counts,
@@ -156,7 +162,7 @@ impl News {
         let of_blocks = counts.iter().any(|(event, _)| event.is_of_blocks());
         let sector = self.sector.load(Relaxed).checked_sub(1);
         let sector = sector.filter(|_| of_blocks);
-        let device = text(fmt!("DM_REMAP_DEVICE={}", state.user.trace.device()))?;
+        let device = text(fmt!("DM_REMAP_DEVICE={}", user.trace.device()))?;
         // One that is being removed has none any more.
         let name = names.read(|name, _| {
             let name = name.to_str().unwrap_or("");
@@ -166,11 +172,11 @@ impl News {
         let event = text(fmt!("DM_REMAP_EVENT={}", Show(counts.names())))?;
         let count = text(fmt!("DM_REMAP_COUNT={}", Show(counts.numbers())))?;
         let level = text(fmt!("DM_REMAP_LEVEL={}", level.name()))?;
-        let left = text(fmt!(
-            "DM_REMAP_SLOTS_LEFT={}",
-            state.user.counters.left.get()
+        let left = text(fmt!("DM_REMAP_SLOTS_LEFT={}", user.counters.left.get()))?;
+        let health = text(fmt!(
+            "DM_REMAP_HEALTH={}",
+            user.status(life).health().name()
         ))?;
-        let health = text(fmt!("DM_REMAP_HEALTH={}", state.status().health().name()))?;
         let sector = sector.map(|sector| text(fmt!("DM_REMAP_SECTOR={sector}")));
         let sector = sector.transpose()?;
         let mut all = [c""; 8];

@@ -70,7 +70,7 @@ pub(super) fn list(
         target.len >> state.path.size.shift,
     );
     loop {
-        let part = walk.next(state);
+        let part = walk.next(&state.path, &state.life, &state.repair.notes);
         let range = match &part {
             Some(part) => part.listed().and_then(|part| ranges.add(part)),
             None => ranges.finish(),

@@ -10,29 +10,30 @@ use crate::{
         status::Status, //
     },
     remap::{
-        session::state::State,
+        health::life::Life,
         DmRemap, //
     }, //
 };
 
+use super::state::UserState;
+
 impl DmRemap {
     /// What the status line says.
     pub(in crate::remap) fn status_line(&self) -> Status {
-        self.state.status()
+        self.state.user.status(&self.state.life)
     }
 }
 
-impl State {
+impl UserState {
     /// How everything is. From any context: this takes no lock.
-    pub(in crate::remap) fn status(&self) -> Status {
-        let state = self;
-        let counters = &state.user.counters;
+    pub(in crate::remap) fn status(&self, life: &Life) -> Status {
+        let counters = &self.counters;
         let capacity = counters.capacity.get();
         let (remapped, pending) = (counters.remapped.get(), counters.pending.get());
         let bad = counters.bad.get();
         let lost = counters.lost.get();
         let left = counters.left.get();
-        let percent = u64::from(state.user.limits.get(Limit::LowWater));
+        let percent = u64::from(self.limits.get(Limit::LowWater));
         Status {
             remapped,
             capacity,
@@ -54,15 +55,15 @@ impl State {
             autosave: true,
             saves_done: counters.saves_done.get(),
             saves: counters.saves.get(),
-            auto_remap: state.user.auto_remap.load(Relaxed),
+            auto_remap: self.auto_remap.load(Relaxed),
             slots_bad: bad,
             spare_write_errors: counters.spare_write_errors.get(),
             spare_read_errors: counters.spare_read_errors.get(),
             replicas: counters.replicas.get() as u8,
             superblocks: counters.superblocks.get() as u8,
             metadata_repairs: counters.metadata_repairs.get(),
-            breakers: state.life.breakers(),
-            flush_failed: state.life.is_flush_latched(),
+            breakers: life.breakers(),
+            flush_failed: life.is_flush_latched(),
             weak_moves: counters.weak_moves.get(),
             spares: counters.spares.get() as u8,
             spares_all: counters.spares_all.get() as u8,

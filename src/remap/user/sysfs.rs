@@ -123,7 +123,7 @@ impl DeviceFolder {
             Ok(figures::write_prometheus(
                 out,
                 &labels,
-                &state.status(),
+                &state.user.status(&state.life),
                 limit,
             )?)
         })
@@ -211,7 +211,7 @@ impl fs::Object for DeviceFolder {
                 Ok(())
             })?,
             DeviceFile::Figure(figure) => self.face.look(|shown| {
-                let value = figure.of(&shown.state.status());
+                let value = figure.of(&shown.state.user.status(&shown.state.life));
                 Ok(write!(out, "{value}")?)
             })?,
             DeviceFile::Limit(limit) => self.face.look(|shown| {

@@ -19,7 +19,6 @@ use core::{
 use kernel::{
     alloc::Flags,
     prelude::*,
-    sync::atomic::Relaxed,
     time::{
         delay::fsleep,
         Delta, //
@@ -281,7 +280,7 @@ pub(in crate::remap) fn grow_for_table(state: &State) -> Result {
 #[inline(never)] // The kernel's stack is small, and the caller does other things, too.
 pub(in crate::remap) fn grow_at_once(state: &State) {
     let flags = GFP_NOWAIT | __GFP_NOWARN;
-    let stops = || state.jobs.stopping.load(Relaxed);
+    let stops = || state.jobs.is_stopping();
     let _ = grow_by(state, None, (false, flags), stops, |plan| plan.needed);
 }
 

@@ -47,7 +47,10 @@ use crate::{
         }, //
     },
     remap::{
-        health::life::SpareTickets,
+        health::life::{
+            Life,
+            SpareTickets, //
+        },
         meta::{
             io::SpareIo,
             writer::{
@@ -56,7 +59,8 @@ use crate::{
                 STAGED_MAX, //
             }, //
         },
-        session::state::State, //
+        path::state::PathState,
+        user::state::UserState, //
     }, //
 };
 
@@ -107,9 +111,9 @@ enum Fate {
 
 impl Request {
     /// Stages what was placed.
-    fn stage(&mut self, state: &State, writer: &mut Writer) {
+    fn stage(&mut self, user: &UserState, path: &PathState, writer: &mut Writer) {
         for Placed { main_block, slot } in &self.placed {
-            let before = state.path.slot_of(*main_block);
+            let before = path.slot_of(*main_block);
             let publish = match before {
                 Some((old, _)) if old == *slot => Publish::Keep,
                 Some((old, _)) => Publish::Replace(old),
@@ -126,11 +130,10 @@ impl Request {
                 true => word.with_given_up(),
                 false => word,
             });
-            let done =
-                word.and_then(|word| writer.stage(&state.user, &state.path, *slot, word, publish));
+            let done = word.and_then(|word| writer.stage(user, path, *slot, word, publish));
             match (done, publish) {
                 (Err(error), _) => {
-                    writer.give_back(&state.path, *slot);
+                    writer.give_back(path, *slot);
                     self.staged = Err(error);
                 }
                 (Ok(()), Publish::Replace(old)) => {
@@ -150,14 +153,21 @@ impl Request {
     }
 
     /// What was staged was committed, or not.
-    fn end(&mut self, state: &State, writer: &mut Writer, committed: Result) {
+    fn end(
+        &mut self,
+        user: &UserState,
+        path: &PathState,
+        life: &Life,
+        writer: &mut Writer,
+        committed: Result,
+    ) {
         match committed {
-            Ok(()) => self.stage_retirements(state, writer),
+            Ok(()) => self.stage_retirements(user, path, life, writer),
             Err(_) => {
                 // They may be replaced by now, as far as the commit went.
                 writer.note_older_claims();
                 for slot in &self.retired {
-                    writer.give_back(&state.path, *slot);
+                    writer.give_back(path, *slot);
                 }
             }
         }
@@ -168,24 +178,27 @@ impl Request {
     }
 
     /// Stages that the slots which failed or are replaced are not used any more, after what was placed was committed.
-    fn stage_retirements(&self, state: &State, writer: &mut Writer) {
+    fn stage_retirements(
+        &self,
+        user: &UserState,
+        path: &PathState,
+        life: &Life,
+        writer: &mut Writer,
+    ) {
         for slot in &self.retired {
-            let leaves = self.leaves || !is_to_blame(state, *slot);
-            if leaves && state.path.is_held(*slot) {
+            let leaves = self.leaves || !is_to_blame(path, life, *slot);
+            if leaves && path.is_held(*slot) {
                 // No commit has known it, and no bio was ever on the way to it.
-                writer.give_back(&state.path, *slot);
+                writer.give_back(path, *slot);
                 continue;
             }
             // Not marked as bad, it is found out again.
-            if writer
-                .stage_retirement(&state.user, &state.path, *slot, leaves)
-                .is_err()
-            {
+            if writer.stage_retirement(user, path, *slot, leaves).is_err() {
                 writer.note_older_claims();
                 break;
             }
             if !leaves {
-                state.user.counters.spare_write_errors.add(1);
+                user.counters.spare_write_errors.add(1);
             }
         }
     }
@@ -224,7 +237,8 @@ impl Relocation<'_> {
             Fate::Committed => {
                 // The commit may have found out that a spare is gone. Nobody knows yet that it has them.
                 let mut placed = self.lists.placed.iter();
-                self.again = placed.any(|placed| is_lost(self.state, placed.slot));
+                self.again =
+                    placed.any(|placed| is_lost(&self.state.path, &self.state.life, placed.slot));
                 return Ok(self.lists.placed.len());
             }
             Fate::Failed => (),
@@ -382,7 +396,7 @@ impl Relocation<'_> {
                     return Progress::Flushed;
                 }
                 (placed, changes) = (count, all);
-                request.stage(state, writer);
+                request.stage(&state.user, &state.path, writer);
                 Progress::Taken
             });
         if placed != 0 {
@@ -392,7 +406,7 @@ impl Relocation<'_> {
                 .group
                 .lock()
                 .advance(seat, Progress::Taken, |request| {
-                    request.end(state, writer, committed);
+                    request.end(&state.user, &state.path, &state.life, writer, committed);
                     if request.tells && !tells {
                         request.news = writer.has_news(&state.user, low_water);
                     }

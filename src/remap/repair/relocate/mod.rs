@@ -49,7 +49,12 @@ use crate::{
         slot::Origin, //
     },
     remap::{
+        health::life::Life,
         meta::writer::STAGED_MAX,
+        path::{
+            size::BlockSize,
+            state::PathState, //
+        },
         session::state::State,
         setup::spares::Spares,
         DmRemap, //
@@ -201,29 +206,28 @@ pub(in crate::remap) enum Source<'a> {
     Bio(&'a dm::OwnedBio<DmRemap>),
     /// What was read before.
     Buffer(&'a block::IoBuffer),
-    /// There is none: zeroes are written.
-    Zeroes,
+    /// There is none: zeroes are written, as many as these at a time.
+    Zeroes(&'a block::IoBuffer),
 }
 
 impl Source<'_> {
     /// Where a block is in it, in bytes. Zeroes have no data, and may be longer.
-    pub(in crate::remap) fn offset(&self, state: &State, block: u32) -> u32 {
+    pub(in crate::remap) fn offset(&self, size: BlockSize, block: u32) -> u32 {
         match self {
-            Source::Zeroes => 0,
-            _ => state.path.size.bytes(block),
+            Source::Zeroes(_) => 0,
+            _ => size.bytes(block),
         }
     }
 
     /// Writes `bytes` from byte `offset` of the source on to `sector` of a device. Waits for it.
     pub(in crate::remap) fn write(
         &self,
-        state: &State,
+        pool: &block::BioPool,
         (offset, bytes): (u32, u32),
         device: &dm::Device,
         sector: u64,
         opf: block::Opf,
     ) -> block::IoResult {
-        let pool = &state.pool;
         match self {
             Source::Bio(bio) => pool.write_slice(bio, offset, bytes, device, sector, opf),
             Source::Buffer(buffer) => {
@@ -231,16 +235,12 @@ impl Source<'_> {
                 let end = start.saturating_add(bytes as usize);
                 pool.write(device, sector, buffer.slice(start..end)?, opf)
             }
-            Source::Zeroes => {
+            Source::Zeroes(zeroes) => {
                 let mut done = 0usize;
                 while done < bytes as usize {
-                    let step = state
-                        .repair
-                        .zeroes
-                        .len()
-                        .min((bytes as usize).saturating_sub(done));
+                    let step = zeroes.len().min((bytes as usize).saturating_sub(done));
                     let at = sector.saturating_add(done as u64 >> 9);
-                    pool.write(device, at, state.repair.zeroes.slice(0..step)?, opf)?;
+                    pool.write(device, at, zeroes.slice(0..step)?, opf)?;
                     done = done.saturating_add(step);
                 }
                 Ok(())
@@ -364,7 +364,7 @@ impl<'a> Relocation<'a> {
         let is_done = |block: &ListedBlock| {
             let (mut placed, main_block) = (placed.iter(), own.main_block(*block));
             let own = placed.find(|placed| placed.main_block == main_block);
-            own.is_some_and(|placed| !is_lost(state, placed.slot))
+            own.is_some_and(|placed| !is_lost(&state.path, &state.life, placed.slot))
         };
         moves.retain(|block| !is_done(block));
     }
@@ -381,13 +381,13 @@ impl<'a> Relocation<'a> {
 }
 
 /// Whether a slot that failed is bad, as far as its spare is known to work.
-fn is_to_blame(state: &State, slot: u32) -> bool {
-    let member = state.path.member_of(slot);
-    member.is_some_and(|member| state.life.blames_slots(member))
+fn is_to_blame(path: &PathState, life: &Life, slot: u32) -> bool {
+    let member = path.member_of(slot);
+    member.is_some_and(|member| life.blames_slots(member))
 }
 
 /// Whether the set goes on without the spare of a slot.
-fn is_lost(state: &State, slot: u32) -> bool {
-    let member = state.path.member_of(slot);
-    member.is_some_and(|member| state.life.is_lost(member))
+fn is_lost(path: &PathState, life: &Life, slot: u32) -> bool {
+    let member = path.member_of(slot);
+    member.is_some_and(|member| life.is_lost(member))
 }

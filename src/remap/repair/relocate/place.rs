@@ -191,7 +191,8 @@ impl Relocation<'_> {
     fn write(&self, at: usize, slots: MemberRun) -> block::IoResult {
         let state = self.state;
         let data = (
-            self.source.offset(state, self.block_at(at, 0)?.index()),
+            self.source
+                .offset(state.path.size, self.block_at(at, 0)?.index()),
             state.path.size.bytes(slots.count),
         );
         let (member, device, sector) =
@@ -200,7 +201,7 @@ impl Relocation<'_> {
                 .locate(&state.life, self.spares, slots.first, true))
             .ok_or(BlkStatus::OFFLINE)?;
         (state.life).write_slots(member, || {
-            (self.source).write(state, data, device, sector, block::Opf::WRITE.sync())
+            (self.source).write(&state.pool, data, device, sector, block::Opf::WRITE.sync())
         })
     }
 

@@ -67,6 +67,7 @@ use crate::{
             life::{
                 Direction,
                 Disk,
+                Life,
                 SpareTickets, //
             },
             probe, //
@@ -85,6 +86,7 @@ use crate::{
         },
         session::state::State,
         setup::spares::Spares,
+        user::state::UserState,
         DmRemap, //
     }, //
 };
@@ -184,7 +186,7 @@ pub(in crate::remap) fn serve(
     bio.complete(status);
 
     loop {
-        match repair.advance(what_is(state), Answer::Good) {
+        match repair.advance(what_is(&state.user), Answer::Good) {
             Step::MoveWeak => {
                 let mut weak = state.jobs.weak.lock();
                 for block in &tools.lists.weak {
@@ -205,12 +207,12 @@ pub(in crate::remap) fn serve(
 }
 
 /// What is the case now.
-fn what_is(state: &State) -> Now {
+fn what_is(user: &UserState) -> Now {
     Now {
         ms: util::monotonic_ms(),
-        auto_remap: state.user.auto_remap.load(Relaxed),
-        slots_left: state.user.counters.left.get() != 0,
-        read_retries: state.user.limits.get(Limit::ReadRetries),
+        auto_remap: user.auto_remap.load(Relaxed),
+        slots_left: user.counters.left.get() != 0,
+        read_retries: user.limits.get(Limit::ReadRetries),
     }
 }
 
@@ -219,7 +221,7 @@ fn what_is(state: &State) -> Now {
 fn end_flush(state: &State, spares: &Spares, mut bio: dm::OwnedBio<DmRemap>) {
     let data = bio.per_bio();
     let (member, admitted) = (data.member(), data.probes || !data.failed);
-    if admitted || !fails(state, spares, &bio, member) {
+    if admitted || !fails(&state.life, spares, &bio, member) {
         let tell = state.with_writer_by(state.user.limits.patience(), spares, |writer, io| {
             member.is_some_and(|member| writer.lose_if_gone(io, member))
                 && writer.copies_changed(&state.user)
@@ -234,11 +236,11 @@ fn end_flush(state: &State, spares: &Spares, mut bio: dm::OwnedBio<DmRemap>) {
 }
 
 /// Whether the device on which a bio failed, main or the spare of a member, was found to fail as a whole, since.
-fn fails(state: &State, spares: &Spares, bio: &dm::OwnedBio<DmRemap>, member: Option<u8>) -> bool {
+fn fails(life: &Life, spares: &Spares, bio: &dm::OwnedBio<DmRemap>, member: Option<u8>) -> bool {
     match (member, bio.op()) {
-        (None, block::Op::Read) => state.life.is_open(Direction::MainRead),
-        (None, _) => state.life.is_open(Direction::MainWrite),
-        (Some(_), _) => state.life.all_spares_fail(spares),
+        (None, block::Op::Read) => life.is_open(Direction::MainRead),
+        (None, _) => life.is_open(Direction::MainWrite),
+        (Some(_), _) => life.all_spares_fail(spares),
     }
 }
 
@@ -398,7 +400,7 @@ impl<'a> Driver<'a> {
     fn run(&mut self, repair: &mut Repair<BlkStatus>) -> Option<BlkStatus> {
         let mut answer = Answer::Good;
         loop {
-            let step = repair.advance(what_is(self.state), answer);
+            let step = repair.advance(what_is(&self.state.user), answer);
             if self.times != repair.times() {
                 // Another part, which has time of its own.
                 self.times = repair.times();
@@ -406,7 +408,7 @@ impl<'a> Driver<'a> {
             }
             answer = match step {
                 Step::AskBreaker => {
-                    Answer::Yes(fails(self.state, self.spares, self.bio, self.member))
+                    Answer::Yes(fails(&self.state.life, self.spares, self.bio, self.member))
                 }
                 Step::Look { at, count } => self.look(at, count),
                 Step::Settle { at } => answer_of(self.settle(self.main_block(at))),
@@ -562,7 +564,7 @@ impl<'a> Driver<'a> {
         let begun = util::monotonic_ms();
         let read = self.place_of(run, false).and_then(|(device, sector)| {
             let index = run.at.saturating_add(run.part.first);
-            let offset = self.source().offset(self.state, index);
+            let offset = self.source().offset(self.state.path.size, index);
             let bytes = self.state.path.size.bytes(run.part.count);
             (self.state.pool).read_slice(self.bio, offset, bytes, device, sector)
         });
@@ -608,7 +610,7 @@ impl<'a> Driver<'a> {
         let (device, sector) = self.place_of(run, true)?;
         let bytes = self.state.path.size.bytes(run.part.count);
         let index = run.at.saturating_add(run.part.first);
-        let offset = self.source().offset(self.state, index);
+        let offset = self.source().offset(self.state.path.size, index);
         if run.kind == RunKind::Main && self.bio.op() == block::Op::WriteZeroes {
             // As they came to it.
             let opf = block::Opf::WRITE_ZEROES.sync();
@@ -622,12 +624,12 @@ impl<'a> Driver<'a> {
         let fua = self.bio.opf().is_fua() && !device.emulates_fua();
         let opf = if fua { opf.fua() } else { opf };
         self.source()
-            .write(self.state, (offset, bytes), device, sector, opf)
+            .write(&self.state.pool, (offset, bytes), device, sector, opf)
     }
 
     fn source(&self) -> Source<'a> {
         match self.bio.op() {
-            block::Op::WriteZeroes => Source::Zeroes,
+            block::Op::WriteZeroes => Source::Zeroes(&self.state.repair.zeroes),
             _ => Source::Bio(self.bio),
         }
     }
