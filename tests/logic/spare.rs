@@ -24,6 +24,7 @@ use dm_remap_logic::format::Geometry;
 use dm_remap_logic::format::Place;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
+use dm_remap_logic::format::BLOCK_SECTORS;
 use dm_remap_logic::format::MEMBERS_MAX;
 use dm_remap_logic::load;
 use dm_remap_logic::load::Claim;
@@ -156,6 +157,7 @@ fn run(
             }
             Step::WriteTable {
                 block,
+                count,
                 place,
                 content,
                 fua,
@@ -163,38 +165,40 @@ fn run(
             } => {
                 let superblock = op.metadata().superblock();
                 let member = superblock.member(block.member).expect("a member");
-                let (first, end) = member.block_slots(block.block);
-                let range = first as usize..end as usize;
-                let encode = |image: &mut Block, entries: &[Entry], sequence| {
-                    let entries = entries.iter().copied();
-                    table_block::encode(image, &member.uuid, block.block, sequence, entries);
-                };
-                let mut made = Ok(());
-                match content {
-                    Content::Copy { from } => {
-                        let source = disks.at(device(from).into());
-                        made = source
-                            .read(from.sector, &mut image)
-                            .map_err(|_| Trouble::Fault(Fault::Other))
-                            .and_then(|()| {
-                                TableBlock::decode(&image, &member.uuid, block.block)
-                                    .map(|_| ())
-                                    .map_err(|_| Trouble::Fault(Fault::Other))
-                            });
-                    }
-                    Content::Empty { sequence } => encode(&mut image, &[], *sequence),
-                    Content::Current { sequence } => {
-                        let entries = entries.expect("only when committing");
-                        encode(&mut image, &entries.of(block.member)[range], *sequence);
+                let mut images = vec![[0; BLOCK_BYTES]; *count as usize];
+                let (mut made, owner) = (Ok(()), block.member);
+                for (image, index) in images.iter_mut().zip(0u32..) {
+                    let block = block.block + index;
+                    let (first, end) = member.block_slots(block);
+                    let range = first as usize..end as usize;
+                    let encode = |image: &mut Block, entries: &[Entry], sequence| {
+                        let entries = entries.iter().copied();
+                        table_block::encode(image, &member.uuid, block, sequence, entries);
+                    };
+                    match content {
+                        Content::Copy { from } => {
+                            let sector = from.sector + u64::from(index) * BLOCK_SECTORS;
+                            let source = disks.at(device(from).into());
+                            let good = source.read(sector, image).is_ok()
+                                && TableBlock::decode(image, &member.uuid, block).is_ok();
+                            if !good {
+                                made = Err(Trouble::Fault(Fault::Other));
+                            }
+                        }
+                        Content::Empty { sequence } => encode(image, &[], *sequence),
+                        Content::Current { sequence } => {
+                            let entries = entries.expect("only when committing");
+                            encode(image, &entries.of(owner)[range], *sequence);
+                        }
                     }
                 }
                 let result = made.and_then(|()| {
                     let disk = disks.begin_write(device(place).into());
-                    disk.write(place.sector, &image, *fua)?;
-                    let mut found = [0; BLOCK_BYTES];
+                    disk.write(place.sector, images.as_flattened(), *fua)?;
+                    let mut found = vec![[0; BLOCK_BYTES]; images.len()];
                     if *verify {
-                        disk.read(place.sector, &mut found)?;
-                        assert_eq!(found, image);
+                        disk.read(place.sector, found.as_flattened_mut())?;
+                        assert_eq!(found, images);
                     }
                     Ok(())
                 });

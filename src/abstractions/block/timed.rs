@@ -26,7 +26,10 @@ use crate::abstractions::{
 };
 
 use super::{
-    buffer::IoBuffer,
+    buffer::{
+        IoBuffer,
+        UNIT, //
+    },
     io::IoResult,
     opf::{
         Op,
@@ -35,7 +38,7 @@ use super::{
     status::BlkStatus, //
 };
 
-/// One I/O at a time, of up to 4096 bytes, with a bio, memory and an open device of its own.
+/// One I/O at a time, of up to [`TimedIo::BYTES_MAX`] bytes, with a bio, memory and an open device of its own.
 ///
 /// All of it is allocated beforehand, so that an I/O needs no memory: it is `bio_init()` and `submit_bio()`. The
 /// functions sleep, and so are not for [`map`](crate::abstractions::dm::Target::map) and `end_io`. Dropping it waits, for
@@ -65,10 +68,10 @@ pub struct TimedIo {
     bio: Pin<KBox<OwnBio>>,
     buffer: IoBuffer,
     device: Option<Device>,
-    /// What is under way, or was: its operation, and its sector.
-    what: (Op, u64),
+    /// What is under way, or was: its operation, its sector, and its length in bytes.
+    what: (Op, u64, usize),
     /// The same of what came back late with an error.
-    late: Option<(Op, u64, BlkStatus)>,
+    late: Option<((Op, u64, usize), BlkStatus)>,
 }
 
 /// What the block layer has while the bio is under way.
@@ -77,10 +80,13 @@ struct OwnBio {
     #[pin]
     bio: Opaque<bindings::bio>,
     #[pin]
-    vec: Opaque<bindings::bio_vec>,
+    vecs: Opaque<[bindings::bio_vec; VECS]>,
     #[pin]
     done: Opaque<bindings::completion>,
 }
+
+/// The most pages that an I/O needs: the smallest there are have 4096 bytes.
+const VECS: usize = TimedIo::BYTES_MAX / UNIT;
 
 // SAFETY: A bio may be submitted by one thread and waited for by another one.
 unsafe impl Send for OwnBio {}
@@ -88,12 +94,19 @@ unsafe impl Send for OwnBio {}
 unsafe impl Sync for OwnBio {}
 
 impl TimedIo {
-    /// Allocates what an I/O needs. Sleeps for memory, if `flags` let it.
-    pub fn new(flags: Flags) -> Result<Self> {
+    /// The largest I/O that there can be, in bytes.
+    pub const BYTES_MAX: usize = 16 * 1024;
+
+    /// Allocates what an I/O of up to `bytes` bytes needs; fails with [`EINVAL`] if that is more than
+    /// [`TimedIo::BYTES_MAX`]. Sleeps for memory, if `flags` let it.
+    pub fn new(bytes: usize, flags: Flags) -> Result<Self> {
+        if bytes > Self::BYTES_MAX {
+            return Err(EINVAL);
+        }
         let bio = KBox::pin_init(
             pin_init!(OwnBio {
                 bio <- Opaque::uninit(),
-                vec <- Opaque::uninit(),
+                vecs <- Opaque::uninit(),
                 done <- Opaque::uninit(),
             }),
             flags,
@@ -101,15 +114,12 @@ impl TimedIo {
         // INVARIANT: No bio is under way.
         Ok(Self {
             bio,
-            buffer: IoBuffer::new(Self::BYTES, flags)?,
+            buffer: IoBuffer::new(bytes, flags)?,
             device: None,
-            what: (Op::Read, 0),
+            what: (Op::Read, 0, 0),
             late: None,
         })
     }
-
-    /// The largest I/O, in bytes.
-    pub const BYTES: usize = 4096;
 
     /// Reads `data.len()` bytes, whole sectors, from `sector` of `device`. None if that takes longer than
     /// `timeout_ms` milliseconds, or an earlier I/O is still under way.
@@ -177,21 +187,18 @@ impl TimedIo {
             self.device = None;
             // SAFETY: The bio is ours again.
             let status = BlkStatus::from_raw(unsafe { (*self.bio.bio.get()).bi_status });
-            let (op, sector) = self.what;
-            self.late = status.is_err().then_some((op, sector, status));
+            self.late = status.is_err().then_some((self.what, status));
         }
         done
     }
 
     /// Returns how the I/O ended that was waited for in vain the last time, if it was this one and has failed; once.
-    pub fn take_late(&mut self, op: Op, sector: u64) -> Option<BlkStatus> {
+    pub fn take_late(&mut self, op: Op, sector: u64, bytes: usize) -> Option<BlkStatus> {
         if !self.is_idle() {
             return None;
         }
-        let late = self
-            .late
-            .take_if(|(late, at, _)| (*late, *at) == (op, sector));
-        late.map(|(_, _, status)| status)
+        let late = self.late.take_if(|(late, _)| *late == (op, sector, bytes));
+        late.map(|(_, status)| status)
     }
 
     fn run(
@@ -207,7 +214,7 @@ impl TimedIo {
             warn_once!(c"map waits for I/O");
             return Some(Err(EBUSY.into()));
         }
-        if bytes > Self::BYTES || bytes % SECTOR_SIZE as usize != 0 {
+        if bytes > self.buffer.len() || bytes % SECTOR_SIZE as usize != 0 {
             return Some(Err(EINVAL.into()));
         }
         if !self.is_idle() {
@@ -215,11 +222,12 @@ impl TimedIo {
         }
         let (bio, done) = (self.bio.bio.get(), self.bio.done.get());
         let start: *mut u8 = self.buffer.as_mut_slice().as_mut_ptr();
-        // SAFETY: No bio is under way, so that all of this is ours. There is one `bio_vec`, and a buffer begins at a
-        // page or in it, at a multiple of 4096, so that its first 4096 bytes are in one page. The device is open.
+        let vecs: *mut bindings::bio_vec = self.bio.vecs.get().cast();
+        // SAFETY: No bio is under way, so that all of this is ours. There are `VECS` `bio_vec`s, and as many pages at the
+        // most: a buffer has up to as many times 4096 bytes, and begins at a multiple of that. The device is open.
         unsafe {
             bindings::init_completion(done);
-            bindings::bio_init(bio, device.bdev(), self.bio.vec.get(), 1, opf.as_own());
+            bindings::bio_init(bio, device.bdev(), vecs, VECS as u16, opf.as_own());
             (*bio).bi_iter.bi_sector = sector;
             (*bio).bi_private = done.cast();
             (*bio).bi_end_io = Some(Self::end_io);
@@ -230,8 +238,7 @@ impl TimedIo {
         }
         // INVARIANT: It is submitted to this device just now.
         self.device = Some(device.clone());
-        // No sector is a flush's.
-        self.what = (opf.op(), if bytes == 0 { u64::MAX } else { sector });
+        self.what = (opf.op(), sector, bytes);
         // SAFETY: The bio, its memory and its device are left alone until it has come back, as `device` is set.
         let in_time = unsafe {
             bindings::submit_bio(bio);

@@ -45,6 +45,12 @@
 //!     member saw the end of. A spare that joins is known to all members before it gets a superblock
 //!     copy, for the same reason.
 //!
+//! P13 *Blocks that follow each other, in the table and where they lie, are one write*, of up to [`RUN_BLOCKS_MAX`]. To
+//!     the rules above it is what a write of each of them is: the second copies of all are read before it, all of them
+//!     go to one replica before any goes to the other, and all are in doubt from its issue on. If it fails,
+//!     they are written one by one, and only those move whose places are bad. What needs more than a plain write goes
+//!     by itself at once: a block of which a copy is bad, one in a reserve block, one of the only replica.
+//!
 //! A replica that is void is made again from the other one ([`Metadata::begin_rebuild`]), at its own
 //! place or at another ([`Metadata::rehost`]): block by block, byte by byte, while commits go on and
 //! send it back to what they change. When all blocks are there and flushed, the superblocks say so. Each step of
@@ -75,6 +81,7 @@
 //! | what happens?                                   | where that is decided                                       |
 //! |-------------------------------------------------|-------------------------------------------------------------|
 //! | A superblock copy cannot be written.            | `supers.rs`; what is known of it: `metadata/copies.rs`      |
+//! | Which table blocks are written together?        | `table_write.rs`, `run_length`, and its job                 |
 //! | A table block cannot be written where it is.    | `table_write.rs`                                            |
 //! | A replica has no place left for a block.        | `table_write.rs`, and whether it may be void: its job       |
 //! | A commit fails between two replicas.            | `jobs/commit.rs`; until it is settled: `metadata/unsettled.rs` |
@@ -113,8 +120,11 @@ pub const COMMIT_BLOCKS_MAX: usize = 16;
 /// The most blocks that the high-water mark can be raised by in one go.
 pub const EXTEND_BLOCKS_MAX: u32 = 64;
 
-/// The most blocks of a void replica that are made again in one go. Each is read, written and read again: with
-/// the flush, and a pass over all superblock copies at the end, that is no more than 64 I/Os (M9a).
-pub const REBUILD_BLOCKS_MAX: u32 = 8;
+/// The most blocks of a slot table that are written at a time: memory is set aside for them. The entries of a MiB are in ten
+/// blocks at the most, which makes three writes (P13).
+pub const RUN_BLOCKS_MAX: u32 = 4;
+
+/// The most blocks of a void replica that are made again in one go, each run read, written and read again.
+pub const REBUILD_BLOCKS_MAX: u32 = 8 * RUN_BLOCKS_MAX;
 
 const ALL_REPLICAS: u8 = (1 << REPLICAS) - 1;

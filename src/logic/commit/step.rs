@@ -39,9 +39,9 @@ pub enum Content {
         sequence: u64,
     },
     /// The good block of the other replica, byte by byte. The driver reads it there, and checks it;
-    /// if it is not good, that is a [`Fault::Other`] of the write.
+    /// if it is not good, that is a [`Fault::Other`] of the write. Those of several blocks follow each other, too.
     Copy {
-        /// Where it is.
+        /// Where the first one is.
         from: Place,
     },
 }
@@ -59,18 +59,21 @@ pub enum Step {
         /// Where it is.
         place: Place,
     },
-    /// Write a block of the slot table.
+    /// Write blocks of a slot table that follow each other, in the table and where they go, with one write. If that fails
+    /// and there are several, any of them may be the reason.
     WriteTable {
-        /// The block.
+        /// The first block.
         block: BlockId,
-        /// Where to.
+        /// How many, up to [`RUN_BLOCKS_MAX`](super::RUN_BLOCKS_MAX).
+        count: u32,
+        /// Where the first one goes.
         place: Place,
         /// What to write.
         content: Content,
-        /// Whether it must be on the medium before the step is done.
+        /// Whether they must be on the medium before the step is done.
         fua: bool,
-        /// Whether it must be read back, too: there is no other copy, or the place was bad before. One that
-        /// has something else or nothing is reported as [`Fault::Media`].
+        /// Whether they must be read back, too: there is no other copy, or the place was bad before. If one
+        /// has something else or nothing, that is reported as [`Fault::Media`].
         verify: bool,
     },
     /// Write a superblock copy ([`Metadata::encode_superblock`]), FUA, and read it back: nobody else does before the

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writing one block of a slot table to one replica: where to, and what if it cannot stay there (M1, M2).
+//! Writing blocks of a slot table to one replica: where to, and what if one cannot stay there (M1, M2).
+//!
+//! Several are written at a time if they follow each other where they are ([`run_length`]). To the rules, that is what a
+//! write of each is: a crash leaves any of them old, new or torn. If it fails, nobody knows which of the places is bad,
+//! and each is written by itself ([`Progress::Apart`]). What follows is about one block.
 //!
 //! | [`Way`]            | a write goes to                                        | if the medium is bad there              |
 //! |--------------------|--------------------------------------------------------|-----------------------------------------|
@@ -27,7 +31,8 @@ use super::{
         Failure,
         Step, //
     },
-    Metadata, //
+    Metadata,
+    RUN_BLOCKS_MAX, //
 };
 
 /// What a write may do with the place where the block is.
@@ -61,16 +66,40 @@ enum At {
 pub(super) enum Progress {
     /// There is more to do.
     More,
-    /// The block is written.
+    /// The block is written, and so are those that were written with it.
     Written,
+    /// They are not: each is to be written by itself.
+    Apart,
     /// The replica cannot be written off, as the other one has a bad block.
     OtherBad(Unsettled),
 }
 
-/// A block on its way to a replica.
+/// How many blocks from `first` on, `most` of them if that is not too many, can be written to a replica at a time: they
+/// are in their own places there, which follow each other. If they are `copied`, they are in those of the other one, too.
+pub(super) fn run_length(
+    metadata: &Metadata,
+    first: BlockId,
+    replica: u8,
+    most: u32,
+    copied: bool,
+) -> u32 {
+    let table = metadata.superblock.member(first.member);
+    let is_home = |block: u32| {
+        let relocated = |replica| table.is_none_or(|t| t.relocation(replica, block).is_some());
+        !relocated(replica) && !(copied && relocated(replica ^ 1))
+    };
+    let most = most.min(RUN_BLOCKS_MAX);
+    let blocks = (0..most).map(|index| first.block.saturating_add(index));
+    // No more than that, so it fits.
+    (blocks.take_while(|block| is_home(*block)).count() as u32).max(1)
+}
+
+/// A block on its way to a replica, or several.
 #[derive(Debug)]
 pub(super) struct TableWrite {
     block: BlockId,
+    /// How many: this one and those behind it, which are written where they are, and of which no copy is bad.
+    count: u32,
     replica: u8,
     way: Way,
     /// Whether what is there is known to be bad: then it is repaired by that, and has to show that it is.
@@ -82,11 +111,25 @@ impl TableWrite {
     pub(super) fn new(block: BlockId, replica: u8, way: Way, was_bad: bool) -> Self {
         Self {
             block,
+            count: 1,
             replica,
             way,
             was_bad,
             at: At::Current,
         }
+    }
+
+    /// Writes `count` blocks, as [`run_length`] has found them, where they are.
+    pub(super) fn of_several(block: BlockId, count: u32, replica: u8) -> Self {
+        Self {
+            count,
+            ..Self::new(block, replica, Way::InPlace, false)
+        }
+    }
+
+    /// How many blocks are written.
+    pub(super) fn count(&self) -> u32 {
+        self.count
     }
 
     /// The replica that it goes to.
@@ -129,6 +172,7 @@ impl TableWrite {
         let repaired = self.was_bad && self.at == At::Current;
         Step::WriteTable {
             block: self.block,
+            count: self.count,
             place,
             content,
             fua,
@@ -187,6 +231,7 @@ impl TableWrite {
                 suspect: self.replica ^ 1,
             })),
             (_, true) => self.written(metadata).map(|()| Progress::Written),
+            (_, false) if self.count > 1 => Ok(Progress::Apart),
             (_, false) => {
                 self.failed(metadata);
                 Ok(Progress::More)

@@ -39,7 +39,8 @@ use crate::{
             Fault,
             Op,
             Outcome,
-            Step, //
+            Step,
+            RUN_BLOCKS_MAX, //
         },
         crc32c::crc32c,
         format::{
@@ -77,7 +78,8 @@ use crate::{
 
 /// What metadata I/O needs, allocated beforehand.
 pub(in crate::remap) struct IoMemory {
-    image: KBox<Block>,
+    /// As many blocks as are written at a time; of others than table blocks it is the first.
+    images: KBox<[Block; RUN_BLOCKS_MAX as usize]>,
     /// For each member's spare, one I/O at a time.
     spares: KVec<block::TimedIo>,
 }
@@ -87,12 +89,18 @@ impl IoMemory {
     pub(in crate::remap) fn new() -> Result<Self> {
         let mut spares = KVec::with_capacity(usize::from(MEMBERS_MAX), GFP_KERNEL)?;
         for _ in 0..MEMBERS_MAX {
-            spares.push(block::TimedIo::new(GFP_KERNEL)?, GFP_KERNEL)?;
+            spares.push(block::TimedIo::new(RUN_BYTES, GFP_KERNEL)?, GFP_KERNEL)?;
         }
         Ok(Self {
-            image: KBox::init(pin_init::init_zeroed(), GFP_KERNEL)?,
+            images: KBox::init(pin_init::init_zeroed(), GFP_KERNEL)?,
             spares,
         })
+    }
+
+    /// The first of the blocks.
+    fn image(&mut self) -> &mut Block {
+        let [image, ..] = &mut *self.images;
+        image
     }
 
     /// Whether no I/O is under way.
@@ -112,6 +120,12 @@ pub(in crate::remap) struct SpareIo<'a> {
     /// not be read.
     pub(in crate::remap) is_careful: bool,
 }
+
+/// The largest I/O, in bytes.
+const RUN_BYTES: usize = RUN_BLOCKS_MAX as usize * BLOCK_BYTES;
+
+/// One block, the first one, of those that there is memory for.
+const FIRST: Range<usize> = 0..1;
 
 /// How an I/O ended that nobody waits for any more.
 const LATE: block::IoResult = Err(block::BlkStatus::TIMEOUT);
@@ -155,55 +169,56 @@ impl<'a> SpareIo<'a> {
             last = match step {
                 Step::Done(outcome) => return outcome,
                 Step::Flush { member } => self.flush(superblock, member, tickets.of(member)),
-                Step::CheckTable { block, place } => self.check(superblock, block, place),
+                Step::CheckTable { block, place } => self.check(superblock, block, 1, place),
                 Step::WriteSuper { copy, place } => {
-                    op.metadata()
-                        .encode_superblock(&mut self.memory.image, copy);
+                    op.metadata().encode_superblock(self.memory.image(), copy);
                     // Nobody reads it before the next activation, and its state is not known.
-                    self.write(superblock, place, true)
-                        .and_then(|()| self.verify(superblock, place))
+                    self.write(superblock, place, 1, true)
+                        .and_then(|()| self.verify(superblock, place, 1))
                 }
                 Step::WriteTable {
                     block,
+                    count,
                     place,
                     content,
                     fua,
                     verify,
                 } => self
-                    .make(superblock, block, content, &mut fill)
-                    .and_then(|()| self.write(superblock, place, fua))
+                    .make(superblock, (block, count), content, &mut fill)
+                    .and_then(|()| self.write(superblock, place, count, fua))
                     .and_then(|()| match verify || self.is_careful {
-                        true => self.verify(superblock, place),
+                        true => self.verify(superblock, place, count),
                         false => Ok(()),
                     }),
             };
         }
     }
 
-    /// Makes the image of a table block.
+    /// Makes the images of some table blocks, from the first one on.
     fn make(
         &mut self,
         superblock: &Superblock,
-        id: BlockId,
+        (first, count): (BlockId, u32),
         content: Content,
         fill: &mut impl FnMut(&mut Block, BlockId, u64),
     ) -> Result<(), Fault> {
         if let Content::Copy { from } = content {
-            return match self.check(superblock, id, from) {
+            return match self.check(superblock, first, count, from) {
                 Ok(()) => Ok(()),
                 // That is none of the place that was to be written.
                 Err(_) => Err(Fault::Other),
             };
         }
-        let member = superblock.member(id.member).ok_or(Fault::Other)?;
-        let image = &mut *self.memory.image;
-        match content {
-            Content::Current { sequence } => fill(image, id, sequence),
-            Content::Empty { sequence } => {
-                let nothing = core::iter::empty();
-                table_block::encode(image, &member.uuid, id.block, sequence, nothing);
+        let member = superblock.member(first.member).ok_or(Fault::Other)?;
+        for (image, id) in self.memory.images.iter_mut().zip(run(first, count)) {
+            match content {
+                Content::Current { sequence } => fill(image, id, sequence),
+                Content::Empty { sequence } => {
+                    let nothing = core::iter::empty();
+                    table_block::encode(image, &member.uuid, id.block, sequence, nothing);
+                }
+                Content::Copy { .. } => (),
             }
-            Content::Copy { .. } => (),
         }
         Ok(())
     }
@@ -213,12 +228,12 @@ impl<'a> SpareIo<'a> {
     fn in_time(
         &mut self,
         member: u8,
-        run: impl FnOnce(&mut block::TimedIo, &mut Block, u32) -> Option<block::IoResult>,
+        run: impl FnOnce(&mut block::TimedIo, &mut [Block], u32) -> Option<block::IoResult>,
     ) -> Option<block::IoResult> {
         let (user, life) = (self.user, self.life);
-        let IoMemory { image, spares } = &mut *self.memory;
+        let IoMemory { images, spares } = &mut *self.memory;
         let io = spares.get_mut(usize::from(member))?;
-        let done = run(io, image, user.limits.get(Limit::DeadlineMs));
+        let done = run(io, &mut **images, user.limits.get(Limit::DeadlineMs));
         match done {
             Some(Ok(())) => life.note_answer(member),
             Some(Err(_)) => (),
@@ -231,45 +246,52 @@ impl<'a> SpareIo<'a> {
     }
 
     /// How an I/O failed that was waited for in vain: a bad place that is slow, too, shows itself in no other way.
-    fn take_late(&mut self, op: block::Op, place: Place) -> Option<block::BlkStatus> {
+    fn take_late(
+        &mut self,
+        op: block::Op,
+        place: Place,
+        blocks: usize,
+    ) -> Option<block::BlkStatus> {
         let (_, at) = self.spares.locate(place)?;
         let io = self.memory.spares.get_mut(usize::from(place.member))?;
-        io.take_late(op, at)
+        io.take_late(op, at, blocks.saturating_mul(BLOCK_BYTES))
     }
 
-    /// Reads a metadata block, and once more if that fails.
-    fn read(&mut self, place: Place) -> block::IoResult {
-        if let Some(status) = self.take_late(block::Op::Read, place) {
+    /// Reads metadata blocks into a part of the memory, and once more if that fails.
+    fn read(&mut self, place: Place, part: Range<usize>) -> block::IoResult {
+        if let Some(status) = self.take_late(block::Op::Read, place, part.len()) {
             return Err(status);
         }
-        let done = match self.read_once(place) {
-            Some(Err(_)) => self.read_once(place),
+        let done = match self.read_once(place, part.clone()) {
+            Some(Err(_)) => self.read_once(place, part),
             done => done,
         };
         done.unwrap_or(LATE)
     }
 
-    fn read_once(&mut self, place: Place) -> Option<block::IoResult> {
+    fn read_once(&mut self, place: Place, part: Range<usize>) -> Option<block::IoResult> {
         let spares = self.spares;
         let Some((device, at)) = spares.locate(place) else {
             return Some(Err(block::BlkStatus::OFFLINE));
         };
         let opf = block::Opf::READ.sync();
-        self.in_time(place.member, |io, image, deadline_ms| {
-            io.read(device, at, image, opf, deadline_ms)
+        self.in_time(place.member, |io, images, deadline_ms| {
+            let data = images.get_mut(part)?.as_flattened_mut();
+            io.read(device, at, data, opf, deadline_ms)
         })
     }
 
     /// Overwrites the superblock copies of a spare that has left its set.
     pub(in crate::remap) fn wipe(&mut self, member: u8, geometry: &Geometry) -> block::IoResult {
         let spares = self.spares;
-        self.memory.image.fill(0);
+        self.memory.image().fill(0);
         let opf = block::Opf::WRITE.meta().sync();
         for sector in (0..SUPER_COPIES).filter_map(|copy| geometry.superblock_sector(copy)) {
             let place = Place { member, sector };
             let (device, at) = spares.locate(place).ok_or(block::BlkStatus::OFFLINE)?;
-            self.in_time(member, |io, image, deadline_ms| {
-                io.write(device, at, image, opf, deadline_ms)
+            self.in_time(member, |io, images, deadline_ms| {
+                let data = images.get(FIRST)?.as_flattened();
+                io.write(device, at, data, opf, deadline_ms)
             })
             .unwrap_or(LATE)?;
         }
@@ -280,24 +302,49 @@ impl<'a> SpareIo<'a> {
         .unwrap_or(LATE)
     }
 
-    /// Whether there is a good copy of a table block at a place.
-    fn check(&mut self, superblock: &Superblock, id: BlockId, place: Place) -> Result<(), Fault> {
-        match self.read(place) {
-            Ok(()) => (),
-            Err(status) if is_suspect(Operation::Read, status) => return Err(Fault::Media),
-            Err(_) => return Err(self.other(superblock, place)),
+    /// Whether there are good copies of table blocks from a place on, which are read into the memory.
+    fn check(
+        &mut self,
+        superblock: &Superblock,
+        first: BlockId,
+        count: u32,
+        place: Place,
+    ) -> Result<(), Fault> {
+        let at_once = self.read(place, 0..count as usize);
+        if let (Err(_), 2..) = (at_once, count) {
+            // Perhaps a try for each gets them.
+            for index in 0..count {
+                let sectors = u64::from(index).saturating_mul(BLOCK_SECTORS);
+                let place = Place {
+                    sector: place.sector.saturating_add(sectors),
+                    ..place
+                };
+                let index = index as usize;
+                let read = self.read(place, index..index.saturating_add(1));
+                read.map_err(|status| self.unread(superblock, place, status))?;
+            }
+        } else {
+            at_once.map_err(|status| self.unread(superblock, place, status))?;
         }
-        let member = superblock.member(id.member).ok_or(Fault::Other)?;
-        match TableBlock::decode(&self.memory.image, &member.uuid, id.block) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Fault::Media),
+        let member = superblock.member(first.member).ok_or(Fault::Other)?;
+        let mut images = self.memory.images.iter().zip(run(first, count));
+        let good =
+            images.all(|(image, id)| TableBlock::decode(image, &member.uuid, id.block).is_ok());
+        good.then_some(()).ok_or(Fault::Media)
+    }
+
+    /// What it means that a table block cannot be read.
+    fn unread(&mut self, superblock: &Superblock, place: Place, status: block::BlkStatus) -> Fault {
+        match is_suspect(Operation::Read, status) {
+            true => Fault::Media,
+            false => self.other(superblock, place),
         }
     }
 
     /// Reads a metadata block. None if the spare does not answer, or not in time: for reasons other than its medium.
     pub(in crate::remap) fn read_image(&mut self, place: Place) -> Option<Image<'_>> {
-        match self.read(place) {
-            Ok(()) => Some(Image::Read(&self.memory.image)),
+        match self.read(place, FIRST) {
+            Ok(()) => Some(Image::Read(self.memory.image())),
             Err(status) if is_suspect(Operation::Read, status) => Some(Image::Unreadable),
             Err(_) => None,
         }
@@ -310,15 +357,22 @@ impl<'a> SpareIo<'a> {
         id: BlockId,
         place: Place,
     ) -> bool {
-        self.check(superblock, id, place).is_ok()
+        self.check(superblock, id, 1, place).is_ok()
     }
 
-    fn write(&mut self, superblock: &Superblock, place: Place, fua: bool) -> Result<(), Fault> {
+    /// Writes blocks, those that are in memory from the first one on.
+    fn write(
+        &mut self,
+        superblock: &Superblock,
+        place: Place,
+        count: u32,
+        fua: bool,
+    ) -> Result<(), Fault> {
         let spares = self.spares;
         let Some((device, at)) = spares.locate(place) else {
             return Err(self.other(superblock, place));
         };
-        let late = self.take_late(block::Op::Write, place);
+        let late = self.take_late(block::Op::Write, place, count as usize);
         if late.is_some_and(|status| is_suspect(Operation::Write, status)) {
             return Err(self.blame(superblock, place));
         }
@@ -331,8 +385,9 @@ impl<'a> SpareIo<'a> {
         let mut tries = 0;
         let several = self.spares.count() > 1;
         loop {
-            let written = self.in_time(place.member, |io, image, deadline_ms| {
-                io.write(device, at, image, opf, deadline_ms)
+            let written = self.in_time(place.member, |io, images, deadline_ms| {
+                let data = images.get(..count as usize)?.as_flattened();
+                io.write(device, at, data, opf, deadline_ms)
             });
             match written {
                 None => return Err(self.other(superblock, place)),
@@ -364,10 +419,12 @@ impl<'a> SpareIo<'a> {
     }
 
     /// Reads back what was just written: a bad place may take writes all the same (P4).
-    fn verify(&mut self, superblock: &Superblock, place: Place) -> Result<(), Fault> {
-        let written = crc32c(&*self.memory.image);
-        match self.read(place) {
-            Ok(()) if crc32c(&*self.memory.image) == written => Ok(()),
+    fn verify(&mut self, superblock: &Superblock, place: Place, count: u32) -> Result<(), Fault> {
+        let part = 0..count as usize;
+        let sum = |images: &[Block]| images.get(part.clone()).map(|b| crc32c(b.as_flattened()));
+        let written = sum(&*self.memory.images);
+        match self.read(place, part.clone()) {
+            Ok(()) if sum(&*self.memory.images) == written => Ok(()),
             Err(status) if !is_suspect(Operation::Read, status) => {
                 Err(self.other(superblock, place))
             }
@@ -441,12 +498,20 @@ impl<'a> SpareIo<'a> {
         let mut places = (0..SUPER_COPIES)
             .filter_map(|copy| superblock.super_place(CopyId { member, copy }))
             .filter(|place| Some(place.sector) != except);
-        let alive = places.any(|place| self.read_once(place) == Some(Ok(())));
+        let alive = places.any(|place| self.read_once(place, FIRST) == Some(Ok(())));
         if !alive {
             self.life.note_silent(member);
         }
         alive
     }
+}
+
+/// Table blocks that follow each other.
+fn run(first: BlockId, count: u32) -> impl Iterator<Item = BlockId> {
+    (0..count).map(move |index| BlockId {
+        block: first.block.saturating_add(index),
+        ..first
+    })
 }
 
 /// Reads `bytes` at `sector` into the start of `buffer`, and once more if that fails.

@@ -5,6 +5,7 @@
 use dm_remap_logic::commit::Failure;
 use dm_remap_logic::commit::Outcome;
 use dm_remap_logic::commit::REBUILD_BLOCKS_MAX;
+use dm_remap_logic::commit::RUN_BLOCKS_MAX;
 use dm_remap_logic::format::reserve::Reserves;
 
 use super::super::disk::Disk;
@@ -79,7 +80,8 @@ fn a_commit_behind_the_rebuild() {
     claim(&mut disks, &mut spare, 70 * 252, 2);
     assert_eq!(next(&spare), Some(3));
     assert_eq!(spare.rebuild(&mut disks), COMMITTED);
-    assert_eq!(next(&spare), Some(3 + REBUILD_BLOCKS_MAX));
+    // The only copy of block 3 went to a reserve block, so it is a write of its own, and others have one less.
+    assert_eq!(next(&spare), Some(4 + REBUILD_BLOCKS_MAX - RUN_BLOCKS_MAX));
     while next(&spare).is_some() {
         assert_eq!(member(&spare, 0).void_replicas, 2);
         assert_eq!(spare.rebuild(&mut disks), COMMITTED);

@@ -24,6 +24,7 @@ use dm_remap_logic::format::BlockId;
 use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
+use dm_remap_logic::format::BLOCK_SECTORS;
 use dm_remap_logic::format::MEMBERS_MAX;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::text::Uuid;
@@ -252,7 +253,7 @@ fn run(
     };
     let mut image = [0; BLOCK_BYTES];
     let mut last = Ok(());
-    loop {
+    'steps: loop {
         let (place, what) = match op.advance(last) {
             Step::Done(Outcome::Committed) => return Ok(Ok(())),
             Step::Done(Outcome::Failed { why, .. }) => return Ok(Err(why)),
@@ -271,33 +272,57 @@ fn run(
             }
             Step::WriteTable {
                 block,
+                count,
                 place,
                 content,
                 ..
             } => {
-                let (sequence, entries) = match content {
-                    Content::Copy { from } => {
-                        match good_block(spares, op.metadata(), block, find(&from))? {
-                            Some(found) => image = *found,
-                            None => {
-                                last = Err(Fault::Other);
-                                continue;
+                for step in 0..count {
+                    let block = BlockId {
+                        block: block.block + step,
+                        ..block
+                    };
+                    let place = behind(place, step);
+                    let (sequence, entries) = match content {
+                        Content::Copy { from } => {
+                            let from = find(&behind(from, step));
+                            match good_block(spares, op.metadata(), block, from)? {
+                                Some(found) => image = *found,
+                                None => {
+                                    last = Err(Fault::Other);
+                                    continue 'steps;
+                                }
                             }
+                            (None, None)
                         }
-                        (None, None)
+                        Content::Empty { sequence } => (Some(sequence), None),
+                        Content::Current { sequence } => (Some(sequence), entries),
+                    };
+                    if let Some(sequence) = sequence {
+                        fill(&mut image, op.metadata(), block, sequence, entries);
                     }
-                    Content::Empty { sequence } => (Some(sequence), None),
-                    Content::Current { sequence } => (Some(sequence), entries),
-                };
-                if let Some(sequence) = sequence {
-                    fill(&mut image, op.metadata(), block, sequence, entries);
+                    let replica = replica_at(op.metadata(), block, &place);
+                    let what = Copy::Table { id: block, replica };
+                    let written =
+                        find(&place).is_some_and(|place| write(spares, place, &image, what));
+                    last = if written { Ok(()) } else { Err(Fault::Media) };
+                    if !written {
+                        break;
+                    }
                 }
-                let replica = replica_at(op.metadata(), block, &place);
-                (place, Copy::Table { id: block, replica })
+                continue;
             }
         };
         let written = find(&place).is_some_and(|place| write(spares, place, &image, what));
         last = if written { Ok(()) } else { Err(Fault::Media) };
+    }
+}
+
+/// Where the block lies that comes `step` blocks after one.
+fn behind(place: format::Place, step: u32) -> format::Place {
+    format::Place {
+        sector: place.sector + u64::from(step) * BLOCK_SECTORS,
+        ..place
     }
 }
 

@@ -15,7 +15,11 @@
 //!   done             new             new
 //! ```
 //!
+//! Of blocks that are written at a time all second copies are read before, and all are issued with it.
+//!
 //! With one replica left, that is never written where the block is ([`Way::Elsewhere`]), so nothing has to be settled.
+
+use core::ops::Range;
 
 use super::{
     super::{
@@ -31,6 +35,7 @@ use super::{
             Step, //
         },
         table_write::{
+            run_length,
             Progress,
             TableWrite,
             Way, //
@@ -53,6 +58,17 @@ enum Stage {
     New,
 }
 
+/// When and how a block is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// When it comes, and together with others if that is possible.
+    Any,
+    /// When it comes, and by itself, as a write of several has failed.
+    Alone,
+    /// Last: the other replica gets what it lacks first.
+    Last,
+}
+
 /// A block, which both replicas are to get.
 #[derive(Clone, Copy, Debug)]
 struct Pair {
@@ -64,8 +80,7 @@ struct Pair {
     is_checked: bool,
     /// The replica that this was, if it was bad.
     bad: Option<u8>,
-    /// Whether it waits until the other replica has got what it lacks.
-    put_off: bool,
+    turn: Turn,
 }
 
 impl Pair {
@@ -76,8 +91,13 @@ impl Pair {
             stages: [Stage::Old; REPLICAS as usize],
             is_checked: false,
             bad: None,
-            put_off: false,
+            turn: Turn::Any,
         }
+    }
+
+    /// Whether there is nothing else to it than being written where it is.
+    fn is_plain(&self) -> bool {
+        self.suspect.is_none() && self.bad.is_none() && self.turn == Turn::Any
     }
 
     /// The replicas, in the order in which they are written.
@@ -110,6 +130,11 @@ impl Pair {
     }
 }
 
+/// The numbers of blocks that are written at a time.
+fn pairs_of(at: usize, count: u32) -> Range<usize> {
+    at..at.saturating_add(count as usize)
+}
+
 /// A commit under way.
 #[derive(Debug)]
 pub(in super::super) struct Commit<'a> {
@@ -118,9 +143,9 @@ pub(in super::super) struct Commit<'a> {
     settling: bool,
     /// What is being rewritten.
     pairs: [Option<Pair>; COMMIT_BLOCKS_MAX],
-    /// Which of them is.
+    /// Which of them is; or the first one, if it is several.
     at: usize,
-    /// Being written to one of its replicas.
+    /// Being written to one of the replicas.
     write: Option<TableWrite>,
     /// Sequence of these blocks.
     sequence: Option<u64>,
@@ -180,11 +205,15 @@ impl<'a> Commit<'a> {
                     self.begin(blocks.iter().map(|id| Pair::new(*id, None)));
                     continue;
                 };
-                self.at = at;
-                if let Some(step) = self.check_second(metadata, replica) {
-                    return Ok(Some(step));
+                let count = self.run_length(metadata, at, replica);
+                for each in pairs_of(at, count) {
+                    self.at = each;
+                    if let Some(step) = self.check_second(metadata, replica) {
+                        return Ok(Some(step));
+                    }
                 }
-                self.begin_write(metadata, replica)?;
+                self.at = at;
+                self.begin_write(metadata, replica, count)?;
             }
             match self.write_step(metadata)? {
                 Some(step) => return Ok(Some(step)),
@@ -197,22 +226,50 @@ impl<'a> Commit<'a> {
     /// The next block that some live replica does not have: all in the replica that each is
     /// to be written to first, then all in the other, then those that were put off.
     fn next_target(&self, metadata: &Metadata) -> Option<(usize, u8)> {
-        [false, true].into_iter().find_map(|put_off| {
+        [false, true].into_iter().find_map(|last| {
             (0..usize::from(REPLICAS)).find_map(|turn| {
                 let mut pairs = self.pairs.iter().flatten().zip(0usize..);
                 pairs.find_map(|(pair, at)| {
                     let replica = *pair.order().get(turn)?;
                     let lives = metadata.replica_lives(replica, pair.id.member);
                     let lacks = lives && pair.stage(replica) != Stage::New;
-                    (lacks && pair.put_off == put_off).then_some((at, replica))
+                    (lacks && (pair.turn == Turn::Last) == last).then_some((at, replica))
                 })
             })
         })
     }
 
+    /// How many blocks from number `at` on are written to a replica at a time.
+    fn run_length(&self, metadata: &Metadata, at: usize, replica: u8) -> u32 {
+        let rest = self.pairs.get(at..).unwrap_or(&[]);
+        let Some(Some(first)) = rest.first() else {
+            return 1;
+        };
+        if !metadata.has_both(first.id.member) {
+            return 1;
+        }
+        let goes = |(pair, block): &(&Pair, u32)| {
+            let id = BlockId {
+                block: *block,
+                ..first.id
+            };
+            pair.is_plain() && pair.id == id && pair.stage(replica) != Stage::New
+        };
+        let pairs = rest.iter().flatten().zip(first.id.block..);
+        // There are few.
+        let most = pairs.take_while(goes).count() as u32;
+        run_length(metadata, first.id, replica, most, false)
+    }
+
     fn pair(&mut self) -> Result<&mut Pair, Failure> {
         let pair = self.pairs.get_mut(self.at).and_then(Option::as_mut);
         pair.ok_or(Failure::Blocks)
+    }
+
+    /// Those that are being written.
+    fn written_pairs(&mut self, count: u32) -> impl Iterator<Item = &mut Pair> {
+        let pairs = self.pairs.get_mut(pairs_of(self.at, count));
+        pairs.unwrap_or(&mut []).iter_mut().flatten()
     }
 
     /// Before the first of two good copies is rewritten, the other one is looked at.
@@ -228,8 +285,12 @@ impl<'a> Commit<'a> {
         Some(Step::CheckTable { block, place })
     }
 
-    fn begin_write(&mut self, metadata: &Metadata, replica: u8) -> Result<(), Failure> {
+    fn begin_write(&mut self, metadata: &Metadata, replica: u8, count: u32) -> Result<(), Failure> {
         let pair = self.pair()?;
+        if count > 1 {
+            self.write = Some(TableWrite::of_several(pair.id, count, replica));
+            return Ok(());
+        }
         let way = match metadata.has_both(pair.id.member) {
             true => Way::InPlace,
             false => Way::Elsewhere,
@@ -241,9 +302,8 @@ impl<'a> Commit<'a> {
 
     /// The next step of the write; none if there is no place for it.
     fn write_step(&mut self, metadata: &mut Metadata) -> Result<Option<Step>, Failure> {
-        let id = self.pair()?.id;
         let write = self.write.as_mut().ok_or(Failure::Blocks)?;
-        let replica = write.replica();
+        let (replica, count) = (write.replica(), write.count());
         let Some(place) = write.place(metadata) else {
             return self.no_place(metadata, replica);
         };
@@ -252,10 +312,14 @@ impl<'a> Commit<'a> {
             None => metadata.next_sequence()?,
         };
         self.sequence = Some(sequence);
-        self.issued |= self.blocks.contains(&id);
-        metadata.note_change(id);
         let step = write.step(metadata, place, Content::Current { sequence }, true);
-        self.pair()?.set_stage(replica, Stage::Issued);
+        let (blocks, mut issued) = (self.blocks, self.issued);
+        for pair in self.written_pairs(count) {
+            issued |= blocks.contains(&pair.id);
+            metadata.note_change(pair.id);
+            pair.set_stage(replica, Stage::Issued);
+        }
+        self.issued = issued;
         Ok(Some(step))
     }
 
@@ -264,16 +328,16 @@ impl<'a> Commit<'a> {
     fn no_place(&mut self, metadata: &mut Metadata, replica: u8) -> Result<Option<Step>, Failure> {
         let settling = self.settling;
         let pair = self.pair()?;
-        let (member, put_off) = (pair.id.member, pair.put_off);
+        let (member, last) = (pair.id.member, pair.turn == Turn::Last);
         if !metadata.replica_lives(replica ^ 1, member) {
             return Err(Failure::NoPlace);
         }
         if self.needs(replica, member) {
-            if put_off || !settling {
+            if last || !settling {
                 return Err(Failure::NoPlace);
             }
             // First re-create what the other one lacks.
-            self.pair()?.put_off = true;
+            self.pair()?.turn = Turn::Last;
             self.write = None;
             return Ok(None);
         }
@@ -305,12 +369,18 @@ impl<'a> Commit<'a> {
             }
             return Ok(());
         };
-        let replica = write.replica();
+        let (replica, count) = (write.replica(), write.count());
         match write.absorb(metadata, good)? {
             Progress::More => (),
             Progress::Written => {
                 self.write = None;
-                self.pair()?.set_stage(replica, Stage::New);
+                self.written_pairs(count)
+                    .for_each(|pair| pair.set_stage(replica, Stage::New));
+            }
+            Progress::Apart => {
+                self.write = None;
+                self.written_pairs(count)
+                    .for_each(|pair| pair.turn = Turn::Alone);
             }
             Progress::OtherBad(bad) => {
                 self.found_bad = Some(bad);

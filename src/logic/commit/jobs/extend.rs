@@ -16,6 +16,7 @@ use super::{
             Step, //
         },
         table_write::{
+            run_length,
             Progress,
             TableWrite,
             Way, //
@@ -37,6 +38,8 @@ pub(in super::super) struct Extend {
     /// The replica and the block that are next: all blocks in one, then all in the other.
     at: (u8, u32),
     write: Option<TableWrite>,
+    /// Blocks of that replica before this one are written by themselves, as a write of several has failed.
+    apart_to: u32,
     /// Sequence of the blocks.
     sequence: Option<u64>,
     flush: Flush,
@@ -58,6 +61,7 @@ impl Metadata {
             to,
             at: (0, from),
             write: None,
+            apart_to: from,
             sequence: None,
             flush: Flush::Later,
         };
@@ -73,7 +77,14 @@ impl Extend {
         };
         let member = self.member;
         let id = BlockId { member, block };
-        let new = || TableWrite::new(id, replica, Way::InPlace, false);
+        let most = match block < self.apart_to {
+            true => 1,
+            false => self.to.saturating_sub(block),
+        };
+        let new = || match run_length(metadata, id, replica, most, false) {
+            1 => TableWrite::new(id, replica, Way::InPlace, false),
+            count => TableWrite::of_several(id, count, replica),
+        };
         let write = self.write.get_or_insert_with(new);
         if let Some(place) = write.place(metadata) {
             let sequence = match self.sequence {
@@ -104,6 +115,7 @@ impl Extend {
                 return Some(self.at);
             }
             self.at = (replica + 1, self.from);
+            self.apart_to = self.from;
         }
     }
 
@@ -118,12 +130,18 @@ impl Extend {
             return Ok(());
         }
         let write = self.write.as_mut().ok_or(Failure::Blocks)?;
+        let (replica, block) = self.at;
+        let beyond = block.saturating_add(write.count());
         match write.absorb(metadata, good)? {
             Progress::More => Ok(()),
             Progress::Written => {
                 self.write = None;
-                let (replica, block) = self.at;
-                self.at = (replica, block.saturating_add(1));
+                self.at = (replica, beyond);
+                Ok(())
+            }
+            Progress::Apart => {
+                self.write = None;
+                self.apart_to = beyond;
                 Ok(())
             }
             Progress::OtherBad(bad) => {

@@ -2,6 +2,9 @@
 
 //! Making the next blocks of a void replica again ([`Metadata::begin_rebuild`]): what the other one has, byte by byte,
 //! then a flush. With the last of them the replica counts, which the superblocks say next.
+//!
+//! Others wait meanwhile, so a go ends after [`WRITES_MAX`] writes. Where a write of several fails, a go ends before it, or
+//! does nothing but these, one by one.
 
 use super::{
     super::{
@@ -12,26 +15,37 @@ use super::{
             Step, //
         },
         table_write::{
+            run_length,
             Progress,
             TableWrite,
             Way, //
         },
         Metadata,
         Op,
-        REBUILD_BLOCKS_MAX, //
+        REBUILD_BLOCKS_MAX,
+        RUN_BLOCKS_MAX, //
     },
     Flush,
     Job, //
 };
+
+/// How many writes there are in one go, so that with reading before and after them these are no more I/Os than others
+/// can wait for: with the flush, and a pass over all superblock copies at the end, 64 (M9a).
+const WRITES_MAX: u32 = REBUILD_BLOCKS_MAX / RUN_BLOCKS_MAX;
 
 /// Blocks that a void replica gets from the other one.
 #[derive(Debug)]
 pub(in super::super) struct Part {
     member: u8,
     replica: u8,
+    from: u32,
     next: u32,
     to: u32,
     write: Option<TableWrite>,
+    /// Whether blocks are written by themselves, as a write of several has failed.
+    apart: bool,
+    /// How many more writes there can be.
+    writes: u32,
     flush: Flush,
 }
 
@@ -54,9 +68,12 @@ impl Metadata {
         let part = Part {
             member,
             replica,
+            from: next,
             next,
             to,
             write: None,
+            apart: false,
+            writes: WRITES_MAX,
             flush: Flush::Later,
         };
         Op::new(self, Job::Rebuild(part), legal, false)
@@ -71,7 +88,14 @@ impl Part {
         }
         let block = self.next;
         let id = BlockId { member, block };
-        let new = || TableWrite::new(id, replica, Way::InPlace, false);
+        let most = match self.apart {
+            true => 1,
+            false => self.to.saturating_sub(block),
+        };
+        let new = || match run_length(metadata, id, replica, most, true) {
+            1 => TableWrite::new(id, replica, Way::InPlace, false),
+            count => TableWrite::of_several(id, count, replica),
+        };
         let write = self.write.get_or_insert_with(new);
         let place = write.place(metadata).ok_or(Failure::NoPlace)?;
         let content = write.copy_of_other(metadata)?;
@@ -91,9 +115,26 @@ impl Part {
             return Ok(());
         }
         let write = self.write.as_mut().ok_or(Failure::Blocks)?;
-        if let Progress::Written = write.absorb(metadata, good)? {
-            self.write = None;
-            self.next = self.next.saturating_add(1);
+        let beyond = self.next.saturating_add(write.count());
+        match write.absorb(metadata, good)? {
+            Progress::Written => {
+                self.write = None;
+                self.next = beyond;
+                self.writes = self.writes.saturating_sub(1);
+                if self.writes == 0 {
+                    self.to = self.to.min(beyond);
+                }
+            }
+            Progress::Apart => {
+                self.write = None;
+                // What was written before it is made durable; otherwise it is the whole go.
+                self.apart = self.next == self.from;
+                self.to = match self.apart {
+                    true => beyond,
+                    false => self.next,
+                };
+            }
+            _ => (),
         }
         Ok(())
     }

@@ -73,6 +73,8 @@ impl Rewrite {
         match write.absorb(metadata, good)? {
             Progress::More => (),
             Progress::Written => self.write = None,
+            // There is one.
+            Progress::Apart => return Err(Failure::Blocks),
             Progress::OtherBad(bad) => {
                 metadata.unsettled.add(bad);
                 self.leave(metadata);

@@ -15,6 +15,7 @@ use dm_remap_logic::commit::Op;
 use dm_remap_logic::commit::Outcome;
 use dm_remap_logic::commit::Step;
 use dm_remap_logic::commit::COMMIT_BLOCKS_MAX;
+use dm_remap_logic::commit::RUN_BLOCKS_MAX;
 use dm_remap_logic::format::reserve::Reserve;
 use dm_remap_logic::format::sequence_epoch;
 use dm_remap_logic::format::Block;
@@ -397,30 +398,47 @@ impl World {
                 }
                 Step::WriteTable {
                     block,
+                    count,
                     place,
                     content,
                     fua,
                     verify,
                 } => {
-                    let at = (key(block), self.told(&op, block, place));
-                    let bad = progress.checked.get(&at) == Some(&(place, false));
                     let member = op.metadata().superblock().member(block.member);
                     let only = member.is_none_or(|m| m.void_replicas != 0);
                     let copied = matches!(content, Content::Copy { .. });
-                    assert_eq!(verify, bad || only || copied, "{at:?} is read back");
-                    self.write_table(&op, at, place, content, &mut progress);
-                    if last.is_ok() {
-                        if matches!(content, Content::Copy { .. }) {
-                            self.copied.insert(at, place);
-                        } else {
-                            progress.written.insert(at, place);
-                            self.suspect.remove(&at);
+                    assert!((1..=RUN_BLOCKS_MAX).contains(&count));
+                    for step in 0..count {
+                        let behind = |place: Place| Place {
+                            sector: place.sector + u64::from(step) * BLOCK_SECTORS,
+                            ..place
+                        };
+                        let block = BlockId {
+                            block: block.block + step,
+                            ..block
+                        };
+                        let place = behind(place);
+                        let content = match content {
+                            Content::Copy { from } => Content::Copy { from: behind(from) },
+                            content => content,
+                        };
+                        let at = (key(block), self.told(&op, block, place));
+                        let bad = progress.checked.get(&at) == Some(&(place, false));
+                        assert_eq!(verify, bad || only || copied, "{at:?} is read back");
+                        self.write_table(&op, at, place, content, &mut progress);
+                        if last.is_ok() {
+                            if copied {
+                                self.copied.insert(at, place);
+                            } else {
+                                progress.written.insert(at, place);
+                                self.suspect.remove(&at);
+                            }
+                            if !fua {
+                                self.unflushed.insert(place.member);
+                            }
+                        } else if matches!(content, Content::Current { .. }) {
+                            self.suspect.insert(at);
                         }
-                        if !fua {
-                            self.unflushed.insert(place.member);
-                        }
-                    } else if matches!(content, Content::Current { .. }) {
-                        self.suspect.insert(at);
                     }
                 }
                 Step::Flush { member } => {

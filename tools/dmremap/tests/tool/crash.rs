@@ -14,6 +14,7 @@ use dm_remap_logic::format::Block;
 use dm_remap_logic::format::Geometry;
 use dm_remap_logic::format::Place;
 use dm_remap_logic::format::BLOCK_BYTES;
+use dm_remap_logic::format::BLOCK_SECTORS;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::text::MainId;
@@ -32,7 +33,9 @@ fn run(log: &mut Vec<(u64, Block)>, mut op: Op<'_>, entries: &[Entry], bad: Opti
     loop {
         let mut image = [0; BLOCK_BYTES];
         match op.advance(std::mem::replace(&mut last, Ok(()))) {
-            Step::WriteTable { place, .. } if bad == Some(place) => last = Err(Fault::Media),
+            Step::WriteTable { place, count, .. } if touches(&place, count, bad) => {
+                last = Err(Fault::Media);
+            }
             Step::Done(Outcome::Committed) => return,
             Step::Done(outcome) => panic!("{outcome:?}"),
             Step::Flush { .. } | Step::CheckTable { .. } => (),
@@ -42,27 +45,36 @@ fn run(log: &mut Vec<(u64, Block)>, mut op: Op<'_>, entries: &[Entry], bad: Opti
             }
             Step::WriteTable {
                 block,
+                count,
                 place,
                 content,
                 ..
             } => {
                 let superblock = op.metadata().superblock();
                 let member = superblock.member(block.member).unwrap();
-                let block = block.block;
-                let (first, end) = member.block_slots(block);
-                let (entries, sequence) = match content {
-                    Content::Current { sequence } => {
-                        (&entries[first as usize..end as usize], sequence)
-                    }
-                    Content::Empty { sequence } => (&[][..], sequence),
-                    Content::Copy { .. } => panic!("nothing was read"),
-                };
-                let entries = entries.iter().copied();
-                table_block::encode(&mut image, &member.uuid, block, sequence, entries);
-                log.push((place.sector, image));
+                for step in 0..count {
+                    let block = block.block + step;
+                    let (first, end) = member.block_slots(block);
+                    let (entries, sequence) = match content {
+                        Content::Current { sequence } => {
+                            (&entries[first as usize..end as usize], sequence)
+                        }
+                        Content::Empty { sequence } => (&[][..], sequence),
+                        Content::Copy { .. } => panic!("nothing was read"),
+                    };
+                    let entries = entries.iter().copied();
+                    table_block::encode(&mut image, &member.uuid, block, sequence, entries);
+                    log.push((place.sector + u64::from(step) * BLOCK_SECTORS, image));
+                }
             }
         }
     }
+}
+
+/// Whether a bad place is among those of some blocks.
+fn touches(place: &Place, count: u32, bad: Option<Place>) -> bool {
+    let end = place.sector + u64::from(count) * BLOCK_SECTORS;
+    bad.is_some_and(|bad| bad.member == place.member && (place.sector..end).contains(&bad.sector))
 }
 
 fn history() -> Vec<(u64, Block)> {
