@@ -91,6 +91,11 @@ impl SlotWord {
         Some(SlotWord(main_block | Self::state_bits(state) | manual))
     }
 
+    /// The same for the block of main that comes `blocks` behind its own, which the caller knows to be one.
+    pub const fn behind(self, blocks: u32) -> Self {
+        SlotWord(self.0.saturating_add(blocks as u64))
+    }
+
     const fn state_bits(state: SlotState) -> u64 {
         match state {
             SlotState::Lost => Self::LOST | (SlotState::Valid as u64) << Self::STATE_SHIFT,

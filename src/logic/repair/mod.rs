@@ -17,7 +17,10 @@
 //!    blocks that were lost with a spare, and for those of which main is not to be read. Nor are slots that could not be
 //!    read lately, as long as there are others.
 //!
-//! Bad blocks of a write are moved to slots. That happens only if the medium is to blame: the capacity is what it was,
+//! Bad blocks of a write are moved to slots: part by part their data is *placed* there, and all that was placed is made
+//! durable by one *commit* at the end (P13), or where there is no room for more. However the bio ends, what was placed is
+//! committed. If a spare is lost with some of it, what was served since the last commit is served once more. Blocks are
+//! moved only if the medium is to blame: the capacity is what it was,
 //! and main works otherwise (`blame.rs`). If not, it is the device that failed, and the error goes up.
 //!
 //! Bad blocks of a read fail the bio with the error that main gave, after everything that can be read was read into it.
@@ -95,8 +98,11 @@ use super::{
     }, //
 };
 
-/// How many blocks of a bio are served, and moved, at a time: so many changes fit into one commit.
-pub const CHUNK_BLOCKS: u32 = 512;
+/// How many blocks of a bio are served, and placed, at a time at the most.
+pub const CHUNK_BLOCKS: u32 = 256;
+
+/// How many blocks are committed for a bio at a time at the most: a MiB of the smallest there are.
+pub const BATCH_BLOCKS: u32 = 2048;
 
 /// A failure that took longer, in milliseconds, is worth to be met once only.
 pub const SLOW_MS: u64 = 100;
@@ -129,8 +135,16 @@ pub struct Repair<E> {
     explained: bool,
     /// How it goes: for a read, the first error of blocks that cannot be read.
     status: Result<(), E>,
-    /// Where the blocks end that are served before what failed of them is moved.
+    /// Where the blocks end that are served before what failed of them is placed.
     chunk_end: u32,
+    /// Where those end that are served for good.
+    served: u32,
+    /// Whether blocks were listed for being placed.
+    listed: bool,
+    /// Whether blocks may have been placed since the last commit.
+    placed: bool,
+    /// Whether some were placed in vain.
+    in_vain: bool,
     /// The first block of the run.
     at: u32,
     run: Run,
@@ -146,6 +160,8 @@ pub struct Repair<E> {
     fault: Option<E>,
     /// Whether that took long.
     slow: bool,
+    /// Whether anything that was written did.
+    slow_before: bool,
     /// How the block is tried again that could not be read by itself.
     again: Option<Again<E>>,
     stage: Stage,
@@ -182,6 +198,7 @@ enum Stage {
     Rest,
     Moves,
     Place,
+    Commit,
     Flush,
     Distrust,
     Failing,
@@ -209,6 +226,10 @@ impl<E: Error> Repair<E> {
             explained: false,
             status: Ok(()),
             chunk_end: 0,
+            served: 0,
+            listed: false,
+            placed: false,
+            in_vain: false,
             at: 0,
             run: Run {
                 kind: RunKind::Main,
@@ -220,6 +241,7 @@ impl<E: Error> Repair<E> {
             begun: now,
             fault: None,
             slow: false,
+            slow_before: false,
             again: None,
             stage: Stage::Begin,
         }
@@ -256,6 +278,11 @@ impl<E: Error> Repair<E> {
             (Stage::Rest, Answer::Good) => self.list_rest(now),
             (Stage::Moves, Answer::Yes(new)) => self.move_listed(now, new),
             (Stage::Place, Answer::Good) => self.next_chunk(now),
+            (Stage::Place, Answer::Full) => self.commit(),
+            (Stage::Commit, Answer::Good | Answer::InVain) => {
+                self.committed(now, matches!(answer, Answer::Good))
+            }
+            (Stage::Commit, Answer::Failed(error)) => self.end(self.status.and(Err(error))),
             (Stage::Flush, Answer::Good) => self.end(Ok(())),
             (Stage::Distrust, _) => self.ask(Stage::Failing, Step::NoteFailing),
             (Stage::Failing, _) => self.ask(Stage::Unreadable, Step::NoteUnreadable),
@@ -304,7 +331,7 @@ impl<E: Error> Repair<E> {
     fn next_run(&mut self) -> Step<E> {
         let at = self.at;
         let (end, count) = match self.reads() {
-            true => (self.bio.blocks, CHUNK_BLOCKS),
+            true => (self.bio.blocks, self.bio.part),
             false => (self.chunk_end, u32::MAX),
         };
         match end.saturating_sub(at) {
@@ -330,8 +357,14 @@ impl<E: Error> Repair<E> {
     /// Begins to try a run.
     fn search(&mut self, now: Now) -> Step<E> {
         self.search = Bisect::new(self.run.count);
-        match self.search {
-            Some(_) => self.next_part(now),
+        match &mut self.search {
+            Some(search) => {
+                // What is served once more may be slow once more.
+                if self.slow_before && self.in_vain {
+                    search.one_by_one();
+                }
+                self.next_part(now)
+            }
             // What was not tried is not done.
             None => self.end(Err(E::IO)),
         }
@@ -446,7 +479,7 @@ impl<E: Error> Repair<E> {
         match (medium, self.reads(), self.search.is_some()) {
             (true, true, _) => self.read_again(now),
             (true, false, true) => self.end_part(now, false),
-            (true, false, false) => self.ask(Stage::Place, Step::Place),
+            (true, false, false) => self.place(),
             (false, true, _) => {
                 self.run_status = Err(self.fault.unwrap_or(self.error));
                 self.end_run(now)
@@ -485,6 +518,9 @@ impl<E: Error> Repair<E> {
     /// All was done that can be, but for what is told and what follows from it.
     fn end(&mut self, status: Result<(), E>) -> Step<E> {
         self.status = status;
+        if self.placed {
+            return self.commit();
+        }
         let unexplained = status.is_ok() && !self.explained && self.bio.failed_at.is_some();
         if unexplained && self.bio.operation == Operation::Write && self.bio.fua {
             return self.ask(Stage::Distrust, Step::DistrustFlush);

@@ -18,7 +18,7 @@
 //!    with one that is gone. Otherwise that is the end.
 //! 5. When the time is over, and a slot took long to fail, that is the end, too (E7).
 //!
-//! However it ends, what was placed is complete in itself. Slots that nothing became of are given back.
+//! However it ends, what was placed is complete in itself. There can be several queues before a commit. Slots that nothing became of are given back.
 //!
 //! Nothing here does I/O, waits, or takes a lock: see [`Placing::advance`].
 
@@ -255,13 +255,22 @@ impl<E: Error> Placing<E> {
         }
     }
 
-    /// Begins with a queue of so many blocks. What is known of members that were left stays.
+    /// Begins with a queue of so many blocks.
     pub fn begin(&mut self, queued: usize) {
         self.queued = queued;
         self.next = 0;
+        self.stage = Stage::Next;
+    }
+
+    /// What was placed so far is committed. What is known of members that were left stays.
+    pub fn end_batch(&mut self) {
         self.written = 0;
         self.failed = [0; MEMBERS_MAX as usize];
-        self.stage = Stage::Next;
+    }
+
+    /// Places blocks until another time, in milliseconds.
+    pub fn set_deadline(&mut self, deadline: u64) {
+        self.deadline = deadline;
     }
 
     /// The members whose slots have taken data; a bit each.

@@ -55,6 +55,8 @@ pub struct Bio<E> {
     pub operation: Operation,
     /// How many blocks it has.
     pub blocks: u32,
+    /// How many of them are served, and moved, at a time: [`CHUNK_BLOCKS`](super::CHUNK_BLOCKS) at the most.
+    pub part: u32,
     /// Whether it has to be on the medium when it is answered.
     pub fua: bool,
     /// When it failed, in milliseconds; none if it was not tried so far.
@@ -158,8 +160,12 @@ pub enum Step<E> {
     /// Tell whether some block of the list is main's, has no slot, and was not noted: [`Answer::Yes`]. Of what is
     /// [avoided](RunKind::Avoided), none is.
     AskMoves,
-    /// Move what is in the list, and empty it.
+    /// Bring what is in the list to slots, and empty it. That is not durable, and serves nobody yet. [`Answer::Full`] if
+    /// there has to be a commit before as much again can be placed.
     Place,
+    /// Make durable what was placed since the last commit, and have it serve. [`Answer::InVain`] if some of it was placed on
+    /// a spare that the set goes on without.
+    Commit,
     /// Make durable what was written in place.
     Flush,
     /// List a block that cannot be read.
@@ -197,6 +203,8 @@ pub enum Answer<E> {
     Good,
     /// It was done on a spare that the set goes on without.
     InVain,
+    /// It was done, and there is no room for more.
+    Full,
     /// It was not.
     Failed(E),
     /// Whether what was asked is so.

@@ -40,6 +40,7 @@ fn bio(operation: Operation, blocks: u32) -> Bio<Status> {
     Bio {
         operation,
         blocks,
+        part: CHUNK_BLOCKS,
         fua: false,
         failed_at: Some(BEGIN),
         error: Status::Medium,
@@ -149,13 +150,14 @@ fn bad_blocks_of_a_write_are_moved() {
         .step(BAD, moves(2, 2))
         .step(Answer::Good, Step::AskMoves)
         .step(Answer::Yes(true), Step::Place)
+        .step(Answer::Good, Step::Commit)
         .ends(Answer::Good, Ok(()));
 }
 
 #[test]
 fn a_run_that_is_pending_is_moved_untried() {
     for kind in [
-        RunKind::Pending { first: 3 },
+        PENDING,
         RunKind::Lost { first: 3 },
         RunKind::Failing { first: 3 },
     ] {
@@ -166,6 +168,7 @@ fn a_run_that_is_pending_is_moved_untried() {
             .step(found(MAIN, 1), write(MAIN, 2, 0, 1))
             .step(Answer::Good, Step::AskMoves)
             .step(Answer::Yes(false), Step::Place)
+            .step(Answer::Good, Step::Commit)
             .ends(Answer::Good, Ok(()));
     }
 }
@@ -188,6 +191,7 @@ fn what_is_noted_is_moved_untried() {
         .step(found(MAIN, 1), write(MAIN, 3, 0, 1))
         .step(Answer::Good, Step::AskMoves)
         .step(Answer::Yes(false), Step::Place)
+        .step(Answer::Good, Step::Commit)
         .ends(Answer::Good, Ok(()));
     let mut full = Play::new(bio(Operation::Write, 4));
     full.now.slots_left = false;
@@ -308,6 +312,7 @@ fn slots_need_no_life_to_be_blamed() {
         .step(Answer::Good, moves(0, 1))
         .step(Answer::Good, Step::AskMoves)
         .step(Answer::Yes(false), Step::Place)
+        .step(Answer::Good, Step::Commit)
         .ends(Answer::Good, Ok(()));
 }
 
@@ -355,6 +360,7 @@ fn past_the_deadline_the_rest_is_moved_or_fails() {
         .step(Answer::Good, Step::AskMoves)
         .step(Answer::Yes(true), Step::AskMain(Way::Write))
         .step(ALIVE, Step::Place)
+        .step(Answer::Good, Step::Commit)
         .ends(Answer::Good, Ok(()));
     Play::new(bio(Operation::Read, 4))
         .step(Answer::Good, look(0, 4))
@@ -393,6 +399,121 @@ fn zeroes_have_time_for_each_part() {
         .step(Answer::Yes(false), Step::Place)
         .step(Answer::Good, look(CHUNK_BLOCKS, 1));
     assert_eq!(play.repair.times().deadline, BEGIN + 2 * ALLOWANCE);
+}
+
+/// Who has less memory serves a bio in smaller parts, each to its end.
+#[test]
+fn a_bio_is_served_in_parts() {
+    for operation in [Operation::Write, Operation::Read] {
+        let mut play = Play::new(Bio {
+            part: 4,
+            ..bio(operation, 9)
+        });
+        let mut answer = Answer::Good;
+        for (at, count) in [(0, 4), (4, 4), (8, 1)] {
+            play.step(answer, look(at, count));
+            if operation == Operation::Read {
+                play.step(found(MAIN, count), read(MAIN, at, 0, count));
+                answer = Answer::Good;
+                continue;
+            }
+            play.step(found(MAIN, count), write(MAIN, at, 0, count))
+                .step(Answer::Good, Step::AskMoves)
+                .step(Answer::Yes(false), Step::Place);
+        }
+        play.ends(Answer::Good, Ok(()));
+    }
+}
+
+impl Play {
+    /// Blocks of a part are placed, untried.
+    fn places(&mut self, answer: Answer<Status>, at: u32, count: u32) -> &mut Self {
+        self.step(answer, look(at, count))
+            .step(found(PENDING, count), moves(at, count))
+            .step(Answer::Good, Step::AskMoves)
+            .step(Answer::Yes(false), Step::Place)
+    }
+}
+
+const PENDING: RunKind = RunKind::Pending { first: 3 };
+
+/// A write in four parts.
+fn in_parts() -> Play {
+    Play::new(Bio {
+        part: 4,
+        ..bio(Operation::Write, 13)
+    })
+}
+
+/// P13
+#[test]
+fn what_is_placed_in_parts_is_committed_once() {
+    in_parts()
+        .places(Answer::Good, 0, 4)
+        .places(Answer::Good, 4, 4)
+        .places(Answer::Good, 8, 4)
+        .places(Answer::Good, 12, 1)
+        .step(Answer::Good, Step::Commit)
+        .ends(Answer::Good, Ok(()));
+}
+
+#[test]
+fn where_there_is_no_room_there_is_a_commit() {
+    in_parts()
+        .places(Answer::Good, 0, 4)
+        .places(Answer::Good, 4, 4)
+        .step(Answer::Full, Step::Commit)
+        .places(Answer::Good, 8, 4)
+        .step(Answer::Full, Step::Commit)
+        .step(Answer::Good, look(12, 1))
+        .step(found(MAIN, 1), write(MAIN, 12, 0, 1))
+        .step(Answer::Good, Step::AskMoves)
+        .step(Answer::Yes(false), Step::Place)
+        .ends(Answer::Good, Ok(()));
+}
+
+/// However a bio ends, what was placed is not left.
+#[test]
+fn what_was_placed_before_an_error_is_committed() {
+    let full = Answer::Failed(Status::NoSpc);
+    in_parts()
+        .places(Answer::Good, 0, 4)
+        .places(Answer::Good, 4, 4)
+        .step(full, Step::Commit)
+        .ends(Answer::Good, Err(Status::NoSpc));
+    in_parts()
+        .places(Answer::Good, 0, 4)
+        .step(Answer::Good, look(4, 4))
+        .step(found(MAIN, 4), write(MAIN, 4, 0, 4))
+        .step(Answer::Failed(Status::Transport), Step::Commit)
+        .ends(BAD, Err(Status::Transport));
+    in_parts()
+        .places(Answer::Good, 0, 4)
+        .step(Answer::Full, Step::Commit)
+        .ends(BAD, Err(Status::Medium));
+}
+
+/// P1, P15: a spare is lost with what it took: all since the last commit is served once more, as the map says then.
+#[test]
+fn what_was_placed_in_vain_is_served_once_more() {
+    in_parts()
+        .places(Answer::Good, 0, 4)
+        .step(Answer::Full, Step::Commit)
+        .places(Answer::Good, 4, 4)
+        .places(Answer::Good, 8, 4)
+        .step(Answer::Full, Step::Commit)
+        .step(Answer::InVain, look(4, 4))
+        .step(found(SLOTS, 4), write(SLOTS, 4, 0, 4))
+        .step(Answer::Good, Step::AskMoves)
+        .step(Answer::Yes(false), Step::Place)
+        .places(Answer::Good, 8, 4)
+        .places(Answer::Good, 12, 1)
+        .step(Answer::Good, Step::Commit)
+        .ends(Answer::Good, Ok(()));
+    in_parts()
+        .places(Answer::Good, 0, 4)
+        .step(Answer::Failed(Status::NoSpc), Step::Commit)
+        .ends(Answer::InVain, Err(Status::NoSpc));
 }
 
 #[test]
@@ -463,6 +584,7 @@ fn a_fua_write_ends_with_a_flush() {
         .step(ALIVE, moves(0, 1))
         .step(Answer::Good, Step::AskMoves)
         .step(Answer::Yes(true), Step::Place)
+        .step(Answer::Good, Step::Commit)
         .step(Answer::Good, Step::Flush)
         .ends(Answer::Failed(Status::Timeout), Err(Status::Timeout));
 }

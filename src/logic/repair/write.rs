@@ -17,15 +17,17 @@ use super::{
         Step, //
     },
     Repair,
-    Stage,
-    CHUNK_BLOCKS, //
+    Stage, //
 };
 
 impl<E: Error> Repair<E> {
-    /// Begins with as many blocks as are moved at a time.
+    /// Begins with as many blocks as are placed at a time.
     pub(super) fn next_chunk(&mut self, now: Now) -> Step<E> {
         let done = self.chunk_end;
         if done >= self.bio.blocks {
+            if self.placed {
+                return self.commit();
+            }
             return match self.bio.fua {
                 true => self.ask(Stage::Flush, Step::Flush),
                 false => self.end(Ok(())),
@@ -35,7 +37,7 @@ impl<E: Error> Repair<E> {
             // There can be gigabytes of them. Each part has the time of a bio of its own.
             self.times.deadline = now.ms.saturating_add(self.allowance);
         }
-        self.chunk_end = done.saturating_add(CHUNK_BLOCKS).min(self.bio.blocks);
+        self.chunk_end = done.saturating_add(self.bio.part).min(self.bio.blocks);
         self.next_run()
     }
 
@@ -72,6 +74,7 @@ impl<E: Error> Repair<E> {
     pub(super) fn list_moves(&mut self, stage: Stage, part: Segment) -> Step<E> {
         let at = self.at.saturating_add(part.first);
         let count = part.count;
+        self.listed = true;
         self.ask(stage, Step::ListMoves { at, count })
     }
 
@@ -110,6 +113,7 @@ impl<E: Error> Repair<E> {
             };
         }
         self.slow = self.took_long(now);
+        self.slow_before |= self.slow;
         self.spare_slow |= self.slow && !self.is_on_main();
         if self.part.count != 1 {
             return self.end_part(now, good);
@@ -127,9 +131,36 @@ impl<E: Error> Repair<E> {
     /// Moves what was listed: `new` if some of it was served by main so far, and not known to be bad.
     pub(super) fn move_listed(&mut self, now: Now, new: bool) -> Step<E> {
         match new {
-            false => self.ask(Stage::Place, Step::Place),
+            false => self.place(),
             true if now.auto_remap => self.blame(now),
             true => self.end(Err(self.error)),
         }
+    }
+
+    /// Places what was listed.
+    pub(super) fn place(&mut self) -> Step<E> {
+        self.placed |= core::mem::take(&mut self.listed);
+        self.ask(Stage::Place, Step::Place)
+    }
+
+    /// Commits what was placed.
+    pub(super) fn commit(&mut self) -> Step<E> {
+        self.placed = false;
+        self.ask(Stage::Commit, Step::Commit)
+    }
+
+    /// What was placed is committed; if it is not `good`, some of it went to a spare that is lost.
+    pub(super) fn committed(&mut self, now: Now, good: bool) -> Step<E> {
+        match (self.status, good) {
+            // It had come to its end before.
+            (Err(error), _) => return self.end(Err(error)),
+            (Ok(()), true) => self.served = self.chunk_end,
+            (Ok(()), false) => {
+                self.in_vain = true;
+                self.at = self.served;
+                self.chunk_end = self.served;
+            }
+        }
+        self.next_chunk(now)
     }
 }

@@ -29,7 +29,8 @@ use crate::{
         group::{
             self,
             Group, //
-        }, //
+        },
+        pool::SlotRun, //
     },
     remap::{
         health::life::Life,
@@ -47,15 +48,16 @@ use super::{
     notes::Notes,
     relocate::{
         Request,
-        MOVES_MAX, //
+        PLACED_MAX, //
     }, //
 };
 
 /// How many zeroes are written at a time.
 const ZEROES: usize = 64 * 1024;
 
-/// How many slots are kept that nothing became of: as many as all repairers can have.
-const LEFTOVER_MAX: usize = JOBS * MOVES_MAX;
+/// How many runs of slots are kept that nothing became of: half as many as all repairers can have. Mostly these are few,
+/// and long.
+const LEFTOVER_MAX: usize = JOBS * PLACED_MAX / 2;
 
 /// See the module's documentation.
 #[pin_data]
@@ -78,7 +80,7 @@ pub(in crate::remap) struct RepairState {
     pub(in crate::remap) group_changed: CondVar,
     /// Slots that nothing became of, to be given back by whoever has the writer's lock next.
     #[pin]
-    leftover: Mutex<KVec<u32>>,
+    leftover: Mutex<KVec<SlotRun>>,
     /// Zeroes, to be written.
     pub(in crate::remap) zeroes: block::IoBuffer,
 }
@@ -158,13 +160,33 @@ impl RepairState {
                 continue;
             }
             // Where there are too many, they are held until the next activation.
-            let _ = self.leftover.lock().push_within_capacity(slot);
+            add_slot(&mut self.leftover.lock(), slot);
         }
     }
 
     /// Takes one out of the slots that nothing became of.
     pub(in crate::remap) fn pop_leftover(&self) -> Option<u32> {
-        self.leftover.lock().pop()
+        let mut runs = self.leftover.lock();
+        let run = runs.last_mut()?;
+        run.count = run.count.saturating_sub(1);
+        let (slot, rest) = (run.first.saturating_add(run.count), run.count);
+        if rest == 0 {
+            runs.pop();
+        }
+        Some(slot)
+    }
+}
+
+/// Adds a slot to runs of them, if there is room.
+fn add_slot(runs: &mut KVec<SlotRun>, slot: u32) {
+    match runs.last_mut() {
+        Some(run) if run.first.saturating_add(run.count) == slot => {
+            run.count = run.count.saturating_add(1);
+        }
+        _ => {
+            let (first, count) = (slot, 1);
+            let _ = runs.push_within_capacity(SlotRun { first, count });
+        }
     }
 }
 

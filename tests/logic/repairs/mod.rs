@@ -184,7 +184,7 @@ fn histories() {
     each_history(4000, |seed| history(seed, &mut seen));
     println!("{seen:?}");
     if std::env::var("DM_REMAP_SEED").is_err() && std::env::var("DM_REMAP_HISTORIES").is_err() {
-        assert_eq!(seen.len(), 41, "each step occurs: {seen:?}");
+        assert_eq!(seen.len(), 44, "each step occurs: {seen:?}");
     }
 }
 

@@ -70,6 +70,13 @@ impl Witness {
         self.operation == Operation::Read
     }
 
+    /// Another part is served from here on. Of zeroes, which may be many, each has the time of a bio.
+    pub(super) fn begins_part(&mut self, deadline: u64) {
+        if self.operation == Operation::WriteZeroes {
+            self.deadline = deadline;
+        }
+    }
+
     fn is_late(&self, now: u64) -> bool {
         self.hindered && now >= self.deadline
     }

@@ -56,13 +56,15 @@ use crate::{
         },
         pool::{
             Kind,
-            Pools, //
+            Pools,
+            SlotRun, //
         },
         presence::{
             Presence,
             SMALL, //
         },
         reach,
+        repair::BATCH_BLOCKS,
         slot::{
             Entry,
             Origin,
@@ -91,7 +93,7 @@ pub(in crate::remap) use members::Restored;
 use news::Copies;
 use slots::Shortage;
 
-/// The most slots that are staged for one commit.
+/// The most changes that are staged for one commit.
 pub(in crate::remap) const STAGED_MAX: usize = 1024;
 
 /// How many slots are looked at while others wait for the lock.
@@ -114,12 +116,47 @@ pub(in crate::remap) enum Publish {
     Remove(u64),
 }
 
-/// A change that is not on the spare yet.
+/// A change that is not on the spare yet: of one slot, or of several that follow each other, for blocks that do, too,
+/// and that all get a slot.
 #[derive(Clone, Copy)]
 struct Staged {
     slot: u32,
+    count: u32,
+    /// That of the first one.
     entry: Entry,
     publish: Publish,
+}
+
+impl Staged {
+    /// The slots.
+    fn slots(&self) -> Range<u32> {
+        self.slot..self.slot.saturating_add(self.count)
+    }
+
+    /// The new entry of a slot, if this changes it.
+    fn entry_of(&self, slot: u32) -> Option<Entry> {
+        let index = slot.checked_sub(self.slot)?;
+        let entry = Entry {
+            word: match index {
+                0 => self.entry.word,
+                index => self.entry.word.behind(index),
+            },
+            ..self.entry
+        };
+        (index < self.count).then_some(entry)
+    }
+
+    /// The changes of each slot.
+    fn each(self) -> impl Iterator<Item = Staged> {
+        self.slots().filter_map(move |slot| {
+            Some(Staged {
+                slot,
+                count: 1,
+                entry: self.entry_of(slot)?,
+                ..self
+            })
+        })
+    }
 }
 
 /// What only one at a time may do, and what is needed for it.
@@ -132,6 +169,8 @@ pub(in crate::remap) struct Writer {
     /// The generation of each slot's entry.
     generations: KVVec<u64>,
     staged: KVec<Staged>,
+    /// How many slots these change.
+    staged_slots: u32,
     /// Slots that were set aside and are freed for others.
     stolen: KVec<u32>,
     /// How short of slots the spare was when users were told last.
@@ -190,6 +229,7 @@ impl Writer {
             counts,
             generations,
             staged: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
+            staged_slots: 0,
             stolen: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             told: Shortage::None,
             told_copies,
@@ -389,33 +429,64 @@ impl Writer {
         word: SlotWord,
         publish: Publish,
     ) -> Result {
+        let run = SlotRun {
+            first: slot,
+            count: 1,
+        };
+        self.stage_run(user, path, run, word, publish)
+    }
+
+    /// The same of slots of one member that follow each other; `word` is that of the first one. If these are several,
+    /// all of them are for blocks that had none ([`Publish::Insert`]). They have one generation, as no two are for
+    /// the same block.
+    pub(in crate::remap) fn stage_run(
+        &mut self,
+        user: &UserState,
+        path: &PathState,
+        run: SlotRun,
+        word: SlotWord,
+        publish: Publish,
+    ) -> Result {
         self.check_open(user)?;
+        let staged = self.staged_slots.saturating_add(run.count);
         if matches!(publish, Publish::Insert | Publish::Replace(_)) {
-            let staged = u32::try_from(self.staged.len()).unwrap_or(u32::MAX);
             // It grows long before that.
-            if !self.has_room(path, staged.saturating_add(1)) {
+            if !self.has_room(path, staged) {
                 return Err(ENOMEM);
             }
         }
+        let others = run.count.checked_sub(1).ok_or(EINVAL)?;
         // What the spare says main has must hold for every entry, or loading refuses them.
         let superblock = self.metadata.superblock();
-        if word.is_claim() && word.main_block() >= superblock.main_blocks() {
+        let last_block = word.main_block().saturating_add(u64::from(others));
+        if word.is_claim() && last_block >= superblock.main_blocks() {
             return Err(ERANGE);
         }
-        if path.slot_place(slot).is_none() {
+        if path.slot_place(run.first).is_none() {
             return Err(ENOSPC);
+        }
+        let of_member = |slot| path.with_map(|map| map.extents().slot(slot));
+        let (first, last) = (run.first, run.first.saturating_add(others));
+        let end = of_member(first).map(|(member, slot)| (member, slot.saturating_add(others)));
+        let fits = run.count <= BATCH_BLOCKS && of_member(last) == end;
+        if !fits || others != 0 && !matches!(publish, Publish::Insert) {
+            return Err(EINVAL);
         }
         let entry = Entry {
             word,
             generation: self.metadata.next_generation().ok_or(ENOSPC)?,
         };
+        let change = Staged {
+            slot: first,
+            count: run.count,
+            entry,
+            publish,
+        };
         self.staged
-            .push_within_capacity(Staged {
-                slot,
-                entry,
-                publish,
-            })
-            .map_err(|_| ENOSPC)
+            .push_within_capacity(change)
+            .map_err(|_| ENOSPC)?;
+        self.staged_slots = staged;
+        Ok(())
     }
 
     /// Fails with `EMEDIUMTYPE` if somebody else has written the metadata: slots may be theirs, too.
@@ -439,8 +510,9 @@ impl Writer {
     /// Forgets all that was staged.
     pub(in crate::remap) fn forget_staged(&mut self, path: &PathState) {
         while let Some(change) = self.staged.pop() {
-            self.give_back(path, change.slot);
+            change.slots().for_each(|slot| self.give_back(path, slot));
         }
+        self.staged_slots = 0;
     }
 
     /// Makes all that was staged durable, then visible. After an error some of it may be, the rest
@@ -469,6 +541,7 @@ impl Writer {
         }
         staged.clear();
         self.staged = staged;
+        self.staged_slots = 0;
         self.show_left(io.user);
         result
     }
@@ -589,18 +662,18 @@ impl Writer {
     ) -> Result {
         match outcome {
             Outcome::Failed { issued: false, .. } => {
-                for change in staged {
-                    self.give_back(path, change.slot);
+                for slot in staged.iter().flat_map(Staged::slots) {
+                    self.give_back(path, slot);
                 }
             }
             Outcome::Failed { issued: true, .. } => {
-                for change in staged {
-                    self.publish(path, repair, io, change, true);
+                for change in staged.iter().flat_map(|change| change.each()) {
+                    self.publish(path, repair, io, &change, true);
                 }
             }
             Outcome::Committed => {
-                for change in staged {
-                    self.publish(path, repair, io, change, false);
+                for change in staged.iter().flat_map(|change| change.each()) {
+                    self.publish(path, repair, io, &change, false);
                 }
                 self.clear_doubt(path, blocks);
                 self.clear_presence(path, staged);
@@ -609,7 +682,7 @@ impl Writer {
         self.note(io, outcome)
     }
 
-    /// Shows readers a change that is durable, or in doubt.
+    /// Shows readers a change of one slot that is durable, or in doubt.
     fn publish(
         &mut self,
         path: &PathState,
@@ -828,8 +901,8 @@ fn entries<'a>(
         let Some(slot) = slot else {
             return Entry::UNUSED;
         };
-        match staged.iter().find(|change| change.slot == slot) {
-            Some(change) => change.entry,
+        match staged.iter().find_map(|change| change.entry_of(slot)) {
+            Some(entry) => entry,
             None => Entry {
                 word: map.word(slot),
                 generation: generations.get(slot as usize).copied().unwrap_or(0),
@@ -856,7 +929,7 @@ const NO_BLOCK: BlockId = BlockId {
     block: 0,
 };
 
-/// The table blocks of the first changes in `staged`, as many as go into one commit; their number;
+/// The table blocks of the first changes in `staged`, as many as go into one commit, in order; their number;
 /// and the number of these changes.
 fn first_blocks(
     path: &PathState,
@@ -865,19 +938,41 @@ fn first_blocks(
     let mut blocks = [NO_BLOCK; COMMIT_BLOCKS_MAX];
     let mut count = 0usize;
     for (index, change) in staged.iter().enumerate() {
-        let block = path.with_map(|map| map.extents().block(change.slot));
-        let block = block.unwrap_or(NO_BLOCK);
-        if blocks
-            .get(..count)
-            .is_some_and(|known| known.contains(&block))
-        {
-            continue;
+        let of = |slot| path.with_map(|map| map.extents().block(slot));
+        let ends = of(change.slot).zip(of(change.slots().end.saturating_sub(1)));
+        // Of slots that nobody has, the commit fails.
+        let ends = ends.filter(|(first, last)| first.member == last.member);
+        let (first, last) = ends.unwrap_or((NO_BLOCK, NO_BLOCK));
+        let own = || (first.block..=last.block).map(move |block| BlockId { block, ..first });
+        let known = blocks.get(..count).unwrap_or(&[]);
+        let more = own().filter(|block| !known.contains(block)).count();
+        if count.saturating_add(more) > COMMIT_BLOCKS_MAX {
+            return (blocks, count, index);
         }
-        match blocks.get_mut(count) {
-            Some(place) => *place = block,
-            None => return (blocks, count, index),
+        for block in own() {
+            add_in_order(&mut blocks, &mut count, block);
         }
-        count = count.saturating_add(1);
     }
     (blocks, count, staged.len())
+}
+
+/// Adds a block to those in a list, unless it is there, so that those that follow each other are written at a time.
+fn add_in_order(blocks: &mut [BlockId; COMMIT_BLOCKS_MAX], count: &mut usize, block: BlockId) {
+    let known = blocks.get(..*count).unwrap_or(&[]);
+    if known.contains(&block) {
+        return;
+    }
+    let mut at = *count;
+    if let Some(place) = blocks.get_mut(at) {
+        *place = block;
+        *count = count.saturating_add(1);
+    }
+    let order = |id: &BlockId| (id.member, id.block);
+    while let Some([before, own]) = blocks.get_mut(at.saturating_sub(1)..=at) {
+        if order(before) < order(own) {
+            break;
+        }
+        core::mem::swap(before, own);
+        at = at.saturating_sub(1);
+    }
 }

@@ -24,6 +24,7 @@ use crate::{
             Kind,
             SlotRun, //
         },
+        repair::BATCH_BLOCKS,
         slot::{
             Origin,
             SlotState,
@@ -45,8 +46,7 @@ use crate::{
 use super::{
     Publish,
     Writer,
-    LOOKED_AT_MAX,
-    STAGED_MAX, //
+    LOOKED_AT_MAX, //
 };
 
 /// How short of slots a spare is.
@@ -429,7 +429,7 @@ impl Writer {
     /// Has slots ready for the next bio that fails, so that nothing has to be waited for then. If that
     /// is not possible, the next bio tries again.
     pub(in crate::remap) fn prepare(&mut self, path: &PathState, io: &mut SpareIo<'_>) {
-        if (self.pools.available(self.giving()) as usize) < STAGED_MAX {
+        if self.pools.available(self.giving()) < BATCH_BLOCKS {
             let _ = self.extend(path, io);
         }
     }

@@ -40,6 +40,7 @@ use crate::{
     logic::{
         group::Progress,
         limit::Limit,
+        pool::SlotRun,
         slot::{
             Origin,
             SlotState,
@@ -112,7 +113,16 @@ enum Fate {
 impl Request {
     /// Stages what was placed.
     fn stage(&mut self, user: &UserState, path: &PathState, writer: &mut Writer) {
-        for Placed { main_block, slot } in &self.placed {
+        for placed in &self.placed {
+            let Placed {
+                main_block,
+                slot,
+                count,
+            } = placed;
+            let run = SlotRun {
+                first: *slot,
+                count: *count,
+            };
             let before = path.slot_of(*main_block);
             let publish = match before {
                 Some((old, _)) if old == *slot => Publish::Keep,
@@ -130,10 +140,10 @@ impl Request {
                 true => word.with_given_up(),
                 false => word,
             });
-            let done = word.and_then(|word| writer.stage(user, path, *slot, word, publish));
+            let done = word.and_then(|word| writer.stage_run(user, path, run, word, publish));
             match (done, publish) {
                 (Err(error), _) => {
-                    writer.give_back(path, *slot);
+                    placed.slots().for_each(|slot| writer.give_back(path, slot));
                     self.staged = Err(error);
                 }
                 (Ok(()), Publish::Replace(old)) => {
@@ -207,7 +217,7 @@ impl Request {
 impl Relocation<'_> {
     /// Makes what was placed durable, and then visible. Data before metadata (P3): `tickets` were taken before the data
     /// was written.
-    pub(super) fn commit(&mut self, tickets: &SpareTickets) -> Result<usize, BlkStatus> {
+    pub(super) fn commit_placed(&mut self, tickets: &SpareTickets) -> Result<usize, BlkStatus> {
         if self.lists.placed.is_empty() {
             self.give_back(self.lists.retired.iter().copied());
             return Ok(0);
@@ -231,15 +241,17 @@ impl Relocation<'_> {
         match request.fate {
             Fate::None => self.give_up(),
             Fate::Unflushed => {
-                self.again = self.find_gone();
+                self.in_vain = self.find_gone();
                 self.give_up();
             }
             Fate::Committed => {
                 // The commit may have found out that a spare is gone. Nobody knows yet that it has them.
-                let mut placed = self.lists.placed.iter();
-                self.again =
-                    placed.any(|placed| is_lost(&self.state.path, &self.state.life, placed.slot));
-                return Ok(self.lists.placed.len());
+                let placed = self.lists.placed.iter();
+                let there = placed
+                    .filter(|placed| !is_lost(&self.state.path, &self.state.life, placed.slot));
+                let count = there.fold(0usize, |all, run| all.saturating_add(run.count as usize));
+                self.in_vain = count != Placed::blocks(&self.lists.placed);
+                return Ok(count);
             }
             Fate::Failed => (),
         }
@@ -248,7 +260,7 @@ impl Relocation<'_> {
 
     /// Nothing becomes of what was placed.
     fn give_up(&self) {
-        self.give_back(self.lists.placed.iter().map(|placed| placed.slot));
+        self.give_back(self.lists.placed.iter().flat_map(|placed| placed.slots()));
         self.give_back(self.lists.retired.iter().copied());
     }
 
@@ -257,7 +269,7 @@ impl Relocation<'_> {
         let state = self.state;
         self.wait_for_others();
         let mut group = state.repair.group.lock();
-        let seat = match group.join(self.lists.placing.written(), request) {
+        let seat = match group.join(self.lists.filling.placing.written(), request) {
             Ok(seat) => seat,
             // There is a seat for everybody who moves blocks.
             Err(request) => return request,
@@ -334,13 +346,13 @@ impl Relocation<'_> {
             .flush_caches(
                 &state.user,
                 &state.pool,
-                (self.spares, self.lists.placing.written()),
+                (self.spares, self.lists.filling.placing.written()),
             )
             .is_ok();
         let unbroken = |tickets: &SpareTickets| {
             state
                 .life
-                .are_unbroken(self.spares, self.lists.placing.written(), tickets)
+                .are_unbroken(self.spares, self.lists.filling.placing.written(), tickets)
         };
         let (mut own, mut left) = (None, false);
         state
@@ -384,7 +396,7 @@ impl Relocation<'_> {
                 let is_own = own.is_none();
                 // All may replace others, which are retired in one commit, too.
                 let all = changes.saturating_add(request.changes());
-                let count = placed.saturating_add(request.placed.len());
+                let count = placed.saturating_add(Placed::blocks(&request.placed));
                 let room = writer.has_room(&state.path, u32::try_from(count).unwrap_or(u32::MAX));
                 // Those that have a slot already need no room: without hope for more, the leader tries.
                 let goes = match is_own {

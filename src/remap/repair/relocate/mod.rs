@@ -13,6 +13,9 @@
 //!        +--- a slot fails --+       |  together
 //! ```
 //!
+//! The left part is [`Relocation::place`], the right one [`Relocation::commit`]. A bio's repairer places part by part, and
+//! commits once (P13): what is moved is listed block by block, but what was placed is listed as runs.
+//!
 //! What follows when a slot fails is decided by `logic/repair/place.rs`, and done in [`place`].
 //!
 //! A crash before the commit leaves the old state, and slots that nobody knows of.
@@ -22,12 +25,14 @@
 //! for room in the map, if the others that fail at the same time have taken that.
 //!
 //! The flush or the commit may find out that a spare is gone, with the data that it has just taken: that goes
-//! to others then, in the same way, before the caller acknowledges anything.
+//! to others then, in the same way, before the caller acknowledges anything ([`Relocation::run`], or the repair machine).
 
 mod commit;
 mod place;
 
 pub(in crate::remap) use commit::Request;
+
+use core::ops::Range;
 
 use kernel::prelude::*;
 
@@ -40,16 +45,25 @@ use crate::{
         dm, //
     },
     logic::{
+        commit::{
+            COMMIT_BLOCKS_MAX,
+            RUN_BLOCKS_MAX, //
+        },
         event::Event,
+        format::table_block::ENTRIES,
         message::Blocks,
         repair::{
             Placing,
+            BATCH_BLOCKS,
             CHUNK_BLOCKS, //
         },
         slot::Origin, //
     },
     remap::{
-        health::life::Life,
+        health::life::{
+            Life,
+            SpareTickets, //
+        },
         meta::writer::STAGED_MAX,
         path::{
             size::BlockSize,
@@ -123,11 +137,28 @@ impl Own<'_> {
     }
 }
 
-/// A block whose data is on a slot.
+/// Blocks whose data is on slots of a member. Both follow each other. If there are several, they had no slot before.
 #[derive(Clone, Copy)]
 struct Placed {
     main_block: u64,
     slot: u32,
+    count: u32,
+}
+
+impl Placed {
+    fn slots(self) -> Range<u32> {
+        self.slot..self.slot.saturating_add(self.count)
+    }
+
+    fn has(&self, main_block: u64) -> bool {
+        main_block.wrapping_sub(self.main_block) < u64::from(self.count)
+    }
+
+    /// How many blocks these are.
+    fn blocks(all: &[Self]) -> usize {
+        let counts = all.iter().map(|placed| placed.count as usize);
+        counts.fold(0, usize::saturating_add)
+    }
 }
 
 /// Lists that it takes, made beforehand: there may be no memory then.
@@ -137,8 +168,7 @@ pub(in crate::remap) struct Lists {
     /// Those of them that have none so far, and those that are just being written; marked if the slot that was set
     /// aside for it failed.
     queue: KVec<ListedBlock>,
-    /// What is written next.
-    placing: KBox<Placing<BlkStatus>>,
+    filling: KBox<Filling>,
     placed: KVec<Placed>,
     /// Slots that failed, or that are replaced.
     retired: KVec<u32>,
@@ -154,12 +184,29 @@ impl Lists {
         Ok(Self {
             moves: KVec::with_capacity(MOVES_MAX, GFP_KERNEL)?,
             queue: KVec::with_capacity(QUEUE_MAX, GFP_KERNEL)?,
-            placing: new_placing()?,
-            placed: KVec::with_capacity(MOVES_MAX, GFP_KERNEL)?,
+            filling: new_filling()?,
+            placed: KVec::with_capacity(PLACED_MAX, GFP_KERNEL)?,
             retired: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             unreadable: KVec::with_capacity(STAGED_MAX, GFP_KERNEL)?,
             weak: KVec::with_capacity(WEAK_MAX, GFP_KERNEL)?,
         })
+    }
+
+    /// Begins with nothing.
+    pub(in crate::remap) fn begin(&mut self) {
+        self.moves.clear();
+        self.unreadable.clear();
+        self.weak.clear();
+        *self.filling = Filling::new();
+    }
+
+    /// Whether as many blocks as are moved at a time can be placed before there is a commit.
+    pub(in crate::remap) fn has_room(&self) -> bool {
+        let runs = self.placed.len().saturating_add(MOVES_MAX);
+        let blocks = Placed::blocks(&self.placed).saturating_add(MOVES_MAX);
+        // What was committed is still listed.
+        let empty = self.filling.tickets.is_none();
+        empty || runs <= PLACED_MAX && blocks <= BATCH_BLOCKS as usize
     }
 
     /// The blocks of main that cannot be read, from their slots or from main, if that of the first one of the bio
@@ -175,14 +222,35 @@ impl Lists {
     }
 }
 
-/// By itself, so that its stack is not that of all who make lists.
-#[inline(never)]
-fn new_placing() -> Result<KBox<Placing<BlkStatus>>> {
-    Ok(KBox::new(Placing::new(u64::MAX, MOVES_MAX), GFP_KERNEL)?)
+/// How far slots are filled.
+struct Filling {
+    /// What is written next.
+    placing: Placing<BlkStatus>,
+    /// How many flushes had failed before what is placed was written; none if nothing was since the last commit.
+    tickets: Option<SpareTickets>,
 }
 
-/// How many blocks are moved at a time, so that their changes fit into one commit with room for what bad slots add.
-pub(in crate::remap) const MOVES_MAX: usize = STAGED_MAX / 2;
+impl Filling {
+    fn new() -> Self {
+        Self {
+            placing: Placing::new(u64::MAX, MOVES_MAX),
+            tickets: None,
+        }
+    }
+}
+
+/// By itself, so that its stack is not that of all who make lists.
+#[inline(never)]
+fn new_filling() -> Result<KBox<Filling>> {
+    Ok(KBox::new(Filling::new(), GFP_KERNEL)?)
+}
+
+/// How many blocks are moved at a time.
+const MOVES_MAX: usize = CHUNK_BLOCKS as usize;
+
+/// How many runs of slots are made durable at a time, so that their changes fit into one commit with room for what bad
+/// slots add.
+pub(in crate::remap) const PLACED_MAX: usize = STAGED_MAX / 2;
 
 /// As many as there are moves, and all of those that are being written once more at its end.
 const QUEUE_MAX: usize = 2 * MOVES_MAX;
@@ -190,8 +258,15 @@ const QUEUE_MAX: usize = 2 * MOVES_MAX;
 /// How many weak blocks of one bio are moved; the others will be found again.
 const WEAK_MAX: usize = 64;
 
-// All that is served at a time may have to move.
-const _: () = assert!(CHUNK_BLOCKS as usize <= MOVES_MAX);
+// Of a part each block may be a run, and another part has to have room beside those before it.
+const _: () = assert!(2 * MOVES_MAX <= PLACED_MAX);
+
+// The entries of a MiB fit into one commit, wherever they begin, in three writes for each replica (P13).
+const _: () = {
+    let table_blocks = BATCH_BLOCKS.div_ceil(ENTRIES) + 1;
+    assert!(table_blocks as usize <= COMMIT_BLOCKS_MAX);
+    assert!(table_blocks <= 3 * RUN_BLOCKS_MAX);
+};
 
 /// Adds to a list that was made large enough.
 pub(in crate::remap) fn push<T>(list: &mut KVec<T>, value: T) -> block::IoResult {
@@ -272,7 +347,7 @@ pub(in crate::remap) struct Relocation<'a> {
     /// Whether the user gives up what the blocks held.
     pub(in crate::remap) gives_up: bool,
     /// Whether everything has to be done once more.
-    again: bool,
+    pub(in crate::remap) in_vain: bool,
     /// Whether the caller can tell users; if not, whoever comes next does.
     pub(in crate::remap) tells: bool,
     /// Whether something happened that users wait for.
@@ -302,7 +377,7 @@ impl<'a> Relocation<'a> {
             probes: false,
             leaves: false,
             gives_up: false,
-            again: false,
+            in_vain: false,
             tells: true,
             tell: false,
         }
@@ -310,35 +385,53 @@ impl<'a> Relocation<'a> {
 
     /// Moves the blocks. Returns how many were moved; after an error, it may have been some.
     pub(in crate::remap) fn run(&mut self) -> Result<usize, BlkStatus> {
+        *self.lists.filling = Filling::new();
+        let mut done = 0usize;
+        loop {
+            let placed = self.place();
+            // What was placed is complete in itself, even if the rest found no place.
+            let committed = self.commit();
+            done = done.saturating_add(committed.unwrap_or(0));
+            if !self.in_vain {
+                return placed.and(committed).map(|_| done);
+            }
+            // Once more, to others.
+            if committed.is_ok() {
+                self.leave_out_placed();
+            }
+        }
+    }
+
+    /// Brings the data of all moves to slots, beside what is there since the last commit. After an error some are.
+    #[inline(always)]
+    pub(in crate::remap) fn place(&mut self) -> block::IoResult {
         if self.lists.moves.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         if !self.probes && !self.state.life.admits_to_spares(self.spares) {
             return Err(self.error);
         }
-        *self.lists.placing = Placing::new(self.deadline, MOVES_MAX);
-        // How many are where they are to go, while others have to be moved once more.
-        let mut done = 0usize;
-        let (placed, committed) = loop {
+        if self.lists.filling.tickets.is_none() {
             self.lists.placed.clear();
             self.lists.retired.clear();
-            let tickets = self.state.life.spares_sent();
-            let placed = self.place();
-            // What was placed is complete in itself, even if the rest found no place.
-            let committed = self.commit(&tickets);
-            if !self.again {
-                break (placed, committed.map(|count| done.saturating_add(count)));
-            }
-            // A spare was lost with what it had taken: once more, to others.
-            let moves = self.lists.moves.len();
-            if committed.is_ok() {
-                self.leave_out_placed();
-            }
-            done = done.saturating_add(moves.saturating_sub(self.lists.moves.len()));
-            self.again = false;
+            self.lists.filling.tickets = Some(self.state.life.spares_sent());
+        }
+        self.lists.filling.placing.set_deadline(self.deadline);
+        // Whoever sent the data to main gets to know what main said.
+        self.place_moves().map_err(|_| self.error)
+    }
+
+    /// Makes durable what was placed, and has it serve. Returns how many blocks that are, but for those on spares that are
+    /// lost: `in_vain` tells whether there are some, or may be after an error.
+    pub(in crate::remap) fn commit(&mut self) -> Result<usize, BlkStatus> {
+        self.in_vain = false;
+        let Some(tickets) = self.lists.filling.tickets.take() else {
+            return Ok(0);
         };
-        if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.moves.first()) {
-            let main_block = self.own.main_block(*first);
+        let committed = self.commit_placed(&tickets);
+        self.lists.filling.placing.end_batch();
+        if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.placed.first()) {
+            let main_block = first.main_block;
             match self.origin {
                 Origin::Auto => self.state.user.report(
                     Event::Remap,
@@ -353,8 +446,7 @@ impl<'a> Relocation<'a> {
                 ),
             }
         }
-        // Whoever sent the data to main gets to know what main said.
-        placed.and(committed).map_err(|_| self.error)
+        committed.map_err(|_| self.error)
     }
 
     /// Leaves out the moves that were committed to spares which are there.
@@ -363,7 +455,7 @@ impl<'a> Relocation<'a> {
         let Lists { moves, placed, .. } = &mut *self.lists;
         let is_done = |block: &ListedBlock| {
             let (mut placed, main_block) = (placed.iter(), own.main_block(*block));
-            let own = placed.find(|placed| placed.main_block == main_block);
+            let own = placed.find(|placed| placed.has(main_block));
             own.is_some_and(|placed| !is_lost(&state.path, &state.life, placed.slot))
         };
         moves.retain(|block| !is_done(block));
@@ -373,7 +465,7 @@ impl<'a> Relocation<'a> {
     fn find_gone(&self) -> bool {
         let state = self.state;
         let gone = state.with_writer_by(self.patience, self.spares, |writer, io| {
-            let mut spares = self.spares.named(self.lists.placing.written());
+            let mut spares = self.spares.named(self.lists.filling.placing.written());
             spares.any(|(member, _)| writer.lose_if_gone(io, member))
         });
         gone.unwrap_or(false)

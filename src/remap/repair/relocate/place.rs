@@ -47,18 +47,19 @@ use super::{
 
 impl Relocation<'_> {
     /// Writes the data of all moves to slots. After an error some are in `lists.placed`.
-    pub(super) fn place(&mut self) -> block::IoResult {
+    pub(super) fn place_moves(&mut self) -> block::IoResult {
         let moves = &self.lists.moves;
         self.lists.queue.clear();
         for block in moves.iter() {
             push(&mut self.lists.queue, *block)?;
         }
-        self.lists.placing.begin(self.lists.queue.len());
+        self.lists.filling.placing.begin(self.lists.queue.len());
         let mut answer = PlaceAnswer::Good;
         loop {
             let slots_left = self.state.user.counters.left.get() != 0;
             let step = self
                 .lists
+                .filling
                 .placing
                 .advance(util::monotonic_ms(), slots_left, answer);
             answer = match step {
@@ -99,11 +100,8 @@ impl Relocation<'_> {
                         .life
                         .proven(&state.user, Direction::SpareWrite(slots.member), begun);
                 for index in 0..slots.count {
-                    let placed = Placed {
-                        main_block: self.own.main_block(self.block_at(at, index)?),
-                        slot: slots.first.saturating_add(index),
-                    };
-                    push(&mut self.lists.placed, placed)?;
+                    let main_block = self.own.main_block(self.block_at(at, index)?);
+                    self.note_placed(main_block, slots.first.saturating_add(index))?;
                 }
             }
             PlaceStep::PutOff { at, count, marked } => {
@@ -145,6 +143,36 @@ impl Relocation<'_> {
         Ok(PlaceAnswer::Good)
     }
 
+    /// Lists a block whose data is on a slot: with the last one, if that is possible.
+    fn note_placed(&mut self, main_block: u64, slot: u32) -> block::IoResult {
+        let state = self.state;
+        let is_new = |main_block| state.path.slot_of(main_block).is_none();
+        let of_member = |slot| state.path.with_map(|map| map.extents().slot(slot));
+        // Where that is not so, numbers that follow each other are of slots that do not.
+        let follows = |last: &Placed| {
+            let (first, own) = (of_member(last.slot), of_member(slot));
+            first.map(|(member, first)| (member, first.saturating_add(last.count))) == own
+        };
+        if let Some(last) = self.lists.placed.last_mut() {
+            let next = last.main_block.saturating_add(u64::from(last.count));
+            if next == main_block
+                && last.slots().end == slot
+                && follows(last)
+                && is_new(last.main_block)
+                && is_new(main_block)
+            {
+                last.count = last.count.saturating_add(1);
+                return Ok(());
+            }
+        }
+        let placed = Placed {
+            main_block,
+            slot,
+            count: 1,
+        };
+        push(&mut self.lists.placed, placed)
+    }
+
     /// The block at a place of the queue, or the one that is `index` places behind it.
     fn block_at(&self, at: usize, index: u32) -> Result<ListedBlock, BlkStatus> {
         let block = self.lists.queue.get(at.saturating_add(index as usize));
@@ -167,7 +195,7 @@ impl Relocation<'_> {
             let own = own.filter(|(_, word)| word.is_set_aside() && !block.is_marked());
             let slots = own.and_then(|(slot, _)| self.slots_from(slot, 1));
             Ok(slots.filter(|slots| {
-                !self.lists.placing.has_left(slots.member)
+                !self.lists.filling.placing.has_left(slots.member)
                     && state
                         .path
                         .locate(&state.life, self.spares, slots.first, true)

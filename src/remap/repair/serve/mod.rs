@@ -54,7 +54,8 @@ use crate::{
             Step,
             Times,
             Try,
-            Way, //
+            Way,
+            CHUNK_BLOCKS, //
         },
         slot::{
             Origin,
@@ -128,6 +129,7 @@ pub(in crate::remap) fn serve(
                 _ => Operation::Other,
             },
             blocks: state.path.size.blocks(bio.sectors()),
+            part: CHUNK_BLOCKS,
             fua: bio.opf().is_fua(),
             failed_at,
             error: match bio.status() {
@@ -140,9 +142,7 @@ pub(in crate::remap) fn serve(
         now,
         u64::from(state.user.limits.get(Limit::DeadlineMs)),
     );
-    tools.lists.moves.clear();
-    tools.lists.unreadable.clear();
-    tools.lists.weak.clear();
+    tools.lists.begin();
     let mut driver = Driver {
         state,
         main: &main,
@@ -441,7 +441,8 @@ impl<'a> Driver<'a> {
                 }
                 Step::ListMoves { at, count } => answer_of(self.list_moves(at, count)),
                 Step::AskMoves => Answer::Yes(self.are_new()),
-                Step::Place => answer_of(self.place(repair.error())),
+                Step::Place => self.place(repair.error()),
+                Step::Commit => self.commit(repair.error()),
                 Step::Flush => answer_of(self.flush()),
                 Step::ListUnreadable { at, from_slot } => {
                     if from_slot {
@@ -719,23 +720,25 @@ impl<'a> Driver<'a> {
         })
     }
 
-    /// Moves what was listed. What cannot be moved fails with `error`.
-    fn place(&mut self, error: BlkStatus) -> block::IoResult {
-        let (own, source) = (self.own(), self.source());
-        let mut relocation = Relocation::new(
-            self.state,
-            self.spares,
-            self.lists,
-            (source, Own::Range(own)),
-            Origin::Auto,
-            error,
-        );
-        relocation.deadline = self.times.deadline;
-        relocation.patience = self.patience;
-        relocation.target = Some(self.bio.target());
-        relocation.probes = self.probes_spare;
-        let moved = relocation.run();
-        self.tell |= relocation.tell;
+    /// Brings what was listed to slots. What cannot be moved fails with `error`.
+    fn place(&mut self, error: BlkStatus) -> Answer<BlkStatus> {
+        let mut relocation = self.relocation(error);
+        let placed = relocation.place();
+        let tell = relocation.tell;
+        self.tell |= tell;
+        self.lists.moves.clear();
+        match placed {
+            Ok(()) if !self.lists.has_room() => Answer::Full,
+            placed => answer_of(placed),
+        }
+    }
+
+    /// Makes durable what was placed.
+    fn commit(&mut self, error: BlkStatus) -> Answer<BlkStatus> {
+        let mut relocation = self.relocation(error);
+        let committed = relocation.commit();
+        let (tell, in_vain) = (relocation.tell, relocation.in_vain);
+        self.tell |= tell;
         let grows = self.state.with_writer_by(0, self.spares, |writer, _| {
             writer.wants_growth(&self.state.path)
         });
@@ -743,9 +746,25 @@ impl<'a> Driver<'a> {
             let target = self.bio.target();
             let _ = target.growth.enqueue::<_, 1>((*target.state).clone());
         }
-        self.state.user.counters.auto_remaps.add(moved? as u64);
-        self.lists.moves.clear();
-        Ok(())
+        let moved = committed.unwrap_or(0);
+        self.state.user.counters.auto_remaps.add(moved as u64);
+        match in_vain {
+            true => Answer::InVain,
+            false => answer_of(committed.map(drop)),
+        }
+    }
+
+    fn relocation(&mut self, error: BlkStatus) -> Relocation<'_> {
+        let (own, source) = (Own::Range(self.own()), self.source());
+        let lists = &mut *self.lists;
+        let origin = Origin::Auto;
+        let mut relocation =
+            Relocation::new(self.state, self.spares, lists, (source, own), origin, error);
+        relocation.deadline = self.times.deadline;
+        relocation.patience = self.patience;
+        relocation.target = Some(self.bio.target());
+        relocation.probes = self.probes_spare;
+        relocation
     }
 
     /// Ends a FUA write where FUA is a write and a flush: the flush, for all parts at once, so that its

@@ -26,6 +26,7 @@ use dm_remap_logic::repair::Now;
 use dm_remap_logic::repair::Repair;
 use dm_remap_logic::repair::Step;
 use dm_remap_logic::repair::Way;
+use dm_remap_logic::repair::CHUNK_BLOCKS;
 use dm_remap_logic::table::Run;
 use dm_remap_logic::table::RunKind;
 
@@ -124,6 +125,11 @@ struct Repairer {
     ends: u64,
     steps: u32,
     moves: Vec<usize>,
+    /// Blocks whose data is on slots, and slots that have failed, since the last commit.
+    placed: Vec<(usize, u32)>,
+    retired: Vec<u32>,
+    /// Whether it has moved blocks from main that were not known to be bad.
+    counted: bool,
     unreadable: Vec<(usize, bool)>,
     weak: Vec<usize>,
 }
@@ -347,6 +353,8 @@ impl World {
             let bio = Bio {
                 operation: request.operation,
                 blocks: request.count as u32,
+                // Some have little memory.
+                part: [CHUNK_BLOCKS, 3][number % 2],
                 fua: request.fua,
                 failed_at: request.failed_at,
                 error: request.error,
@@ -365,6 +373,9 @@ impl World {
                 ends: self.now,
                 steps: 0,
                 moves: Vec::new(),
+                placed: Vec::new(),
+                retired: Vec::new(),
+                counted: false,
                 unreadable: Vec::new(),
                 weak: Vec::new(),
             };

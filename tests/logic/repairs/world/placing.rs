@@ -4,12 +4,15 @@
 
 use std::collections::BTreeSet;
 
+use dm_remap_logic::classify::Status;
 use dm_remap_logic::desk::Range;
+use dm_remap_logic::repair::Answer;
 use dm_remap_logic::repair::Found;
 use dm_remap_logic::repair::Way;
 
 use super::filler::Filled;
 use super::filler::Filler;
+use super::split;
 use super::Held;
 use super::Remap;
 use super::Repairer;
@@ -56,10 +59,10 @@ impl World {
         found
     }
 
-    /// Moves what is listed: data, flush, commit, publish.
-    pub(super) fn place(&mut self, repairer: &mut Repairer, failed_at: u64) -> bool {
+    /// Brings what is listed to slots. Nobody sees it there.
+    pub(super) fn place(&mut self, repairer: &mut Repairer) -> bool {
         let request = &self.requests[repairer.request];
-        let (first, since) = (request.first, request.since);
+        let first = request.first;
         let deadline = repairer.machine.times().deadline;
         let moves = std::mem::take(&mut repairer.moves);
         let blocks: Vec<(usize, u64)> = moves
@@ -67,26 +70,55 @@ impl World {
             .map(|at| (first + at, request.data[*at].expect("a write")))
             .collect();
         let filled = self.fill_slots(&blocks, deadline);
-        let Some(placed) = self.flush_placed(filled.placed, &filled.retired) else {
-            return false;
+        repairer.placed.extend(filled.placed);
+        repairer.retired.extend(filled.retired);
+        filled.all
+    }
+
+    /// Makes durable what was placed: flush, commit, publish.
+    pub(super) fn commit(&mut self, repairer: &mut Repairer, failed_at: u64) -> Answer<Status> {
+        let since = self.requests[repairer.request].since;
+        let placed = std::mem::take(&mut repairer.placed);
+        let retired = std::mem::take(&mut repairer.retired);
+        let members: BTreeSet<usize> = placed.iter().map(|(_, slot)| split(*slot).0).collect();
+        let failed = Answer::Failed(repairer.machine.error());
+        let Some(placed) = self.flush_placed(placed, &retired) else {
+            return match members.iter().any(|member| self.is_gone(*member)) {
+                true => Answer::InVain,
+                false => failed,
+            };
         };
         let doubt = !placed.is_empty() && !self.commits();
         match doubt {
-            true => self.free.extend(&filled.retired),
-            false => self.bad.extend(&filled.retired),
+            true => self.free.extend(&retired),
+            false => self.bad.extend(&retired),
         }
         let fresh = |block: &usize| {
             !self.map.contains_key(block)
                 && !self.notes.contains(block)
                 && !self.avoided.contains(block)
         };
-        if placed.iter().any(|(block, _)| fresh(block)) {
+        if !repairer.counted && placed.iter().any(|(block, _)| fresh(block)) {
+            repairer.counted = true;
             self.check_life(failed_at, since);
         }
-        for (block, slot) in placed {
-            self.publish(block, slot, Held::Valid, doubt);
+        for (block, slot) in &placed {
+            self.publish(*block, *slot, Held::Valid, doubt);
         }
-        !doubt && filled.all
+        // Metadata goes to all spares, so that shows which are gone.
+        match members.iter().any(|member| self.is_gone(*member)) {
+            _ if doubt => failed,
+            true => {
+                *self.seen.entry("in vain".to_owned()).or_default() += 1;
+                let gone = placed
+                    .iter()
+                    .filter(|(_, slot)| self.is_lost(split(*slot).0));
+                let gone: Vec<usize> = gone.map(|(block, _)| *block).collect();
+                self.in_vain.extend(gone);
+                Answer::InVain
+            }
+            false => Answer::Good,
+        }
     }
 
     /// Brings blocks to slots, which are theirs afterwards.

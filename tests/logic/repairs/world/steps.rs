@@ -18,6 +18,9 @@ use super::Repairer;
 use super::Request;
 use super::World;
 
+/// How many blocks are placed before there has to be a commit.
+const PLACED_MAX: usize = 5;
+
 impl World {
     pub(super) fn end_step(&mut self, place: usize) {
         let Some(mut repairer) = self.crew[place].take() else {
@@ -37,7 +40,12 @@ impl World {
     pub(super) fn begin_step(&mut self, repairer: &mut Repairer, answer: Answer<Status>) {
         repairer.steps += 1;
         assert!(repairer.steps < 10_000, "the machine does not end");
+        let before = std::mem::replace(&mut repairer.step, Step::Done);
         repairer.step = repairer.machine.advance(self.what_is(), answer);
+        if let (Step::Place | Step::Commit, Step::Look { .. }) = (before, repairer.step) {
+            let deadline = self.now + self.plan.allowance;
+            repairer.witness.begins_part(deadline);
+        }
         repairer.io = None;
         let name = format!("{:?}", repairer.step);
         let name = name.split([' ', '(']).next().unwrap_or_default();
@@ -45,7 +53,7 @@ impl World {
         let takes = match repairer.step {
             Step::Read(part) => self.send(repairer, part, false),
             Step::Write(part) => self.send(repairer, part, true),
-            Step::Probe(_) | Step::Place | Step::Flush | Step::Settle { .. } => {
+            Step::Probe(_) | Step::Place | Step::Commit | Step::Flush | Step::Settle { .. } => {
                 self.random.below(40)
             }
             _ => 0,
@@ -236,11 +244,16 @@ impl World {
             Step::Place => {
                 assert!(!reads, "E7: a read waits for the spare");
                 repairer.witness.placed = true;
-                match self.place(repairer, since) {
+                match self.place(repairer) {
+                    true if repairer.placed.len() >= PLACED_MAX => {
+                        *self.seen.entry("full".to_owned()).or_default() += 1;
+                        Answer::Full
+                    }
                     true => Answer::Good,
                     false => Answer::Failed(repairer.machine.error()),
                 }
             }
+            Step::Commit => self.commit(repairer, since),
             Step::Flush => {
                 let mut result = self.main.flush();
                 for spare in &mut self.spares {
@@ -293,6 +306,7 @@ impl World {
                 Answer::Good
             }
             Step::Answer(status) => {
+                assert!(repairer.placed.is_empty(), "P7: slots are lost");
                 if status.is_err() && reads {
                     self.check_read(repairer);
                 }
