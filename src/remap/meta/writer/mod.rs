@@ -611,6 +611,7 @@ impl Writer {
     }
 
     /// Writes to a replica what another has, as loading decided (M3).
+    #[inline(never)]
     pub(in crate::remap) fn equalise(&mut self, io: &mut SpareIo<'_>, rewrite: &Rewrite) -> Result {
         let op = self.metadata.rewrite(rewrite.replica, rewrite.block);
         let outcome = io.drive(op, |_, _, _| ());
