@@ -86,7 +86,7 @@ pub(super) fn run_length(
     let table = metadata.superblock.member(first.member);
     let is_home = |block: u32| {
         let relocated = |replica| table.is_none_or(|t| t.relocation(replica, block).is_some());
-        !relocated(replica) && !(copied && relocated(replica ^ 1))
+        !(relocated(replica) || copied && relocated(replica ^ 1))
     };
     let most = most.min(RUN_BLOCKS_MAX);
     let blocks = (0..most).map(|index| first.block.saturating_add(index));
