@@ -7,6 +7,7 @@
 //! of a bad block.
 
 use kernel::{
+    alloc::KBox,
     sync::{
         atomic::Relaxed,
         lock::{
@@ -148,7 +149,7 @@ fn lock_mover<'a>(
     jobs: &'a JobsState,
     since: u64,
     deadline: u64,
-) -> Result<Guard<'a, mover::MoverBuffers, MutexBackend>, Found> {
+) -> Result<Guard<'a, KBox<mover::MoverBuffers>, MutexBackend>, Found> {
     let deadline = deadline.max(util::monotonic_ms().saturating_add(PATIENCE_MS));
     jobs.probing.fetch_add(1, Relaxed);
     let found = loop {

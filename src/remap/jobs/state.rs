@@ -28,7 +28,7 @@ use super::{
 #[pin_data]
 pub(in crate::remap) struct JobsState {
     #[pin]
-    pub(in crate::remap) mover: sync::IoMutex<MoverBuffers>,
+    pub(in crate::remap) mover: sync::IoMutex<KBox<MoverBuffers>>,
     /// How many repairers want the mover's lock.
     pub(in crate::remap) probing: Atomic<i32>,
     /// Blocks that main can hardly read, until they are moved.
@@ -41,7 +41,10 @@ pub(in crate::remap) struct JobsState {
 impl JobsState {
     /// Nothing to do so far.
     pub(in crate::remap) fn new() -> Result<impl PinInit<Self, Error>> {
-        let (buffers, weak) = (MoverBuffers::new()?, WeakBlocks::new()?);
+        let (buffers, weak) = (
+            KBox::new(MoverBuffers::new()?, GFP_KERNEL)?,
+            WeakBlocks::new()?,
+        );
         Ok(try_pin_init!(Self {
             mover <- sync::IoMutex::new(new_mutex!(buffers, "dm_remap_mover")),
             probing: Atomic::new(0),

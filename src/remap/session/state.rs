@@ -29,7 +29,8 @@
 //! 3. `writer`, a mutex: everything that changes the map or the metadata. Held for metadata I/O and never for data I/O:
 //!    for one commit with its superblock pass, one extension, or one step of the restorer, of `recheck` or of the
 //!    growth (P16). Writes take `deadline_ms` each at most (`meta/io.rs`); a bio waits for it as long as
-//!    [`Limits::patience`](crate::remap::user::limits::Limits::patience) says. A resume has it until all replicas are equal (M3). Nothing is allocated below it but in a resume.
+//!    [`Limits::patience`](crate::remap::user::limits::Limits::patience) says. A resume has it until all replicas are
+//!    equal (M3). Nothing is allocated below it but in a resume.
 //!    `growing`, a mutex of who replaces the map, is taken before it.
 //! 4. `desk`, a mutex: who has which range, and which blocks are noted. Held for a moment.
 //! 5. `leftover`, `weak`, `group` and `why`, mutexes: held for a moment, nothing is taken below them.
@@ -43,7 +44,7 @@
 //! write, or if its presence bit is set (E5). It is unregistered before it is queued for the worker,
 //! so that holders of all these locks may wait for it.
 //!
-//! What has no lock is single words, which are read at any time. Counters are written under `writer` or by rare events.
+//! What has no lock is single words, or published as a whole, and is read at any time. Counters are written under `writer` or by rare events.
 
 use kernel::{
     prelude::*,

@@ -234,7 +234,7 @@ impl Line<'_> {
         let state = Arc::pin_init(
             try_pin_init!(State {
                 uuid,
-                user <- UserState::new(name, tracer, counters, auto_remap),
+                user <- UserState::new(name, tracer, counters, auto_remap)?,
                 path <- PathState::new(size, presence, map, avoided),
                 life: Life::new(),
                 repair <- RepairState::new()?,

@@ -61,7 +61,7 @@ pub(in crate::remap) struct UserState {
     pub(in crate::remap) auto_remap: Atomic<bool>,
     /// Why a message was refused last.
     #[pin]
-    why: Mutex<Bounded<WHY_BYTES>>,
+    why: Mutex<KBox<Bounded<WHY_BYTES>>>,
     /// Keeps the log readable when a disk fails a million times.
     #[pin]
     pub(in crate::remap) log: util::RateLimit,
@@ -74,17 +74,18 @@ impl UserState {
         trace: trace::Tracer,
         counters: Counters,
         auto_remap: bool,
-    ) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
+    ) -> Result<impl PinInit<Self, Error>> {
+        let why = new_why()?;
+        Ok(try_pin_init!(Self {
             name,
             trace,
             news: News::new(),
             counters,
             limits: Limits::new(),
             auto_remap: Atomic::new(auto_remap),
-            why <- new_mutex!(Bounded::EMPTY, "dm_remap_why"),
+            why <- new_mutex!(why, "dm_remap_why"),
             log <- util::RateLimit::new(5, 10),
-        })
+        }))
     }
 
     /// Remembers why a message is refused, which is called so, and tells the kernel log. Of several at a time, one is
@@ -189,4 +190,10 @@ impl UserState {
             }
         }
     }
+}
+
+/// By itself, so that its stack is not that of who makes a state.
+#[inline(never)]
+fn new_why() -> Result<KBox<Bounded<WHY_BYTES>>> {
+    Ok(KBox::new(Bounded::EMPTY, GFP_KERNEL)?)
 }
