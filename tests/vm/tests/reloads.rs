@@ -4,6 +4,7 @@
 
 use std::fs::OpenOptions;
 use std::path::PathBuf;
+use std::thread::sleep;
 use std::time::Duration;
 
 use vmtest::guest::eventually;
@@ -67,7 +68,7 @@ fn dozens_of_suspends_lose_nothing() {
             let kind = KINDS[round % 4];
             remap.device().suspend_with(kind).unwrap();
             let there = remap.device().remapped();
-            std::thread::sleep(Duration::from_millis(dice.roll(20)));
+            sleep(Duration::from_millis(dice.roll(20)));
             assert_eq!(
                 remap.device().remapped(),
                 there,
@@ -456,7 +457,13 @@ fn a_deferred_removal_waits_for_the_last_user() {
         }
     });
     assert!(eventually(|| !is_there()));
-    let mapped = Mapped::new(&remap.line());
+    // Its name is gone before its table is.
+    let mut again = None;
+    assert!(eventually(|| {
+        again = Mapped::try_new(&remap.line()).ok();
+        again.is_some()
+    }));
+    let mapped = again.expect("a device");
     assert!(mapped.remapped() > 0);
     known.verify(&Direct::open(&mapped.path()));
 }
@@ -477,15 +484,18 @@ fn a_removal_amid_moves_loses_nothing() {
             device.write(sector, &stamps(sector, 8, round)).unwrap();
             remap.main.disk().spoil(sector, 1, weak);
         }
-        let delay = Duration::from_millis(100);
-        remap.spare.disk().slow(0..spare, delay);
+        remap.spare.disk().hold(0..spare, Direction::Write);
         for sector in sectors() {
             assert!(device.read(sector, 1).unwrap() == stamps(sector, 1, round));
         }
         drop(device);
+        assert!(eventually(|| !remap.spare.disk().waiting().is_empty()));
         let before = remap.device().remapped();
-        remap.deactivate();
-        remap.spare.disk().slow(0..spare, Duration::ZERO);
+        remap.deactivate_while(|spare| {
+            // The removal waits for the move by then, or comes after it where it takes longer to begin.
+            sleep(Duration::from_millis(200));
+            spare.disk().release();
+        });
         remap.main.disk().heal(0, 8 * 2048);
         remap.activate();
         cut_short += u64::from(remap.device().remapped() > before);

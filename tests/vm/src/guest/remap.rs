@@ -103,6 +103,18 @@ impl Remap {
         }
     }
 
+    /// Removes the device while another thread does something to the spare.
+    #[track_caller]
+    pub fn deactivate_while(&mut self, act: impl FnOnce(&SickDisk) + Send) {
+        let (device, spare) = (self.device.take(), &self.spare);
+        std::thread::scope(|scope| {
+            scope.spawn(move || act(spare));
+            if let Some(device) = device {
+                device.remove();
+            }
+        });
+    }
+
     /// Removes the device and makes it again.
     #[track_caller]
     pub fn reactivate(&mut self) {
