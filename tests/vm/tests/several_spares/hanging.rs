@@ -96,18 +96,18 @@ fn the_others_go_on_without_it() {
 fn a_flush_of_metadata_that_hangs() {
     let _test = vmtest::begin!();
     let mut set = Set::new(&[128, 4]);
-    let rest = 300..15_600;
+    let rest = 300..14_600;
     // Nearly all of main takes no writes, which it is not asked to prove; all of it can be read, which shows life.
     set.device().message("set error_threshold 0").unwrap();
     set.wear_out(rest.clone());
-    // There are 16128 slots, and more are made ready when 1024 are left.
-    set.write(rest.start..15_000, 1).unwrap();
+    // There are 16128 slots, and more are made ready when 2048 are left.
+    set.write(rest.start..14_000, 1).unwrap();
     set.wear_out(MEANWHILE);
     set.be_impatient();
     set.spares[1].disk().hold_flushes();
     std::thread::scope(|_| {
         let _released = set.spares[1].release_at_end();
-        set.write(15_000..rest.end, 1).unwrap();
+        set.write(14_000..rest.end, 1).unwrap();
         set.expect("spares", "1/2");
         set.write(MEANWHILE, 2).unwrap();
     });
