@@ -24,7 +24,6 @@ use dm_remap_logic::format::Geometry;
 use dm_remap_logic::format::Place;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
-use dm_remap_logic::format::BLOCK_SECTORS;
 use dm_remap_logic::format::MEMBERS_MAX;
 use dm_remap_logic::load;
 use dm_remap_logic::load::Claim;
@@ -177,7 +176,7 @@ fn run(
                     };
                     match content {
                         Content::Copy { from } => {
-                            let sector = from.sector + u64::from(index) * BLOCK_SECTORS;
+                            let sector = from.behind(index).sector;
                             let source = disks.at(device(from).into());
                             let good = source.read(sector, image).is_ok()
                                 && TableBlock::decode(image, &member.uuid, block).is_ok();

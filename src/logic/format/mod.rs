@@ -108,6 +108,16 @@ pub struct BlockId {
     pub block: u32,
 }
 
+impl BlockId {
+    /// The block that comes `blocks` behind this one in the table.
+    pub const fn behind(self, blocks: u32) -> Self {
+        Self {
+            block: self.block.saturating_add(blocks),
+            ..self
+        }
+    }
+}
+
 impl fmt::Display for BlockId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "table block {} of spare {}", self.block, self.member)
@@ -121,6 +131,17 @@ pub struct Place {
     pub member: u8,
     /// The sector, counted from the start of its window.
     pub sector: u64,
+}
+
+impl Place {
+    /// Where the metadata block lies that comes `blocks` behind the one here.
+    pub const fn behind(self, blocks: u32) -> Self {
+        let sectors = (blocks as u64).saturating_mul(BLOCK_SECTORS);
+        Self {
+            sector: self.sector.saturating_add(sectors),
+            ..self
+        }
+    }
 }
 
 /// Whether `bytes` are all zero.

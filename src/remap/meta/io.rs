@@ -314,11 +314,7 @@ impl<'a> SpareIo<'a> {
         if let (Err(_), 2..) = (at_once, count) {
             // Perhaps a try for each gets them.
             for index in 0..count {
-                let sectors = u64::from(index).saturating_mul(BLOCK_SECTORS);
-                let place = Place {
-                    sector: place.sector.saturating_add(sectors),
-                    ..place
-                };
+                let place = place.behind(index);
                 let index = index as usize;
                 let read = self.read(place, index..index.saturating_add(1));
                 read.map_err(|status| self.unread(superblock, place, status))?;
@@ -508,10 +504,7 @@ impl<'a> SpareIo<'a> {
 
 /// Table blocks that follow each other.
 fn run(first: BlockId, count: u32) -> impl Iterator<Item = BlockId> {
-    (0..count).map(move |index| BlockId {
-        block: first.block.saturating_add(index),
-        ..first
-    })
+    (0..count).map(move |index| first.behind(index))
 }
 
 /// Reads `bytes` at `sector` into the start of `buffer`, and once more if that fails.

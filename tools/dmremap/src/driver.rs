@@ -24,7 +24,6 @@ use dm_remap_logic::format::BlockId;
 use dm_remap_logic::format::Member;
 use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
-use dm_remap_logic::format::BLOCK_SECTORS;
 use dm_remap_logic::format::MEMBERS_MAX;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::text::Uuid;
@@ -278,14 +277,10 @@ fn run(
                 ..
             } => {
                 for step in 0..count {
-                    let block = BlockId {
-                        block: block.block + step,
-                        ..block
-                    };
-                    let place = behind(place, step);
+                    let (block, place) = (block.behind(step), place.behind(step));
                     let (sequence, entries) = match content {
                         Content::Copy { from } => {
-                            let from = find(&behind(from, step));
+                            let from = find(&from.behind(step));
                             match good_block(spares, op.metadata(), block, from)? {
                                 Some(found) => image = *found,
                                 None => {
@@ -315,14 +310,6 @@ fn run(
         };
         let written = find(&place).is_some_and(|place| write(spares, place, &image, what));
         last = if written { Ok(()) } else { Err(Fault::Media) };
-    }
-}
-
-/// Where the block lies that comes `step` blocks after one.
-fn behind(place: format::Place, step: u32) -> format::Place {
-    format::Place {
-        sector: place.sector + u64::from(step) * BLOCK_SECTORS,
-        ..place
     }
 }
 

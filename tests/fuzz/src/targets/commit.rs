@@ -409,17 +409,11 @@ impl World {
                     let copied = matches!(content, Content::Copy { .. });
                     assert!((1..=RUN_BLOCKS_MAX).contains(&count));
                     for step in 0..count {
-                        let behind = |place: Place| Place {
-                            sector: place.sector + u64::from(step) * BLOCK_SECTORS,
-                            ..place
-                        };
-                        let block = BlockId {
-                            block: block.block + step,
-                            ..block
-                        };
-                        let place = behind(place);
+                        let (block, place) = (block.behind(step), place.behind(step));
                         let content = match content {
-                            Content::Copy { from } => Content::Copy { from: behind(from) },
+                            Content::Copy { from } => Content::Copy {
+                                from: from.behind(step),
+                            },
                             content => content,
                         };
                         let at = (key(block), self.told(&op, block, place));
