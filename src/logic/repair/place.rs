@@ -18,7 +18,8 @@
 //!    with one that is gone. Otherwise that is the end.
 //! 5. When the time is over, and a slot took long to fail, that is the end, too (E7).
 //!
-//! However it ends, what was placed is complete in itself. There can be several queues before a commit. Slots that nothing became of are given back.
+//! However it ends, what was placed is complete in itself. There can be several queues before a commit. Slots that nothing
+//! became of are given back.
 //!
 //! Nothing here does I/O, waits, or takes a lock: see [`Placing::advance`].
 

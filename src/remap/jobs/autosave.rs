@@ -132,16 +132,17 @@ impl Autosaver {
         }
         self.saved_at.store(now, Relaxed);
         state.meta.let_others_write();
-        let changed = state.with_writer(&self.spares, |writer, io| {
+        let writes = state.with_writer(&self.spares, |writer, io| {
             let may = writer.active && writer.check_own().is_ok();
-            if may && writer.counters_are_newer(&state.user) {
+            let writes = may && writer.counters_are_newer(&state.user);
+            if writes {
                 // What fails is counted and told by the writer; the next commit has them, too.
                 let _ = writer.sync(io);
             }
-            writer.copies_changed(&state.user)
+            writes
         });
-        if changed {
-            self.teller.tell_soon(&self.events);
+        if writes {
+            self.teller.tell_news(&self.events);
         }
     }
 }

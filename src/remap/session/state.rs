@@ -44,7 +44,8 @@
 //! write, or if its presence bit is set (E5). It is unregistered before it is queued for the worker,
 //! so that holders of all these locks may wait for it.
 //!
-//! What has no lock is single words, or published as a whole, and is read at any time. Counters are written under `writer` or by rare events.
+//! What has no lock is single words, or published as a whole, and is read at any time. Counters are written under `writer`
+//! or by rare events.
 
 use kernel::{
     prelude::*,

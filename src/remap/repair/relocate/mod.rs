@@ -431,19 +431,12 @@ impl<'a> Relocation<'a> {
         let committed = self.commit_placed(&tickets);
         self.lists.filling.placing.end_batch();
         if let (Ok(count @ 1..), Some(first)) = (committed, self.lists.placed.first()) {
-            let main_block = first.main_block;
+            let State { user, path, .. } = self.state;
+            let sector = path.size.sector_of(first.main_block);
             match self.origin {
-                Origin::Auto => self.state.user.report(
-                    Event::Remap,
-                    count,
-                    self.state.path.size.sector_of(main_block),
-                ),
+                Origin::Auto => user.report(Event::Remap, count, sector),
                 // Whoever asked for it knows.
-                Origin::Manual => self.state.user.log_blocks(
-                    Event::Remap,
-                    count,
-                    self.state.path.size.sector_of(main_block),
-                ),
+                Origin::Manual => user.log_blocks(Event::Remap, count, sector),
             }
         }
         committed.map_err(|_| self.error)
