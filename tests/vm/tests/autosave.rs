@@ -4,31 +4,16 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use dm_remap_logic::format::Superblock;
-use dm_remap_logic::format::BLOCK_BYTES;
-use dm_remap_logic::load::superblock_sectors;
 use vmtest::guest::eventually;
 use vmtest::guest::sickdisk::Direction;
 use vmtest::guest::sickdisk::Fault;
 use vmtest::guest::sickdisk::PowerCut;
+use vmtest::guest::superblock;
 use vmtest::guest::Remap;
-
-/// The superblock that was written last.
-fn superblock(remap: &Remap) -> Superblock {
-    let disk = remap.spare.disk();
-    let places = superblock_sectors(disk.sectors()).expect("a spare");
-    let copies = (0_u8..).zip(places).filter_map(|(copy, sector)| {
-        let mut block = [0; BLOCK_BYTES];
-        disk.peek(sector, &mut block).unwrap();
-        Superblock::decode(&block, copy).ok()
-    });
-    let newest = copies.max_by_key(|superblock| superblock.sequence);
-    newest.expect("a superblock")
-}
 
 /// How many read errors the spare knows of.
 fn on_spare(remap: &Remap) -> u64 {
-    superblock(remap).statistics.read_errors
+    superblock(&remap.spare).statistics.read_errors
 }
 
 /// Has one read error more be counted, and nothing else happen.
@@ -86,10 +71,10 @@ fn nothing_is_written_that_the_spare_has() {
     count(&remap);
     remap.device().message("set autosave_seconds 1").unwrap();
     assert!(eventually(|| on_spare(&remap) == 2), "it was not saved");
-    let written = superblock(&remap).sequence;
+    let written = superblock(&remap.spare).sequence;
     // A few times of what was set; on a slow machine there may be fewer looks.
     sleep(Duration::from_secs(3));
-    assert_eq!(superblock(&remap).sequence, written);
+    assert_eq!(superblock(&remap.spare).sequence, written);
     count(&remap);
     assert!(eventually(|| on_spare(&remap) == 3), "it was not saved");
 }

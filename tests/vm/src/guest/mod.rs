@@ -20,6 +20,7 @@
 //! runs beside it.
 
 mod block_trace;
+mod content;
 mod device;
 mod dice;
 mod disks;
@@ -48,6 +49,10 @@ mod watched;
 pub use block_trace::BlockTrace;
 pub use block_trace::Request;
 pub use block_trace::Traced;
+pub use content::peek;
+pub use content::super_copy;
+pub use content::super_sector;
+pub use content::superblock;
 pub use device::Mapped;
 pub use device::Refusal;
 pub use dice::Dice;

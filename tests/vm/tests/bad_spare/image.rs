@@ -14,43 +14,20 @@ use dm_remap_logic::format::Superblock;
 use dm_remap_logic::format::BLOCK_BYTES;
 use dm_remap_logic::format::RESERVE_BLOCKS;
 use dm_remap_logic::format::SUPER_COPIES;
-use dm_remap_logic::load::superblock_sectors;
 use dm_remap_logic::slot::Entry;
 use dm_remap_logic::slot::Origin;
 use dm_remap_logic::slot::SlotState;
 use dm_remap_logic::slot::SlotWord;
 use vmtest::guest::sickdisk::SickDisk;
 
-/// The block at `sector`, as it was written last.
-pub(crate) fn peek(spare: &SickDisk, sector: u64) -> Block {
-    let mut block = [0; BLOCK_BYTES];
-    spare.disk().peek(sector, &mut block).unwrap();
-    block
-}
+pub(crate) use vmtest::guest::peek;
+pub(crate) use vmtest::guest::super_copy;
+pub(crate) use vmtest::guest::super_sector;
+pub(crate) use vmtest::guest::superblock;
 
 /// Puts a block at `sector` that nobody has written.
 pub(crate) fn poke(spare: &SickDisk, sector: u64, block: &Block) {
     spare.disk().poke(sector, block).unwrap();
-}
-
-/// Where superblock copy `copy` lies.
-pub(crate) fn super_sector(spare: &SickDisk, copy: u8) -> u64 {
-    let sectors = spare.disk().sectors();
-    superblock_sectors(sectors).expect("a spare")[usize::from(copy)]
-}
-
-/// What superblock copy `copy` says, if it is good.
-pub(crate) fn super_copy(spare: &SickDisk, copy: u8) -> Option<Superblock> {
-    Superblock::decode(&peek(spare, super_sector(spare, copy)), copy).ok()
-}
-
-/// The superblock to go by.
-#[track_caller]
-pub(crate) fn superblock(spare: &SickDisk) -> Superblock {
-    (0..SUPER_COPIES)
-        .filter_map(|copy| super_copy(spare, copy))
-        .max_by_key(|superblock| superblock.sequence)
-        .expect("a superblock")
 }
 
 /// The only spare of the set.
